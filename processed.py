@@ -1,0 +1,317 @@
+"""Step 1: photos -> face crops.
+
+    python processed.py        data/raw/<class>/*  ->  processed/faces/<class>/*.jpg  (224x224 RGB)
+
+Finds the largest face of each photo with the Haar cascade that ships with OpenCV, cuts it square with a relative
+margin and saves it. Photos are only read. Photos that give no crop are listed, with the reason, in
+processed/skipped.csv. Running it again does only what is missing or has changed.
+"""
+
+import csv
+import functools
+import hashlib
+import multiprocessing
+import os
+import signal
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+import script
+
+# ------------------------------------------------------------------------------------------------
+RAW_DIR = "data/raw"  # one subfolder a class
+FACES_DIR = "processed/faces"
+SKIPPED = "processed/skipped.csv"
+WORKERS = 0  # processes; 0: one a core
+
+IMAGE_SIZE = 224  # pixels a side of a crop, the paper's
+MARGIN = 0.20  # added on each side of the Haar box, as a share of the box; chin and hair tell a lot
+BORDER = 0.20  # replicated border around the photo, so that a face cut tight is found too
+SMALLEST = 0.12  # smallest face looked for, as a share of the photo's shorter side
+SCALE_STEP = 1.1  # of the Haar pyramid: smaller finds more and takes longer
+MIN_NEIGHBORS = (5, 2)  # agreeing windows wanted; each next value is tried only where the one before found nothing
+LONGEST_SIDE = 640  # detection runs on a copy no larger than this, so that a 12-megapixel photo takes no seconds
+SHORTEST_SIDE = 200  # and smaller photos are enlarged to this: the cascade knows no face under 24 pixels
+JPEG_QUALITY = 95
+MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded
+# ------------------------------------------------------------------------------------------------
+
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
+
+
+class PhotoError(ValueError):
+    """A photo that cannot be read; the message is the reason, in a few words."""
+
+
+def list_photos(folder):
+    """Sorted paths of the photos under `folder`, at any depth. Links to folders are not followed, so none can loop."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in PHOTO_SUFFIXES]
+    return sorted(found)
+
+
+def read_photo(path):
+    """Read a photo of any usual format, by content, whatever its name says. Returns uint8 [H, W, 3] RGB, upright.
+
+    Honours EXIF orientation; gray, palette, CMYK, 16-bit and transparent (on white) photos become RGB; of an
+    animation the first frame counts. Raises PhotoError with a short reason.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged metadata: the pixels decide
+            with Image.open(path) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise PhotoError(f"too large ({width}x{height})")
+                if min(width, height) < 24:
+                    raise PhotoError(f"too small ({width}x{height})")
+                if image.format == "JPEG":
+                    # libjpeg reduces by 2, 4 or 8 while decoding: big photos cost a fraction of the time.
+                    image.draft("RGB", (4 * LONGEST_SIDE, 4 * LONGEST_SIDE))
+                return to_rgb(ImageOps.exif_transpose(image))
+    except PhotoError:
+        raise
+    except UnidentifiedImageError:
+        raise PhotoError("not an image") from None
+    except MemoryError:
+        raise PhotoError("too large for this machine's memory") from None
+    except Exception as error:  # decoders raise nearly everything on damaged files
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise PhotoError(f"unreadable ({' '.join(reason.split())[:80]})") from None
+
+
+def to_rgb(image):
+    """A PIL image of any mode as uint8 [H, W, 3] RGB."""
+    if image.mode.startswith(("I", "F")):  # 16 bits or more: stretch what is there, keep 16-bit scans comparable
+        pixels = np.asarray(image, dtype=np.float32)
+        top = 65535.0 if pixels.max(initial=0) > 255 else 255.0
+        gray = np.clip(np.nan_to_num(pixels) * (255.0 / top), 0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if "A" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+@functools.cache
+def cascade():
+    """The frontal-face Haar cascade of the opencv package, loaded once a process."""
+    # Read through Python: OpenCV's own file access fails on Windows where the path has non-ASCII letters.
+    text = Path(cv2.data.haarcascades, "haarcascade_frontalface_default.xml").read_text(encoding="utf-8")
+    storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+    classifier = cv2.CascadeClassifier()
+    if not classifier.read(storage.getFirstTopLevelNode()):
+        script.fail("OpenCV's face cascade cannot be read: reinstall with pip install -r requirements.txt")
+    return classifier
+
+
+def find_faces(image, neighbors=MIN_NEIGHBORS[0], smallest=SMALLEST, longest=LONGEST_SIDE, shortest=SHORTEST_SIDE,
+               border=BORDER, step=SCALE_STEP):
+    """All faces of an RGB or gray uint8 image. Returns int32 [N, 4] boxes (x, y, width, height), largest first.
+
+    Boxes are in the image's pixels and may reach over its edge, since the cascade runs on a replicated border.
+    `smallest` is a share of the shorter side; `longest`/`shortest` bound the size of the copy that is searched.
+    """
+    height, width = image.shape[:2]
+    gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    scale = min(1.0, longest / max(height, width)) if longest else 1.0
+    if min(height, width) * scale < shortest:
+        scale = min(shortest / min(height, width), 4 * LONGEST_SIDE / max(height, width))
+    if scale != 1.0:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    pad = round(border * min(gray.shape))
+    if pad:
+        gray = cv2.copyMakeBorder(gray, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+    least = max(24, round(smallest * (min(gray.shape) - 2 * pad)))
+    boxes = cascade().detectMultiScale(gray, step, neighbors, minSize=(least, least))
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    boxes[:, :2] -= pad
+    boxes = np.rint(boxes / scale).astype(np.int32)
+    return boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
+
+
+def largest_face(image):
+    """The box (x, y, width, height) of the largest face of an RGB image, or None. For photos, not for live video."""
+    for neighbors in MIN_NEIGHBORS:
+        boxes = find_faces(image, neighbors)
+        if len(boxes):
+            return boxes[0]
+    return None
+
+
+def crop_face(image, box, margin=MARGIN, size=IMAGE_SIZE):
+    """Cut a face out: uint8 [size, size, 3] from the square around `box`, widened by `margin` on each side.
+
+    Pixels beyond the image's edge repeat the edge, so that a face at the border is neither lost nor squeezed.
+    """
+    x, y, width, height = (float(v) for v in box)
+    side = max(2, round(max(width, height) * (1 + 2 * margin)))
+    left, top = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
+    image_height, image_width = image.shape[:2]
+    x0, x1 = (min(max(v, 0), image_width) for v in (left, left + side))
+    y0, y1 = (min(max(v, 0), image_height) for v in (top, top + side))
+    if x0 == x1 or y0 == y1:
+        raise ValueError(f"box {tuple(int(v) for v in box)} lies outside the {image_width}x{image_height} image")
+    square = cv2.copyMakeBorder(image[y0:y1, x0:x1], y0 - top, top + side - y1, x0 - left, left + side - x1,
+                                cv2.BORDER_REPLICATE)
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+
+
+def write_crop(path, crop):
+    """Save an RGB crop as JPEG, whole or not at all; full colour resolution, so that disk and live agree."""
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY,
+                cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
+    if not done:
+        raise PhotoError("crop cannot be encoded")
+    with script.atomic(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def read_crop(path):
+    """Read a crop written by write_crop: uint8 [size, size, 3] RGB. Raises PhotoError."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error) as error:
+        raise PhotoError(f"unreadable ({error})") from None
+    if pixels is None:
+        raise PhotoError("not an image")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def one_photo(job):
+    """Worker: (photo, crop path) -> (status, reason), status one of 'kept', 'no face', 'unreadable'."""
+    photo, target = job
+    try:
+        image = read_photo(photo)
+        box = largest_face(image)
+        if box is None:
+            return "no face", "the cascade found no face"
+        write_crop(target, crop_face(image, box))
+        # The crop bears its photo's time: a photo that changes is seen, and so is one replaced by an older one.
+        stat = photo.stat()
+        os.utime(target, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    except PhotoError as error:
+        return "unreadable", str(error)
+    return "kept", ""
+
+
+def quiet_worker():
+    """One OpenCV thread a process (the processes fill the cores); Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+
+def targets(photos, folder, faces_dir):
+    """Crop path of each photo of a class: <stem>.jpg, or <whole name>.jpg where two photos share a stem."""
+    relative = [p.relative_to(folder) for p in photos]
+    names = ["__".join(r.parts) for r in relative]
+    stems = [Path(n).stem.lower() for n in names]
+    shared = {s for s in stems if stems.count(s) > 1} if len(set(stems)) < len(stems) else set()
+    return [Path(faces_dir, folder.name, f"{n if s in shared else Path(n).stem}.jpg")
+            for n, s in zip(names, stems, strict=True)]
+
+
+def recipe():
+    """A short fingerprint of everything that shapes a crop: change one of these constants and crops are made anew."""
+    facts = (IMAGE_SIZE, MARGIN, BORDER, SMALLEST, SCALE_STEP, MIN_NEIGHBORS, LONGEST_SIDE, SHORTEST_SIDE, JPEG_QUALITY)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+
+def load_skipped(path):
+    """The rows of the last run's skipped.csv: photo -> (time, recipe, status, reason); empty where there is none."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return {row["photo"]: (row["time"], row["recipe"], row["status"], row["reason"])
+                    for row in csv.DictReader(file)}
+    except (OSError, KeyError, csv.Error):
+        return {}
+
+
+def main():
+    classes = script.classes_of(RAW_DIR, FILL_RAW)
+    made_with = Path(FACES_DIR, ".recipe")
+    same_recipe = made_with.is_file() and made_with.read_text() == recipe()
+    before = load_skipped(SKIPPED) if same_recipe else {}
+    counts = {name: {"kept": 0, "no face": 0, "unreadable": 0} for name in classes}
+    jobs, skipped, wanted = [], {}, set()
+    for name in classes:
+        folder = Path(RAW_DIR, name)
+        photos = list_photos(folder)
+        for photo, target in zip(photos, targets(photos, folder, FACES_DIR), strict=True):
+            wanted.add(target)
+            try:
+                time = str(photo.stat().st_mtime_ns)
+                old = before.get(photo.as_posix())
+                if old and old[0] == time:
+                    counts[name][old[2]] += 1
+                    skipped[photo.as_posix()] = old
+                elif same_recipe and target.is_file() and str(target.stat().st_mtime_ns) == time:
+                    counts[name]["kept"] += 1
+                else:
+                    jobs.append((photo, target))
+            except OSError as error:
+                counts[name]["unreadable"] += 1
+                skipped[photo.as_posix()] = ("", recipe(), "unreadable", f"unreadable ({error.strerror})")
+    unchanged = sum(sum(c.values()) for c in counts.values())
+    # A crop whose photo is gone or gives no face any more would otherwise stay in the data for ever.
+    old_crops = set(Path(FACES_DIR).glob("*/*.jpg")) - wanted if Path(FACES_DIR).is_dir() else set()
+    for crop in old_crops:
+        crop.unlink()
+    if not same_recipe:
+        made_with.unlink(missing_ok=True)
+        if Path(FACES_DIR).is_dir():
+            for crop in wanted:
+                crop.unlink(missing_ok=True)
+        with script.atomic(made_with) as temporary:
+            temporary.write_text(recipe())
+    for name in classes:
+        Path(FACES_DIR, name).mkdir(parents=True, exist_ok=True)
+    print(f"{len(jobs)} photos to crop, {unchanged} unchanged, {len(old_crops)} old crops removed, "
+          f"{WORKERS or os.cpu_count()} processes")
+    try:
+        for (photo, target), (status, reason) in crop_all(jobs):
+            counts[photo.relative_to(RAW_DIR).parts[0]][status] += 1
+            if status != "kept":
+                target.unlink(missing_ok=True)
+                skipped[photo.as_posix()] = (str(photo.stat().st_mtime_ns), recipe(), status, reason)
+    finally:
+        with script.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(["photo", "time", "recipe", "status", "reason"])
+            rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
+    print(f"{'class':<16}{'kept':>8}{'no face':>9}{'unreadable':>12}")
+    for name in classes:
+        print(f"{name:<16}{counts[name]['kept']:>8}{counts[name]['no face']:>9}{counts[name]['unreadable']:>12}")
+    kept, total = (sum(c[k] for c in counts.values() for k in keys) for keys in
+                   (["kept"], ["kept", "no face", "unreadable"]))
+    print(f"{kept} of {total} photos kept in {FACES_DIR} ({kept / max(1, total):.1%}); the others: {SKIPPED}")
+    if not kept:
+        script.fail(f"no face found in {RAW_DIR}: {FILL_RAW}")
+
+
+def crop_all(jobs):
+    """Yield (job, (status, reason)) for every job, from all cores, behind a progress bar."""
+    if not jobs:
+        return
+    workers = min(WORKERS or os.cpu_count() or 1, len(jobs))
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, quiet_worker) as pool, tqdm(total=len(jobs), unit="photo", smoothing=0) as bar:
+        # imap keeps the order of `jobs`, so each answer can be told to its job.
+        for job, answer in zip(jobs, pool.imap(one_photo, jobs, chunksize=8), strict=True):
+            bar.update()
+            yield job, answer
+
+
+if __name__ == "__main__":
+    script.override(globals(), fixed=set(script.constants(globals())) - {"RAW_DIR", "FACES_DIR", "SKIPPED", "WORKERS"})
+    script.run(main)

@@ -1,0 +1,134 @@
+"""What every script here shares: constants set from the command line, one-line errors, files written whole.
+
+    python train.py EPOCHS=5 BATCH_SIZE=64     # overrides constants of train.py for one run
+
+Only the standard library is imported, so that no script starts slower for it.
+"""
+
+import ast
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
+
+
+def fail(message):
+    """End the program with one line on stderr and exit status 1. The line says what is wrong and what to do."""
+    raise SystemExit(f"error: {' '.join(str(message).split())}")
+
+
+def constants(namespace):
+    """The UPPER_CASE constants of a script's globals(): dict of name -> value."""
+    return {k: v for k, v in namespace.items() if k.isupper() and not k.startswith("_") and isinstance(v, SIMPLE)}
+
+
+def override(namespace, argv=None, fixed=()):
+    """Apply NAME=VALUE arguments (default: sys.argv[1:]) to the UPPER_CASE constants in `namespace` (globals()).
+
+    Names in `fixed` can only be edited in the file, since other scripts read them from there too.
+
+    A value is read as a Python literal, or else as a string, and must have the type of the default (an int will
+    do for a float; a default of None, or a value of None for a string, is accepted as it is).
+    """
+    known = constants(namespace)
+    for argument in sys.argv[1:] if argv is None else argv:
+        name, equals, text = argument.partition("=")
+        if not equals or name not in known:
+            fail(f"unknown argument {argument!r}: write NAME=VALUE with one of {', '.join(known)}")
+        if name in fixed:
+            fail(f"{name} is shared with the other scripts: edit it at the top of {Path(namespace['__file__']).name}")
+        namespace[name] = parse(name, text, known[name])
+
+
+def parse(name, text, default):
+    """The value that `text` stands for, checked against the type of `default`; a wrong type ends the program."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text
+    if isinstance(default, str):
+        return value if value is None or isinstance(value, str) else text
+    if default is None or type(value) is type(default):
+        return value
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
+        return type(default)(value)
+    fail(f"{name}={text}: expected {type(default).__name__}, such as {name}={default!r}")
+
+
+def run(main):
+    """Run a script's main(): Ctrl-C, a full disk and the like become one clear line and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A Windows console with a legacy code page must not turn a photo's name into a traceback.
+        stream.reconfigure(errors="replace")
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C: run the same command again to continue", file=sys.stderr)
+        sys.exit(130)
+    except MemoryError:
+        fail("out of memory: close other programs or lower BATCH_SIZE")
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """Yield a temporary Path beside `path`; it replaces `path` when the block ends well, and is removed otherwise.
+
+    A reader therefore sees the old file or the new one, never half of one, whatever stops the program.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if os.name != "nt":
+            temporary.chmod(0o666 & ~UMASK)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def link(source, target):
+    """Make `target` the same file as `source` without using space (hard link), or a copy where links can't be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        with atomic(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def classes_of(folder, fill_hint):
+    """Sorted names of the subfolders of `folder`, one a class; fewer than two end the program.
+
+    `fill_hint` is the command, or the action, that fills the folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        fail(f"there is no folder {folder}: {fill_hint}")
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(names) < 2:
+        fail(f"{folder} has {len(names)} class folder(s) and needs at least two: {fill_hint}")
+    return names
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+UMASK = _umask()  # mkstemp makes private files; ours are as readable as any other file of the user
