@@ -1,0 +1,217 @@
+"""The numbers that test.py reports, as plain functions of arrays: no files, no plots, nothing but numpy.
+
+Everywhere `probabilities` is float [N, C] with rows that sum to 1, `labels` is int [N] in 0..C-1 and a value
+that cannot be known (a class without photos, one class only) is None, never a made-up 0.
+"""
+
+import re
+
+import numpy as np
+
+# ------------------------------------------------------------------------------------------------
+RESAMPLES = 2000  # bootstrap resamples an interval
+LEVEL = 0.95  # share of the resamples that an interval holds
+ECE_BINS = 15  # equal-width bins of confidence
+AGE_BANDS = (0, 3, 10, 15, 20, 30, 40, 50, 60, 70)  # first age of each band; the last one is open
+GROWN = 15  # "age 15 and over" gets a line of its own: a child's face tells little
+# ------------------------------------------------------------------------------------------------
+
+
+def known(value, digits=6):
+    """A number as a rounded Python float for JSON, or None where it is not finite."""
+    return round(float(value), digits) if value is not None and np.isfinite(value) else None
+
+
+def log_loss(probabilities, labels):
+    """Mean cross entropy in nats."""
+    own = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
+    return float(-np.log(np.clip(own, 1e-12, 1)).mean())
+
+
+def confusion_matrix(labels, predicted, n_classes):
+    """int64 [C, C]: rows are the true classes, columns the predicted ones."""
+    cells = np.asarray(labels, np.int64) * n_classes + np.asarray(predicted, np.int64)
+    return np.bincount(cells, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
+
+
+def ratio(part, whole):
+    """part / whole elementwise as float64, NaN where the whole is 0."""
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def precision_recall_f1(confusion):
+    """Three float64 [C] arrays from a confusion matrix.
+
+    NaN: precision of a class never predicted, recall of a class without photos, F1 where both are the case.
+    """
+    hits = np.diag(confusion)
+    true, called = confusion.sum(1), confusion.sum(0)
+    return ratio(hits, called), ratio(hits, true), ratio(2 * hits, true + called)
+
+
+def mean_known(values, axis=None):
+    """Mean over the values that are not NaN; NaN (without a warning) where there are none."""
+    values = np.asarray(values, np.float64)
+    present = ~np.isnan(values)
+    return ratio(np.where(present, values, 0).sum(axis), present.sum(axis))
+
+
+def balanced_accuracy(hits, totals):
+    """Mean recall over the classes that have photos. `hits` and `totals`: [..., C]; returns [...]."""
+    return mean_known(ratio(hits, totals), axis=-1)
+
+
+def bootstrap(hits, totals, seed=0):
+    """Bootstrap intervals of accuracy and of balanced accuracy: two pairs (low, high).
+
+    `hits` and `totals` are the correct and all photos by class. Drawing N photos with replacement and counting
+    them by (class, right or wrong) is one multinomial draw, so that a resample costs 2 C numbers, not N.
+    """
+    hits, totals = np.asarray(hits, np.int64), np.asarray(totals, np.int64)
+    n = int(totals.sum())
+    if n == 0:
+        return (None, None), (None, None)
+    cells = np.concatenate([hits, totals - hits])
+    drawn = np.random.default_rng(seed).multinomial(n, cells / n, size=RESAMPLES)
+    right, wrong = drawn[:, :len(hits)], drawn[:, len(hits):]
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    accuracy = np.quantile(right.sum(1) / n, tails)
+    balanced = np.quantile(balanced_accuracy(right, right + wrong), tails)
+    return tuple(known(v) for v in accuracy), tuple(known(v) for v in balanced)
+
+
+def wilson(hits, n):
+    """The 95 % Wilson interval of hits / n: unlike a bootstrap it stays honest where a small group is all right."""
+    if n == 0:
+        return None, None
+    z, share = 1.959964, hits / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return known(max(0.0, middle - half)), known(min(1.0, middle + half))
+
+
+def roc_curve(positive, scores):
+    """(false positive rate, true positive rate), float64 arrays from (0, 0) to (1, 1); None with one class only.
+
+    `positive`: bool [N]. Equal scores are one step, since no threshold tells them apart.
+    """
+    positive, scores = np.asarray(positive, bool), np.asarray(scores)
+    if positive.all() or not positive.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    positive, scores = positive[order], scores[order]
+    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    true, false = np.cumsum(positive)[ends], np.cumsum(~positive)[ends]
+    return np.append(0, false / false[-1]), np.append(0, true / true[-1])
+
+
+def roc_curves(probabilities, labels):
+    """{class index: (fpr, tpr)}: of class 1 for two classes, of each class against the rest for more."""
+    n_classes = probabilities.shape[1]
+    curves = {c: roc_curve(labels == c, probabilities[:, c]) for c in ([1] if n_classes == 2 else range(n_classes))}
+    return {c: curve for c, curve in curves.items() if curve is not None}
+
+
+def auc(curves):
+    """Area under the curves of roc_curves(), their mean for more than one; None where there is no curve."""
+    areas = [float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2)) for x, y in curves.values()]
+    return float(np.mean(areas)) if areas else None
+
+
+def reliability(confidence, correct):
+    """Expected calibration error and its bins: (ece, count [B], mean confidence [B], accuracy [B]); NaN: empty bin."""
+    confidence = np.asarray(confidence, np.float64)
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    count = np.bincount(bins, minlength=ECE_BINS)
+    mean = ratio(np.bincount(bins, confidence, ECE_BINS), count)
+    accuracy = ratio(np.bincount(bins, np.asarray(correct, np.float64), ECE_BINS), count)
+    ece = np.nansum(count * np.abs(mean - accuracy)) / max(1, len(confidence))
+    return float(ece), count, mean, accuracy
+
+
+def coverage_curve(confidence, correct):
+    """Accuracy over the most confident photos: (coverage, accuracy, threshold), rising coverage, one step a value."""
+    order = np.argsort(-np.asarray(confidence), kind="stable")
+    confidence = np.asarray(confidence)[order]
+    ends = np.append(np.flatnonzero(np.diff(confidence)), len(confidence) - 1)
+    hits = np.cumsum(np.asarray(correct, np.float64)[order])[ends]
+    return (ends + 1) / len(confidence), hits / (ends + 1), confidence[ends]
+
+
+def at_threshold(confidence, correct, threshold):
+    """What is left when photos under the threshold are "unsure": coverage, and accuracy of the rest (None: none)."""
+    sure = np.asarray(confidence) >= threshold
+    accuracy = np.asarray(correct)[sure].mean() if sure.any() else None
+    return {"threshold": known(threshold), "coverage": known(sure.mean()), "accuracy": known(accuracy)}
+
+
+def summary(probabilities, labels, no_face, seed=0):
+    """All of the above for one weights file, as JSON takes it. `no_face`: photos without a face by class, int [C]."""
+    n_classes = probabilities.shape[1]
+    predicted = probabilities.argmax(1)
+    confusion = confusion_matrix(labels, predicted, n_classes)
+    precision, recall, f1 = precision_recall_f1(confusion)
+    hits, totals = np.diag(confusion), confusion.sum(1)
+    accuracy_ci, balanced_ci = bootstrap(hits, totals, seed)
+    all_photos = totals + no_face
+    _, missed_ci = bootstrap(hits, all_photos, seed)
+    ece = reliability(probabilities.max(1), predicted == labels)[0]
+    return {
+        "n": int(totals.sum()), "no_face": int(np.sum(no_face)),
+        "loss": known(log_loss(probabilities, labels)),
+        "accuracy": known(hits.sum() / totals.sum()), "accuracy_ci": accuracy_ci,
+        "balanced_accuracy": known(balanced_accuracy(hits, totals)), "balanced_accuracy_ci": balanced_ci,
+        "accuracy_with_missed": known(hits.sum() / all_photos.sum()),
+        "balanced_accuracy_with_missed": known(balanced_accuracy(hits, all_photos)),
+        "balanced_accuracy_with_missed_ci": missed_ci,
+        "precision": [known(v) for v in precision], "recall": [known(v) for v in recall],
+        "f1": [known(v) for v in f1],
+        "auc": known(auc(roc_curves(probabilities, labels))), "ece": known(ece),
+        "confusion": confusion.tolist(),
+    }
+
+
+def age_band(text):
+    """(band, first age) of a groups.csv age: 24 -> ('20-29', 24); a band as published stays: '10-19' -> itself."""
+    numbers = re.findall(r"\d+", str(text))
+    if not numbers:
+        return None, None
+    first = int(numbers[0])
+    if len(numbers) > 1 and not re.fullmatch(r"\s*\d+\.\d+\s*", str(text)):
+        return f"{numbers[0]}-{numbers[1]}", first
+    start = max(a for a in AGE_BANDS if a <= first)
+    after = [a for a in AGE_BANDS if a > first]
+    return (f"{start}-{after[0] - 1}" if after else f"{start}+"), first
+
+
+def group_row(name, correct, found):
+    """One group: photos with a face (n), without (no_face), accuracy over those with one and its interval."""
+    n, hits = int(found.sum()), int(correct[found].sum())
+    return {"group": name, "n": n, "no_face": int((~found).sum()), "accuracy": known(hits / n) if n else None,
+            "accuracy_ci": wilson(hits, n)}
+
+
+def group_report(groups, names, found, correct):
+    """Accuracy by age band, ethnicity and their combinations with class; each list has its worst group first.
+
+    `groups`: one (age, ethnicity) or None a photo; `names`: its class; `found`: bool, has a face; `correct`: bool.
+    Returns None where no photo has a group.
+    """
+    found, correct = np.asarray(found, bool), np.asarray(correct, bool)
+    bands = [age_band(g[0]) if g else (None, None) for g in groups]
+    age = [band for band, _ in bands]
+    ethnicity = [(g[1] or None) if g else None for g in groups]
+    kinds = {"age": [age], "ethnicity": [ethnicity], "age_class": [age, names], "ethnicity_class": [ethnicity, names],
+             "age_ethnicity_class": [age, ethnicity, names]}
+    report = {}
+    for kind, parts in kinds.items():
+        members = {}
+        for i, key in enumerate(zip(*parts, strict=True)):
+            if None not in key:
+                members.setdefault(", ".join(key), []).append(i)
+        rows = [group_row(name, correct[index], found[index]) for name, index in members.items()]
+        report[kind] = sorted(rows, key=lambda r: (r["accuracy"] is None, r["accuracy"], r["group"]))
+    grown = np.array([first is not None and first >= GROWN for _, first in bands], bool)
+    report["age_15_and_over"] = group_row("age 15 and over", correct[grown], found[grown]) if grown.any() else None
+    return report if report["age"] or report["ethnicity"] else None
