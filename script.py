@@ -61,15 +61,18 @@ def parse(name, text, default):
     fail(f"{name}={text}: expected {type(default).__name__}, such as {name}={default!r}")
 
 
-def run(main):
-    """Run a script's main(): Ctrl-C, a full disk and the like become one clear line and an exit status."""
+def run(main, stopped="run the same command again to continue"):
+    """Run a script's main(): Ctrl-C, a full disk and the like become one clear line and an exit status.
+
+    `stopped`: what to tell a user who pressed Ctrl-C about going on.
+    """
     for stream in (sys.stdout, sys.stderr):
         # A Windows console with a legacy code page must not turn a photo's name into a traceback.
         stream.reconfigure(errors="replace")
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("\nstopped by Ctrl-C: run the same command again to continue", file=sys.stderr)
+        print(f"\nstopped by Ctrl-C: {stopped}", file=sys.stderr)
         sys.exit(130)
     except MemoryError:
         fail("out of memory: close other programs or lower BATCH_SIZE")

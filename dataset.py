@@ -1,0 +1,202 @@
+"""Crops -> batches: one transform for evaluation and live use, one augmentation for training. Nothing to run.
+
+Crops are decoded once into a file of raw uint8 pixels beside them and read from there batch by batch, so that
+memory stays small and no epoch decodes a JPEG. Augmentation works on whole batches with its own draw for every
+sample: torchvision's v2 transforms draw once a call, which would change all images of a batch alike.
+"""
+
+import hashlib
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+import processed
+import script
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
+
+# What a training image may become. Angles in degrees; shift and scale as shares of the crop; chances in 0..1.
+AUGMENTATIONS = {
+    "none": {},
+    # Upright faces on webcams: Haar boxes jump, light changes, small faces are blurred, things cover faces.
+    "face": {"mirror": 0.5, "rotate": (-15, 15), "zoom": (0.85, 1.2), "shift": 0.08, "light": 0.3, "contrast": 0.3,
+             "cast": 0.1, "gray": 0.15, "small": 0.25, "noise": 0.2, "erase": 0.25},
+    "paper": {"mirror": 0.5, "upside_down": 0.5, "rotate": (0, 90)},
+}
+SMALL_SIDES = (40, 56, 80)  # faces of this many pixels, enlarged again
+
+
+def evaluation_transform(image_size, mean=MEAN, std=STD):
+    """The one way to see a crop: uint8 [N, 3, H, W] RGB -> normalised float32 [N, 3, image_size, image_size]."""
+    return v2.Compose([v2.Resize((image_size, image_size), antialias=True), v2.ToDtype(torch.float32, scale=True),
+                       v2.Normalize(mean, std)])
+
+
+def to_batch(crops):
+    """A list of uint8 [H, W, 3] RGB crops of one size as a uint8 tensor [N, 3, H, W] (channels last in memory)."""
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+
+
+def probabilities(model, info, crops, device="cpu"):
+    """Class probabilities of RGB crops (list of uint8 [H, W, 3]): float32 numpy [N, n_classes].
+
+    `model` and `info` come from model.load_weights; the logits are divided by the temperature chosen in training.
+    """
+    if not len(crops):
+        return np.zeros((0, len(info["classes"])), np.float32)
+    with torch.inference_mode():
+        batch = evaluation_transform(info["image_size"], info["mean"], info["std"])(to_batch(crops).to(device))
+        logits = model(batch.contiguous(memory_format=torch.channels_last)).float()
+        return (logits / info["temperature"]).softmax(1).cpu().numpy()
+
+
+def augment(images, kind, generator):
+    """Change each image of a uint8 batch [N, 3, S, S] by its own draw. Returns float32 [N, 3, S, S] in 0..1.
+
+    `kind` names one of AUGMENTATIONS; every draw comes from `generator` (a CPU torch.Generator).
+    """
+    rules, n, side = AUGMENTATIONS[kind], len(images), images.shape[-1]
+    device = images.device
+
+    def draw(low=0.0, high=1.0, *shape):
+        return torch.empty(n, *shape).uniform_(low, high, generator=generator).to(device)
+
+    def chance(name):
+        return draw() < rules.get(name, 0)
+
+    x = images.float() / 255
+    if not rules:
+        return x
+    angle = draw(*rules.get("rotate", (0, 0))) * (math.pi / 180)
+    low, high = rules.get("zoom", (1, 1))
+    reach = 1 / draw(low, high)  # how much of the crop is seen
+    mirror = 1 - 2 * chance("mirror").float()
+    upside_down = 1 - 2 * chance("upside_down").float()
+    shift = rules.get("shift", 0)
+    cosine, sine = angle.cos() * reach, angle.sin() * reach
+    theta = torch.stack([torch.stack([cosine * mirror, -sine * upside_down, 2 * draw(-shift, shift)], 1),
+                         torch.stack([sine * mirror, cosine * upside_down, 2 * draw(-shift, shift)], 1)], 1)
+    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+    padding = "zeros" if kind == "paper" else "border"
+    x = functional.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+    if kind == "paper":
+        return x
+    small = chance("small").nonzero()[:, 0]
+    choice = torch.randint(len(SMALL_SIDES), (len(small),), generator=generator).to(device)
+    for number, size in enumerate(SMALL_SIDES):
+        rows = small[choice == number]
+        if len(rows):
+            little = functional.interpolate(x[rows], (size, size), mode="area")
+            x[rows] = functional.interpolate(little, (side, side), mode="bilinear", align_corners=False)
+    gray = chance("gray")
+    if gray.any():
+        weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
+        x[gray] = (x[gray] * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    # Light, colour cast and contrast are one multiplication and one addition a pixel.
+    gain = (1 + draw(-rules["light"], rules["light"], 1)) * (1 + draw(-rules["cast"], rules["cast"], 3))
+    contrast = 1 + draw(-rules["contrast"], rules["contrast"], 1)
+    level = x.mean((1, 2, 3)).view(n, 1)
+    scale, offset = gain * contrast, gain * level * (1 - contrast)
+    x.mul_(scale[:, :, None, None]).add_(offset[:, :, None, None])
+    noisy = chance("noise").nonzero()[:, 0]
+    if len(noisy):
+        pattern = torch.randn((1, 3, side, side), generator=generator).to(device)
+        x[noisy] += pattern * draw(0.0, 0.08)[noisy].view(-1, 1, 1, 1)
+    erased = chance("erase")
+    height, width = draw(0.1, 0.4), draw(0.1, 0.4)
+    top, left = draw() * (1 - height), draw() * (1 - width)
+    line = (torch.arange(side, device=device) + 0.5) / side
+    rows = (line >= top[:, None]) & (line < (top + height)[:, None]) & erased[:, None]
+    columns = (line >= left[:, None]) & (line < (left + width)[:, None])
+    hidden = rows[:, None, :, None] & columns[:, None, None, :]
+    fill = draw(0.0, 1.0, 3)
+    for i in erased.nonzero()[:, 0].tolist():
+        x[i] = torch.where(hidden[i], fill[i][:, None, None], x[i])
+    return x.clamp_(0, 1)
+
+
+class Crops(Dataset):
+    """The crops of a split as raw pixels on disk. `crops[[3, 1, 2]]` is (uint8 [3, 3, S, S], int64 [3])."""
+
+    def __init__(self, folder, image_size):
+        folder = Path(folder)
+        self.classes = script.classes_of(folder, "run 'python validation.py' (and 'python processed.py' before it)")
+        self.files = [p for name in self.classes for p in processed.list_photos(folder / name)]
+        self.labels = torch.tensor([self.classes.index(p.relative_to(folder).parts[0]) for p in self.files])
+        empty = [name for i, name in enumerate(self.classes) if not (self.labels == i).any()]
+        if empty:
+            script.fail(f"{folder}: no crops of {', '.join(empty)}; add photos to data/raw, then run "
+                        "'python processed.py' and 'python validation.py'")
+        self.shape = (len(self.files), image_size, image_size, 3)
+        self.path = folder.parent / f".{folder.name}_{image_size}.pixels"
+        self.fill()
+
+    def fill(self):
+        """Decode the crops into the file of pixels, unless it holds these very files already."""
+        stats = [(p.as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in self.files]
+        mark = hashlib.sha256(json.dumps([self.shape, stats]).encode()).hexdigest()
+        note = self.path.with_suffix(".json")
+        if self.path.is_file() and note.is_file() and note.read_text() == mark:
+            return
+        note.unlink(missing_ok=True)
+        resize = v2.Resize((self.shape[1], self.shape[1]), antialias=True)
+
+        def decode(path):
+            try:
+                return resize(to_batch([processed.read_crop(path)])).permute(0, 2, 3, 1).numpy()
+            except processed.PhotoError as error:
+                script.fail(f"{path}: {error}; delete it and run 'python processed.py' and 'python validation.py'")
+
+        with script.atomic(self.path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as pool:
+            for start in tqdm(range(0, len(self.files), 256), desc=f"decoding {self.path.stem[1:]}", unit="batch"):
+                for pixels in pool.map(decode, self.files[start:start + 256]):
+                    file.write(pixels.tobytes())
+        with script.atomic(note) as temporary:
+            temporary.write_text(mark)
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, index):
+        # Mapped anew each time: pages that stay mapped would count as this process's memory for ever.
+        pixels = np.memmap(self.path, np.uint8, "r", shape=self.shape)
+        return torch.from_numpy(np.ascontiguousarray(pixels[index])).permute(0, 3, 1, 2), self.labels[index]
+
+
+class Batches(Sampler):
+    """Lists of indices, a batch each. Shuffled by (seed, epoch) alone: epoch 7 is the same after a resume."""
+
+    def __init__(self, n, batch_size, seed=None):
+        self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
+
+    def __iter__(self):
+        order = torch.arange(self.n)
+        if self.seed is not None:
+            order = torch.randperm(self.n, generator=generator_for(self.seed, self.epoch))
+        yield from (batch.tolist() for batch in order.split(self.batch_size))
+
+    def __len__(self):
+        return math.ceil(self.n / self.batch_size)
+
+
+def generator_for(*numbers):
+    """A torch.Generator seeded by all the numbers together."""
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def loader(folder, image_size, batch_size, seed=None):
+    """DataLoader of (uint8 [N, 3, S, S], int64 [N]) batches; `seed` shuffles, None keeps the files' order.
+
+    Set `loader.sampler.epoch` before each epoch. No worker processes: a batch is a copy out of the pixels' file.
+    """
+    crops = Crops(folder, image_size)
+    return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed))

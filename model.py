@@ -1,0 +1,147 @@
+"""The networks, their activations and gradients, Grad-CAM, and weights files. Nothing to run.
+
+`Model` is the paper's network to the layer (13.2 M parameters, 0.2 GMAC). It is the default.
+"""
+
+import os
+import pickle
+import zipfile
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+import script
+
+
+class Model(nn.Module):
+    """The paper's CNN: four blocks of convolution, ReLU and overlapping max-pooling, then two linear layers.
+
+    Input float32 [N, 3, 224, 224], normalised; output logits float32 [N, n_classes].
+    """
+
+    image_size = 224
+
+    def __init__(self, n_classes=2):
+        super().__init__()
+        channels = (3, 16, 16, 32, 64)
+        layers = []
+        for into, out in zip(channels[:3], channels[1:4], strict=True):
+            layers += [nn.Conv2d(into, out, 5, padding=1), nn.ReLU(), nn.MaxPool2d(4, 2)]
+        # The last ReLU's output is what the hook watches and Grad-CAM weighs, so the last pooling stands apart.
+        self.features = nn.Sequential(*layers, nn.Conv2d(channels[3], channels[4], 5, padding=1), nn.ReLU())
+        self.pool = nn.MaxPool2d(4, 2)
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(6400, 2048), nn.ReLU(), nn.Linear(2048, n_classes))
+        self.gradient = None
+
+    def forward(self, x):
+        x = self.features(x)
+        if x.requires_grad:  # not so under inference_mode, where a hook could not be set
+            x.register_hook(self.keep_gradient)
+        return self.classifier(self.pool(x))
+
+    def keep_gradient(self, gradient):
+        """Hook: remember the gradient of the last activations, as the paper's model does."""
+        self.gradient = gradient
+
+    def activations_gradient(self):
+        """The gradient of the last activations after a backward pass, [N, 64, 22, 22], or None before one."""
+        return self.gradient
+
+    def activations(self, x):
+        """The last activations (after the fourth ReLU), [N, 64, 22, 22]."""
+        return self.features(x)
+
+
+NETWORKS = {"paper": Model}
+
+
+def build(name="paper", n_classes=2):
+    """A network with random weights. `name` is a key of NETWORKS; raises WeightsError for another."""
+    if name not in NETWORKS:
+        raise WeightsError(f"no network is called {name!r}: choose one of {', '.join(NETWORKS)}")
+    return NETWORKS[name](n_classes)
+
+
+def image_size(name="paper"):
+    """Side of the network's input in pixels."""
+    return NETWORKS[name].image_size
+
+
+def grad_cam(model, batch, class_index=None):
+    """Where the network looked: float32 [N, H, W] in 0..1, the size of `batch` (float32 [N, 3, H, W], normalised).
+
+    `class_index`: int, or one per image; None takes each image's own prediction. Selvaraju et al., "Grad-CAM:
+    Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017.
+    """
+    was_training, device = model.training, batch.device
+    model.eval()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            held = []
+            hook = model.features.register_forward_hook(lambda module, inputs, output: held.append(output))
+            # An input that asks for a gradient keeps the graph alive even where all weights are frozen.
+            logits = model(batch.clone().requires_grad_())
+            hook.remove()
+            if class_index is None:
+                class_index = logits.argmax(1)
+            index = torch.as_tensor(class_index, device=device).expand(len(batch))
+            gradient, = torch.autograd.grad(logits.gather(1, index[:, None]).sum(), held[0])
+        maps = functional.relu((held[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True)).detach()
+        maps = functional.interpolate(maps.float(), batch.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+        return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
+    finally:
+        model.train(was_training)
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be used; the message is one line that says why and what to do."""
+
+
+FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
+         "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
+
+
+def save_weights(path, checkpoint):
+    """Write a plain dict of tensors and Python values: the facts named in FACTS, `state`, and whatever else.
+
+    The file is written under a temporary name and renamed, so that a stop or a full disk leaves the old one whole.
+    """
+    with script.atomic(path) as temporary:
+        try:
+            torch.save(checkpoint, temporary)
+        except RuntimeError as error:  # torch reports a failed write so
+            raise OSError(28, f"cannot write the weights, is the disk full? ({str(error).splitlines()[0]})",
+                          str(path)) from None
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def load_checkpoint(path):
+    """The dict of a weights file, on the CPU, without running any code in it. Raises WeightsError."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"no weights at {path}: run 'python train.py', or name a file with WEIGHTS=...") from None
+    except pickle.UnpicklingError:
+        raise WeightsError(f"{path} is damaged or holds more than plain weights, and is not loaded: train again, "
+                           "or fetch the file again") from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError,
+            zipfile.BadZipFile):
+        raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
+    wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)
+    if wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items()):
+        raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
+    return checkpoint
+
+
+def load_weights(path):
+    """Read a weights file: (float32 model in evaluation mode, dict of facts). Raises WeightsError."""
+    info = load_checkpoint(path)
+    model = build(info["model"], len(info["classes"]))
+    try:
+        model.load_state_dict(info.pop("state"))
+    except (RuntimeError, AttributeError, TypeError):
+        raise WeightsError(f"{path} does not fit the network {info['model']!r} with {len(info['classes'])} classes: "
+                           "it was made by another version; train again") from None
+    return model.float().eval(), info

@@ -1,0 +1,297 @@
+"""Step 3: train the network.
+
+    python train.py                    processed/train, processed/valid  ->  weights/, plots/
+    python train.py RESUME=True        continues a stopped run to the same numbers
+
+Writes weights/best_weights_<epoch>.pt whenever the validation loss improves (and weights/best_weights.pt, which
+test.py and realtime.py read), weights/last.pt and plots/log.csv after every epoch, and plots/metrics_<epoch>.png at
+the end. The files of an earlier run are kept in weights/run_<number>/.
+The paper's own settings: python train.py EPOCHS=50 BATCH_SIZE=16 SCHEDULE=constant WEIGHT_DECAY=0.0
+LABEL_SMOOTHING=0.0 AVERAGE=0.0 AUGMENT=paper
+"""
+
+import copy
+import csv
+import math
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+import dataset
+import model as networks
+import processed
+import script
+from validation import TRAIN_DIR, VALID_DIR
+
+# ------------------------------------------------------------------------------------------------
+WEIGHTS_DIR = "weights"
+PLOTS_DIR = "plots"
+MODEL = "paper"  # a key of model.NETWORKS
+EPOCHS = 12  # the paper: 50
+BATCH_SIZE = 64  # the paper: 16
+LR = 1e-3  # of Adam, at its highest
+SCHEDULE = "onecycle"  # "onecycle": warm up, then down to zero along a cosine; "constant": the paper's
+WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
+LABEL_SMOOTHING = 0.05  # training only: losses that are reported have none
+AVERAGE = 0.998  # share of the old in the moving average of the weights, which is what is evaluated; 0.0: off
+AUGMENT = "face"  # a key of dataset.AUGMENTATIONS
+SEED = 0
+RESUME = False  # True continues from weights/last.pt
+KEEP_BEST = 3  # best_weights_<epoch>.pt files that stay
+SURE = 0.97  # realtime.py says "unsure" below the confidence from which validation accuracy is at least this
+DEVICE = "auto"  # "auto", "cpu", "cuda", "mps"
+PRECISION = "auto"  # "auto": bfloat16 where the hardware has it; "float32"; "bfloat16"
+# ------------------------------------------------------------------------------------------------
+
+COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "lr", "data_s", "compute_s", "best")
+MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "KEEP_BEST", "DEVICE", "PRECISION"}
+
+
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    for name, ok, want in (("EPOCHS", EPOCHS >= 1, "at least 1"), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"),
+                           ("LR", 0 < LR < 10, "above 0 and below 10"), ("KEEP_BEST", KEEP_BEST >= 1, "at least 1"),
+                           ("WEIGHT_DECAY", 0 <= WEIGHT_DECAY <= 1, "between 0 and 1"),
+                           ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
+                           ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
+                           ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
+                           ("AUGMENT", AUGMENT in dataset.AUGMENTATIONS, f"one of {', '.join(dataset.AUGMENTATIONS)}"),
+                           ("SCHEDULE", SCHEDULE in ("onecycle", "constant"), "onecycle or constant"),
+                           ("PRECISION", PRECISION in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
+                           ("DEVICE", DEVICE in ("auto", "cpu", "cuda", "mps"), "auto, cpu, cuda or mps")):
+        if not ok:
+            script.fail(f"{name}={globals()[name]!r}: must be {want}")
+
+
+def hardware():
+    """(torch.device, whether to compute in bfloat16): the fast way of this machine, or what the constants say."""
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(found if DEVICE == "auto" else DEVICE)
+    if device.type != "cpu" and device.type != found:
+        script.fail(f"DEVICE={DEVICE}: this machine has none that PyTorch can use; DEVICE=auto takes {found}")
+    if PRECISION != "auto":
+        return device, PRECISION == "bfloat16"
+    if device.type == "cuda":
+        return device, torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without instructions for it, bfloat16 on a CPU is emulated and slower than float32.
+    facts = getattr(torch.cpu, "get_capabilities", dict)()
+    return device, device.type == "cpu" and bool(facts.get("avx512_bf16") or facts.get("amx_bf16"))
+
+
+def learning_rate(progress):
+    """The learning rate at `progress` (0..1 of all steps): up along a line for a tenth, then down along a cosine."""
+    if SCHEDULE == "constant":
+        return LR
+    return LR * (progress / 0.1 if progress < 0.1 else 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9)))
+
+
+def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
+    """One pass over the training crops. Returns (loss, accuracy) per sample and seconds for data and for compute."""
+    net.train()
+    batches.sampler.epoch = epoch
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (dataset.MEAN, dataset.STD))
+    total_loss = total_right = seen = data_s = compute_s = 0
+    start = time.perf_counter()
+    bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=BATCH_SIZE, unit="img", leave=False, disable=None)
+    for step, (images, labels) in enumerate(bar):
+        images, labels = images.to(device), labels.to(device)
+        images = dataset.augment(images, AUGMENT, dataset.generator_for(SEED, epoch, step)).sub_(mean).div_(std)
+        images = images.contiguous(memory_format=torch.channels_last)
+        data_s, start = data_s + time.perf_counter() - start, time.perf_counter()
+        done = (epoch - 1) * len(batches) + step
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate((done + 1) / (EPOCHS * len(batches)))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = net(images).float()
+        loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if average is not None:
+            blend(average, net, done)
+        with torch.no_grad():
+            plain = functional.cross_entropy(logits, labels, reduction="sum").item()
+            total_right += (logits.argmax(1) == labels).sum().item()
+        if not math.isfinite(plain):
+            script.fail(f"the loss became {plain} in epoch {epoch}: the weights saved so far are kept; lower LR "
+                        f"(now {LR}) and start again, or continue with RESUME=True LR={LR / 3:.0e}")
+        total_loss, seen = total_loss + plain, seen + len(labels)
+        compute_s, start = compute_s + time.perf_counter() - start, time.perf_counter()
+    return total_loss / seen, total_right / seen, data_s, compute_s
+
+
+@torch.no_grad()
+def blend(average, net, step):
+    """Move the averaged weights a little towards the current ones; less so late, when there is much to average."""
+    keep = min(AVERAGE, (1 + step) / (10 + step))
+    for old, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, 1 - keep)
+        else:
+            old.copy_(new)
+
+
+@torch.inference_mode()
+def evaluate(net, batches, device, bf16):
+    """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation."""
+    net.eval()
+    transform = dataset.evaluation_transform(batches.dataset.shape[1])
+    logits, labels = [], []
+    for images, target in tqdm(batches, desc="validation", unit="batch", leave=False, disable=None):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits.append(net(transform(images.to(device)).contiguous(memory_format=torch.channels_last)).float().cpu())
+        labels.append(target)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def calibrate(logits, labels):
+    """(temperature, threshold): the temperature that makes the validation loss least, and the confidence from which
+    the predictions are right with the share SURE. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    """
+    temperatures = torch.logspace(-1, 1, 401)
+    losses = torch.stack([functional.cross_entropy(logits / t, labels) for t in temperatures])
+    temperature = temperatures[losses.argmin()].item()
+    confidence, predicted = (logits / temperature).softmax(1).max(1)
+    right = (predicted == labels).float()
+    floor = 1 / logits.shape[1]
+    for threshold in torch.arange(math.ceil(floor * 100) / 100, 0.96, 0.01).tolist():
+        sure = confidence >= threshold
+        if sure.any() and right[sure].mean() >= SURE:
+            return temperature, threshold
+    return temperature, 0.95
+
+
+def set_aside():
+    """Keep what an earlier run left: its files move to weights/run_<number>/; best_weights.pt stays in place as well."""
+    weights = Path(WEIGHTS_DIR)
+    files = (*weights.glob("best_weights*.pt"), weights / "last.pt", Path(PLOTS_DIR, "log.csv"))
+    old = [path for path in files if path.exists()]
+    if not old:
+        return
+    numbers = [int(m[1]) for p in weights.glob("run_*") if (m := re.fullmatch(r"run_(\d+)", p.name))]
+    folder = weights / f"run_{max(numbers, default=0) + 1}"
+    folder.mkdir(parents=True)
+    for path in old:
+        if path.name == "best_weights.pt":
+            script.link(path, folder / path.name)
+        else:
+            path.replace(folder / path.name)
+    print(f"kept the {len(old)} files of the run before in {folder}")
+
+
+def plot(history, path):
+    """The paper's two panels: loss and accuracy per epoch, for training and validation."""
+    from matplotlib.figure import Figure  # only here: it takes a second to import
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split in ("train", "valid"):
+            axes.plot([r["epoch"] for r in history], [r[f"{split}_{what}"] for r in history], marker=".", label=split)
+        axes.set(xlabel="epoch", ylabel=what, title=f"{what} per epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with script.atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def write_log(history, constants):
+    """plots/log.csv: a row an epoch, and the constants of the run with each."""
+    said = " ".join(f"{k}={v}" for k, v in constants.items())
+    with script.atomic(Path(PLOTS_DIR, "log.csv")) as temporary:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow([*COLUMNS, "constants"])
+            rows.writerows([*(row[c] for c in COLUMNS), said] for row in history)
+
+
+def keep_best(epoch, checkpoint):
+    """Save the weights of a best epoch; only the last KEEP_BEST such files stay."""
+    path = Path(WEIGHTS_DIR, f"best_weights_{epoch}.pt")
+    networks.save_weights(path, checkpoint)
+    networks.save_weights(Path(WEIGHTS_DIR, "best_weights.pt"), checkpoint)
+    names = [p.name for p in Path(WEIGHTS_DIR).iterdir()]
+    for old in sorted(int(m[1]) for n in names if (m := re.fullmatch(r"best_weights_(\d+)\.pt", n)))[:-KEEP_BEST]:
+        Path(WEIGHTS_DIR, f"best_weights_{old}.pt").unlink(missing_ok=True)
+
+
+def resume(net, average, optimizer, classes, constants):
+    """Load weights/last.pt into the parts given. Returns (epochs done, history, best validation loss)."""
+    last = networks.load_checkpoint(Path(WEIGHTS_DIR, "last.pt"))
+    if last["classes"] != classes or last["model"] != MODEL:
+        script.fail(f"weights/last.pt is a {last['model']} network for {', '.join(last['classes'])}, and this run is "
+                    f"{MODEL} for {', '.join(classes)}: start anew with RESUME=False")
+    changed = [k for k, v in constants.items() if k not in MAY_CHANGE and last["constants"].get(k) != v]
+    if changed:
+        print("changed since the run began, so its numbers will differ: "
+              + ", ".join(f"{k} {last['constants'].get(k)} -> {constants[k]}" for k in changed))
+    net.load_state_dict(last["net"])
+    optimizer.load_state_dict(last["optimizer"])
+    if average is not None:
+        average.load_state_dict(last["state"])
+    return last["epoch"], last["history"], last["best"]
+
+
+def main():
+    check_constants()
+    device, bf16 = hardware()
+    size = networks.image_size(MODEL)
+    train, valid = dataset.loader(TRAIN_DIR, size, BATCH_SIZE, SEED), dataset.loader(VALID_DIR, size, 128)
+    classes = train.dataset.classes
+    if valid.dataset.classes != classes:
+        script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
+    torch.manual_seed(SEED)
+    net = networks.build(MODEL, len(classes)).to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(net) if AVERAGE else None
+    optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
+    constants = {k: v for k, v in script.constants(globals()).items() if k not in ("COLUMNS", "MAY_CHANGE")}
+    done, history, best = 0, [], math.inf
+    if RESUME:
+        done, history, best = resume(net, average, optimizer, classes, constants)
+    else:
+        set_aside()
+    for name, split in (("train", train), ("valid", valid)):
+        counts = ", ".join(f"{c} {(split.dataset.labels == i).sum():,}" for i, c in enumerate(classes))
+        print(f"{name}: {len(split.dataset):,} crops ({counts})")
+    print(f"network: {MODEL}, {sum(p.numel() for p in net.parameters()):,} parameters, {size}x{size} pixels; "
+          f"{device}, {'bfloat16' if bf16 else 'float32'}, {torch.get_num_threads()} threads; "
+          f"epochs {done + 1} to {EPOCHS}, {len(train)} steps each")
+    print("".join(f"{c:>15}" for c in COLUMNS))
+    for epoch in range(done + 1, EPOCHS + 1):
+        loss, accuracy, data_s, compute_s = train_epoch(net, average, optimizer, train, epoch, device, bf16)
+        shown = net if average is None else average
+        logits, labels = evaluate(shown, valid, device, bf16)
+        valid_loss = functional.cross_entropy(logits, labels).item()
+        improved = valid_loss < best
+        best = min(best, valid_loss)
+        valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
+        row = (epoch, loss, accuracy, valid_loss, valid_accuracy, optimizer.param_groups[0]["lr"], round(data_s, 2),
+               round(compute_s, 2), "yes" if improved else "")
+        history.append(dict(zip(COLUMNS, row, strict=True)))
+        temperature, threshold = calibrate(logits, labels)
+        checkpoint = {"model": MODEL, "classes": classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
+                      "margin": processed.MARGIN, "temperature": temperature, "threshold": threshold, "epoch": epoch,
+                      "metrics": history[-1], "state": {k: v.cpu() for k, v in shown.state_dict().items()}}
+        # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
+        if improved:
+            keep_best(epoch, checkpoint)
+        write_log(history, constants)
+        networks.save_weights(Path(WEIGHTS_DIR, "last.pt"), {
+            **checkpoint, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "history": history,
+            "best": best, "constants": constants})
+        print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in history[-1].values()), flush=True)
+    if history:
+        top = min(history, key=lambda r: r["valid_loss"])
+        plot(history, Path(PLOTS_DIR, f"metrics_{history[-1]['epoch']}.png"))
+        print(f"{len(history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
+              f"accuracy {top['valid_accuracy']:.2%} -> {WEIGHTS_DIR}/best_weights.pt; next: python test.py")
+
+
+if __name__ == "__main__":
+    script.override(globals())
+    again = " ".join(a for a in sys.argv[1:] if not a.startswith("RESUME="))
+    script.run(main, f"finished epochs are kept; continue with 'python train.py RESUME=True {again}".rstrip() + "'")
