@@ -1,0 +1,208 @@
+"""The tables and the pictures of test.py: functions of numbers that print, or write one PNG, whole or not at all."""
+
+import warnings
+
+import numpy as np
+
+import metrics
+import script
+
+# ------------------------------------------------------------------------------------------------
+DPI = 110  # of every picture
+COLOURS = ("#1b6ca8", "#d1603d", "#3b8751", "#7d5ba6", "#b8860b", "#5f6b73", "#c2185b", "#00838f")
+FEWEST = 10  # photos that a group needs for a bar of its own; the rest is in test_metrics.json
+BARS = 24  # groups of one kind drawn, the worst ones
+GROUPS_SHOWN = 8  # worst groups printed a kind; test_metrics.json has all
+SMALLEST_GROUP = 20  # photos a group needs to be printed: below, the interval says next to nothing
+# ------------------------------------------------------------------------------------------------
+
+
+def text(value):
+    """A number in a column, or a dash where it is unknown."""
+    return f"{value:6.4f}" if value is not None else "     -"
+
+
+def compare(loaded, results):
+    """Print one line a weights file; returns the index of the lowest loss."""
+    width = max(len(path) for path, _, _ in loaded)
+    print(f"\n{'weights':{width}}  epoch    loss  accuracy  95 % interval  balanced     AUC     ECE")
+    for (path, _, info), r in zip(loaded, results, strict=True):
+        low, high = r["accuracy_ci"]
+        print(f"{path:{width}}  {info.get('epoch') or 0:5}  {r['loss']:.4f}    {r['accuracy']:.4f}  "
+              f"{low:.4f}-{high:.4f}    {r['balanced_accuracy']:.4f}  {text(r['auc'])}  {r['ece']:.4f}")
+    best = min(range(len(results)), key=lambda i: results[i]["loss"])
+    print(f"lowest loss: {loaded[best][0]}, shown in detail below and in the pictures")
+    return best
+
+
+def show(result, classes, count):
+    """Print the tables of one weights file; `count[class, status]` is how many photos ended so."""
+    width = max(5, *(len(c) for c in classes))
+    print(f"\n{'class':{width}}  faces  no face  unreadable  precision  recall      F1   called " +
+          " ".join(f"{c:>{max(6, len(c))}}" for c in classes))
+    for i, c in enumerate(classes):
+        called = " ".join(f"{v:{max(6, len(k))}}" for k, v in zip(classes, result["confusion"][i], strict=True))
+        print(f"{c:{width}}  {count[c, 'ok']:5}  {count[c, 'no face']:7}  {count[c, 'unreadable']:10}     "
+              f"{text(result['precision'][i])}  {text(result['recall'][i])}  {text(result['f1'][i])}          {called}")
+    print()
+    for label, key in (("accuracy", "accuracy"), ("balanced accuracy", "balanced_accuracy"),
+                       ("... a missed face an error", "balanced_accuracy_with_missed")):
+        low, high = result[f"{key}_ci"]
+        print(f"{label:28}{result[key]:.4f}   (95 % {low:.4f} to {high:.4f})")
+    print(f"{'mean loss':28}{result['loss']:.4f}")
+    note = "" if len(classes) == 2 else "   (mean, each class against the rest)"
+    note = note if result["auc"] is not None else "   (undefined: photos of one class only)"
+    print(f"{'ROC AUC':28}{text(result['auc'])}{note}")
+    print(f"{'expected calibration error':28}{result['ece']:.4f}   ({metrics.ECE_BINS} bins of confidence)")
+    at = result["coverage"]["at_threshold"]
+    sure = "none is left" if at["accuracy"] is None else f"accuracy {at['accuracy']:.4f} on the rest"
+    print(f"{'unsure below':28}{at['threshold']:.4f}   ({at['coverage']:.1%} of the faces are sure; {sure})")
+
+
+def show_groups(report):
+    """Print the worst groups of each kind, those of SMALLEST_GROUP photos or more."""
+    print(f"\nby group, worst first ({GROUPS_SHOWN} a kind, of {SMALLEST_GROUP} faces or more)")
+    for kind, rows in report.items():
+        rows = [r for r in (rows if isinstance(rows, list) else [rows]) if r and r["n"] >= SMALLEST_GROUP]
+        for r in rows[:GROUPS_SHOWN]:
+            low, high = r["accuracy_ci"]
+            print(f"  {kind.replace('_', ' '):20}{r['group']:32}{r['accuracy']:.4f}  ({low:.4f} to {high:.4f})  "
+                  f"{r['n']:6} faces, {r['no_face']} missed")
+
+
+def figure(rows=1, columns=1, size=(5.0, 4.6)):
+    """(figure, flat list of axes), `size` inches a panel; free of pyplot, so that no display is needed or kept."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, list(fig.subplots(rows, columns, squeeze=False).flat)
+
+
+def save(fig, path):
+    """Write a figure as PNG."""
+    with script.atomic(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a class named in letters the font lacks
+        fig.savefig(temporary, dpi=DPI)
+
+
+def plain(text):
+    """A name as it is: a dollar sign would start a formula."""
+    return str(text).encode("utf-8", "replace").decode().replace("$", r"\$")
+
+
+def confusion_matrix(path, confusion, classes):
+    """Counts, and shares of the true class, one row a true class."""
+    confusion = np.asarray(confusion)
+    shares = metrics.ratio(confusion, confusion.sum(1, keepdims=True))
+    side = max(4.4, 0.8 * len(classes) + 2)
+    fig, (axis,) = figure(size=(side + 0.6, side))
+    image = axis.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(confusion):
+        share = shares[row, column]
+        text = f"{count}" if np.isnan(share) else f"{count}\n{share:.1%}"
+        axis.text(column, row, text, ha="center", va="center", color="white" if share > 0.5 else "black")
+    names = [plain(c) for c in classes]
+    axis.set_xticks(range(len(names)), names, rotation=0 if len(names) < 5 else 60)
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel="predicted", ylabel="true", title=f"{np.trace(confusion)} of {confusion.sum()} right")
+    fig.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
+    save(fig, path)
+
+
+def roc(path, probabilities, labels, classes):
+    """One ROC curve for two classes, one a class against the rest for more."""
+    fig, (axis,) = figure()
+    curves = metrics.roc_curves(probabilities, labels)
+    for n, (c, (x, y)) in enumerate(curves.items()):
+        label = f"{plain(classes[c])}, area {metrics.auc({c: (x, y)}):.4f}"
+        axis.plot(x, y, color=COLOURS[n % len(COLOURS)], label=label)
+    axis.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8, label="chance")
+    title = "ROC" if curves else "ROC: undefined, photos of one class only"
+    axis.set(xlabel="false positive rate", ylabel="true positive rate", title=title, aspect="equal")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    save(fig, path)
+
+
+def reliability(path, confidence, correct, threshold):
+    """Left: accuracy against stated confidence, and how many photos. Right: accuracy against coverage."""
+    ece, count, mean, accuracy = metrics.reliability(confidence, correct)
+    fig, (left, right) = figure(1, 2)
+    edges = np.linspace(0, 1, len(count) + 1)
+    left.bar(edges[:-1], count / count.sum(), width=np.diff(edges), align="edge", color="0.88", label="share of photos")
+    full = count > 0
+    low, high = np.array([metrics.wilson(hits, n) for hits, n in zip((accuracy * count)[full], count[full],
+                                                                       strict=True)]).T
+    errors = np.clip([accuracy[full] - low, high - accuracy[full]], 0, 1)
+    left.errorbar(mean[full], accuracy[full], errors, fmt="o", markersize=4, color=COLOURS[0], label="accuracy, 95 %")
+    left.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8)
+    left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=f"calibration error {ece:.3f}")
+    left.legend(loc="upper left")
+    coverage, kept, _ = metrics.coverage_curve(confidence, correct)
+    right.plot(coverage, kept, color=COLOURS[0])
+    at = metrics.at_threshold(confidence, correct, threshold)
+    if at["accuracy"] is not None:
+        right.plot(at["coverage"], at["accuracy"], "o", color=COLOURS[1],
+                   label=f"threshold {threshold:.2f}: {at['accuracy']:.1%} of {at['coverage']:.1%}")
+        right.legend(loc="lower left")
+    floor = min(0.98, float(kept[len(kept) // 10:].min()) - 0.01)
+    right.set(xlabel="coverage (most confident photos first)", ylabel="accuracy", xlim=(0, 1.02), ylim=(floor, 1.003),
+              title="the rest is called \"unsure\"")
+    right.grid(alpha=0.3)
+    save(fig, path)
+
+
+def errors(path, panels):
+    """The most confident mistakes: panels of (crop uint8 [H, W, 3], heat float [H, W] in 0..1, title), side by side."""
+    columns = min(4, max(1, len(panels)))
+    fig, axes = figure(max(1, -(-len(panels) // columns)), columns, size=(3.6, 2.3))
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (crop, heat, title) in zip(axes, panels, strict=False):
+        heat = np.clip(heat, 0, 1)[:, :, None]
+        colour = np.concatenate([heat, heat * heat, 1 - heat], axis=2) * 255  # blue: ignored, red to yellow: decisive
+        overlay = (crop * (1 - 0.55 * heat) + colour * 0.55 * heat).clip(0, 255).astype(np.uint8)
+        axis.imshow(np.concatenate([crop, overlay], axis=1))
+        axis.set_title(plain(title), fontsize=8)
+    if not panels:
+        axes[0].text(0.5, 0.5, "no mistakes", ha="center", va="center")
+    save(fig, path)
+
+
+def groups(path, report):
+    """Accuracy with 95 % intervals by age, ethnicity and their combinations with class, the worst group on top."""
+    titles = {"age": "age", "ethnicity": "ethnicity", "age_class": "age and class",
+              "ethnicity_class": "ethnicity and class"}
+    shown = {k: [r for r in report[k] if r["n"] >= FEWEST][:BARS] for k in titles}
+    longest = max(4, *(len(rows) for rows in shown.values()))
+    fig, axes = figure(1, 4, size=(4.2, 1.2 + 0.28 * longest))
+    for axis, (kind, rows) in zip(axes, shown.items(), strict=True):
+        for y, row in enumerate(rows):
+            (low, high), middle = row["accuracy_ci"], row["accuracy"]
+            axis.barh(y, middle, color="0.85")
+            axis.errorbar(middle, y, xerr=[[max(0, middle - low)], [max(0, high - middle)]], fmt="o", markersize=4,
+                          color=COLOURS[0])
+        names = [f"{plain(r['group'])} ({r['n']})" for r in rows]
+        axis.set_yticks(range(len(rows)), names, fontsize=8)
+        axis.set(ylim=(longest - 0.5, -0.5), title=titles[kind], xlabel="accuracy")
+        worst = min((r["accuracy_ci"][0] for r in rows), default=0.5)
+        axis.set_xlim(max(0, worst - 0.03), 1.005)
+        axis.grid(axis="x", alpha=0.3)
+    save(fig, path)
+
+
+def robustness(path, rows):
+    """Accuracy against severity, one line a kind of damage; severity 0 is the crop as it is."""
+    fig, (axis,) = figure(size=(6.4, 4.6))
+    kinds = list(dict.fromkeys(r["kind"] for r in rows if r["severity"] > 0))
+    clean = next(r["balanced_accuracy"] for r in rows if r["severity"] == 0)
+    for n, kind in enumerate(kinds):
+        own = sorted((r["severity"], r["balanced_accuracy"]) for r in rows if r["kind"] == kind)
+        severity, accuracy = zip((0, clean), *own, strict=True)
+        axis.plot(severity, accuracy, "o-", markersize=3, color=COLOURS[n % len(COLOURS)], label=plain(kind))
+    axis.set(xlabel="severity (0: as it is)", ylabel="balanced accuracy", title="damaged crops")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    save(fig, path)

@@ -1,0 +1,114 @@
+"""Damage for test.py ROBUSTNESS=True: eight kinds at five severities, each a function of an RGB crop.
+
+The same photo gets the same damage in every run. Severity 1 is a bad day for a webcam, 5 is hard for a person.
+"""
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+import metrics
+
+# ------------------------------------------------------------------------------------------------
+# One value a severity, for a crop of 224 pixels; other sizes are scaled.
+LEVELS = {
+    "brightness": (0.30, 0.45, 0.60, 0.75, 0.85),  # share of the light lost, or of the way to white, photo by photo
+    "contrast": (0.30, 0.50, 0.65, 0.80, 0.90),  # share of the contrast lost
+    "blur": (1.5, 3.0, 4.5, 6.0, 9.0),  # sigma of a Gaussian, pixels
+    "noise": (8, 16, 28, 44, 64),  # sigma, of 255
+    "low resolution": (64, 40, 28, 20, 14),  # pixels a side before enlarging
+    "JPEG": (40, 20, 12, 7, 3),  # quality
+    "rotation": (8, 15, 25, 35, 45),  # degrees, to either side
+    "occlusion": (0.25, 0.35, 0.45, 0.55, 0.65),  # side of a plain square at a random place, of the crop's side
+}
+BATCH = 64  # crops a pass; memory only
+# ------------------------------------------------------------------------------------------------
+
+
+def brightness(crop, share, rng):
+    """Half of the photos darker, half brighter."""
+    goal = 0.0 if rng.random() < 0.5 else 255.0
+    return mixed(crop, goal, share)
+
+
+def contrast(crop, share, rng):
+    """Towards the crop's mean gray."""
+    return mixed(crop, float(crop.mean()), share)
+
+
+def mixed(crop, goal, share):
+    """(1 - share) of the crop and `share` of one value."""
+    return np.rint(crop * (1.0 - share) + goal * share).astype(np.uint8)
+
+
+def blur(crop, sigma, rng):
+    """Gaussian blur."""
+    return cv2.GaussianBlur(crop, (0, 0), sigma * crop.shape[0] / 224)
+
+
+def noise(crop, sigma, rng):
+    """Independent Gaussian noise a pixel and channel."""
+    return np.clip(crop + rng.normal(0, sigma, crop.shape), 0, 255).astype(np.uint8)
+
+
+def low_resolution(crop, side, rng):
+    """Reduced to side x side pixels and enlarged again, as a small face is."""
+    small = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def jpeg(crop, quality, rng):
+    """Through JPEG at a low quality."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def rotation(crop, degrees, rng):
+    """In the picture's plane, to a random side; what comes in at the corners repeats the edge."""
+    height, width = crop.shape[:2]
+    sign = 1 if rng.random() < 0.5 else -1
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), sign * degrees, 1.0)
+    return cv2.warpAffine(crop, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def occlusion(crop, share, rng):
+    """A square of one random colour at a random place, whole within the crop."""
+    side = round(share * crop.shape[0])
+    top, left = rng.integers(0, crop.shape[0] - side + 1), rng.integers(0, crop.shape[1] - side + 1)
+    covered = crop.copy()
+    covered[top:top + side, left:left + side] = rng.integers(0, 256, 3)
+    return covered
+
+
+KINDS = {"brightness": brightness, "contrast": contrast, "blur": blur, "noise": noise,
+         "low resolution": low_resolution, "JPEG": jpeg, "rotation": rotation, "occlusion": occlusion}
+
+
+def damaged(crop, kind, severity, seed):
+    """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity` 1..5; `seed` decides what is left to chance."""
+    return KINDS[kind](crop, LEVELS[kind][severity - 1], np.random.default_rng([seed, severity]))
+
+
+def measure(crops, labels, answer, n_classes):
+    """Accuracy on damaged crops: list of dict kind, severity (0: none), n, accuracy, balanced_accuracy.
+
+    `answer` takes a list of crops and returns their probabilities, [N, C].
+    """
+    cases = [("none", 0)] + [(kind, severity) for kind in KINDS for severity in range(1, 6)]
+    found = []
+    for kind, severity in tqdm(cases, unit=" passes", desc="damage"):
+        parts = []
+        for start in range(0, len(crops), BATCH):
+            batch = crops[start:start + BATCH]
+            if severity:
+                batch = [damaged(c, kind, severity, start + i) for i, c in enumerate(batch)]
+            parts.append(answer(batch).argmax(1))
+        confusion = metrics.confusion_matrix(labels, np.concatenate(parts), n_classes)
+        hits, totals = np.diag(confusion), confusion.sum(1)
+        found.append({"kind": kind, "severity": severity, "n": len(crops),
+                      "accuracy": metrics.known(hits.sum() / totals.sum()),
+                      "balanced_accuracy": metrics.known(metrics.balanced_accuracy(hits, totals))})
+    print(f"\nbalanced accuracy on damaged crops ({len(crops)} faces, {found[0]['balanced_accuracy']:.3f} as they are)")
+    for kind in KINDS:
+        print(f"  {kind:16}" + "".join(f"{r['balanced_accuracy']:8.3f}" for r in found if r["kind"] == kind))
+    return found

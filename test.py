@@ -1,0 +1,291 @@
+"""Step 5: how good are the weights on photos that training never saw?
+
+    python test.py                                          # data/test/<class>/* through the live path -> plots/
+    python test.py "WEIGHTS=weights/best_weights_*.pt"      # one table that compares the epochs
+    python test.py TEST_DIR=processed/valid CROPPED=True    # crops from processed.py instead of photos
+
+Reads photos, finds the largest face, crops and classifies it exactly as realtime.py does, and prints the metrics.
+Writes confusion_matrix.png, roc.png, reliability.png, errors.png, predictions.csv and test_metrics.json into plots/,
+and groups.png where data/groups.csv tells ages and ethnicities. Photos without a face are counted apart.
+"""
+
+import collections
+import csv
+import glob
+import itertools
+import json
+import multiprocessing
+import os
+import re
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+import metrics
+import processed
+import report
+import script
+
+# ------------------------------------------------------------------------------------------------
+TEST_DIR = "data/test"  # one subfolder a class, named as the weights name it
+WEIGHTS = "weights/best_weights.pt"  # a file, or a pattern such as weights/best_weights_*.pt
+PLOTS_DIR = "plots"
+GROUPS = "data/groups.csv"  # columns file,age,ethnicity; without the file there is no report by group
+
+CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face is looked for
+ROBUSTNESS = False  # True: also damage the crops (light, blur, noise, ...) and see what accuracy is left
+ROBUSTNESS_PHOTOS = 500  # drawn at random for that, since it takes 41 passes; 0: all
+ERRORS_SHOWN = 16  # most confident mistakes in errors.png
+SEED = 0  # of the bootstrap and of the damage
+BATCH_SIZE = 64  # crops a pass; memory only
+WORKERS = 0  # processes that find faces; 0: one a core
+# ------------------------------------------------------------------------------------------------
+
+FILL_TEST = "put photos that training never saw into <class>/ folders there, or run 'python data/drawn.py'"
+IN_PROCESS = 60  # fewer photos than this are done sooner than processes start
+
+
+def load_all(pattern):
+    """The weights files of a path or pattern, in natural order: list of (path, net, info) with equal classes."""
+    import torch
+
+    import model
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    paths = [pattern] if Path(pattern).is_file() else [p for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]
+    if not paths:
+        script.fail(f"no weights match {pattern}: run 'python train.py' first, or set WEIGHTS=<file or pattern>")
+    paths.sort(key=lambda p: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", p)])
+    loaded = []
+    for path in paths:
+        try:
+            net, info = model.load_weights(path)
+            loaded.append((path, net.to(device), info))
+        except model.WeightsError as error:
+            script.fail(error)
+        if loaded[-1][2]["classes"] != loaded[0][2]["classes"]:
+            script.fail(f"{loaded[0][0]} knows the classes {', '.join(loaded[0][2]['classes'])} and {path} knows "
+                        f"{', '.join(loaded[-1][2]['classes'])}: compare weights of the same classes only")
+    return loaded
+
+
+def photos_by_class(folder, classes, weights):
+    """[(path, class)] of every photo in folder/<class>/; folders that the weights don't know end the program."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        script.fail(f"there is no folder {folder}: {FILL_TEST}")
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names:
+        script.fail(f"{folder} has no class folders: {FILL_TEST}")
+    unknown = [n for n in names if n not in classes]
+    if unknown:
+        script.fail(f"{folder} has the class folders {', '.join(names)}, but {weights} knows {', '.join(classes)}: "
+                    f"rename {', '.join(unknown)}, or import the photos again with RENAME of data/folders.py")
+    photos = [(path, name) for name in names for path in processed.list_photos(folder / name)]
+    if not photos:
+        script.fail(f"{folder} has no photos: {FILL_TEST}")
+    absent = [c for c in classes if c not in {name for _, name in photos}]
+    if absent:
+        print(f"no photos of {', '.join(absent)} in {folder}: recall there stays unknown, "
+              f"and so does the AUC where only one class is left")
+    return photos
+
+
+def look(job):
+    """Worker: (path, cropped, margins) -> (status, reason, box, crops), one uint8 RGB crop a margin.
+
+    Status is 'ok', 'no face' or 'unreadable'; box is (x, y, width, height) or None.
+    """
+    path, cropped, margins = job
+    try:
+        if cropped:
+            crop, size = processed.read_crop(path), (processed.IMAGE_SIZE, processed.IMAGE_SIZE)
+            crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
+            return "ok", "", None, [crop] * len(margins)
+        image = processed.read_photo(path)
+        box = processed.largest_face(image)
+        if box is None:
+            return "no face", "the cascade found no face", None, []
+        return "ok", "", tuple(int(v) for v in box), [processed.crop_face(image, box, m) for m in margins]
+    except processed.PhotoError as error:
+        return "unreadable", str(error), None, []
+
+
+def look_at_all(paths, margins):
+    """Yield look() of each path in order, on all cores; only a few photos ahead of the reader, to bound memory."""
+    jobs = ((path, CROPPED, margins) for path in paths)
+    workers = WORKERS or os.cpu_count() or 1
+    if workers == 1 or len(paths) < IN_PROCESS:
+        yield from map(look, jobs)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), processed.quiet_worker)
+    try:
+        ahead = collections.deque(pool.submit(look, job) for job in itertools.islice(jobs, 2 * BATCH_SIZE))
+        while ahead:
+            result = ahead.popleft().result()
+            ahead.extend(pool.submit(look, job) for job in itertools.islice(jobs, 1))
+            yield result
+    except BrokenProcessPool:
+        script.fail("a process that finds faces was ended from outside, likely for want of memory: set WORKERS=1")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def classify(photos, loaded):
+    """One pass over the photos for all weights files.
+
+    Returns rows (dict of path, class, status, reason, box a photo) and, a weights file, float32 [found, C].
+    """
+    import dataset
+
+    margins = sorted({info["margin"] for _, _, info in loaded})
+    device = next(loaded[0][1].parameters()).device
+    rows, waiting, outputs = [], [], [[] for _ in loaded]
+    for (path, name), seen in tqdm(zip(photos, look_at_all([p for p, _ in photos], margins), strict=True),
+                                   total=len(photos), unit=" photos", desc="faces"):
+        status, reason, box, crops = seen
+        rows.append({"path": path, "class": name, "status": status, "reason": reason, "box": box})
+        if status == "ok":
+            waiting.append(crops)
+        if waiting and (len(waiting) == BATCH_SIZE or len(rows) == len(photos)):
+            for output, (_, net, info) in zip(outputs, loaded, strict=True):
+                which = margins.index(info["margin"])
+                output.append(dataset.probabilities(net, info, [crops[which] for crops in waiting], device))
+            waiting = []
+    return rows, [np.concatenate(o) if o else None for o in outputs]
+
+
+def read_groups(path):
+    """{photo name or stem: (age, ethnicity)} from a groups.csv, or None where there is no such file."""
+    if not Path(path).is_file():
+        return None
+    groups = {}
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        lacking = {"file", "age", "ethnicity"} - set(reader.fieldnames or ())
+        if lacking:
+            script.fail(f"{path} lacks the column(s) {', '.join(sorted(lacking))}: run its importer in data/ again")
+        for line in reader:
+            name = (line["file"] or "").replace("\\", "/").rsplit("/", 1)[-1]
+            value = (line["age"] or "").strip(), (line["ethnicity"] or "").strip()
+            groups[name] = value
+            groups.setdefault(Path(name).stem, value)  # a crop bears its photo's stem
+    return groups
+
+
+def mistakes(rows, probabilities, labels, net, info):
+    """Panels for errors.png: (crop, heat, title) of the most confident mistakes."""
+    import dataset
+    import model
+
+    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS_SHOWN]
+    if not len(wrong):
+        return []
+    crops = [look((rows[i]["path"], CROPPED, [info["margin"]]))[3][0] for i in wrong]
+    transform = dataset.evaluation_transform(info["image_size"], info["mean"], info["std"])
+    batch = transform(dataset.to_batch(crops)).to(next(net.parameters()).device)
+    heats = model.grad_cam(net, batch, predicted[wrong].tolist()).cpu().numpy()
+    return [(crop, cv2.resize(heat.astype(np.float32), crop.shape[1::-1]),
+             f"{rows[i]['path'].name[-40:]}\n{rows[i]['class']}, called {info['classes'][predicted[i]]} "
+             f"{confidence[i]:.1%}") for i, crop, heat in zip(wrong, crops, heats, strict=True)]
+
+
+def damage(rows, labels, net, info):
+    """The rows of robustness.measure() for ROBUSTNESS_PHOTOS of the faces, cut anew from their photos."""
+    import dataset
+    import robustness
+
+    chosen = np.arange(len(rows))
+    if 0 < ROBUSTNESS_PHOTOS < len(rows):
+        chosen = np.sort(np.random.default_rng(SEED).choice(len(rows), ROBUSTNESS_PHOTOS, replace=False))
+    crops = [crops[0] for _, _, _, crops in tqdm(look_at_all([rows[i]["path"] for i in chosen], [info["margin"]]),
+                                                 total=len(chosen), unit=" photos", desc="faces again")]
+    device = next(net.parameters()).device
+    return robustness.measure(crops, labels[chosen], lambda batch: dataset.probabilities(net, info, batch, device),
+                              len(info["classes"]))
+
+
+def write_predictions(path, rows, probabilities, classes):
+    """One line a photo, also those without a face: file, class, predicted, p_<class>..., box, status, reason."""
+    answers = iter(() if probabilities is None else probabilities)
+    with script.atomic(path) as temporary, \
+            open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "class", "predicted", *(f"p_{c}" for c in classes), "x", "y", "width", "height",
+                         "status", "reason"])
+        for row in rows:
+            own = next(answers) if row["status"] == "ok" else None
+            told = [""] * (1 + len(classes)) if own is None else [classes[own.argmax()], *(f"{p:.6f}" for p in own)]
+            writer.writerow([row["path"].as_posix(), row["class"], *told, *(row["box"] or [""] * 4), row["status"],
+                             row["reason"]])
+
+
+def main():
+    loaded = load_all(WEIGHTS)
+    classes = loaded[0][2]["classes"]
+    photos = photos_by_class(TEST_DIR, classes, loaded[0][0])
+    print(f"{len(photos)} photos of {TEST_DIR}, {len(loaded)} weights file(s), classes {', '.join(classes)}")
+    rows, outputs = classify(photos, loaded)
+    plots, found = Path(PLOTS_DIR), [r for r in rows if r["status"] == "ok"]
+    if not found:
+        write_predictions(plots / "predictions.csv", rows, None, classes)
+        script.fail(f"no face in any of the {len(rows)} photos of {TEST_DIR}: {plots / 'predictions.csv'} says why, "
+                    f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
+    labels = np.array([classes.index(r["class"]) for r in found])
+    missed = np.array([sum(r["class"] == c and r["status"] == "no face" for r in rows) for c in classes])
+    results = [metrics.summary(p, labels, missed, SEED) for p in outputs]
+    best = report.compare(loaded, results) if len(loaded) > 1 else 0
+    (weights, net, info), probabilities, result = loaded[best], outputs[best], results[best]
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    result = {"weights": Path(weights).as_posix(), "classes": classes,
+              "unreadable": sum(r["status"] == "unreadable" for r in rows), **result}
+    coverage, kept, threshold = metrics.coverage_curve(confidence, correct)
+    points = np.unique(np.searchsorted(coverage, np.linspace(0.05, 1, 20)).clip(max=len(coverage) - 1))
+    result["coverage"] = {"at_threshold": metrics.at_threshold(confidence, correct, info["threshold"]),
+                          "curve": [[metrics.known(v[i]) for v in (coverage, kept, threshold)] for i in points]}
+    report.show(result, classes, collections.Counter((r["class"], r["status"]) for r in rows))
+    draw_and_write(plots, rows, found, labels, probabilities, result, net, info, [
+        {"weights": Path(path).as_posix(), "epoch": i.get("epoch"), **r}
+        for (path, _, i), r in zip(loaded, results, strict=True)])
+    print(f"\n{result['n']} faces, {result['no_face']} photos without a face, {result['unreadable']} unreadable; "
+          f"pictures, predictions.csv and test_metrics.json are in {plots}")
+
+
+def draw_and_write(plots, rows, found, labels, probabilities, result, net, info, epochs):
+    """The reports that depend on data or constants, then every file of a run, test_metrics.json last."""
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    result["groups"], result["robustness"] = None, None
+    groups = read_groups(GROUPS)
+    if groups is not None:
+        seen = [r for r in rows if r["status"] != "unreadable"]
+        right = iter(correct)
+        result["groups"] = metrics.group_report(
+            [groups.get(r["path"].name) or groups.get(r["path"].stem) for r in seen], [r["class"] for r in seen],
+            [r["status"] == "ok" for r in seen], [r["status"] == "ok" and next(right) for r in seen])
+        if result["groups"]:
+            report.show_groups(result["groups"])
+            report.groups(plots / "groups.png", result["groups"])
+        else:
+            print(f"\n{GROUPS} knows none of these photos: no report by group")
+    if ROBUSTNESS:
+        result["robustness"] = damage(found, labels, net, info)
+        report.robustness(plots / "robustness.png", result["robustness"])
+    report.confusion_matrix(plots / "confusion_matrix.png", result["confusion"], info["classes"])
+    report.roc(plots / "roc.png", probabilities, labels, info["classes"])
+    report.reliability(plots / "reliability.png", confidence, correct, info["threshold"])
+    report.errors(plots / "errors.png", mistakes(found, probabilities, labels, net, info))
+    write_predictions(plots / "predictions.csv", rows, probabilities, info["classes"])
+    result["epochs"] = epochs if len(epochs) > 1 else None
+    with script.atomic(plots / "test_metrics.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    script.override(globals())
+    script.run(main)
