@@ -56,7 +56,8 @@ def load_all(pattern):
     import model
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    paths = [pattern] if Path(pattern).is_file() else [p for p in glob.glob(pattern, recursive=True) if Path(p).is_file()]
+    paths = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
+    paths = [p for p in paths if Path(p).is_file()]
     if not paths:
         script.fail(f"no weights match {pattern}: run 'python train.py' first, or set WEIGHTS=<file or pattern>")
     paths.sort(key=lambda p: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", p)])

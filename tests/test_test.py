@@ -1,0 +1,276 @@
+"""test.py from photos to files, on drawn faces, with weights trained for seconds; scikit-learn is the reference."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as reference
+
+import dataset
+import drawn
+import model
+import processed
+import report
+import robustness
+import script
+import test as subject
+
+CLASSES = ["beard", "hat"]
+PER_CLASS = 10
+
+
+def save(path, picture):
+    """Write an RGB picture as PNG, whatever letters the name has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def weights(path, net, epoch, classes=None, margin=0.2):
+    """A weights file of the paper's network."""
+    model.save_weights(path, {
+        "state": net.state_dict(), "model": "paper", "classes": classes or CLASSES, "image_size": 224,
+        "mean": dataset.MEAN, "std": dataset.STD, "margin": margin, "temperature": 1.3, "threshold": 0.7,
+        "epoch": epoch, "metrics": {}})
+
+
+def normalised(crops):
+    """The evaluation transform written out: float32 [N, 3, 224, 224]."""
+    x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    return (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with photos/ (20 drawn faces, one photo without a face, one that is no photo) and w/ (three weights)."""
+    root = tmp_path_factory.mktemp("world")
+    torch.manual_seed(0)
+    net = model.build("paper", 2)
+    pictures = [(drawn.draw_face(1000 + i, name), c) for c, name in enumerate(CLASSES) for i in range(12)]
+    boxes = [processed.largest_face(p) for p, _ in pictures]
+    crops = [processed.crop_face(p, b, 0.2) for (p, _), b in zip(pictures, boxes, strict=True) if b is not None]
+    x = normalised(crops)
+    y = torch.tensor([c for (_, c), b in zip(pictures, boxes, strict=True) if b is not None])
+    weights(root / "w/best_weights_2.pt", net, 2)
+    optimizer = torch.optim.Adam(net.parameters(), 5e-4)
+    for step in range(12):
+        rows = torch.arange(len(y))[step % 2::2]
+        loss = torch.nn.functional.cross_entropy(net(x[rows]), y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    weights(root / "w/best_weights_10.pt", net, 10)
+    with torch.no_grad():
+        net.classifier[-1].bias += torch.tensor([5.0, 0.0])  # calls nearly everything a beard
+    weights(root / "w/best_weights_9.pt", net, 9, margin=0.4)
+    for name in CLASSES:
+        for i in range(PER_CLASS):
+            save(root / "photos" / name / f"{name}_{i}.png", drawn.draw_face(7 + 31 * i, name))
+    (root / "photos/beard/beard_0.png").rename(root / "photos/beard/señor $ 早.png")
+    save(root / "photos/beard/empty.png", np.full((200, 200, 3), 120, np.uint8))
+    (root / "photos/hat/broken.jpg").write_bytes(b"no photo")
+    return root
+
+
+def run(monkeypatch, world, tmp_path, **constants):
+    """test.main() with constants set as a command line would. Returns (metrics, predictions), read from the files."""
+    settings = {"TEST_DIR": str(world / "photos"), "WEIGHTS": str(world / "w/best_weights_10.pt"),
+                "PLOTS_DIR": str(tmp_path / "plots"), "GROUPS": str(tmp_path / "none.csv")} | constants
+    for name in script.constants(vars(subject)):
+        monkeypatch.setattr(subject, name, getattr(subject, name))  # undone after the test
+    script.override(vars(subject), [f"{name}={value}" for name, value in settings.items()])
+    subject.main()
+    with open(tmp_path / "plots/predictions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return json.loads((tmp_path / "plots/test_metrics.json").read_text(encoding="utf-8")), rows
+
+
+def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
+    result, rows = run(monkeypatch, world, tmp_path)
+    assert {"weights", "n", "no_face", "unreadable", "loss", "accuracy", "balanced_accuracy", "accuracy_ci",
+            "precision", "recall", "f1", "auc", "ece", "confusion", "classes"} <= set(result)
+    by_status = {s: [r for r in rows if r["status"] == s] for s in ("ok", "no face", "unreadable")}
+    assert len(rows) == 2 * PER_CLASS + 2
+    assert [Path(r["file"]).name for r in by_status["unreadable"]] == ["broken.jpg"]
+    assert "empty.png" in [Path(r["file"]).name for r in by_status["no face"]]
+    assert (result["n"], result["no_face"], result["unreadable"]) == tuple(len(v) for v in by_status.values())
+    assert result["n"] >= 2 * PER_CLASS - 2
+    assert "señor $ 早.png" in [Path(r["file"]).name for r in by_status["ok"]]
+
+    # The answers: photo -> face -> crop -> network, written out again here.
+    net, info = model.load_weights(world / "w/best_weights_10.pt")
+    for row in by_status["ok"][::5]:
+        picture = cv2.cvtColor(cv2.imdecode(np.fromfile(row["file"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        box = processed.largest_face(picture)
+        assert [int(row[k]) for k in ("x", "y", "width", "height")] == list(box)
+        crop = processed.crop_face(picture, box, 0.2)
+        expected = dataset.probabilities(net, info, [crop])[0]
+        assert [float(row["p_beard"]), float(row["p_hat"])] == pytest.approx(expected, abs=2e-4)
+
+    truth = [CLASSES.index(r["class"]) for r in by_status["ok"]]
+    predicted = [CLASSES.index(r["predicted"]) for r in by_status["ok"]]
+    scores = np.array([[float(r["p_beard"]), float(r["p_hat"])] for r in by_status["ok"]])
+    assert (scores.argmax(1) == predicted).all()
+    assert result["accuracy"] == pytest.approx(reference.accuracy_score(truth, predicted), abs=1e-5)
+    assert result["accuracy"] > 0.7, "the weights of this test have learnt too little to test with"
+    assert result["confusion"] == reference.confusion_matrix(truth, predicted, labels=[0, 1]).tolist()
+    assert result["auc"] == pytest.approx(reference.roc_auc_score(truth, scores[:, 1]), abs=1e-5)
+    assert result["loss"] == pytest.approx(reference.log_loss(truth, scores), abs=1e-4)
+    missed = result["no_face"]
+    with_missed = np.trace(result["confusion"]) / (result["n"] + missed)
+    assert result["accuracy_with_missed"] == pytest.approx(with_missed, abs=1e-5)
+    sure = scores.max(1) >= 0.7
+    assert result["coverage"]["at_threshold"]["coverage"] == pytest.approx(sure.mean(), abs=1e-5)
+    for name in ("confusion_matrix", "roc", "reliability", "errors"):
+        picture = cv2.imread(str(tmp_path / f"plots/{name}.png"))
+        assert picture is not None and picture.std() > 1, name
+    assert not list((tmp_path / "plots").glob(".tmp*"))
+    shown = capsys.readouterr().out
+    assert f"{result['n']} faces, {missed} photos without a face, 1 unreadable" in shown
+
+
+def test_pattern_compares_epochs_and_details_the_lowest_loss(world, tmp_path, monkeypatch, capsys):
+    looked = []
+    monkeypatch.setattr(processed, "largest_face",
+                        lambda image, find=processed.largest_face: looked.append(1) or find(image))
+    result, _ = run(monkeypatch, world, tmp_path, WEIGHTS=str(world / "w/best_weights_*.pt"))
+    wrong = result["n"] - np.trace(result["confusion"])
+    # Faces are found once for all three files, and again only for the mistakes in errors.png.
+    assert len(looked) == 2 * PER_CLASS + 1 + wrong
+    assert [e["epoch"] for e in result["epochs"]] == [2, 9, 10]
+    losses = [e["loss"] for e in result["epochs"]]
+    best = int(np.argmin(losses))
+    assert Path(result["weights"]).name == f"best_weights_{[2, 9, 10][best]}.pt" and result["loss"] == losses[best]
+    shown = capsys.readouterr().out
+    assert shown.index("best_weights_2.pt") < shown.index("best_weights_9.pt") < shown.index("best_weights_10.pt")
+    assert "lowest loss: " in shown
+    # Each file is cut with its own margin: alone, the one of the other margin gives the same numbers.
+    alone, _ = run(monkeypatch, world, tmp_path, WEIGHTS=str(world / "w/best_weights_9.pt"))
+    assert alone["loss"] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_crops_need_no_face_finding(world, tmp_path, monkeypatch):
+    result, rows = run(monkeypatch, world, tmp_path)
+    for row in rows:
+        if row["status"] == "ok":
+            image = processed.read_photo(Path(row["file"]))
+            crop = processed.crop_face(image, processed.largest_face(image), 0.2)
+            processed.write_crop(tmp_path / "crops" / row["class"] / f"{Path(row['file']).stem}.jpg", crop)
+    monkeypatch.setattr(processed, "largest_face", lambda image: pytest.fail("looked for a face in a crop"))
+    again, crops = run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "crops"), CROPPED=True)
+    assert again["n"] == result["n"] and again["no_face"] == 0
+    assert again["loss"] == pytest.approx(result["loss"], abs=0.05)
+    assert {r["x"] for r in crops} == {""}
+
+
+def test_processes_see_what_one_process_sees(world, monkeypatch):
+    paths = processed.list_photos(world / "photos")
+    alone = list(subject.look_at_all(paths, [0.1, 0.3]))
+    monkeypatch.setattr(subject, "IN_PROCESS", 0)
+    monkeypatch.setattr(subject, "WORKERS", 2)
+    together = list(subject.look_at_all(paths, [0.1, 0.3]))
+    assert [a[:3] for a in alone] == [t[:3] for t in together]
+    for a, t in zip(alone, together, strict=True):
+        assert len(a[3]) == len(t[3]) and all(np.array_equal(p, q) for p, q in zip(a[3], t[3], strict=True))
+    assert len(alone[0][3]) == 2 and not np.array_equal(*alone[0][3])
+
+
+def test_groups(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "SMALLEST_GROUP", 3)
+    lines = [f"{p.name},{5 if i % 2 else 30},{'Asian' if i % 3 else 'White'}"
+             for i, p in enumerate(processed.list_photos(world / "photos"))]
+    (tmp_path / "groups.csv").write_text("file,age,ethnicity\n" + "\n".join(lines), encoding="utf-8")
+    result, rows = run(monkeypatch, world, tmp_path, GROUPS=str(tmp_path / "groups.csv"))
+    groups = {kind: {r["group"]: r for r in found} for kind, found in result["groups"].items() if found
+              and isinstance(found, list)}
+    known = {line.split(",")[0]: line.split(",")[1:] for line in lines}
+    grown = [r for r in rows if r["status"] == "ok" and known[Path(r["file"]).name][0] == "30"]
+    share = np.mean([r["predicted"] == r["class"] for r in grown])
+    assert groups["age"]["30-39"]["n"] == len(grown) == result["groups"]["age_15_and_over"]["n"]
+    assert groups["age"]["30-39"]["accuracy"] == pytest.approx(share, abs=1e-5)
+    assert sum(r["n"] for r in groups["age_ethnicity_class"].values()) == result["n"]
+    assert sum(r["no_face"] for r in groups["ethnicity"].values()) == result["no_face"]
+    accuracies = [r["accuracy"] for r in result["groups"]["ethnicity_class"]]
+    assert accuracies == sorted(accuracies)
+    assert (tmp_path / "plots/groups.png").is_file()
+    assert "age 15 and over" in capsys.readouterr().out
+
+
+def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, capsys):
+    (tmp_path / "groups.csv").write_text("file,age,ethnicity\nother.jpg,30,White\n", encoding="utf-8")
+    result, _ = run(monkeypatch, world, tmp_path, GROUPS=str(tmp_path / "groups.csv"))
+    assert result["groups"] is None and not (tmp_path / "plots/groups.png").exists()
+    assert "knows none of these photos" in capsys.readouterr().out
+    (tmp_path / "groups.csv").write_text("name,age\nother.jpg,30\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="lacks the column"):
+        run(monkeypatch, world, tmp_path, GROUPS=str(tmp_path / "groups.csv"))
+
+
+def test_robustness(world, tmp_path, monkeypatch):
+    result, _ = run(monkeypatch, world, tmp_path, ROBUSTNESS=True, ROBUSTNESS_PHOTOS=4)
+    rows = result["robustness"]
+    assert len(rows) == 1 + 8 * 5 and {r["n"] for r in rows} == {4}
+    assert {r["severity"] for r in rows if r["kind"] == "JPEG"} == {1, 2, 3, 4, 5}
+    assert (tmp_path / "plots/robustness.png").is_file()
+
+
+@pytest.mark.parametrize("kind", robustness.KINDS)
+def test_damage_grows_with_severity_and_repeats(kind):
+    crop = cv2.resize(drawn.draw_face(3, "beard"), (224, 224))
+    harm = []
+    for severity in range(1, 6):
+        copies = [robustness.damaged(crop, kind, severity, seed) for seed in range(12)]
+        assert all(c.shape == crop.shape and c.dtype == np.uint8 for c in copies)
+        assert np.array_equal(copies[3], robustness.damaged(crop, kind, severity, 3))
+        harm.append(np.mean([np.abs(c.astype(int) - crop).mean() for c in copies]))
+    assert harm[0] > 0.3 and all(np.diff(harm) > 0), harm
+
+
+def test_one_class_only(world, tmp_path, monkeypatch, capsys):
+    shutil.copytree(world / "photos/hat", tmp_path / "photos/hat")
+    result, _ = run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "photos"))
+    assert result["auc"] is None and result["recall"][0] is None and result["n"] >= PER_CLASS - 1
+    shown = capsys.readouterr().out
+    assert "no photos of beard" in shown and "undefined: photos of one class only" in shown
+
+
+def test_no_face_at_all_still_says_why(world, tmp_path, monkeypatch):
+    save(tmp_path / "photos/hat/gray.png", np.full((100, 100, 3), 99, np.uint8))
+    with pytest.raises(SystemExit, match="no face in any of the 1 photos"):
+        run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "photos"))
+    assert "no face" in (tmp_path / "plots/predictions.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("make", "constants", "message"), [
+    (["photos/hats/"], {}, r"class folders beard, hats, but .*best_weights_10.pt knows beard, hat: rename hats"),
+    ([], {"TEST_DIR": "nowhere"}, "there is no folder"),
+    (["photos/beard/"], {"WEIGHTS": "nothing_*.pt"}, "no weights match .*train.py"),
+    (["photos/hat/"], {}, "has no photos"),
+])
+def test_one_line_errors(world, tmp_path, monkeypatch, make, constants, message):
+    for folder in ["photos/beard/", *make]:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    with pytest.raises(SystemExit, match=message) as error:
+        run(monkeypatch, world, tmp_path, **{"TEST_DIR": str(tmp_path / "photos")} | constants)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_other_classes_are_not_compared(world, tmp_path, monkeypatch):
+    shutil.copy(world / "w/best_weights_2.pt", tmp_path / "a.pt")
+    weights(tmp_path / "b.pt", model.build("paper", 2), 1, classes=["man", "woman"])
+    with pytest.raises(SystemExit, match="compare weights of the same classes only"):
+        run(monkeypatch, world, tmp_path, WEIGHTS=str(tmp_path / "?.pt"))
+
+
+def test_command_line_ends_with_one_line(tmp_path):
+    (tmp_path / "bad.pt").write_bytes(b"not weights")
+    done = subprocess.run([sys.executable, subject.__file__, f"WEIGHTS={tmp_path / 'bad.pt'}"], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
