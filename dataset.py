@@ -72,7 +72,7 @@ def augment(images, kind, generator):
     def chance(name):
         return draw() < rules.get(name, 0)
 
-    x = images.float() / 255
+    x = images.contiguous().float().div_(255)  # planes, not pixels: twice as fast in what follows on a CPU
     if not rules:
         return x
     angle = draw(*rules.get("rotate", (0, 0))) * (math.pi / 180)
@@ -82,9 +82,13 @@ def augment(images, kind, generator):
     upside_down = 1 - 2 * chance("upside_down").float()
     shift = rules.get("shift", 0)
     cosine, sine = angle.cos() * reach, angle.sin() * reach
-    theta = torch.stack([torch.stack([cosine * mirror, -sine * upside_down, 2 * draw(-shift, shift)], 1),
-                         torch.stack([sine * mirror, cosine * upside_down, 2 * draw(-shift, shift)], 1)], 1)
-    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+    line = (torch.arange(side, device=device) * 2 + 1) / side - 1  # pixel centres, as grid_sample counts them
+    across, down = line.view(1, 1, side), line.view(1, side, 1)
+
+    def mix(x_part, y_part):
+        return x_part.view(n, 1, 1) * across + y_part.view(n, 1, 1) * down + 2 * draw(-shift, shift).view(n, 1, 1)
+
+    grid = torch.stack([mix(cosine * mirror, -sine * upside_down), mix(sine * mirror, cosine * upside_down)], 3)
     padding = "zeros" if kind == "paper" else "border"
     x = functional.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=False)
     if kind == "paper":
@@ -96,30 +100,25 @@ def augment(images, kind, generator):
         if len(rows):
             little = functional.interpolate(x[rows], (size, size), mode="area")
             x[rows] = functional.interpolate(little, (side, side), mode="bilinear", align_corners=False)
-    gray = chance("gray")
-    if gray.any():
-        weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
-        x[gray] = (x[gray] * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(3, 1, 1)
+    for i in chance("gray").nonzero()[:, 0].tolist():
+        x[i] = (x[i] * weights).sum(0, keepdim=True)
     # Light, colour cast and contrast are one multiplication and one addition a pixel.
     gain = (1 + draw(-rules["light"], rules["light"], 1)) * (1 + draw(-rules["cast"], rules["cast"], 3))
     contrast = 1 + draw(-rules["contrast"], rules["contrast"], 1)
     level = x.mean((1, 2, 3)).view(n, 1)
     scale, offset = gain * contrast, gain * level * (1 - contrast)
     x.mul_(scale[:, :, None, None]).add_(offset[:, :, None, None])
-    noisy = chance("noise").nonzero()[:, 0]
-    if len(noisy):
-        pattern = torch.randn((1, 3, side, side), generator=generator).to(device)
-        x[noisy] += pattern * draw(0.0, 0.08)[noisy].view(-1, 1, 1, 1)
-    erased = chance("erase")
+    noisy, sigma = chance("noise"), draw(0.0, 0.08)
+    pattern = torch.randn((3, side, side), generator=generator).to(device)
+    for i in noisy.nonzero()[:, 0].tolist():
+        x[i].add_(pattern * sigma[i])
+    erased, fill = chance("erase"), draw(0.0, 1.0, 3)
     height, width = draw(0.1, 0.4), draw(0.1, 0.4)
-    top, left = draw() * (1 - height), draw() * (1 - width)
-    line = (torch.arange(side, device=device) + 0.5) / side
-    rows = (line >= top[:, None]) & (line < (top + height)[:, None]) & erased[:, None]
-    columns = (line >= left[:, None]) & (line < (left + width)[:, None])
-    hidden = rows[:, None, :, None] & columns[:, None, None, :]
-    fill = draw(0.0, 1.0, 3)
+    corner = [draw() * (1 - height), draw() * (1 - width), height, width]
     for i in erased.nonzero()[:, 0].tolist():
-        x[i] = torch.where(hidden[i], fill[i][:, None, None], x[i])
+        top, left, tall, wide = (int(v[i] * side) for v in corner)
+        x[i, :, top:top + tall, left:left + wide] = fill[i].view(3, 1, 1)
     return x.clamp_(0, 1)
 
 
