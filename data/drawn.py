@@ -1,0 +1,214 @@
+"""Drawn faces, for tests and for a first dry run: no photos, no network, the same pixels from the same seed.
+
+    python data/drawn.py        ->  data/raw/{beard,hat}/*.jpg  and  data/test/{beard,hat}/*.jpg
+
+Every person is drawn a few times, in another pose, light and place, and named like Beard_Baro_0002.jpg, so that the
+split by person has something to do. Nobody is shown: these are ellipses with noise, in which the Haar cascade
+finds a face.
+"""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import script  # noqa: E402
+
+# ------------------------------------------------------------------------------------------------
+RAW_DIR = "data/raw"
+TEST_DIR = "data/test"
+COUNT = 200  # pictures a class for training and validation
+TEST_COUNT = 50  # pictures a class for the test, of other people
+PER_PERSON = 4  # pictures of one person
+SEED = 0
+JPEG_QUALITY = 85
+# ------------------------------------------------------------------------------------------------
+
+CLASSES = ("beard", "hat")
+
+
+def draw_person(rng):
+    """What stays the same in all pictures of a person: dict of colours (0..255, RGB) and shares of the face's width."""
+    shade = rng.uniform(0, 1)  # skin from dark to light
+    skin = np.array([118, 78, 56]) * (1 - shade) + np.array([244, 206, 180]) * shade + rng.normal(0, 6, 3)
+    return {
+        "skin": np.clip(skin, 40, 250),
+        "hair": np.clip(np.array([60, 42, 30]) * rng.uniform(0.3, 1.0 + 0.9 * shade) + rng.normal(0, 5, 3), 5, 120),
+        "cloth": rng.uniform(20, 230, 3),
+        "hat": rng.uniform(20, 235, 3),
+        "iris": rng.uniform(20, 90, 3),
+        "long": rng.uniform(1.22, 1.42),  # height of the head over its width
+        "eyes": rng.uniform(0.40, 0.47),  # from the middle to an eye
+        "brow": rng.uniform(0.055, 0.10),
+        "nose": rng.uniform(0.42, 0.54),
+        "mouth": rng.uniform(0.24, 0.34),
+        "mane": rng.uniform(1.02, 1.22),  # hair beside the face
+        "fringe": rng.uniform(0.60, 0.80),  # height of the hairline over the face's middle
+        "rim": rng.uniform(0.54, 0.64),  # height of the hat's rim
+        "chin": rng.uniform(0.28, 0.42),  # where the beard begins, under the middle
+    }
+
+
+def draw_face(rng, name, person=None):
+    """A picture of class `name` ('beard' or 'hat') with one upright face: uint8 [about 320, about 240, 3] RGB.
+
+    `rng` is a numpy Generator, or a seed; `person` (of draw_person) is drawn too where there is none.
+    """
+    if name not in CLASSES:
+        raise ValueError(f"class {name!r} is not one of {', '.join(CLASSES)}")
+    rng = np.random.default_rng(rng)
+    p = person or draw_person(rng)
+    width, height = int(rng.integers(225, 256)), int(rng.integers(300, 341))
+    a = rng.uniform(0.20, 0.30) * width  # half of the face's width, pixels
+    b = a * p["long"]
+    cx = rng.uniform(1.15 * a, width - 1.15 * a)
+    cy = rng.uniform(1.3 * b, height - 1.25 * b) if height > 2.55 * b else height / 2
+    tilt = np.deg2rad(rng.normal(0, 3))
+    turn = rng.normal(0, 0.04)  # the features move sideways as the head turns
+
+    canvas = background(rng, height, width)
+    shape, degrees = canvas.shape[:2], float(np.rad2deg(tilt))
+
+    def point(x, y):
+        """Of the face's frame (in half-widths, y down) in pixels."""
+        return (cx + a * (x * np.cos(tilt) - y * np.sin(tilt)), cy + a * (x * np.sin(tilt) + y * np.cos(tilt)))
+
+    def area(x, y, rx, ry, start=0, end=360):
+        """Mask of an ellipse, or of a piece of one: float32 [H, W], 0..1."""
+        mask = np.zeros(shape, np.float32)
+        middle = [round(16 * v) for v in point(x, y)]
+        axes = [max(16, round(16 * a * r)) for r in (rx, ry)]
+        cv2.ellipse(mask, middle, axes, degrees, start, end, 1.0, -1, cv2.LINE_AA, 4)  # in 16ths of a pixel
+        return mask
+
+    def paint(mask, colour, soft=0.0, strength=1.0):
+        """Mix a colour in where the mask is; `soft` blurs its edge."""
+        x, y, w, h = cv2.boundingRect((mask > 0).view(np.uint8))
+        reach = int(3 * soft * a) + 1
+        window = np.s_[max(0, y - reach):y + h + reach, max(0, x - reach):x + w + reach]
+        share = mask[window]
+        if soft:
+            share = cv2.GaussianBlur(share, (0, 0), soft * a)
+        share = share[:, :, None] * np.float32(strength)
+        canvas[window] += share * (np.asarray(colour, np.float32) - canvas[window])
+
+    def ellipse(x, y, rx, ry, colour, start=0, end=360, soft=0.0, strength=1.0):
+        paint(area(x, y, rx, ry, start, end), colour, soft, strength)
+
+    k, skin, hair = p["long"], p["skin"], p["hair"]
+    dark, light = skin * 0.45, np.minimum(skin * 1.18, 255)
+    ellipse(0, k + 1.45, 1.9, 1.15, p["cloth"])  # shoulders
+    ellipse(0, k + 0.05, 0.52, 0.62, skin * 0.5)  # neck, in the head's shadow
+    ellipse(0, -0.12 * k, p["mane"], k * 1.02, hair)
+    around, head = canvas.copy(), area(0, 0, 1, k)
+    paint(head, skin)
+    # A head is round: cheeks, forehead and nose catch the light, the sides do not.
+    for side in (-1, 1):
+        ellipse(side * 1.0 + turn, 0.1, 0.22, k, skin * 0.6, soft=0.1, strength=0.6)
+        ellipse(side * 0.45 + turn, 0.28, 0.30, 0.24, light, soft=0.1, strength=0.7)
+    ellipse(turn, -0.62, 0.6, 0.22, light, soft=0.1, strength=0.6)
+    eye_y, look, opening = -0.16 + rng.normal(0, 0.01), rng.normal(0, 0.025), rng.uniform(0.07, 0.11)
+    for side in (-1, 1):
+        x = side * p["eyes"] + turn * 1.5
+        ellipse(x, eye_y - 0.04, 0.28, 0.16, dark, soft=0.045, strength=0.75)  # socket
+        ellipse(x, eye_y, 0.17, opening, (225, 220, 215))
+        ellipse(x + look, eye_y, 0.085, min(0.085, opening + 0.01), p["iris"])
+        ellipse(x + look, eye_y, 0.04, 0.04, (8, 8, 8))
+        ellipse(x, eye_y + 0.02, 0.21, opening + 0.07, hair * 0.7, 195, 345, strength=0.5)  # lid
+        ellipse(x, eye_y - 0.16, 0.25, p["brow"], hair * 0.8, 180, 360, soft=0.012)
+    ellipse(turn * 2, 0.02, 0.10, 0.34, np.minimum(skin * 1.22, 255), soft=0.04, strength=0.9)  # bridge of the nose
+    nose = p["nose"]
+    ellipse(turn * 2.4, nose - 0.08, 0.15, 0.10, light, soft=0.03, strength=0.8)
+    for side in (-1, 1):
+        ellipse(side * 0.10 + turn * 2.4, nose, 0.055, 0.035, dark * 0.6, soft=0.01)
+    ellipse(turn * 2.2, nose + 0.06, 0.2, 0.05, dark, soft=0.03, strength=0.5)
+    if name == "beard":
+        beard = area(0, p["chin"], 1.0, k - p["chin"], 0, 180) - area(turn, 0.30, 0.72, 0.44)
+        hairs = np.clip(rng.normal(1, 0.25, shape), 0.3, 1).astype(np.float32)
+        paint(np.clip(beard, 0, 1) * hairs, hair, soft=0.03, strength=0.9)
+    smile = rng.uniform(0.03, 0.10)
+    lips = skin * (0.82, 0.50, 0.50)
+    ellipse(turn * 2, nose + 0.30, p["mouth"], smile + 0.03, lips)
+    ellipse(turn * 2, nose + 0.30, p["mouth"] * 0.95, max(0.02, smile * 0.5), lips * 0.5)
+    canvas[:] = around + (canvas - around) * head[:, :, None]  # nothing of the face beyond the head
+    if name == "hat":
+        rim = -p["rim"] * k
+        ellipse(0, rim + 0.1, 1.2, k * 0.72, p["hat"], 180, 360)
+        ends = [[round(16 * v) for v in point(x, rim)] for x in (-1.1, 1.1)]
+        cv2.line(canvas, *ends, (p["hat"] * 0.7).tolist(), round(0.2 * a), cv2.LINE_AA, 4)
+    else:
+        ellipse(0, -p["fringe"] * k, 0.95, k * 0.45, hair, 180, 360, soft=0.02)
+    return photograph(rng, canvas)
+
+
+def background(rng, height, width):
+    """Two colours that run into each other, with blurred blobs: float32 [height, width, 3], 0..255."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j].astype(np.float32)
+    share = (0.5 + 0.35 * (x * np.cos(angle) + y * np.sin(angle)))[:, :, None]
+    canvas = (share * rng.uniform(40, 235, 3) + (1 - share) * rng.uniform(40, 235, 3)).astype(np.float32)
+    for _ in range(int(rng.integers(2, 7))):
+        corner, size = rng.uniform(0, 1, 2) * (width, height), rng.uniform(0.1, 0.5, 2) * (width, height)
+        low, high = corner.astype(int).tolist(), (corner + size).astype(int).tolist()
+        cv2.rectangle(canvas, low, high, rng.uniform(30, 240, 3).tolist(), -1)
+    return cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(3, 7)))
+
+
+def photograph(rng, canvas):
+    """What a camera does to a scene (light from a side, blur, noise): uint8 of a float32 [H, W, 3] canvas."""
+    angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.28)
+    y, x = np.mgrid[-1:1:canvas.shape[0] * 1j, -1:1:canvas.shape[1] * 1j]
+    light = rng.uniform(0.75, 1.1) * (1 + depth * (x * np.cos(angle) + y * np.sin(angle)))
+    picture = cv2.GaussianBlur(canvas * light[:, :, None], (0, 0), float(rng.uniform(0.3, 1.1)))
+    picture += rng.normal(0, rng.uniform(1, 6), picture.shape)
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def person_name(index):
+    """A name of two syllables for person `index` (0..9999): Baba, Babe, ..."""
+    syllables = [c + v for c in "bdfgklmnprstvwyzhjcx" for v in "aeiou"]
+    return (syllables[index // 100 % 100] + syllables[index % 100]).capitalize()
+
+
+def main():
+    for folder in (RAW_DIR, TEST_DIR):
+        others = [p.name for p in Path(folder).glob("*") if p.is_dir() and p.name not in CLASSES
+                  and not p.name.startswith(".") and any(p.iterdir())]
+        if others:
+            script.fail(f"{folder} already has photos of {', '.join(sorted(others))}: move them away, or draw "
+                        "elsewhere with RAW_DIR=drawn/raw TEST_DIR=drawn/test")
+    # Persons are numbered through, so that nobody of the test is among those of the training.
+    jobs = [(folder, name, first + i // PER_PERSON, i % PER_PERSON)
+            for folder, count, first in ((RAW_DIR, COUNT, 0), (TEST_DIR, TEST_COUNT, 5000))
+            for name in CLASSES for i in range(count)]
+    new = 0
+    for folder, name, person, take in tqdm(jobs, unit="face", smoothing=0):
+        path = Path(folder, name, f"{name.capitalize()}_{person_name(person)}_{take + 1:04d}.jpg")
+        key = (SEED, CLASSES.index(name), person)
+        who = draw_person(np.random.default_rng((*key, 0)))
+        picture = draw_face(np.random.default_rng((*key, take + 1)), name, who)
+        data = encode(picture)
+        if not path.is_file() or path.read_bytes() != data:
+            new += 1
+            with script.atomic(path) as temporary:
+                temporary.write_bytes(data)
+    for folder, count in ((RAW_DIR, COUNT), (TEST_DIR, TEST_COUNT)):
+        print(f"{folder}: " + ", ".join(f"{count} {name}" for name in CLASSES))
+    print(f"{new} pictures written, {len(jobs) - new} already there. Next: python processed.py")
+
+
+def encode(picture):
+    """JPEG bytes of an RGB picture."""
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)
+    if not done:
+        raise OSError("the picture cannot be written as JPEG")
+    return data.tobytes()
+
+
+if __name__ == "__main__":
+    script.override(globals(), fixed=("CLASSES",))
+    script.run(main)
