@@ -1,0 +1,311 @@
+"""Step 2: face crops -> training and validation.
+
+    python validation.py       processed/faces/<class>/  ->  processed/train/<class>/ and processed/valid/<class>/
+
+Every class is split in the same proportion, by hard links (copies where the disk has none): the crops stay where they
+are. Near-copies of one photo, and photos of one person, stay on one side, since a network that has seen a face in
+training is not tested by it. The same crops and constants always give the same split; others replace it whole.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+import script
+from processed import FACES_DIR, list_photos
+
+# ------------------------------------------------------------------------------------------------
+TRAIN_DIR = "processed/train"
+VALID_DIR = "processed/valid"
+VALID_RATIO = 0.2  # share of each class that goes to validation, between 0 and 1 (the paper's: 0.2)
+SEED = 0  # another number gives another split
+
+# Photos whose crop names agree in group 1 show one person: George_Bush_0007.jpg, news-George_Bush_0008.png.jpg.
+# At least two words, the first with a capital, then a number of four digits. "" switches it off.
+PERSON_PATTERN = r"(?:[a-z0-9]+-)?([^\W\d_a-z][^\W\d_]*(?:['’.-]+[^\W\d_]+)*\.?(?:_[^\W\d_][^\d_]*)+)_\d{4}(?:\.\w+)+"
+
+# A pair is looked at closely when its outlines agree (correlation of 16x16 thumbnails), and is a near-copy when they
+# still do at 56x56 after the best shift and scale. Other people's faces rarely get past 0.8.
+CANDIDATE = 0.70  # lower finds more heavily cropped copies and takes longer
+NEAR_COPY = 0.84  # lower joins faces that merely resemble each other
+# ------------------------------------------------------------------------------------------------
+
+FILL_FACES = "run 'python processed.py', which fills it"
+THUMBNAIL = 56  # pixels a side: a 224-pixel JPEG decoded at a quarter, which is nearly free
+TEMPLATE, SHIFT = 36, 5  # the middle of one thumbnail, sought within so many pixels of the middle of the other
+SCALES = (1.0, 0.95, 1.05, 0.9, 1.1)  # the face finder's box is not the same on a resized photo
+RECORD = ".split.json"  # in both folders: what the split was made from
+
+
+def thumbnail(path):
+    """The outlines of a crop: uint8 [56, 56], 128 where flat, and the digest of its file; None if not an image."""
+    data = np.fromfile(path, np.uint8)  # imread cannot open every name on Windows
+    gray = cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_4) if data.size else None
+    if gray is None:
+        return None
+    if gray.shape != (THUMBNAIL, THUMBNAIL):
+        gray = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    gray = gray.astype(np.float32)
+    outlines = gray - cv2.GaussianBlur(gray, (0, 0), 4)  # slow changes of light go; so does what all faces share
+    small = cv2.resize(gray, (16, 16), interpolation=cv2.INTER_AREA)
+    small -= cv2.GaussianBlur(small, (0, 0), 2)
+    return np.clip(np.rint(outlines) + 128, 0, 255).astype(np.uint8), small, hashlib.blake2b(data).digest()
+
+
+def agree(a, b):
+    """Whether two thumbnails show one picture: the middle of `a`, at some scale and shift, correlates with `b`."""
+    edge = (THUMBNAIL - TEMPLATE) // 2
+    middle = a[edge:-edge, edge:-edge]
+    for scale in SCALES:
+        side = round(TEMPLATE * scale)
+        template = middle if side == TEMPLATE else cv2.resize(middle, (side, side), interpolation=cv2.INTER_LINEAR)
+        low, high = (THUMBNAIL - side) // 2 - SHIFT, (THUMBNAIL - side) // 2 + side + SHIFT
+        window = b[max(low, 0) : high, max(low, 0) : high]
+        if cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED).max() >= NEAR_COPY:
+            return True
+    return False
+
+
+def near_copies(outlines, small, digests, pool):
+    """Pairs (i, j), i < j, of crops that are copies of one photo, re-encoded, resized, relit, cropped or mirrored.
+
+    outlines: uint8 [N, 56, 56]; small: float32 [N, 16, 16]; digests: one a file, equal for equal files.
+    """
+    first = {}
+    pairs = [(first.setdefault(d, i), i) for i, d in enumerate(digests)]
+    pairs = {pair for pair in pairs if pair[0] != pair[1]}
+
+    def unit(images):
+        flat = images.reshape(len(images), -1) - images.mean((1, 2))[:, None]
+        norm = np.linalg.norm(flat, axis=1, keepdims=True)
+        return np.where(norm > 4, flat / np.maximum(norm, 1e-6), 0).astype(np.float32)  # a blank picture matches none
+
+    plain, mirrored = unit(small), unit(small[:, :, ::-1])
+    with tqdm(total=len(small), desc="comparing", unit="crop", disable=None) as bar:
+        for start in range(0, len(small), 512):
+            block = slice(start, start + 512)
+            for side, features in enumerate((plain, mirrored)):
+                row, column = np.nonzero(features[block] @ plain[start:].T >= CANDIDATE)
+                keep = row < column
+                found = list(zip((row[keep] + start).tolist(), (column[keep] + start).tolist(), strict=True))
+
+                def check(some, side=side):
+                    return [(i, j) for i, j in some
+                            if agree(np.ascontiguousarray(outlines[i][:, ::-1]) if side else outlines[i], outlines[j])]
+
+                parts = [found[i : i + 256] for i in range(0, len(found), 256)]
+                pairs.update(pair for part in pool.map(check, parts) for pair in part)
+            bar.update(min(512, len(small) - start))
+    return sorted(pairs)
+
+
+def person_of(name):
+    """Who a crop shows, by its file name; None where the name does not say."""
+    match = re.fullmatch(PERSON_PATTERN, unicodedata.normalize("NFC", name)) if PERSON_PATTERN else None
+    return match.group(1).casefold() if match else None
+
+
+def components(n, pairs):
+    """Join 0..n-1 along `pairs`: a list of lists of indices, each ascending, singles included."""
+    parent = list(range(n))
+
+    def root(i):
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j in pairs:
+        parent[max(root(i), root(j))] = min(root(i), root(j))
+    groups = {}
+    for i in range(n):
+        groups.setdefault(root(i), []).append(i)
+    return list(groups.values())
+
+
+def assign(groups, keys, labels, ratio, seed):
+    """Which crops are for validation: bool [N]. A group stays whole; each class gets `ratio` as nearly as that allows.
+
+    keys: "class/name" of each crop; labels: its class. The order is drawn from the names and the seed, so it does
+    not depend on the file system. Groups are dealt out first, in proportion; single crops then fill up the rest.
+    """
+    total = {c: labels.count(c) for c in set(labels)}
+    target = {c: min(max(1, round(n * ratio)), n - 1) for c, n in total.items()}
+    seen, taken = dict.fromkeys(total, 0), dict.fromkeys(total, 0)
+    valid = np.zeros(len(keys), bool)
+
+    def draw(group):
+        return len(group) == 1, hashlib.blake2b(f"{seed}/{min(keys[i] for i in group)}".encode()).digest()
+
+    for group in sorted(groups, key=draw):
+        size = {c: sum(labels[i] == c for i in group) for c in sorted({labels[i] for i in group})}
+        if len(group) == 1:
+            chosen = all(taken[c] < target[c] for c in size)
+        else:
+            goal = {c: ratio * (seen[c] + k) for c, k in size.items()}
+            with_it = sum(abs(taken[c] + k - goal[c]) for c, k in size.items())
+            without = sum(abs(taken[c] - goal[c]) for c in size)
+            chosen = with_it < without and all(taken[c] + k <= target[c] for c, k in size.items())
+        for c, k in size.items():
+            seen[c] += k
+            taken[c] += k if chosen else 0
+        valid[group] = chosen
+    for c in sorted(total):  # groups larger than the class's share: rather too much for validation than nothing
+        if not taken[c]:
+            holding = [g for g in groups if any(labels[i] == c for i in g) and {labels[i] for i in g} == {c}]
+            smallest = min(holding, key=lambda g: (len(g), draw(g)), default=[])
+            if 0 < len(smallest) < total[c]:
+                valid[smallest] = True
+    return valid
+
+
+def describe(kind, groups, keys):
+    """One line on the groups that have more than one crop."""
+    sizes = [len(g) for g in groups if len(g) > 1]
+    line = f"{kind}: {len(sizes)} groups with {sum(sizes)} crops"
+    return line + (f", the largest of {max(sizes)} ({keys[max(groups, key=len)[0]]})" if sizes else "")
+
+
+def split(files):
+    """Decide the split. files: {"class/name": Path}. Returns ({"class/name": True for validation}, report lines)."""
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:  # OpenCV lets other threads run
+        looked = pool.map(thumbnail, files.values())
+        looked = list(tqdm(looked, total=len(files), desc="reading", unit="crop", disable=None))
+        keys = [key for key, seen in zip(files, looked, strict=True) if seen is not None]
+        unread = [key for key, seen in zip(files, looked, strict=True) if seen is None]
+        looked = [seen for seen in looked if seen is not None]
+        labels = [key.split("/", 1)[0] for key in keys]
+        for name in sorted({key.split("/", 1)[0] for key in unread} - set(labels)):
+            script.fail(f"no crop of {name} can be read: delete {files[unread[0]].parent} and {FILL_FACES}")
+        outlines, small, digests = zip(*looked, strict=True)
+        copies = near_copies(np.stack(outlines), np.stack(small), digests, pool)
+    people = {}
+    for i, key in enumerate(keys):
+        people.setdefault(person_of(key.rsplit("/", 1)[-1]), []).append(i)
+    people.pop(None, None)
+    same = [(group[0], i) for group in people.values() for i in group[1:]]
+    copied, groups = components(len(keys), copies), components(len(keys), copies + same)
+    valid = assign(groups, keys, labels, VALID_RATIO, SEED)
+
+    report = [describe("near-copies", copied, keys), describe("one person", list(people.values()), keys),
+              describe("kept on one side in all", groups, keys)]
+    conflicts = [g for g in copied if len({labels[i] for i in g}) > 1]
+    report.append(f"label conflicts (near-copies in different classes): {len(conflicts)}")
+    report += ["    " + ", ".join(keys[i] for i in g[:4]) for g in conflicts[:5]]
+    if unread:
+        report.append(f"left out, cannot be read: {len(unread)} ({unread[0]}): delete and run 'python processed.py'")
+    report.append(f"{'class':<16}{'train':>8}{'valid':>8}{'share':>8}")
+    for name in sorted(set(labels)):
+        side = valid[[c == name for c in labels]]
+        alone = "" if side.any() else "  nothing for validation: " + ("one crop" if len(side) == 1 else "one group")
+        report.append(f"{name:<16}{(~side).sum():>8}{side.sum():>8}{side.mean():>8.1%}{alone}")
+    report.append(f"{'all':<16}{(~valid).sum():>8}{valid.sum():>8}{valid.mean():>8.1%}")
+    return dict(zip(keys, valid.tolist(), strict=True)), report
+
+
+def read_record(folder):
+    """What RECORD in `folder` says, a dict; an empty one if there is none."""
+    try:
+        return json.loads((Path(folder) / RECORD).read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+
+
+def beside(folder, what):
+    """The temporary name of a folder: hidden, on the same disk."""
+    folder = Path(folder)
+    return folder.with_name(f".{folder.name}.{what}")
+
+
+def check_old(folder):
+    """Never delete what is not ours: `folder` may hold nothing but an earlier split. Returns its record."""
+    record = read_record(folder)
+    if Path(folder).exists():
+        known = set(record.get("files", ()))
+        for path in list_photos(folder):
+            if path.relative_to(folder).as_posix() not in known:
+                script.fail(f"{path} was not put there by validation.py, and would be lost: move it elsewhere")
+    return record
+
+
+def replace(files, sides, settings, report):
+    """Put the split on disk. The old one is gone before the new one shows: never half of each, whatever happens."""
+    for folder, side in ((TRAIN_DIR, False), (VALID_DIR, True)):
+        new, names = beside(folder, "new"), [key for key in files if sides.get(key) is side]
+        if new.exists():
+            shutil.rmtree(new)
+        for name in {key.split("/", 1)[0] for key in files} | {key.rsplit("/", 1)[0] for key in names}:
+            (new / name).mkdir(parents=True, exist_ok=True)
+        for key in tqdm(names, desc=f"linking {Path(folder).name}", unit="crop", disable=None):
+            script.link(files[key], new / key)
+        (new / RECORD).write_text(json.dumps({"settings": settings, "report": report, "files": names}), "utf-8")
+    remove_old()
+    for folder in (TRAIN_DIR, VALID_DIR):
+        if Path(folder).exists():
+            os.replace(folder, beside(folder, "old"))
+    for folder in (VALID_DIR, TRAIN_DIR):  # the one that train.py asks for first comes last
+        os.replace(beside(folder, "new"), folder)
+    remove_old()
+
+
+def remove_old():
+    """Delete what an earlier run has moved aside."""
+    for folder in (TRAIN_DIR, VALID_DIR):
+        if beside(folder, "old").exists():
+            shutil.rmtree(beside(folder, "old"))
+
+
+def check_constants():
+    """End with one line on constants that make no split."""
+    if not 0 < VALID_RATIO < 1:
+        script.fail(f"VALID_RATIO={VALID_RATIO}: it must lie between 0 and 1, such as VALID_RATIO=0.2")
+    try:
+        if PERSON_PATTERN and re.compile(PERSON_PATTERN).groups < 1:
+            script.fail("PERSON_PATTERN has no group: put the part that names the person in parentheses")
+    except re.error as error:
+        script.fail(f"PERSON_PATTERN is no regular expression ({error}): correct it or set it to \"\"")
+    places = [Path(folder).resolve() for folder in (FACES_DIR, TRAIN_DIR, VALID_DIR)]
+    if any(a == b or a in b.parents for a in places for b in places if a is not b):
+        script.fail("FACES_DIR, TRAIN_DIR and VALID_DIR must be three folders, none inside another")
+
+
+def main():
+    """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
+    check_constants()
+    files = {}
+    for name in script.classes_of(FACES_DIR, FILL_FACES):
+        found = list_photos(Path(FACES_DIR, name))
+        if not found:
+            script.fail(f"{Path(FACES_DIR, name)} has no crops: {FILL_FACES}, or delete the folder")
+        files.update((path.relative_to(FACES_DIR).as_posix(), path) for path in found)
+    files = dict(sorted(files.items()))
+    listing = hashlib.blake2b()
+    for key, path in files.items():
+        status = path.stat()
+        listing.update(f"{key}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    settings = {"seed": SEED, "ratio": VALID_RATIO, "person": PERSON_PATTERN, "crops": listing.hexdigest(),
+                "thresholds": [CANDIDATE, NEAR_COPY]}
+    records = [check_old(folder) for folder in (TRAIN_DIR, VALID_DIR)]
+    done = all(record.get("settings") == settings and len(list_photos(folder)) == len(record["files"])
+               for record, folder in zip(records, (TRAIN_DIR, VALID_DIR), strict=True))
+    if done:
+        report = records[0]["report"]
+    else:
+        sides, report = split(files)
+        replace(files, sides, settings, report)
+    print("\n".join(report))
+    print(f"{'unchanged' if done else 'written'}: {TRAIN_DIR} and {VALID_DIR} (SEED={SEED}, VALID_RATIO={VALID_RATIO})")
+
+
+if __name__ == "__main__":
+    script.override(globals())
+    script.run(main)
