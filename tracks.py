@@ -1,0 +1,223 @@
+"""Faces over time: found in each frame, followed, classified when due, smoothed. Nothing to run.
+
+One Haar hit says little: the cascade fires on walls too, boxes jump, and a network's answer flickers with the noise.
+So hits become tracks, a track is confirmed after several hits and a second look at it, and its box and its
+probabilities are averages over time. The whole frame is searched a few times a second, and in between only the
+surroundings of the known faces, which costs a tenth.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+import processed
+
+# ------------------------------------------------------------------------------------------------
+SEARCH_SIDE = 320  # pixels of the longer side of the gray copy that is searched
+SMALLEST = 0.15  # smallest face, as a share of the frame's shorter side: 72 pixels at 640x480, two metres off
+NEIGHBORS = 5  # agreeing windows wanted for a new face; a known one is followed with FOLLOW_NEIGHBORS
+FOLLOW_NEIGHBORS = 3
+STEP = 1.15  # of the Haar pyramid
+BORDER = 0.08  # replicated border, as a share: a face that leaves the frame is kept a little longer
+FULL_SEARCH = 0.1  # seconds between searches of the whole frame
+MATCH = 0.3  # least overlap (intersection over union) of a hit with its track
+CONFIRM_HITS = 3  # hits before a face is labelled
+CONFIRM_MISSES = 2  # misses in a row that end a track not yet confirmed
+KEEP = 0.5  # seconds that a confirmed face stays without a hit
+REFRESH = 0.19  # seconds at most between two classifications of a face: five a second and more
+EAGER = 4  # classifications of a new face, or a changed one, in successive frames
+AVERAGE = 0.9  # seconds: time constant of the average of the probabilities
+SURER = 0.03  # a face becomes sure at the threshold plus this, and unsure below the threshold: no flicker at it
+SAME_FACE = 0.75  # least correlation of a face with itself a frame before; less means someone else
+SAME_SCENE = 0.6  # least correlation of the frame with the one before; less is a cut
+# ------------------------------------------------------------------------------------------------
+
+
+def overlap(a, b):
+    """Intersection over union of two boxes (x, y, width, height)."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return float(width * height / (a[2] * a[3] + b[2] * b[3] - width * height))
+
+
+def inside(a, b):
+    """Share of the smaller of two boxes that lies in the other."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return float(max(0, width) * max(0, height) / min(a[2] * a[3], b[2] * b[3]))
+
+
+def match(tracks, boxes):
+    """Pairs (track, box index), best overlap first, each track and each box once."""
+    pairs = sorted(((overlap(t.box, b), i, j) for i, t in enumerate(tracks) for j, b in enumerate(boxes)), reverse=True)
+    found, used_tracks, used_boxes = [], set(), set()
+    for value, i, j in pairs:
+        if value >= MATCH and i not in used_tracks and j not in used_boxes:
+            used_tracks.add(i)
+            used_boxes.add(j)
+            found.append((tracks[i], j))
+    return found
+
+
+def around(box, share, shape):
+    """The window (x0, y0, x1, y1), int, around a box widened by `share` on each side, within an image of `shape`."""
+    x, y, w, h = box
+    return (max(0, int(x - share * w)), max(0, int(y - share * h)),
+            min(shape[1], math.ceil(x + (1 + share) * w)), min(shape[0], math.ceil(y + (1 + share) * h)))
+
+
+def look(gray, box, share=0.15, size=16):
+    """A face, or a frame, in few numbers: float32 [size * size], mean 0 and length 1. `gray`: uint8 [H, W]."""
+    x0, y0, x1, y1 = around(box, share, gray.shape)
+    if x1 - x0 < 2 or y1 - y0 < 2:
+        return np.zeros(size * size, np.float32)
+    few = cv2.resize(gray[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    few -= few.mean()
+    return few / max(float(np.linalg.norm(few)), 1e-3)
+
+
+class Track:
+    """A face over time. `box` is its last hit and `shown` the smoothed one, both (x, y, width, height) in pixels."""
+
+    def __init__(self, number, box, now):
+        self.number, self.box, self.shown = number, box, box.copy()
+        self.hits, self.misses, self.last_hit = 1, 0, now
+        self.confirmed = False
+        self.look = None  # of look(), at the last hit
+        self.heat = None  # Grad-CAM of the last crop, where it is asked for
+        self.label = None  # index of the class; None: unsure, or not classified yet
+        self.probabilities = None  # float64 [n_classes], averaged
+        self.classified = -math.inf  # when
+        self.seen = 0  # classifications since it was new, or changed
+
+    def hit(self, box, now):
+        """Take a hit. The shown box follows slowly where the face rests (Haar boxes jump) and fast where it moves."""
+        self.box = box
+        moved = np.abs(box - self.shown).max() / self.shown[2]
+        self.shown += (box - self.shown) * min(1.0, 0.2 + 3 * moved)
+        self.hits, self.misses, self.last_hit = self.hits + 1, 0, now
+
+    def changed(self):
+        """Someone else is here: what was averaged does not count any more."""
+        self.seen, self.classified = 0, -math.inf
+
+    def add(self, probabilities, now, threshold):
+        """Average a new answer (float [n_classes]) in, and choose the label."""
+        self.seen += 1
+        if self.seen == 1:
+            self.fresh = probabilities.astype(np.float64)
+        else:
+            share = max(1 / self.seen, 1 - math.exp((self.classified - now) / AVERAGE))
+            self.fresh = self.fresh + (probabilities - self.fresh) * share
+        self.classified = now
+        if self.seen < min(3, EAGER) and self.probabilities is not None:
+            return  # after a change, the old label stays for the two frames that a new average takes
+        self.probabilities = self.fresh
+        best = int(self.fresh.argmax())
+        sure = threshold if self.label == best else min(threshold + SURER, max(threshold, 0.99))
+        self.label = best if self.fresh[best] >= sure else None
+
+
+class Tracker:
+    """Finds, follows and classifies the faces of successive frames.
+
+    `classify` takes a list of uint8 [S, S, 3] RGB crops and returns float [N, n_classes]; None while the network
+    still loads. `find` is processed.find_faces, or what a test puts in its place.
+    """
+
+    def __init__(self, classify=None, threshold=0.0, margin=processed.MARGIN, find=processed.find_faces):
+        self.classify, self.threshold, self.margin, self.find = classify, threshold, margin, find
+        self.explain = None  # crops -> float32 [N, S, S] heat maps, while they are asked for
+        self.tracks, self.count, self.confirmed, self.classifications = [], 0, 0, 0
+        self.scene, self.before, self.searched = None, None, -math.inf
+
+    def step(self, frame, now):
+        """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks."""
+        gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        scale = min(1.0, SEARCH_SIDE / max(gray.shape))
+        size = tuple(max(1, round(v * scale)) for v in gray.shape[::-1])
+        small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA) if scale < 1 else gray
+        interval = 0.0 if self.before is None else max(0.0, now - self.before)
+        self.before = now
+        scene = look(small, (0, 0, *small.shape[::-1]), 0)
+        cut = self.scene is not None and float(scene @ self.scene) < SAME_SCENE
+        self.scene = scene
+
+        full = cut or now - self.searched >= FULL_SEARCH - interval / 2
+        boxes = self.everywhere(small, scale) if full else self.near_tracks(small, scale)
+        if full:
+            self.searched = now
+        pairs = match(self.tracks, boxes)
+        hit = {id(track) for track, _ in pairs}
+        for track, j in pairs:
+            track.hit(boxes[j], now)
+            here = look(small, boxes[j] * scale)
+            if cut or float(here @ track.look) < SAME_FACE:
+                track.changed()
+            track.look = here
+        for track in self.tracks:
+            if id(track) not in hit:
+                track.misses += 1
+        self.tracks = [t for t in self.tracks if id(t) in hit or not cut and (
+            now - t.last_hit <= KEEP if t.confirmed else t.misses < CONFIRM_MISSES)]
+        if full:
+            taken = {j for _, j in pairs}
+            for j, box in enumerate(boxes):
+                if j not in taken and all(inside(box, t.box) < 0.5 for t in self.tracks):
+                    self.count += 1
+                    self.tracks.append(Track(self.count, box, now))
+                    self.tracks[-1].look = look(small, box * scale)
+        for track in self.tracks:
+            if not track.confirmed and track.hits >= CONFIRM_HITS and track.misses == 0:
+                track.confirmed = self.second_look(gray, track.box)
+                self.confirmed += track.confirmed
+        self.label(frame, now, interval)
+        return [t for t in self.tracks if t.confirmed]
+
+    def everywhere(self, small, scale):
+        """Boxes, float64 [N, 4] in the frame's pixels, found in the whole reduced frame."""
+        boxes = self.find(small, NEIGHBORS, SMALLEST, longest=None, shortest=0, border=BORDER, step=STEP)
+        return np.asarray(boxes, np.float64).reshape(-1, 4) / scale
+
+    def near_tracks(self, small, scale):
+        """The same, found around the known faces only, at about their size."""
+        found = []
+        for track in self.tracks:
+            x0, y0, x1, y1 = around(track.box * scale, 0.3, small.shape)
+            least = 0.8 * track.box[2] * scale / max(1, min(x1 - x0, y1 - y0))
+            if x1 - x0 < 24 or y1 - y0 < 24 or least > 1:
+                continue
+            boxes = self.find(small[y0:y1, x0:x1], FOLLOW_NEIGHBORS, least, longest=None, shortest=0, border=0.0,
+                              step=STEP)
+            found.append((np.asarray(boxes, np.float64).reshape(-1, 4) + (x0, y0, 0, 0)) / scale)
+        return np.concatenate(found) if found else np.zeros((0, 4))
+
+    def second_look(self, gray, box):
+        """Whether the face is found again in the frame's own pixels, mirrored and at another size: walls are not."""
+        x0, y0, x1, y1 = around(box, 0.4, gray.shape)
+        scale = 56 / box[2]
+        size = (max(24, round((x1 - x0) * scale)), max(24, round((y1 - y0) * scale)))
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        again = cv2.flip(cv2.resize(gray[y0:y1, x0:x1], size, interpolation=way), 1)
+        boxes = self.find(again, NEIGHBORS, 0.7 * 56 / min(size), longest=None, shortest=0, border=0.1, step=1.1)
+        mirrored = ((x1 - box[0] - box[2]) * scale, (box[1] - y0) * scale, box[2] * scale, box[3] * scale)
+        return any(overlap(mirrored, b) > 0.4 for b in np.asarray(boxes, np.float64).reshape(-1, 4))
+
+    def label(self, frame, now, interval):
+        """Classify the confirmed faces that are due, all in one batch; frames without such cost no network."""
+        if self.classify is None:
+            return
+        due = [t for t in self.tracks if t.confirmed and t.misses == 0
+               and (t.seen < EAGER or now - t.classified + interval > REFRESH)]
+        if not due:
+            return
+        crops = [processed.crop_face(frame, t.box, self.margin)[:, :, ::-1] for t in due]
+        for track, answer in zip(due, self.classify(crops), strict=True):
+            track.add(np.asarray(answer), now, self.threshold)
+        if self.explain is not None:
+            for track, heat in zip(due, self.explain(crops), strict=True):
+                track.heat = heat
+        self.classifications += len(due)
