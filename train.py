@@ -167,7 +167,7 @@ def calibrate(logits, labels):
 
 
 def set_aside():
-    """Keep what an earlier run left: its files move to weights/run_<number>/; best_weights.pt stays in place as well."""
+    """Keep what an earlier run left: its files move to weights/run_<number>/; best_weights.pt stays in place too."""
     weights = Path(WEIGHTS_DIR)
     files = (*weights.glob("best_weights*.pt"), weights / "last.pt", Path(PLOTS_DIR, "log.csv"))
     old = [path for path in files if path.exists()]
@@ -210,7 +210,9 @@ def write_log(history, constants):
 
 
 def keep_best(epoch, checkpoint):
-    """Save the weights of a best epoch; only the last KEEP_BEST such files stay."""
+    """Save the weights of a best epoch, in half precision; only the last KEEP_BEST such files stay."""
+    state = {k: v.half() if v.is_floating_point() else v for k, v in checkpoint["state"].items()}
+    checkpoint = {**checkpoint, "state": state}
     path = Path(WEIGHTS_DIR, f"best_weights_{epoch}.pt")
     networks.save_weights(path, checkpoint)
     networks.save_weights(Path(WEIGHTS_DIR, "best_weights.pt"), checkpoint)

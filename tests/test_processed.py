@@ -1,0 +1,202 @@
+"""processed.py: any photo in, upright square RGB crops out, nothing lost and nothing overwritten."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import drawn
+import numpy as np
+import pytest
+from PIL import Image
+
+import processed
+
+ROOT = Path(__file__).resolve().parent.parent
+RED = np.zeros((80, 120, 3), np.uint8)
+RED[:, :60] = (200, 30, 20)
+
+
+def face(seed=0, name="hat"):
+    return drawn.draw_face(np.random.default_rng(seed), name)
+
+
+def run(folder, *arguments):
+    """processed.py as a user runs it, in `folder`."""
+    return subprocess.run([sys.executable, "-W", "error", str(ROOT / "processed.py"), *arguments], cwd=folder,
+                          capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(("name", "mode", "form"), [
+    ("a.png", "RGB", "PNG"), ("a.JPG", "RGB", "JPEG"), ("a.bmp", "RGB", "BMP"), ("a.webp", "RGB", "WEBP"),
+    ("a.tif", "RGB", "TIFF"), ("a.jpg", "RGB", "PNG"), ("cmyk.jpg", "CMYK", "JPEG"), ("rgba.png", "RGBA", "PNG"),
+    ("palette.png", "P", "PNG"), ("cara ñ 😀.png", "RGB", "PNG"),
+])
+def test_every_format_is_read_as_rgb(tmp_path, name, mode, form):
+    path = tmp_path / name
+    Image.fromarray(RED).convert(mode).save(path, form)
+    image = processed.read_photo(path)
+    assert image.shape == RED.shape and image.dtype == np.uint8
+    assert np.abs(image[40, 20].astype(int) - RED[40, 20]).max() < 40
+    assert image[40, 20, 0] > 150 > image[40, 20, 2], "red must come first"
+
+
+def test_gray_16_bit_and_one_bit_photos_keep_their_range(tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 64, dtype=np.uint16), (64, 1))
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    deep = processed.read_photo(tmp_path / "deep.png")
+    assert deep.shape == (64, 64, 3) and deep[0, 0, 0] == 0 and deep[0, -1, 0] == 255 and 120 < deep[0, 32, 0] < 136
+    Image.fromarray((ramp > 30000)).save(tmp_path / "bit.png")
+    assert set(np.unique(processed.read_photo(tmp_path / "bit.png"))) == {0, 255}
+
+
+def test_exif_orientation_is_honoured(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees
+    Image.fromarray(RED).save(tmp_path / "a.jpg", exif=exif)
+    image = processed.read_photo(tmp_path / "a.jpg")
+    assert image.shape == (120, 80, 3) and image[10, 40, 0] > 150 and image[110, 40, 0] < 60
+
+
+def test_transparent_becomes_white(tmp_path):
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    assert (processed.read_photo(tmp_path / "a.png") == 255).all()
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "not an image"), (b"hello" * 99, "not an image"),
+                                                 (None, "unreadable"), ("tiny", "too small")])
+def test_bad_photos_have_a_short_reason(tmp_path, content, reason):
+    path = tmp_path / "a.jpg"
+    if content is None:
+        Image.fromarray(face()).save(path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif content == "tiny":
+        Image.new("RGB", (1, 1)).save(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(processed.PhotoError, match=reason):
+        processed.read_photo(path)
+
+
+def test_a_huge_claim_is_refused_before_decoding(tmp_path, monkeypatch):
+    monkeypatch.setattr(processed, "MAX_PIXELS", 10_000)
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
+    with pytest.raises(processed.PhotoError, match=r"too large \(200x100\)"):
+        processed.read_photo(tmp_path / "a.png")
+
+
+def test_the_drawn_face_is_found_where_it_is():
+    image = np.full((480, 640, 3), 128, np.uint8)
+    small = cv2.resize(face(), (180, 240))
+    image[100:340, 300:480] = small
+    x, y, width, height = processed.largest_face(image)
+    assert 300 <= x + width / 2 <= 480 and 100 <= y + height / 2 <= 340
+    assert processed.largest_face(np.full((200, 200, 3), 90, np.uint8)) is None
+
+
+def test_boxes_scale_with_the_photo():
+    image = face(3)
+    box = processed.largest_face(image)
+    large = processed.largest_face(cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC))
+    assert np.abs(large / 6 - box).max() < 0.12 * box[2]
+
+
+def test_a_tight_face_is_found_on_the_border():
+    image = face(5)
+    x, y, width, height = processed.largest_face(image)
+    tight = np.ascontiguousarray(image[max(0, y):y + height, max(0, x):x + width])
+    assert processed.largest_face(tight) is not None
+
+
+@pytest.mark.parametrize("box", [(10, 10, 40, 40), (-20, -20, 60, 60), (90, 60, 50, 50), (0, 0, 120, 80)])
+def test_crop_is_square_and_repeats_the_edge(box):
+    crop = processed.crop_face(RED, box, margin=0.2, size=64)
+    assert crop.shape == (64, 64, 3)
+    centre = RED[min(79, max(0, box[1] + box[3] // 2)), min(119, max(0, box[0] + box[2] // 2))]
+    assert (crop[32, 32] == centre).all() or box == (0, 0, 120, 80)
+    assert set(map(tuple, crop.reshape(-1, 3)[[0, 63, -64, -1]])) <= {(200, 30, 20), (0, 0, 0)}
+
+
+def test_crop_outside_the_photo_is_an_error():
+    with pytest.raises(ValueError, match="outside"):
+        processed.crop_face(RED, (500, 500, 20, 20))
+
+
+def test_a_crop_survives_the_disk(tmp_path):
+    crop = processed.crop_face(face(), processed.largest_face(face()))
+    processed.write_crop(tmp_path / "ñ.jpg", crop)
+    again = processed.read_crop(tmp_path / "ñ.jpg")
+    assert np.abs(again.astype(int) - crop).mean() < 3
+
+
+def test_same_stem_does_not_overwrite():
+    folder = Path("raw/hat")
+    photos = [folder / n for n in ("a.jpg", "a.png", "b.jpg", "sub/b.jpg")]
+    names = [p.name for p in processed.targets(photos, folder, "faces")]
+    assert names == ["a.jpg.jpg", "a.png.jpg", "b.jpg", "sub__b.jpg"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with photos of two classes, good and bad ones, on which processed.py has run."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in drawn.CLASSES:
+        target = folder / "data" / "raw" / name
+        target.mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(face(i, name)).save(target / f"{name}_{i}.png")
+    raw = folder / "data" / "raw" / "hat"
+    (raw / "empty.jpg").write_bytes(b"")
+    Image.new("RGB", (200, 200), "gray").save(raw / "wall 'x'.jpg")
+    (raw / "folder.jpg").mkdir()
+    shutil.copy(raw / "hat_0.png", raw / "hat_0.bmp")
+    return folder, run(folder), {p: p.read_bytes() for p in raw.parent.rglob("*") if p.is_file()}
+
+
+def test_main_counts_and_lists(project):
+    folder, result, _ = project
+    assert result.returncode == 0, result.stderr
+    lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line[:1] in "bh"}
+    assert lines["hat"] == ["4", "1", "1"] and lines["beard"] == ["3", "0", "0"]
+    with open(folder / "processed" / "skipped.csv", encoding="utf-8") as file:
+        skipped = {Path(row["photo"]).name: row["status"] for row in csv.DictReader(file)}
+    assert skipped == {"empty.jpg": "unreadable", "wall 'x'.jpg": "no face"}
+    crops = sorted((folder / "processed" / "faces").glob("*/*.jpg"))
+    assert len(crops) == 7 and all(processed.read_crop(c).shape == (224, 224, 3) for c in crops)
+
+
+def test_originals_stay_as_they_are(project):
+    _, _, before = project
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_second_run_does_only_what_changed(project):
+    folder, first, _ = project
+    again = run(folder)
+    assert again.stdout.startswith("0 photos to crop, 9 unchanged")
+    assert again.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
+    changed = folder / "data" / "raw" / "beard" / "beard_0.png"
+    os.utime(changed, (1, 1))
+    (folder / "data" / "raw" / "beard" / "beard_1.png").unlink()
+    third = run(folder)
+    assert third.stdout.startswith("1 photos to crop, 7 unchanged, 1 old crops removed"), third.stdout + third.stderr
+
+
+@pytest.mark.parametrize(("arguments", "line"), [([], "no folder data"), (["RAW=x"], "unknown argument"),
+                                                 (["MARGIN=0.5"], "edit it at the top of processed.py")])
+def test_one_line_errors(tmp_path, arguments, line):
+    result = run(tmp_path, *arguments)
+    assert result.returncode == 1 and line in result.stderr and result.stderr.count("\n") == 1
+
+
+PAPER = ROOT.parent / "shared" / "data" / "paper"
+
+
+@pytest.mark.skipif(not PAPER.is_dir(), reason="the paper's photos are not here (../shared/data/paper)")
+def test_faces_of_the_papers_photos_are_found():
+    photos = processed.list_photos(PAPER)
+    found = sum(processed.largest_face(processed.read_photo(p)) is not None for p in photos)
+    assert found / len(photos) >= 0.92
