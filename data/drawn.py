@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import importing  # noqa: E402
 import script  # noqa: E402
 
 # ------------------------------------------------------------------------------------------------
@@ -174,12 +175,7 @@ def person_name(index):
 
 
 def main():
-    for folder in (RAW_DIR, TEST_DIR):
-        others = [p.name for p in Path(folder).glob("*") if p.is_dir() and p.name not in CLASSES
-                  and not p.name.startswith(".") and any(p.iterdir())]
-        if others:
-            script.fail(f"{folder} already has photos of {', '.join(sorted(others))}: move them away, or draw "
-                        "elsewhere with RAW_DIR=drawn/raw TEST_DIR=drawn/test")
+    importing.only_classes([RAW_DIR, TEST_DIR], CLASSES)
     # Persons are numbered through, so that nobody of the test is among those of the training.
     jobs = [(folder, name, first + i // PER_PERSON, i % PER_PERSON)
             for folder, count, first in ((RAW_DIR, COUNT, 0), (TEST_DIR, TEST_COUNT, 5000))

@@ -1,0 +1,53 @@
+"""Photos that lie in one folder a class already: put them where the other scripts look.
+
+    python data/folders.py SOURCE=~/faces                              # ~/faces/<class>/* -> data/raw/<class>/
+    python data/folders.py SOURCE=~/paper TO=test "RENAME={'M': 'man', 'W': 'woman'}"
+
+Nothing of SOURCE is changed. With TEST_RATIO a share of the photos goes to data/test, all photos of a person (names
+like George_Bush_0007.jpg) to one side.
+"""
+
+from pathlib import Path
+
+import importing
+import processed
+import script
+
+# ------------------------------------------------------------------------------------------------
+SOURCE = "faces"  # folder or archive that has one subfolder a class
+RAW_DIR = "data/raw"
+TEST_DIR = "data/test"
+TO = "raw"  # "raw", or "test" for photos that training must never see
+TEST_RATIO = 0.0  # with TO="raw": share of them that goes to TEST_DIR instead, 0..1
+RENAME = {}  # class of each subfolder where it has another name, as {"M": "man", "W": "woman"}
+PREFIX = ""  # put before every name, so that photos of several sources don't collide, as "news-"
+# ------------------------------------------------------------------------------------------------
+
+
+def main():
+    if TO not in ("raw", "test"):
+        script.fail(f"TO={TO}: choose raw or test")
+    source = importing.source_folder(SOURCE, "make a folder with one subfolder a class")
+    folders = [source / name for name in script.classes_of(source, "it must have one subfolder a class")]
+    unknown = set(RENAME) - {f.name for f in folders}
+    if unknown:
+        script.fail(f"RENAME speaks of {', '.join(sorted(unknown))}, which {source} does not have: "
+                    f"it has {', '.join(f.name for f in folders)}")
+    rows = []
+    for folder in folders:
+        class_name = RENAME.get(folder.name, folder.name)
+        for photo in processed.list_photos(folder):
+            name = PREFIX + "__".join(photo.relative_to(folder).parts)
+            test = TO == "test" or importing.in_test(importing.person_of(photo.name), TEST_RATIO)
+            # The name alone would not do: two class folders may both have a 1.jpg.
+            rows.append((photo, "test" if test else "raw", class_name, name))
+    importing.place(rows, RAW_DIR, TEST_DIR, by_class=True)
+    for folder in (RAW_DIR, TEST_DIR):
+        if Path(folder).is_dir():
+            names = sorted(p.name for p in Path(folder).iterdir() if p.is_dir() and not p.name.startswith("."))
+            print(f"{folder} now has the classes {', '.join(names)}")
+
+
+if __name__ == "__main__":
+    script.override(globals())
+    script.run(main)

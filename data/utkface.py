@@ -1,0 +1,57 @@
+"""UTKFace: some 23,700 face chips with age, gender and ethnicity in the file name, for research only.
+
+    python data/utkface.py SOURCE=~/Downloads/UTKFace      # the folder, or its .tar.gz
+
+Reads [age]_[gender]_[ethnicity]_[date].jpg (or .jpg.chip.jpg), gender 0 male and 1 female. Writes
+data/raw/{man,woman}, data/test/{man,woman} (one in ten, by a hash of the name) and data/groups.csv.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import importing
+import script
+
+# ------------------------------------------------------------------------------------------------
+SOURCE = "utkface"  # folder or archive from https://susanqq.github.io/UTKFace/ ("Aligned&Cropped Faces")
+RAW_DIR = "data/raw"
+TEST_DIR = "data/test"
+GROUPS = "data/groups.csv"
+TEST_RATIO = 0.1  # 0..1
+# ------------------------------------------------------------------------------------------------
+
+GENDERS = ("man", "woman")
+ETHNICITIES = ("White", "Black", "Asian", "Indian", "Other")
+NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?", re.ASCII)
+
+
+def main():
+    source = importing.source_folder(SOURCE, "get UTKFace from https://susanqq.github.io/UTKFace/")
+    importing.only_classes([RAW_DIR, TEST_DIR], GENDERS)
+    rows, groups, malformed = [], [], []
+    for folder, folders, names in os.walk(source):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(names):
+            match = NAME.fullmatch(name)
+            if match:
+                # One hash for a chip and for the whole photo it was cut from.
+                key = name if match[4] else name + ".chip.jpg"
+                side = "test" if importing.in_test(key, TEST_RATIO) else "raw"
+                rows.append((Path(folder, name), side, GENDERS[int(match[2])], name))
+                groups.append((name, int(match[1]), ETHNICITIES[int(match[3])]))
+            elif name.lower().endswith((".jpg", ".jpeg", ".png")):
+                malformed.append(name)
+    importing.report_skipped({"malformed names": malformed})
+    importing.place(rows, RAW_DIR, TEST_DIR)
+    importing.write_groups(GROUPS, groups)
+
+
+if __name__ == "__main__":
+    script.override(globals(), fixed=("GENDERS", "ETHNICITIES"))
+    script.run(main)
+
+# 5 malformed names, left out: 24_0_1_20170116220224657 .jpg.chip.jpg, 39_1_20170116174525125.jpg.chip.jpg, ...
+# data/raw: 11143 man, 10203 woman
+# data/test: 1245 man, 1111 woman
+# 23702 new, 0 already there
