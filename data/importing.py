@@ -9,7 +9,10 @@ import os
 import re
 import shutil
 import sys
+import tarfile
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 
 from tqdm import tqdm
@@ -62,8 +65,10 @@ def source_folder(source, hint):
     try:
         safe = {} if ending == ".zip" else {"filter": "data"}
         shutil.unpack_archive(source, temporary, **safe)
+        if os.name != "nt":
+            temporary.chmod(0o777 & ~script.UMASK)
         os.replace(temporary, folder)
-    except (shutil.ReadError, ValueError, EOFError) as error:
+    except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
         script.fail(f"{source} cannot be unpacked ({error}): download it again")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,83 @@
+"""CelebA: 202,599 photos of celebrities with 40 attributes, for research only. Its attribute Male makes the classes.
+
+    python data/celeba.py SOURCE=~/Downloads/celeba
+
+Reads img_align_celeba/ (or img_align_celeba.zip), list_attr_celeba.txt, and where they are there too
+list_eval_partition.txt (its test photos go to data/test; without it one in ten does, by a hash of the name) and
+identity_CelebA.txt (names the photos by person, celeba-2880_0001.jpg, so that the split keeps a person on one side).
+"""
+
+from pathlib import Path
+
+import importing
+import script
+
+# ------------------------------------------------------------------------------------------------
+SOURCE = "celeba"  # folder with the files from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, in any subfolders
+RAW_DIR = "data/raw"
+TEST_DIR = "data/test"
+TEST_RATIO = 0.1  # only without the official partition
+# ------------------------------------------------------------------------------------------------
+
+HINT = "get CelebA (aligned and cropped images, attributes) from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+
+
+def read_table(path):
+    """The words of each line of a CelebA list; copies with commas instead of spaces are read too."""
+    return [line.replace(",", " ").split() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+
+
+def read_pairs(source, *names):
+    """{photo: value} of a list of two columns, or None where the list is not there."""
+    path = importing.find(source, *names)
+    return {words[0]: words[1] for words in read_table(path) if len(words) == 2} if path else None
+
+
+def persons(identities):
+    """{photo: name} with the person and a running number of four digits, in the order of the photos."""
+    names, taken = {}, {}
+    for photo in sorted(identities):
+        person = identities[photo]
+        taken[person] = taken.get(person, 0) + 1
+        names[photo] = f"celeba-{person}_{taken[person]:04d}{Path(photo).suffix}"
+    return names
+
+
+def main():
+    source = importing.source_folder(SOURCE, HINT)
+    importing.only_classes([RAW_DIR, TEST_DIR], ("man", "woman"))
+    labels = importing.find(source, "list_attr_celeba.txt", "list_attr_celeba.csv")
+    archive = importing.find(source, "img_align_celeba.zip")
+    images = importing.find(source, "img_align_celeba")
+    if not labels or not (images or archive):
+        script.fail(f"{source} needs img_align_celeba and list_attr_celeba.txt: {HINT}")
+    images = images or importing.source_folder(archive, HINT)
+    while (images / "img_align_celeba").is_dir():  # archives hold the folder in a folder
+        images = images / "img_align_celeba"
+    sides = read_pairs(source, "list_eval_partition.txt", "list_eval_partition.csv")
+    names = persons(read_pairs(source, "identity_CelebA.txt") or {})
+    table = read_table(labels)
+    header = next((words for words in table if "Male" in words), None)
+    if header is None:
+        script.fail(f"{labels} has no column Male: {HINT}")
+    attributes = [word for word in header if word != "image_id"]
+    rows, malformed, unplaced = [], [], []
+    for words in table[table.index(header) + 1:]:
+        value = dict(zip(attributes, words[1:], strict=False)).get("Male")
+        if len(words) != len(attributes) + 1 or value not in ("1", "-1"):
+            malformed += [" ".join(words[:1]) or "an empty line"]
+            continue
+        photo = words[0]
+        if sides is not None and sides.get(photo) not in ("0", "1", "2"):
+            unplaced.append(photo)
+            continue
+        test = sides[photo] == "2" if sides is not None else importing.in_test(photo, TEST_RATIO)
+        class_name = "man" if value == "1" else "woman"
+        rows.append((images / photo, "test" if test else "raw", class_name, names.get(photo, f"celeba-{photo}")))
+    importing.report_skipped({"malformed lines": malformed, "without a partition": unplaced})
+    importing.place(rows, RAW_DIR, TEST_DIR)
+
+
+if __name__ == "__main__":
+    script.override(globals(), fixed=("HINT",))
+    script.run(main)

@@ -1,0 +1,94 @@
+"""The official portraits of the members of the US Congress, in the public domain: for people who have no photos.
+
+    python data/congress.py
+
+Downloads the list of members and one portrait each from the pages of the unitedstates project, one at a time, into
+data/raw/{man,woman} and, one member in ten, data/test/{man,woman}. Stopped, or run again, it fetches only what is
+missing. Every person is there once; all are adults who dress alike, so expect less from these weights elsewhere.
+"""
+
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+import importing
+import script
+
+# ------------------------------------------------------------------------------------------------
+LABELS_URL = "https://unitedstates.github.io/congress-legislators/legislators-current.json"  # or -historical.json
+PORTRAITS_URL = "https://unitedstates.github.io/images/congress/225x275"  # or original, several times larger
+RAW_DIR = "data/raw"
+TEST_DIR = "data/test"
+TEST_RATIO = 0.1  # 0..1
+DELAY = 0.2  # seconds between two requests
+RETRIES = 4  # after a failure, each after twice the pause of the one before
+TIMEOUT = 30.0  # seconds
+# ------------------------------------------------------------------------------------------------
+
+USER_AGENT = "gender-cnn/1.0 (a script for students; one request at a time)"
+GENDERS = {"M": "man", "F": "woman"}
+
+
+def fetch(url):
+    """The bytes at `url`, or None where there is nothing (404). Waits and tries again when the server or line fails."""
+    pause = max(1.0, DELAY) if DELAY else 0.0
+    for attempt in range(RETRIES + 1):
+        try:
+            time.sleep(DELAY)
+            request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT})
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in (404, 410):
+                return None
+            reason, final = f"HTTP {error.code}", error.code < 500 and error.code not in (408, 429)
+        except (OSError, http.client.HTTPException) as error:
+            reason, final = getattr(error, "reason", None) or error or type(error).__name__, False
+        if final or attempt == RETRIES:
+            script.fail(f"{url} cannot be fetched ({reason}): try again later, it goes on where it stopped")
+        time.sleep(pause * 2 ** attempt)
+
+
+def main():
+    importing.only_classes([RAW_DIR, TEST_DIR], GENDERS.values())
+    try:
+        members = json.loads(fetch(LABELS_URL) or "")
+    except ValueError:
+        script.fail(f"{LABELS_URL} is not a list of members: set LABELS_URL to legislators-current.json's new address")
+    skipped = {"malformed members": [], "members without a portrait": [], "portraits that are no JPEG": []}
+    jobs = []
+    for member in members:
+        label = member.get("id", {}).get("bioguide") or "", member.get("bio", {}).get("gender")
+        if re.fullmatch(r"[A-Z]\d{6}", label[0]) and label[1] in GENDERS:
+            jobs.append(label)
+        else:
+            skipped["malformed members"].append(label[0] or "no bioguide")
+    new, total = 0, {}
+    for bioguide, gender in tqdm(jobs, unit="portrait", smoothing=0):
+        folder = TEST_DIR if importing.in_test(bioguide, TEST_RATIO) else RAW_DIR
+        path = Path(folder, GENDERS[gender], f"congress-{bioguide}.jpg")
+        if not path.is_file():
+            data = fetch(f"{PORTRAITS_URL}/{bioguide}.jpg")
+            if data is None or not data.startswith(b"\xff\xd8"):
+                skipped["members without a portrait" if data is None else "portraits that are no JPEG"].append(bioguide)
+                continue
+            with script.atomic(path) as temporary:
+                temporary.write_bytes(data)
+            new += 1
+        total[folder, GENDERS[gender]] = total.get((folder, GENDERS[gender]), 0) + 1
+    importing.report_skipped(skipped)
+    for folder in (RAW_DIR, TEST_DIR):
+        print(f"{folder}: " + ", ".join(f"{total.get((folder, name), 0)} {name}" for name in GENDERS.values()))
+    print(f"{new} new, {sum(total.values()) - new} already there")
+
+
+if __name__ == "__main__":
+    script.override(globals(), fixed=("USER_AGENT", "GENDERS"))
+    script.run(main)

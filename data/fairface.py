@@ -1,0 +1,51 @@
+"""FairFace: 97,698 faces balanced over seven ethnicities, with age band and gender, CC BY 4.0.
+
+    python data/fairface.py SOURCE=~/Downloads/fairface
+
+Reads fairface_label_train.csv, fairface_label_val.csv (columns file,age,gender,race) and the photos train/*.jpg,
+val/*.jpg. Writes data/raw/{man,woman} (train), data/test/{man,woman} (val) and data/groups.csv.
+"""
+
+import csv
+import re
+
+import importing
+import script
+
+# ------------------------------------------------------------------------------------------------
+SOURCE = "fairface"  # folder or archive from https://github.com/joojs/fairface (padding 1.25 suits the cascade)
+RAW_DIR = "data/raw"
+TEST_DIR = "data/test"
+GROUPS = "data/groups.csv"
+# ------------------------------------------------------------------------------------------------
+
+HINT = "get the photos and the two label files from https://github.com/joojs/fairface"
+GENDERS = {"Male": "man", "Female": "woman"}
+
+
+def main():
+    source = importing.source_folder(SOURCE, HINT)
+    importing.only_classes([RAW_DIR, TEST_DIR], GENDERS.values())
+    rows, groups, malformed = [], [], []
+    for part, side in (("train", "raw"), ("val", "test")):
+        labels, images = importing.find(source, f"fairface_label_{part}.csv"), importing.find(source, part)
+        if not labels or not images:
+            script.fail(f"{source} has no {f'folder {part}' if labels else f'fairface_label_{part}.csv'}: {HINT}")
+        with open(labels, newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            for row in table:
+                match = re.fullmatch(rf"{part}/(\w+\.jpg)", row.get("file") or "")
+                if not match or row.get("gender") not in GENDERS:
+                    malformed.append(f"{labels.name} line {table.line_num}")
+                    continue
+                name = f"fairface-{part}-{match[1]}"
+                rows.append((images / match[1], side, GENDERS[row["gender"]], name))
+                groups.append((name, row.get("age") or "", row.get("race") or ""))
+    importing.report_skipped({"malformed lines": malformed})
+    importing.place(rows, RAW_DIR, TEST_DIR)
+    importing.write_groups(GROUPS, groups)
+
+
+if __name__ == "__main__":
+    script.override(globals(), fixed=("HINT", "GENDERS"))
+    script.run(main)

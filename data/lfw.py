@@ -1,0 +1,63 @@
+"""Labeled Faces in the Wild: 13,233 news photos of 5,749 people, for research only.
+
+    python data/lfw.py SOURCE=~/Downloads/lfw.tgz "LISTS={'man': 'male_names.txt', 'woman': 'female_names.txt'}"
+
+Reads lfw/<Name>/<Name>_0001.jpg and one list of names a class: a line holds a person (Ann Veneman, Ann_Veneman) or
+a photo (Ann_Veneman_0003.jpg). One person in ten goes to data/test. Names stay, so that validation.py knows who is who.
+"""
+
+import re
+from pathlib import Path
+
+import importing
+import script
+
+# ------------------------------------------------------------------------------------------------
+SOURCE = "lfw"  # folder or lfw.tgz; https://www.kaggle.com/datasets/jessicali9530/lfw-dataset has a copy
+LISTS = {"man": "male_names.txt", "woman": "female_names.txt"}  # looked for here, then in SOURCE
+RAW_DIR = "data/raw"
+TEST_DIR = "data/test"
+TEST_RATIO = 0.1  # share of the people, 0..1
+MOST = 0  # photos of one person at most (one has 530); 0: all
+# ------------------------------------------------------------------------------------------------
+
+
+def read_names(source, file_name):
+    """The people of a list, as they are spelt in file names: set of str."""
+    path = Path(file_name).expanduser()
+    path = path if path.is_file() else importing.find(source, path.name)
+    if path is None:
+        script.fail(f"there is no list of names {file_name}: write one name a line, or set LISTS")
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    words = [re.split(r"\t|,", line)[0].strip().replace(" ", "_") for line in lines]
+    return {importing.person_of(word) for word in words if word and not word.startswith("#")}
+
+
+def main():
+    source = importing.source_folder(SOURCE, "get lfw.tgz (Labeled Faces in the Wild)")
+    importing.only_classes([RAW_DIR, TEST_DIR], LISTS)
+    inner = source / "lfw" if (source / "lfw").is_dir() else source
+    class_of, twice = {}, set()
+    for class_name, file_name in LISTS.items():
+        for person in read_names(source, file_name):
+            if class_of.setdefault(person, class_name) != class_name:
+                twice.add(person)
+    rows, malformed, unlisted, here = [], [], [], set()
+    for folder in sorted(p for p in inner.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        person, photos = folder.name, sorted(folder.glob("*.jpg"))
+        here.add(person)
+        good = [p for p in photos if p.name != importing.person_of(p.name) == person]
+        malformed += [p.name for p in photos if p not in good]
+        if person in twice or person not in class_of:
+            unlisted += [person] if person not in twice else []
+            continue
+        side = "test" if importing.in_test(person, TEST_RATIO) else "raw"
+        rows += [(photo, side, class_of[person], photo.name) for photo in good[:MOST or None]]
+    importing.report_skipped({"malformed names": malformed, "people on no list": unlisted, "people on two lists":
+                              sorted(twice), "listed people without photos": sorted(set(class_of) - here)})
+    importing.place(rows, RAW_DIR, TEST_DIR)
+
+
+if __name__ == "__main__":
+    script.override(globals())
+    script.run(main)
