@@ -5,6 +5,7 @@
 
 import os
 import pickle
+import warnings
 import zipfile
 
 import torch
@@ -120,13 +121,15 @@ def save_weights(path, checkpoint):
 def load_checkpoint(path):
     """The dict of a weights file, on the CPU, without running any code in it. Raises WeightsError."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a stranger's file may draw warnings; what it is worth is decided below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"no weights at {path}: run 'python train.py', or name a file with WEIGHTS=...") from None
     except pickle.UnpicklingError:
         raise WeightsError(f"{path} is damaged or holds more than plain weights, and is not loaded: train again, "
                            "or fetch the file again") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError,
+    except (RuntimeError, OSError, EOFError, AssertionError, ValueError, KeyError, AttributeError, TypeError, IndexError,
             zipfile.BadZipFile):
         raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
     wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)

@@ -1,0 +1,129 @@
+"""dataset.py: disk and live see the same face, augmentation differs per image, batches come back after a resume."""
+
+import drawn
+import numpy as np
+import pytest
+import torch
+
+import dataset
+import model as networks
+import processed
+
+INFO = {"image_size": 224, "mean": dataset.MEAN, "std": dataset.STD, "temperature": 1.0, "classes": ["a", "b"]}
+
+
+def face(seed=0, name="hat"):
+    return drawn.draw_face(np.random.default_rng(seed), name)
+
+
+def split(folder, count=4):
+    """A split of crops of drawn faces, as validation.py leaves it."""
+    for name in drawn.CLASSES:
+        for i in range(count):
+            image = face(i, name)
+            crop = processed.crop_face(image, processed.largest_face(image))
+            processed.write_crop(folder / name / f"{i}.jpg", crop)
+    return folder
+
+
+def logits(net, images):
+    batch = dataset.evaluation_transform(224)(images)
+    with torch.inference_mode():
+        return net(batch)
+
+
+def test_disk_and_live_give_the_same_logits(tmp_path):
+    """A photo through processed.py's file, the cache and train.py's transform, and straight through the live path."""
+    torch.manual_seed(0)
+    net, photo = networks.Model(2).eval(), face(1)
+    # Weights as large as trained ones, so that a wrong colour order would move the logits far.
+    for layer in (*net.features, *net.classifier):
+        if hasattr(layer, "weight"):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    live = processed.crop_face(photo, processed.largest_face(photo))
+    for name in ("a", "b"):
+        processed.write_crop(tmp_path / "train" / name / "x.jpg", live)
+    cached, _ = dataset.Crops(tmp_path / "train", 224)[[0]]
+    decoded = processed.read_crop(tmp_path / "train" / "a" / "x.jpg")
+    assert torch.equal(logits(net, cached), logits(net, dataset.to_batch([decoded]))), "cache and file must be one"
+    disk, straight = logits(net, cached), logits(net, dataset.to_batch([live]))
+    swapped = logits(net, dataset.to_batch([np.ascontiguousarray(live[:, :, ::-1])]))
+    jpeg, colour = (disk - straight).abs().max(), (disk - swapped).abs().max()
+    assert colour > 8 * jpeg, "JPEG rounding is all that may differ; BGR taken for RGB is another picture"
+    assert jpeg < 0.05 * straight.abs().max()
+
+
+def test_probabilities_are_softmax_over_temperature():
+    torch.manual_seed(0)
+    net, crop = networks.Model(2).eval(), processed.crop_face(face(), processed.largest_face(face()))
+    expected = (logits(net, dataset.to_batch([crop, crop])) / 2).softmax(1).numpy()
+    got = dataset.probabilities(net, {**INFO, "temperature": 2.0}, [crop, crop])
+    assert got.dtype == np.float32 and np.allclose(got, expected, atol=1e-5)
+    assert dataset.probabilities(net, INFO, []).shape == (0, 2)
+
+
+def test_evaluation_transform_normalises_rgb():
+    image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    image[:, 0] = 255
+    out = dataset.evaluation_transform(2)(image)
+    expected = (torch.tensor([1.0, 0, 0]) - torch.tensor(dataset.MEAN)) / torch.tensor(dataset.STD)
+    torch.testing.assert_close(out[0, :, 1, 1], expected)
+    assert out.shape == (1, 3, 2, 2) and out.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["face", "paper"])
+def test_every_image_of_a_batch_has_its_own_draw(kind):
+    crop = processed.crop_face(face(), processed.largest_face(face()))
+    batch = dataset.to_batch([crop] * 8)
+    out = dataset.augment(batch, kind, dataset.generator_for(0))
+    assert out.shape == (8, 3, 224, 224) and out.dtype == torch.float32 and out.min() >= 0 and out.max() <= 1
+    assert all((out[i] - out[j]).abs().mean() > 0.005 for i in range(8) for j in range(i))
+    assert torch.equal(out, dataset.augment(batch, kind, dataset.generator_for(0)))
+    assert not torch.equal(out, dataset.augment(batch, kind, dataset.generator_for(1)))
+
+
+def test_no_augmentation_changes_nothing():
+    batch = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    torch.testing.assert_close(dataset.augment(batch, "none", dataset.generator_for(0)), batch / 255)
+
+
+def test_faces_stay_upright(monkeypatch):
+    """The paper's mistake: training on faces upside down. With only the geometry on, the top stays the top."""
+    rules = {k: v for k, v in dataset.AUGMENTATIONS["face"].items() if k in ("mirror", "rotate", "zoom", "shift")}
+    monkeypatch.setitem(dataset.AUGMENTATIONS, "face", {**rules, "light": 0, "contrast": 0, "cast": 0})
+    batch = torch.zeros(64, 3, 64, 64, dtype=torch.uint8)
+    batch[:, :, :32] = 255
+    out = dataset.augment(batch, "face", dataset.generator_for(0))
+    assert (out[:, :, :16].mean((1, 2, 3)) > out[:, :, -16:].mean((1, 2, 3)) + 0.8).all()
+
+
+def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
+    folder = split(tmp_path / "train")
+    crops = dataset.Crops(folder, 224)
+    images, labels = crops[[0, 5, 7]]
+    assert images.shape == (3, 3, 224, 224) and labels.tolist() == [0, 1, 1] and crops.classes == ["beard", "hat"]
+    assert np.array_equal(images[1].permute(1, 2, 0).numpy(), processed.read_crop(crops.files[5]))
+    before = crops.path.stat().st_mtime_ns
+    dataset.Crops(folder, 224)
+    assert crops.path.stat().st_mtime_ns == before, "unchanged crops are not decoded again"
+    white = np.full((224, 224, 3), 255, np.uint8)
+    processed.write_crop(crops.files[0], white)
+    assert dataset.Crops(folder, 224)[[0]][0].min() > 250
+
+
+def test_batches_depend_on_seed_and_epoch_alone():
+    def epoch(number, seed=0):
+        batches = dataset.Batches(10, 4, seed)
+        batches.epoch = number
+        return list(batches)
+
+    assert epoch(3) == epoch(3) != epoch(4) and epoch(3) != epoch(3, seed=1)
+    assert sorted(sum(epoch(3), [])) == list(range(10)) and [len(b) for b in epoch(1)] == [4, 4, 2]
+    assert list(dataset.Batches(5, 2)) == [[0, 1], [2, 3], [4]]
+
+
+def test_a_damaged_crop_is_named_in_one_line(tmp_path):
+    folder = split(tmp_path / "train", 1)
+    (folder / "hat" / "0.jpg").write_bytes(b"x")
+    with pytest.raises(SystemExit, match="0.jpg: not an image"):
+        dataset.Crops(folder, 224)

@@ -1,0 +1,139 @@
+"""model.py: the paper's network to the layer, its gradients, Grad-CAM, and weights files from friends and strangers."""
+
+import pickle
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+import model as networks
+
+
+def facts(net, **changes):
+    return {"model": "paper", "classes": ["man", "woman"], "image_size": 224, "mean": [0.5] * 3, "std": [0.2] * 3,
+            "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 3, "metrics": {}, "state": net.state_dict(),
+            **changes}
+
+
+def reference(n_classes):
+    """The paper's table written down once more, independently of model.py."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 5, padding=1), nn.ReLU(), nn.MaxPool2d(4, stride=2),
+        nn.Conv2d(16, 16, 5, padding=1), nn.ReLU(), nn.MaxPool2d(4, stride=2),
+        nn.Conv2d(16, 32, 5, padding=1), nn.ReLU(), nn.MaxPool2d(4, stride=2),
+        nn.Conv2d(32, 64, 5, padding=1), nn.ReLU(), nn.MaxPool2d(4, stride=2),
+        nn.Flatten(), nn.Linear(6400, 2048), nn.ReLU(), nn.Linear(2048, n_classes))
+
+
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_model_is_the_papers(n_classes):
+    net, other = networks.Model(n_classes), reference(n_classes)
+    other.load_state_dict(dict(zip(other.state_dict(), net.state_dict().values(), strict=True)))
+    x = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(net(x), other(x))
+    if n_classes == 2:
+        assert sum(p.numel() for p in net.parameters()) == 13_185_074
+
+
+def test_hook_sees_the_gradient_of_the_last_activations():
+    net, x = networks.Model(2), torch.randn(2, 3, 224, 224)
+    assert net.activations_gradient() is None
+    net(x)[:, 1].sum().backward()
+    activations = net.activations(x).detach().requires_grad_()
+    expected, = torch.autograd.grad(net.classifier(net.pool(activations))[:, 1].sum(), activations)
+    assert activations.shape == (2, 64, 22, 22)
+    torch.testing.assert_close(net.activations_gradient(), expected)
+
+
+def test_grad_cam_points_at_what_decides():
+    net = networks.Model(2).eval()
+    x = torch.zeros(1, 3, 224, 224)
+    x[:, :, 120:180, 120:180] = 3.0
+
+    class Corner(nn.Module):
+        """Class 1 is how bright the activations of channel 0 are: only the bright square speaks for it."""
+
+        def forward(self, pooled):
+            return torch.stack([-pooled[:, 0].sum((1, 2)), pooled[:, 0].sum((1, 2))], 1)
+
+    net.classifier = Corner()
+    for layer in net.features:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.constant_(layer.weight, 0.01)
+            nn.init.zeros_(layer.bias)
+    cam = networks.grad_cam(net, x, 1)
+    assert cam.shape == (1, 224, 224) and cam.min() >= 0 and cam.max() == 1
+    assert cam[0, 110:190, 110:190].mean() > 5 * cam[0, :90, :90].mean()
+
+
+def test_grad_cam_works_inside_inference_mode_and_with_frozen_weights():
+    net = networks.Model(2).train().requires_grad_(False)
+    with torch.inference_mode():
+        x = torch.randn(2, 3, 224, 224)
+    assert networks.grad_cam(net, x.clone()).shape == (2, 224, 224)
+    assert net.training
+
+
+def test_weights_come_back_as_they_were(tmp_path):
+    net = networks.Model(2)
+    networks.save_weights(tmp_path / "a.pt", facts(net))
+    again, info = networks.load_weights(tmp_path / "a.pt")
+    assert info["classes"] == ["man", "woman"] and info["epoch"] == 3 and "state" not in info and not again.training
+    for old, new in zip(net.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_half_precision_is_loaded_as_float32(tmp_path):
+    net = networks.Model(2)
+    networks.save_weights(tmp_path / "a.pt", facts(net, state={k: v.half() for k, v in net.state_dict().items()}))
+    again, _ = networks.load_weights(tmp_path / "a.pt")
+    x = torch.randn(4, 3, 224, 224)
+    assert next(again.parameters()).dtype == torch.float32 and (tmp_path / "a.pt").stat().st_size < 30e6
+    with torch.inference_mode():
+        torch.testing.assert_close(again(x), net(x), atol=2e-3, rtol=0.01)
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("the bomb went off",)
+
+
+def bad_files():
+    net = networks.Model(2)
+    return {
+        "pickle": lambda p: p.write_bytes(pickle.dumps(Bomb())),
+        "torch pickle": lambda p: torch.save({**facts(net), "x": Bomb()}, p),
+        "whole model": lambda p: torch.save(net, p),
+        "empty": lambda p: p.write_bytes(b""),
+        "text": lambda p: p.write_text("hello"),
+        "zip": lambda p: zipfile.ZipFile(p, "w").close(),
+        "a state alone": lambda p: torch.save(net.state_dict(), p),
+        "a tensor": lambda p: torch.save(torch.zeros(3), p),
+        "other classes": lambda p: torch.save(facts(net, classes=["a", "b", "c"]), p),
+        "other network": lambda p: torch.save(facts(net, model="vgg99"), p),
+        "other shapes": lambda p: torch.save(facts(net, state={"x": torch.zeros(1)}), p),
+        "state of strings": lambda p: torch.save(facts(net, state={k: "x" for k in net.state_dict()}), p),
+        "no margin": lambda p: torch.save({k: v for k, v in facts(net).items() if k != "margin"}, p),
+    }
+
+
+@pytest.mark.parametrize("kind", bad_files())
+def test_strangers_weights_are_refused_in_one_line(tmp_path, kind, capsys):
+    path = tmp_path / "a.pt"
+    bad_files()[kind](path)
+    with pytest.raises(networks.WeightsError) as error:
+        networks.load_weights(path)
+    assert "\n" not in str(error.value) and "bomb" not in capsys.readouterr().out
+
+
+def test_missing_and_truncated_weights(tmp_path):
+    with pytest.raises(networks.WeightsError, match="no weights at .*train.py"):
+        networks.load_weights(tmp_path / "none.pt")
+    networks.save_weights(tmp_path / "a.pt", facts(networks.Model(2)))
+    whole = (tmp_path / "a.pt").read_bytes()
+    for share in (0.1, 0.5, 0.9, 0.999):
+        (tmp_path / "a.pt").write_bytes(whole[:int(len(whole) * share)])
+        with pytest.raises(networks.WeightsError, match="damaged"):
+            networks.load_weights(tmp_path / "a.pt")
