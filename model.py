@@ -95,7 +95,7 @@ def grad_cam(model, batch, class_index=None):
         model.train(was_training)
 
 
-class WeightsError(ValueError):
+class WeightsError(script.Problem):
     """A weights file that cannot be used; the message is one line that says why and what to do."""
 
 

@@ -46,7 +46,7 @@ PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".g
 FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
 
 
-class PhotoError(ValueError):
+class PhotoError(script.Problem):
     """A photo that cannot be read; the message is the reason, in a few words."""
 
 

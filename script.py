@@ -16,6 +16,10 @@ from pathlib import Path
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
 
+class Problem(ValueError):
+    """Something the user can mend: run() prints its message, one line, instead of a traceback."""
+
+
 def fail(message):
     """End the program with one line on stderr and exit status 1. The line says what is wrong and what to do."""
     raise SystemExit(f"error: {' '.join(str(message).split())}")
@@ -74,6 +78,8 @@ def run(main, stopped="run the same command again to continue"):
     except KeyboardInterrupt:
         print(f"\nstopped by Ctrl-C: {stopped}", file=sys.stderr)
         sys.exit(130)
+    except Problem as problem:
+        fail(problem)
     except MemoryError:
         fail("out of memory: close other programs or lower BATCH_SIZE")
     except BrokenPipeError:

@@ -1,0 +1,141 @@
+"""train.py: the same seed gives the same numbers, stopped or not; files are kept, errors are one line."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_dataset import split
+from torch.nn import functional
+
+import model as networks
+import train
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["BATCH_SIZE=4", "PRECISION=float32"]
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """processed/train and processed/valid of drawn faces."""
+    folder = tmp_path_factory.mktemp("faces")
+    split(folder / "train", 4)
+    split(folder / "valid", 2)
+    return folder
+
+
+def start(folder, faces, *arguments):
+    command = [sys.executable, "-W", "error", str(ROOT / "train.py"), f"TRAIN_DIR={faces / 'train'}",
+               f"VALID_DIR={faces / 'valid'}", *SMALL, *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(folder, faces, *arguments):
+    process = start(folder, faces, *arguments)
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def losses(folder):
+    with open(folder / "plots" / "log.csv", encoding="utf-8") as file:
+        return [(row["epoch"], row["train_loss"], row["valid_loss"], row["valid_accuracy"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, faces):
+    """An uninterrupted run of three epochs."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, out, err = run(folder, faces, "EPOCHS=3", "KEEP_BEST=1")
+    assert code == 0, err
+    return folder, out
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    folder, out = whole
+    best = min(losses(folder), key=lambda row: float(row[2]))
+    names = {p.name for p in (folder / "weights").iterdir()}
+    assert names == {"best_weights.pt", f"best_weights_{best[0]}.pt", "last.pt"}
+    assert (folder / "plots" / "metrics_3.png").stat().st_size > 5000 and "2 threads" in out or "threads" in out
+    model, info = networks.load_weights(folder / "weights" / "best_weights.pt")
+    assert info["classes"] == ["beard", "hat"] and info["epoch"] == int(best[0]) and 0.5 <= info["threshold"] <= 0.95
+    assert len(losses(folder)) == 3 and "best: epoch" in out
+
+
+def test_losses_are_means_per_sample(whole, faces):
+    """The logged validation loss, worked out again from the weights, one photo at a time."""
+    import dataset
+
+    folder, _ = whole
+    last = networks.load_checkpoint(folder / "weights" / "last.pt")
+    net = networks.Model(2).eval()
+    net.load_state_dict(last["state"])
+    crops = dataset.Crops(faces / "valid", 224)
+    with torch.inference_mode():
+        each = [functional.cross_entropy(net(dataset.evaluation_transform(224)(crops[[i]][0])), crops.labels[[i]])
+                for i in range(len(crops))]
+    assert torch.stack(each).mean().item() == pytest.approx(float(losses(folder)[-1][2]), rel=1e-4)
+
+
+def test_stopped_and_resumed_gives_the_same_numbers(whole, faces, tmp_path):
+    process = start(tmp_path, faces, "EPOCHS=3", "KEEP_BEST=1")
+    for _ in range(1200):
+        if (tmp_path / "weights" / "last.pt").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
+    _, err = process.communicate(timeout=100)
+    assert "Traceback" not in err
+    if os.name != "nt":
+        assert process.returncode == 130 and "RESUME=True EPOCHS=3" not in err.splitlines()[0] and "RESUME=True" in err
+    assert 1 <= len(losses(tmp_path)) < 3, "it must have been stopped on its way"
+    code, out, err = run(tmp_path, faces, "EPOCHS=3", "KEEP_BEST=1", "RESUME=True")
+    assert code == 0, err
+    assert losses(tmp_path) == losses(whole[0])
+
+
+def test_a_new_run_keeps_the_files_of_the_one_before(whole, faces, tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "best_weights.pt").write_bytes(b"shipped")
+    code, out, err = run(tmp_path, faces, "EPOCHS=1")
+    assert code == 0, err
+    assert (tmp_path / "weights" / "run_1" / "best_weights.pt").read_bytes() == b"shipped"
+    assert networks.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 1
+
+
+@pytest.mark.parametrize(("arguments", "line"), [
+    (["EPOCHS=0"], "EPOCHS=0: must be at least 1"), (["LR=-1"], "LR=-1.0: must be"), (["MODEL=vgg99"], "one of paper"),
+    (["AUGMENT=x"], "must be one of"), (["TRAIN_DIR=nowhere"], "run 'python validation.py'"),
+    (["RESUME=True"], "no weights at"),
+])
+def test_one_line_errors(faces, tmp_path, arguments, line):
+    code, _, err = run(tmp_path, faces, *arguments)
+    assert code == 1 and line in err and err.strip().count("\n") == 0
+
+
+def test_nan_is_said_and_the_good_weights_stay(whole, faces, tmp_path):
+    code, _, err = run(tmp_path, faces, "EPOCHS=2", "LR=9.0", "SCHEDULE=constant", "BATCH_SIZE=1", "AVERAGE=0.0")
+    if code == 0:
+        pytest.skip("the loss stayed finite on this machine")
+    assert code == 1 and "the loss became" in err and "Traceback" not in err
+
+
+def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randn(20_000, 2, generator=generator) * 2
+    labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
+    temperature, threshold = train.calibrate(true * 3, labels)
+    assert temperature == pytest.approx(3, rel=0.05)
+    confidence, predicted = true.softmax(1).max(1)
+    sure = confidence >= threshold
+    assert (predicted == labels)[sure].float().mean() >= train.SURE - 0.005
+    assert (predicted == labels)[confidence >= threshold - 0.02].float().mean() < train.SURE + 0.005
+
+
+def test_one_cycle_starts_low_peaks_at_lr_and_ends_at_zero():
+    assert train.learning_rate(0.01) < train.LR / 5 and train.learning_rate(0.1) == pytest.approx(train.LR)
+    assert train.learning_rate(1.0) == pytest.approx(0, abs=1e-9)
