@@ -84,6 +84,8 @@ def test_a_missed_face_is_an_error_of_its_class():
     assert result["balanced_accuracy"] == 1
     assert result["accuracy_with_missed"] == pytest.approx(8 / 12, abs=1e-6)
     assert result["balanced_accuracy_with_missed"] == pytest.approx((1 + 0.5) / 2)
+    low, high = result["balanced_accuracy_with_missed_ci"]
+    assert 0.5 <= low < 0.75 < high <= 1 and result["balanced_accuracy_ci"] == (1, 1)
     assert result["no_face"] == 4 and result["n"] == 8
 
 

@@ -48,7 +48,7 @@ def normalised(crops):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with photos/ (20 drawn faces, one photo without a face, one that is no photo) and w/ (three weights)."""
+    """photos/ (20 drawn faces, two photos without a face, one file that is no photo) and w/ (three weights)."""
     root = tmp_path_factory.mktemp("world")
     torch.manual_seed(0)
     net = model.build("paper", 2)
@@ -73,7 +73,8 @@ def world(tmp_path_factory):
         for i in range(PER_CLASS):
             save(root / "photos" / name / f"{name}_{i}.png", drawn.draw_face(7 + 31 * i, name))
     (root / "photos/beard/beard_0.png").rename(root / "photos/beard/señor $ 早.png")
-    save(root / "photos/beard/empty.png", np.full((200, 200, 3), 120, np.uint8))
+    for i in range(2):
+        save(root / f"photos/beard/empty_{i}.png", np.full((200, 200, 3), 120 + i, np.uint8))
     (root / "photos/hat/broken.jpg").write_bytes(b"no photo")
     return root
 
@@ -96,9 +97,9 @@ def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
     assert {"weights", "n", "no_face", "unreadable", "loss", "accuracy", "balanced_accuracy", "accuracy_ci",
             "precision", "recall", "f1", "auc", "ece", "confusion", "classes"} <= set(result)
     by_status = {s: [r for r in rows if r["status"] == s] for s in ("ok", "no face", "unreadable")}
-    assert len(rows) == 2 * PER_CLASS + 2
+    assert len(rows) == 2 * PER_CLASS + 3
     assert [Path(r["file"]).name for r in by_status["unreadable"]] == ["broken.jpg"]
-    assert "empty.png" in [Path(r["file"]).name for r in by_status["no face"]]
+    assert {"empty_0.png", "empty_1.png"} <= {Path(r["file"]).name for r in by_status["no face"]}
     assert (result["n"], result["no_face"], result["unreadable"]) == tuple(len(v) for v in by_status.values())
     assert result["n"] >= 2 * PER_CLASS - 2
     assert "señor $ 早.png" in [Path(r["file"]).name for r in by_status["ok"]]
@@ -143,7 +144,7 @@ def test_pattern_compares_epochs_and_details_the_lowest_loss(world, tmp_path, mo
     result, _ = run(monkeypatch, world, tmp_path, WEIGHTS=str(world / "w/best_weights_*.pt"))
     wrong = result["n"] - np.trace(result["confusion"])
     # Faces are found once for all three files, and again only for the mistakes in errors.png.
-    assert len(looked) == 2 * PER_CLASS + 1 + wrong
+    assert len(looked) == 2 * PER_CLASS + 2 + wrong
     assert [e["epoch"] for e in result["epochs"]] == [2, 9, 10]
     losses = [e["loss"] for e in result["epochs"]]
     best = int(np.argmin(losses))
