@@ -129,7 +129,7 @@ def load_checkpoint(path):
     except pickle.UnpicklingError:
         raise WeightsError(f"{path} is damaged or holds more than plain weights, and is not loaded: train again, "
                            "or fetch the file again") from None
-    except (RuntimeError, OSError, EOFError, AssertionError, ValueError, KeyError, AttributeError, TypeError, IndexError,
+    except (RuntimeError, OSError, EOFError, AssertionError, ValueError, LookupError, AttributeError, TypeError,
             zipfile.BadZipFile):
         raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
     wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)

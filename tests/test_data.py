@@ -12,20 +12,20 @@ import threading
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import adience
 import celeba
 import congress
+import drawn
 import fairface
 import folders
-import lfw
-import numpy as np
-import pytest
-import utkface
-
-import drawn
 import importing
+import lfw
 import processed
 import script
+import utkface
 
 
 @pytest.fixture

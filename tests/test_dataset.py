@@ -1,11 +1,11 @@
 """dataset.py: disk and live see the same face, augmentation differs per image, batches come back after a resume."""
 
-import drawn
 import numpy as np
 import pytest
 import torch
 
 import dataset
+import drawn
 import model as networks
 import processed
 

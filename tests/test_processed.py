@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import cv2
-import drawn
 import numpy as np
 import pytest
 from PIL import Image
 
+import drawn
 import processed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,7 @@ def test_gray_16_bit_and_one_bit_photos_keep_their_range(tmp_path):
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     deep = processed.read_photo(tmp_path / "deep.png")
     assert deep.shape == (64, 64, 3) and deep[0, 0, 0] == 0 and deep[0, -1, 0] == 255 and 120 < deep[0, 32, 0] < 136
-    Image.fromarray((ramp > 30000)).save(tmp_path / "bit.png")
+    Image.fromarray(ramp > 30000).save(tmp_path / "bit.png")
     assert set(np.unique(processed.read_photo(tmp_path / "bit.png"))) == {0, 255}
 
 

@@ -11,7 +11,8 @@ def constants():
 
 @pytest.mark.parametrize(("argument", "name", "value"), [
     ("EPOCHS=5", "EPOCHS", 5), ("LR=1", "LR", 1.0), ("LR=1e-3", "LR", 1e-3), ("NAME=data/raw", "NAME", "data/raw"),
-    ("NAME=7", "NAME", "7"), ("OUTPUT=a.mp4", "OUTPUT", "a.mp4"), ("OUTPUT=3", "OUTPUT", 3), ("SHOW=False", "SHOW", False),
+    ("NAME=7", "NAME", "7"), ("OUTPUT=a.mp4", "OUTPUT", "a.mp4"),
+    ("OUTPUT=3", "OUTPUT", 3), ("SHOW=False", "SHOW", False),
 ])
 def test_override_sets_a_constant(argument, name, value):
     namespace = constants()

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_dataset import split
 from torch.nn import functional
 
 import model as networks
 import train
+from test_dataset import split
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["BATCH_SIZE=4", "PRECISION=float32"]
@@ -43,7 +43,8 @@ def run(folder, faces, *arguments):
 
 def losses(folder):
     with open(folder / "plots" / "log.csv", encoding="utf-8") as file:
-        return [(row["epoch"], row["train_loss"], row["valid_loss"], row["valid_accuracy"]) for row in csv.DictReader(file)]
+        return [tuple(row[c] for c in ("epoch", "train_loss", "valid_loss", "valid_accuracy"))
+                for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
