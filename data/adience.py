@@ -54,7 +54,7 @@ def main():
                     unknown.append(photo)
                 else:
                     taken[person] = taken.get(person, 0) + 1
-                    name = f"adience-{person}_{taken[person]:04d}.jpg"
+                    name = f"adience-{importing.numbered_person(person)}_{taken[person]:04d}.jpg"
                     side = "test" if number == TEST_FOLD else "raw"
                     rows.append((images / user / f"{FILE_NAMES[KIND]}.{person}.{photo}", side, GENDERS[gender], name))
                     ages = re.findall(r"\d+", row.get("age") or "")

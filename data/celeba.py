@@ -4,7 +4,7 @@
 
 Reads img_align_celeba/ (or img_align_celeba.zip), list_attr_celeba.txt, and where they are there too
 list_eval_partition.txt (its test photos go to data/test; without it one in ten does, by a hash of the name) and
-identity_CelebA.txt (names the photos by person, celeba-2880_0001.jpg, so that the split keeps a person on one side).
+identity_CelebA.txt (names the photos by person, celeba-Person_ciia_0001.jpg: a split keeps a person on one side).
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ def read_table(path):
 def read_pairs(source, *names):
     """{photo: value} of a list of two columns, or None where the list is not there."""
     path = importing.find(source, *names)
-    return {words[0]: words[1] for words in read_table(path) if len(words) == 2} if path else None
+    return {w[0]: w[1] for w in read_table(path) if len(w) == 2 and w[1].isdecimal()} if path else None
 
 
 def persons(identities):
@@ -39,7 +39,7 @@ def persons(identities):
     for photo in sorted(identities):
         person = identities[photo]
         taken[person] = taken.get(person, 0) + 1
-        names[photo] = f"celeba-{person}_{taken[person]:04d}{Path(photo).suffix}"
+        names[photo] = f"celeba-{importing.numbered_person(person)}_{taken[person]:04d}{Path(photo).suffix}"
     return names
 
 
@@ -71,9 +71,9 @@ def main():
         if sides is not None and sides.get(photo) not in ("0", "1", "2"):
             unplaced.append(photo)
             continue
-        test = sides[photo] == "2" if sides is not None else importing.in_test(photo, TEST_RATIO)
-        class_name = "man" if value == "1" else "woman"
-        rows.append((images / photo, "test" if test else "raw", class_name, names.get(photo, f"celeba-{photo}")))
+        name, class_name = names.get(photo, f"celeba-{photo}"), "man" if value == "1" else "woman"
+        test = sides[photo] == "2" if sides is not None else importing.in_test(importing.person_of(name), TEST_RATIO)
+        rows.append((images / photo, "test" if test else "raw", class_name, name))
     importing.report_skipped({"malformed lines": malformed, "without a partition": unplaced})
     importing.place(rows, RAW_DIR, TEST_DIR)
 

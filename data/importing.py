@@ -38,6 +38,11 @@ def person_of(name):
     return match[1] if match else name
 
 
+def numbered_person(number):
+    """A name for a person who is only known by a number, spelt with letters as validation.py wants it: Person_ciia."""
+    return "Person_" + "".join("abcdefghij"[int(digit)] for digit in number)
+
+
 def only_classes(folders, classes):
     """End the program where a folder already has photos of other classes: mixed, they would train as one problem."""
     for folder in folders:

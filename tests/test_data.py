@@ -261,8 +261,9 @@ def test_celeba_with_commas_people_and_a_zip(place, capsys):
     shutil.move(archive, "celeba/img_align_celeba.zip")
     Path("celeba/identity_CelebA.txt").write_text("".join(f"{i:06d}.jpg {2880 + i % 2}\n" for i in range(1, 11)))
     run_twice(celeba, capsys)
-    assert sorted(names("raw", "man") + names("test", "man")) == [f"celeba-2881_{i:04d}.jpg" for i in (1, 2, 4, 5)]
-    assert len(names("raw", "woman") + names("test", "woman")) == 5
+    men, women = ((names("raw", c), names("test", c)) for c in ("man", "woman"))
+    assert sorted(men[0] + men[1]) == [f"celeba-Person_ciib_{i:04d}.jpg" for i in (1, 2, 4, 5)]
+    assert len(women[0] + women[1]) == 5 and [] in men and [] in women  # each of the two people is on one side
 
 
 @pytest.mark.parametrize("kind", ["faces", "aligned"])
@@ -284,9 +285,9 @@ def test_adience(place, capsys, monkeypatch, kind):
     said = run_twice(adience, capsys)
     assert "5 malformed lines" in said and "5 faces without a gender" in said
     assert "data/raw: 8 man, 8 woman" in said and "data/test: 2 man, 2 woman" in said
-    assert names("test", "man") == ["adience-6_0001.jpg", "adience-6_0002.jpg"]
-    assert groups()["adience-7_0001.jpg"] == ("25-32", "") and "adience-6_0001.jpg" not in groups()
-    assert Path("data/test/man/adience-6_0002.jpg").read_bytes().decode() == f"{prefix}.6.104_32_o.jpg"
+    assert names("test", "man") == ["adience-Person_g_0001.jpg", "adience-Person_g_0002.jpg"]
+    assert groups()["adience-Person_h_0001.jpg"] == ("25-32", "") and "adience-Person_g_0001.jpg" not in groups()
+    assert Path("data/test/man/adience-Person_g_0002.jpg").read_bytes().decode() == f"{prefix}.6.104_32_o.jpg"
 
 
 def test_lfw(place, capsys, monkeypatch):
