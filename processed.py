@@ -35,7 +35,7 @@ BORDER = 0.20  # replicated border around the photo, so that a face cut tight is
 SCALE_STEP = 1.1  # of the Haar pyramid: smaller finds more and takes longer
 # Passes over a photo, each tried only where the one before found nothing: (agreeing windows wanted, smallest face as a
 # share of the photo's shorter side). Large faces first: they are what is wanted, and cost a quarter of the time.
-PASSES = ((5, 0.3), (5, 0.12), (2, 0.2))
+PASSES = ((5, 0.3), (5, 0.12), (3, 0.2))
 LONGEST_SIDE = 640  # detection runs on a copy no larger than this, so that a 12-megapixel photo takes no seconds
 SHORTEST_SIDE = 200  # and smaller photos are enlarged to this: the cascade knows no face under 24 pixels
 JPEG_QUALITY = 95
