@@ -41,15 +41,26 @@ def draw_person(rng):
         "cloth": rng.uniform(20, 230, 3),
         "hat": rng.uniform(20, 235, 3),
         "iris": rng.uniform(20, 90, 3),
-        "long": rng.uniform(1.22, 1.42),  # height of the head over its width
-        "eyes": rng.uniform(0.40, 0.47),  # from the middle to an eye
-        "brow": rng.uniform(0.055, 0.10),
-        "nose": rng.uniform(0.42, 0.54),
-        "mouth": rng.uniform(0.24, 0.34),
+        "long": rng.uniform(1.18, 1.44),  # height of the head over its width
+        "eyes": rng.uniform(0.37, 0.48),  # from the middle to an eye
+        "eye_y": rng.uniform(-0.22, -0.10),
+        "eye": rng.uniform(0.13, 0.20),  # half of an eye's width
+        "socket": rng.uniform(0.65, 0.9),  # how dark
+        "brow": rng.uniform(0.04, 0.12),
+        "brow_y": rng.uniform(0.12, 0.24),  # over the eye
+        "slant": rng.uniform(-0.06, 0.06),  # the outer end of a brow over its middle
+        "bridge": rng.uniform(0.7, 1.0),  # how bright
+        "nose": rng.uniform(0.34, 0.56),
+        "lips": rng.uniform(0.22, 0.36),  # under the nose
+        "mouth": rng.uniform(0.20, 0.38),
+        "cheek": rng.uniform(0.5, 0.9),
+        "spots": rng.uniform(-0.8, 0.8, (18, 2)),  # moles and freckles, as people have them
+        "spot": rng.uniform(0.015, 0.06, 18),
+        "shaved": rng.uniform((0.62, 0.38), (0.82, 0.50)),  # the part of a beard that is not there: half of its size
         "mane": rng.uniform(1.02, 1.22),  # hair beside the face
         "fringe": rng.uniform(0.60, 0.80),  # height of the hairline over the face's middle
         "rim": rng.uniform(0.54, 0.64),  # height of the hat's rim
-        "chin": rng.uniform(0.28, 0.42),  # where the beard begins, under the middle
+        "chin": rng.uniform(0.15, 0.45),  # where the beard begins, under the middle
     }
 
 
@@ -68,7 +79,7 @@ def draw_face(rng, name, person=None):
     cx = rng.uniform(1.15 * a, width - 1.15 * a)
     cy = rng.uniform(1.3 * b, height - 1.25 * b) if height > 2.55 * b else height / 2
     tilt = np.deg2rad(rng.normal(0, 3))
-    turn = rng.normal(0, 0.04)  # the features move sideways as the head turns
+    turn = rng.normal(0, 0.045)  # the features move sideways as the head turns
 
     canvas = background(rng, height, width)
     shape, degrees = canvas.shape[:2], float(np.rad2deg(tilt))
@@ -109,31 +120,35 @@ def draw_face(rng, name, person=None):
     # A head is round: cheeks, forehead and nose catch the light, the sides do not.
     for side in (-1, 1):
         ellipse(side * 1.0 + turn, 0.1, 0.22, k, skin * 0.6, soft=0.1, strength=0.6)
-        ellipse(side * 0.45 + turn, 0.28, 0.30, 0.24, light, soft=0.1, strength=0.7)
+        ellipse(side * 0.45 + turn, 0.28, 0.30, 0.24, light, soft=0.1, strength=p["cheek"])
     ellipse(turn, -0.62, 0.6, 0.22, light, soft=0.1, strength=0.6)
-    eye_y, look, opening = -0.16 + rng.normal(0, 0.01), rng.normal(0, 0.025), rng.uniform(0.07, 0.11)
+    eye_y, look, opening = p["eye_y"] + rng.normal(0, 0.01), rng.normal(0, 0.025), rng.uniform(0.07, 0.11)
     for side in (-1, 1):
         x = side * p["eyes"] + turn * 1.5
-        ellipse(x, eye_y - 0.04, 0.28, 0.16, dark, soft=0.045, strength=0.75)  # socket
-        ellipse(x, eye_y, 0.17, opening, (225, 220, 215))
+        ellipse(x, eye_y - 0.04, 0.28, 0.16, dark, soft=0.045, strength=p["socket"])
+        ellipse(x, eye_y, p["eye"], opening, (225, 220, 215))
         ellipse(x + look, eye_y, 0.085, min(0.085, opening + 0.01), p["iris"])
         ellipse(x + look, eye_y, 0.04, 0.04, (8, 8, 8))
         ellipse(x, eye_y + 0.02, 0.21, opening + 0.07, hair * 0.7, 195, 345, strength=0.5)  # lid
-        ellipse(x, eye_y - 0.16, 0.25, p["brow"], hair * 0.8, 180, 360, soft=0.012)
-    ellipse(turn * 2, 0.02, 0.10, 0.34, np.minimum(skin * 1.22, 255), soft=0.04, strength=0.9)  # bridge of the nose
+        for step in (-0.15, -0.05, 0.05, 0.15):
+            ellipse(x + step, eye_y - p["brow_y"] - p["slant"] * side * step / 0.15, 0.09, p["brow"] * 0.6, hair * 0.8,
+                    soft=0.012)
+    ellipse(turn * 2, 0.02, 0.10, 0.34, np.minimum(skin * 1.22, 255), soft=0.04, strength=p["bridge"])
     nose = p["nose"]
     ellipse(turn * 2.4, nose - 0.08, 0.15, 0.10, light, soft=0.03, strength=0.8)
     for side in (-1, 1):
         ellipse(side * 0.10 + turn * 2.4, nose, 0.055, 0.035, dark * 0.6, soft=0.01)
     ellipse(turn * 2.2, nose + 0.06, 0.2, 0.05, dark, soft=0.03, strength=0.5)
+    for (x, y), size in zip(p["spots"], p["spot"], strict=True):
+        ellipse(x + turn, y, size, size, skin * 0.55, soft=0.01, strength=0.6)
     if name == "beard":
-        beard = area(0, p["chin"], 1.0, k - p["chin"], 0, 180) - area(turn, 0.30, 0.72, 0.44)
+        beard = area(0, p["chin"], 1.0, k - p["chin"], 0, 180) - area(turn, 0.30, *p["shaved"])
         hairs = np.clip(rng.normal(1, 0.25, shape), 0.3, 1).astype(np.float32)
         paint(np.clip(beard, 0, 1) * hairs, hair, soft=0.03, strength=0.9)
     smile = rng.uniform(0.03, 0.10)
     lips = skin * (0.82, 0.50, 0.50)
-    ellipse(turn * 2, nose + 0.30, p["mouth"], smile + 0.03, lips)
-    ellipse(turn * 2, nose + 0.30, p["mouth"] * 0.95, max(0.02, smile * 0.5), lips * 0.5)
+    ellipse(turn * 2, nose + p["lips"], p["mouth"], smile + 0.03, lips)
+    ellipse(turn * 2, nose + p["lips"], p["mouth"] * 0.95, max(0.02, smile * 0.5), lips * 0.5)
     canvas[:] = around + (canvas - around) * head[:, :, None]  # nothing of the face beyond the head
     if name == "hat":
         rim = -p["rim"] * k
