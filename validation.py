@@ -166,19 +166,24 @@ def assign(groups, keys, labels, ratio, seed):
     def draw(group):
         return len(group) == 1, hashlib.blake2b(f"{seed}/{min(keys[i] for i in group)}".encode()).digest()
 
-    for group in sorted(groups, key=draw):
+    def place(group, again=False):
         size = {c: sum(labels[i] == c for i in group) for c in sorted({labels[i] for i in group})}
-        if len(group) == 1:
-            chosen = all(taken[c] < target[c] for c in size)
-        else:
+        chosen = all(taken[c] + k <= target[c] for c, k in size.items())
+        if len(group) > 1 and not again:
             goal = {c: ratio * (seen[c] + k) for c, k in size.items()}
             with_it = sum(abs(taken[c] + k - goal[c]) for c, k in size.items())
-            without = sum(abs(taken[c] - goal[c]) for c in size)
-            chosen = with_it < without and all(taken[c] + k <= target[c] for c, k in size.items())
+            chosen = chosen and with_it < sum(abs(taken[c] - goal[c]) for c in size)
         for c, k in size.items():
             seen[c] += k
             taken[c] += k if chosen else 0
         valid[group] = chosen
+
+    order = sorted(groups, key=draw)
+    for group in order:
+        place(group)
+    for group in order:  # where single crops were too few
+        if not valid[group[0]]:
+            place(group, again=True)
     for c in sorted(total):  # groups larger than the class's share: rather too much for validation than nothing
         if not taken[c]:
             holding = [g for g in groups if any(labels[i] == c for i in g) and {labels[i] for i in g} == {c}]

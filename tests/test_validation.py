@@ -276,6 +276,13 @@ def test_groups_that_are_too_large_still_leave_something_on_both_sides():
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_one_huge_group_does_not_spoil_the_ratio(seed):
+    groups = [list(range(112))] + [list(range(i, i + 4)) for i in range(112, 200, 4)]
+    valid = validation.assign(groups, [f"x/{i}" for i in range(200)], ["a"] * 200, 0.2, seed)
+    assert valid.sum() == 40 and not valid[0]
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_many_groups_of_all_sizes_hit_the_ratio(seed):
     rng = np.random.default_rng(seed)
     groups, labels, n = [], [], 0
@@ -292,7 +299,7 @@ def test_many_groups_of_all_sizes_hit_the_ratio(seed):
 
 @pytest.mark.parametrize("step", range(4))
 def test_interrupted_while_swapping(place, monkeypatch, step):
-    """Stopped before any of the renames: both folders are the old split, or one is missing, and the next run mends it."""
+    """Stopped before any rename: both folders are the old split, or one is missing, and the next run mends it."""
     fill(place, 30, 30)
     validation.main()
     old = sides()
