@@ -138,7 +138,7 @@ def obey(key, view, picture, files, reader):
 def status_lines(view, recent, reader, ready):
     """The lines of text in the corner. `recent`: (seconds, faces) of the frames of the last second."""
     span = recent[-1][0] - recent[0][0]
-    rate, faces = (0, 0) if span <= 0 else ((len(recent) - 1) / span, sum(n for _, n in recent[1:]) / span)
+    rate, faces = (0, 0) if span <= 0 else ((len(recent) - 1) / span, sum(n for _, n in list(recent)[1:]) / span)
     lines = [f"{rate:.0f} frames/s   {faces:.0f} faces/s   {reader.dropped} dropped   h: help"]
     lines += ["loading the network ..."] * (not ready) + ["recording"] * bool(view["record"])
     return lines + list(HELP) * view["help"]

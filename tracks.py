@@ -14,13 +14,14 @@ import numpy as np
 import processed
 
 # ------------------------------------------------------------------------------------------------
-SEARCH_SIDE = 320  # pixels of the longer side of the gray copy that is searched
+SEARCH_SIDE = 256  # pixels of the longer side of the gray copy that is searched
 SMALLEST = 0.15  # smallest face, as a share of the frame's shorter side: 72 pixels at 640x480, two metres off
 NEIGHBORS = 5  # agreeing windows wanted for a new face; a known one is followed with FOLLOW_NEIGHBORS
 FOLLOW_NEIGHBORS = 3
-STEP = 1.15  # of the Haar pyramid
+STEP = 1.2  # of the Haar pyramid
 BORDER = 0.08  # replicated border, as a share: a face that leaves the frame is kept a little longer
-FULL_SEARCH = 0.1  # seconds between searches of the whole frame
+FULL_SEARCH = 0.1  # seconds between searches of the whole frame while no face is known; a search costs ten times as
+FULL_SEARCH_KNOWN = 0.2  # much as following a face, so that it may wait where faces are known
 MATCH = 0.3  # least overlap (intersection over union) of a hit with its track
 CONFIRM_HITS = 3  # hits before a face is labelled
 CONFIRM_MISSES = 2  # misses in a row that end a track not yet confirmed
@@ -28,6 +29,7 @@ KEEP = 0.5  # seconds that a confirmed face stays without a hit
 REFRESH = 0.19  # seconds at most between two classifications of a face: five a second and more
 EAGER = 4  # classifications of a new face, or a changed one, in successive frames
 AVERAGE = 0.9  # seconds: time constant of the average of the probabilities
+SECOND_NEIGHBORS = 16  # agreeing windows wanted by the second look at a new face
 SURER = 0.03  # a face becomes sure at the threshold plus this, and unsure below the threshold: no flicker at it
 SAME_FACE = 0.75  # least correlation of a face with itself a frame before; less means someone else
 SAME_SCENE = 0.6  # least correlation of the frame with the one before; less is a cut
@@ -70,13 +72,16 @@ def around(box, share, shape):
 
 
 def look(gray, box, share=0.15, size=16):
-    """A face, or a frame, in few numbers: float32 [size * size], mean 0 and length 1. `gray`: uint8 [H, W]."""
+    """A face, or a frame, in few numbers: float32 [size * size + 1] of length 1. `gray`: uint8 [H, W].
+
+    The product of two is their correlation, nearly: the last number keeps the noise of a flat picture from counting.
+    """
     x0, y0, x1, y1 = around(box, share, gray.shape)
     if x1 - x0 < 2 or y1 - y0 < 2:
-        return np.zeros(size * size, np.float32)
+        return np.zeros(size * size + 1, np.float32)
     few = cv2.resize(gray[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
-    few -= few.mean()
-    return few / max(float(np.linalg.norm(few)), 1e-3)
+    few = np.append(few - few.mean(), np.float32(4 * size))  # a contrast of 4 of 255
+    return few / np.linalg.norm(few)
 
 
 class Track:
@@ -146,7 +151,8 @@ class Tracker:
         cut = self.scene is not None and float(scene @ self.scene) < SAME_SCENE
         self.scene = scene
 
-        full = cut or now - self.searched >= FULL_SEARCH - interval / 2
+        wait = FULL_SEARCH_KNOWN if any(t.confirmed for t in self.tracks) else FULL_SEARCH
+        full = cut or now - self.searched >= wait - interval / 2
         boxes = self.everywhere(small, scale) if full else self.near_tracks(small, scale)
         if full:
             self.searched = now
@@ -202,7 +208,7 @@ class Tracker:
         size = (max(24, round((x1 - x0) * scale)), max(24, round((y1 - y0) * scale)))
         way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         again = cv2.flip(cv2.resize(gray[y0:y1, x0:x1], size, interpolation=way), 1)
-        boxes = self.find(again, NEIGHBORS, 0.7 * 56 / min(size), longest=None, shortest=0, border=0.1, step=1.1)
+        boxes = self.find(again, SECOND_NEIGHBORS, 0.7 * 56 / min(size), longest=None, shortest=0, border=0.1, step=1.1)
         mirrored = ((x1 - box[0] - box[2]) * scale, (box[1] - y0) * scale, box[2] * scale, box[3] * scale)
         return any(overlap(mirrored, b) > 0.4 for b in np.asarray(boxes, np.float64).reshape(-1, 4))
 

@@ -1,0 +1,150 @@
+"""tracks.py: what is followed, what is labelled, and what is smoothed away."""
+
+import cv2
+import numpy as np
+import pytest
+
+import clips
+import tracks
+
+FRAME = np.zeros((480, 640, 3), np.uint8)
+BOX = (200, 100, 120, 120)
+
+
+def run(tracker, boxes_by_frame, answers=None, rate=30):
+    """Step through frames whose hits are given in the frame's pixels; returns the labels shown after each."""
+    labels = []
+    for i, boxes in enumerate(boxes_by_frame):
+        tracker.everywhere = tracker.near_tracks = lambda small, scale, b=boxes: np.array(b, np.float64).reshape(-1, 4)
+        tracker.second_look = lambda gray, box: True
+        if answers is not None:
+            tracker.classify = lambda crops, p=answers[i]: np.repeat([[p, 1 - p]], len(crops), 0)
+        labels.append([t.label for t in tracker.step(FRAME, i / rate)])
+    return labels
+
+
+def test_overlap_against_a_count_of_pixels():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        a, b = (np.r_[rng.integers(0, 30, 2), rng.integers(1, 30, 2)] for _ in range(2))
+        masks = np.zeros((2, 70, 70), bool)
+        for mask, (x, y, w, h) in zip(masks, (a, b), strict=True):
+            mask[y:y + h, x:x + w] = True
+        both = (masks[0] & masks[1]).sum()
+        assert tracks.overlap(a, b) == pytest.approx(both / (masks[0] | masks[1]).sum())
+        assert tracks.inside(a, b) == pytest.approx(both / min(m.sum() for m in masks))
+
+
+def test_a_lone_hit_is_never_labelled():
+    tracker = tracks.Tracker()
+    shown = run(tracker, [[BOX]] + [[]] * 20, [0.9] * 21)
+    assert shown == [[]] * 21 and tracker.classifications == 0
+
+
+def test_hits_that_jump_about_are_never_labelled():
+    tracker = tracks.Tracker()
+    shown = run(tracker, [[(130 * (i % 4), 90 * (i % 3), 100, 100)] for i in range(40)], [0.9] * 40)
+    assert not any(shown) and tracker.classifications == 0
+
+
+def test_confirmed_after_several_hits_and_kept_through_a_short_miss():
+    tracker = tracks.Tracker(threshold=0.6)
+    shown = run(tracker, [[BOX]] * 10 + [[]] * 8 + [[BOX]] * 5 + [[]] * 30, [0.9] * 53)
+    assert shown[0] == shown[1] == [] and shown[tracks.CONFIRM_HITS - 1] == [0]
+    assert all(s == [0] for s in shown[3:23])
+    assert shown[-1] == [] and tracker.count == 1
+
+
+def test_no_face_costs_no_classification():
+    tracker = tracks.Tracker()
+    run(tracker, [[]] * 30, [0.9] * 30)
+    assert tracker.classifications == 0
+
+
+@pytest.mark.parametrize("rate", [10, 24, 30, 60, 240])
+def test_a_label_is_refreshed_five_times_a_second_but_not_in_each_frame(rate):
+    tracker, seconds = tracks.Tracker(), 6
+    run(tracker, [[BOX]] * (rate * seconds), [0.9] * (rate * seconds), rate)
+    count = tracker.classifications
+    assert 5 * (seconds - 1) <= count <= 10 * seconds
+
+
+def test_all_faces_of_a_frame_are_one_batch():
+    sizes = []
+    tracker = tracks.Tracker(classify=lambda crops: sizes.append(len(crops)) or np.full((len(crops), 2), 0.5))
+    run(tracker, [[(20, 50, 100, 100), (250, 60, 110, 110), (450, 70, 90, 90)]] * 6)
+    assert set(sizes) == {3} and tracker.count == 3
+
+
+def test_unsure_below_the_threshold():
+    tracker = tracks.Tracker(threshold=0.8)
+    assert run(tracker, [[BOX]] * 8, [0.7] * 8)[-1] == [None]
+    assert run(tracks.Tracker(threshold=0.8), [[BOX]] * 8, [0.9] * 8)[-1] == [0]
+
+
+def test_flips_of_a_noisy_answer_fall_to_a_tenth():
+    rng = np.random.default_rng(0)
+    answers = np.clip(rng.normal(0.62, 0.25, 1800), 0.01, 0.99)  # a minute at 30 frames a second
+    shown = [s[0] for s in run(tracks.Tracker(), [[BOX]] * 1800, answers) if s]
+    plain = np.count_nonzero(np.diff(answers > 0.5))
+    smooth = sum(a != b for a, b in zip(shown, shown[1:], strict=False))
+    assert plain > 100 and smooth <= plain / 10
+
+
+def test_boxes_are_smoothed_but_follow():
+    rng = np.random.default_rng(0)
+    still = [np.array(BOX) + rng.integers(-5, 6, 4) for _ in range(60)]
+    tracker, shown = tracks.Tracker(), []
+    for i, box in enumerate(still):
+        run_one = np.array([box], np.float64)
+        tracker.everywhere = tracker.near_tracks = lambda *_, b=run_one: b
+        tracker.second_look = lambda *_: True
+        shown += [t.shown.copy() for t in tracker.step(FRAME, i / 30)]
+    assert np.diff(shown, axis=0)[5:].std() < 0.6 * np.diff(still, axis=0).std()
+    track = tracks.Track(1, np.array(BOX, float), 0)
+    for i in range(1, 30):
+        track.hit(np.array(BOX, float) + (8 * i, 0, 0, 0), i / 30)
+    assert abs(track.shown[0] - track.box[0]) < 20
+
+
+def answer_by_class(crops):
+    """A stand-in for the network that tells a cap above the face from a beard below by nothing but brightness."""
+    values = [1.0 if crop[:, :, 0].astype(float).mean() > 128 else 0.0 for crop in crops]
+    return np.array([[v, 1 - v] for v in values])
+
+
+def test_someone_else_after_a_cut_shows_within_half_a_second():
+    light, dark = clips.person("hat", 1), (clips.person("beard", 2) * 0.4).astype(np.uint8)
+    light = np.clip(light * 0.5 + 130, 0, 255).astype(np.uint8)
+    frames = [*clips.frames_of([light], 45, 1, 0), *clips.frames_of([dark], 45, 1, 0)]
+    tracker = tracks.Tracker(classify=answer_by_class)
+    shown = [[t.label for t in tracker.step(frame, i / 30)] for i, frame in enumerate(frames)]
+    assert shown[44] == [0]
+    assert [1] in shown[45:60] and all(s == [1] for s in shown[60:])
+
+
+def test_drawn_people_are_found_in_a_real_frame():
+    tracker = tracks.Tracker(classify=answer_by_class)
+    people = [clips.person("hat", 3), clips.person("beard", 4)]
+    for i, frame in enumerate(clips.frames_of(people, 20, 2)):
+        shown = tracker.step(frame, i / 30)
+    assert len(shown) == 2 and all(t.probabilities is not None for t in shown)
+
+
+def test_no_label_on_pictures_without_people():
+    tracker, labelled = tracks.Tracker(classify=answer_by_class), []
+    moment = 0
+    for seed in range(200):
+        picture = clips.scene(seed)
+        for _ in range(4):  # still long enough to be confirmed, were it taken for a face
+            labelled += tracker.step(picture, moment / 30)
+            moment += 1
+    assert not labelled
+
+
+def test_frames_of_any_size():
+    for height, width in ((48, 64), (90, 1000), (1000, 120), (1080, 1920)):
+        tracker = tracks.Tracker(classify=answer_by_class)
+        image = cv2.resize(clips.scene(3), (width, height))
+        for i in range(5):
+            tracker.step(image, i / 30)
