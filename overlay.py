@@ -82,7 +82,7 @@ def draw(frame, faces, lines=(), mirror=False, margin=0.0):
             add_heat(image, (x, y, w, h), heat[:, ::-1] if mirror else heat, margin)
         colour = UNSURE_COLOUR if index is None else COLOURS[index % len(COLOURS)]
         x, y, w, h = (int(round(v)) for v in (x, y, w, h))
-        cv2.rectangle(image, (x, y), (x + w, y + h), colour[::-1], thick, cv2.LINE_AA)
+        cv2.rectangle(image, (x, y), (x + w, y + h), colour[::-1], thick)
         placed.append((x, y, colour, text))
     for x, y, colour, text in placed:  # after all boxes, so that no box crosses a text
         if text:
