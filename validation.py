@@ -63,21 +63,25 @@ def thumbnail(path):
     return np.clip(np.rint(outlines) + 128, 0, 255).astype(np.uint8), small, hashlib.blake2b(data).digest()
 
 
-def agree(a, b):
-    """Whether two thumbnails show one picture: the middle of `a`, at some scale and shift, correlates with `b`."""
-    edge = (THUMBNAIL - TEMPLATE) // 2
+def correlation(a, b):
+    """How well the middle of thumbnail `a` fits into `b` at the best scale and shift, up to 1; stops when settled."""
+    edge, best = (THUMBNAIL - TEMPLATE) // 2, -1.0
     middle = a[edge:-edge, edge:-edge]
     for scale in SCALES:
         side = round(TEMPLATE * scale)
         template = middle if side == TEMPLATE else cv2.resize(middle, (side, side), interpolation=cv2.INTER_LINEAR)
         low, high = (THUMBNAIL - side) // 2 - SHIFT, (THUMBNAIL - side) // 2 + side + SHIFT
         window = b[max(low, 0) : high, max(low, 0) : high]
-        best = cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED).max()
-        if best >= NEAR_COPY:
-            return True
-        if best < 0.5:  # no copy seen so far was this far off at any scale: spare the other scales
-            return False
-    return False
+        best = max(best, float(cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED).max()))
+        if best >= NEAR_COPY or best < 0.5:  # hardly a copy is so far off at its own scale: spare the others
+            break
+    return best
+
+
+def agree(a, b):
+    """Whether two thumbnails show one picture. Which is enlarged matters: a close miss is tried both ways."""
+    best = correlation(a, b)
+    return best >= NEAR_COPY or (best >= NEAR_COPY - 0.15 and correlation(b, a) >= NEAR_COPY)
 
 
 def whitened(small):
