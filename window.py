@@ -51,14 +51,18 @@ class Window:
         if not self.show:
             return -1
         if not self.opened:
-            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             share = min(1.0, 1280 / image.shape[1], 800 / image.shape[0])
             share = max(share, min(2.0, 640 / image.shape[1]))
             cv2.resizeWindow(TITLE, max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share)))
             self.opened = True
         cv2.imshow(TITLE, image)
         key = cv2.waitKey(wait)
-        if cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
+        try:
+            visible = cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:  # OpenCV with Qt raises once its last window is closed
+            visible = False
+        if not visible:
             return ord("q")
         return key if key < 0 else key & 0xFF
 

@@ -194,6 +194,20 @@ def test_an_opencv_without_windows_is_named(monkeypatch):
     assert "opencv-python-headless" in window.display_problem()
 
 
+@pytest.mark.parametrize("answer", [0.0, -1.0, cv2.error("no window")])
+def test_the_x_button_quits(answer, monkeypatch):
+    def visible(*_):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    for name in ("namedWindow", "resizeWindow", "imshow"):
+        monkeypatch.setattr(cv2, name, lambda *_: None)
+    monkeypatch.setattr(cv2, "waitKey", lambda wait: -1)
+    monkeypatch.setattr(cv2, "getWindowProperty", visible)
+    assert window.Window(True).key(np.zeros((48, 64, 3), np.uint8)) in window.QUIT
+
+
 def test_without_weights_one_line(clip, tmp_path):
     done = program(f"SOURCE={clip}", "SHOW=False", "WEIGHTS=none.pt", cwd=tmp_path)
     assert done.returncode == 1 and "none.pt" in done.stderr and done.stderr.count("\n") == 1
