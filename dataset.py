@@ -45,6 +45,11 @@ def to_batch(crops):
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
 
+def prepare(info, crops, device="cpu"):
+    """RGB crops (uint8 [H, W, 3]) as the network of `info` takes them: normalised float32 [N, 3, S, S] on `device`."""
+    return evaluation_transform(info["image_size"], info["mean"], info["std"])(to_batch(crops).to(device))
+
+
 def probabilities(model, info, crops, device="cpu"):
     """Class probabilities of RGB crops (list of uint8 [H, W, 3]): float32 numpy [N, n_classes].
 
@@ -53,7 +58,7 @@ def probabilities(model, info, crops, device="cpu"):
     if not len(crops):
         return np.zeros((0, len(info["classes"])), np.float32)
     with torch.inference_mode():
-        batch = evaluation_transform(info["image_size"], info["mean"], info["std"])(to_batch(crops).to(device))
+        batch = prepare(info, crops, device)
         logits = model(batch.contiguous(memory_format=torch.channels_last)).float()
         return (logits / info["temperature"]).softmax(1).cpu().numpy()
 

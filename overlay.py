@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+import processed
+
 # ------------------------------------------------------------------------------------------------
 FONT = None  # path of a .ttf or .otf with the letters of your LABELS; None: Pillow's own, with Latin letters
 COLOURS = ((80, 140, 235), (240, 130, 60), (90, 185, 110), (200, 110, 200), (225, 195, 60))  # RGB, one a class, in turn
@@ -54,9 +56,7 @@ def write(image, text, x, y, colour, size, above=False):
 
 def add_heat(image, box, heat, margin):
     """Blend a heat map (float32 [S, S], 0..1) over the square that the network saw around `box`."""
-    x, y, w, h = (float(v) for v in box)
-    side = max(2, round(max(w, h) * (1 + 2 * margin)))
-    left, top = round(x + w / 2 - side / 2), round(y + h / 2 - side / 2)
+    left, top, side = processed.square_around(box, margin)
     x0, y0, x1, y1 = max(0, left), max(0, top), min(image.shape[1], left + side), min(image.shape[0], top + side)
     if x1 <= x0 or y1 <= y0:
         return

@@ -149,14 +149,19 @@ def largest_face(image):
     return None
 
 
+def square_around(box, margin):
+    """(left, top, side), pixels, of the square cut for a box (x, y, width, height), `margin` more on each side."""
+    x, y, width, height = (float(v) for v in box)
+    side = max(2, round(max(width, height) * (1 + 2 * margin)))
+    return round(x + width / 2 - side / 2), round(y + height / 2 - side / 2), side
+
+
 def crop_face(image, box, margin=MARGIN, size=IMAGE_SIZE):
     """Cut a face out: uint8 [size, size, 3] from the square around `box`, widened by `margin` on each side.
 
     Pixels beyond the image's edge repeat the edge, so that a face at the border is neither lost nor squeezed.
     """
-    x, y, width, height = (float(v) for v in box)
-    side = max(2, round(max(width, height) * (1 + 2 * margin)))
-    left, top = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
+    left, top, side = square_around(box, margin)
     image_height, image_width = image.shape[:2]
     x0, x1 = (min(max(v, 0), image_width) for v in (left, left + side))
     y0, y1 = (min(max(v, 0), image_height) for v in (top, top + side))

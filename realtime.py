@@ -60,8 +60,7 @@ def load(path):
         return dataset.probabilities(net, info, crops, device)
 
     def explain(crops):
-        transform = dataset.evaluation_transform(info["image_size"], info["mean"], info["std"])
-        return model.grad_cam(net, transform(dataset.to_batch(crops).to(device))).cpu().numpy()
+        return model.grad_cam(net, dataset.prepare(info, crops, device)).cpu().numpy()
 
     if device == "cpu":
         # A face or two are so little work that sharing it between threads can cost more than it gives.

@@ -189,8 +189,7 @@ def mistakes(rows, probabilities, labels, net, info):
     if not len(wrong):
         return []
     crops = [look((rows[i]["path"], CROPPED, [info["margin"]]))[3][0] for i in wrong]
-    transform = dataset.evaluation_transform(info["image_size"], info["mean"], info["std"])
-    batch = transform(dataset.to_batch(crops)).to(next(net.parameters()).device)
+    batch = dataset.prepare(info, crops, next(net.parameters()).device)
     heats = model.grad_cam(net, batch, predicted[wrong].tolist()).cpu().numpy()
     return [(crop, cv2.resize(heat.astype(np.float32), crop.shape[1::-1]),
              f"{rows[i]['path'].name[-40:]}\n{rows[i]['class']}, called {info['classes'][predicted[i]]} "
