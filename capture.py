@@ -156,10 +156,12 @@ class Reader:
             self.thread.join(2)
 
 
-def check_video_name(path):
-    """End with one line unless a video can be written under this name."""
+def check_video_name(path, source=None):
+    """End with one line unless a video can be written under this name without replacing `source`, the video read."""
     if Path(path).suffix.lower() not in FOURCC:
         script.fail(f"OUTPUT={path}: a video's name ends in one of {', '.join(FOURCC)}")
+    if isinstance(source, str) and os.path.exists(source) and os.path.exists(path) and os.path.samefile(source, path):
+        script.fail(f"OUTPUT={path} would replace the video that is read: give it another name")
 
 
 @contextlib.contextmanager

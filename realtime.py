@@ -256,7 +256,7 @@ def main():
                 return int(counts["photos"] == 0)
             reader = open_live(source)
         if OUTPUT:
-            capture.check_video_name(OUTPUT)
+            capture.check_video_name(OUTPUT, source)
         result = play(reader, loaded, OUTPUT, MIRROR and isinstance(source, int))
         report(result)
         if OUTPUT and result["frames"]:

@@ -259,6 +259,15 @@ def test_no_text_leaves_the_frame(shape, mirror):
     assert 0 <= top < bottom <= height
 
 
+def test_the_video_that_is_read_is_never_replaced(clip, tmp_path):
+    before, alias = clip.read_bytes(), tmp_path / "alias.mp4"
+    os.link(clip, alias)
+    for output in (clip, clip.parent / ".." / clip.parent.name / clip.name, alias):
+        done = program(f"SOURCE={clip}", f"OUTPUT={output}", "SHOW=False", cwd=ROOT)
+        assert done.returncode == 1 and "would replace the video that is read" in done.stderr
+        assert "Traceback" not in done.stderr and clip.read_bytes() == before
+
+
 def test_a_class_has_its_colour_and_its_text(monkeypatch):
     monkeypatch.setattr(realtime, "LABELS", {"woman": "MUJER"})
     assert realtime.text_of(1, 0.934, ["man", "woman"]) == "MUJER 93%"
