@@ -11,6 +11,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional
@@ -28,10 +29,11 @@ AUGMENTATIONS = {
     "none": {},
     # Upright faces on webcams: Haar boxes jump, light changes, small faces are blurred, things cover faces.
     "face": {"mirror": 0.5, "rotate": (-15, 15), "zoom": (0.85, 1.2), "shift": 0.08, "light": 0.3, "contrast": 0.3,
-             "cast": 0.1, "gray": 0.15, "small": 0.25, "noise": 0.2, "erase": 0.25},
+             "cast": 0.1, "gray": 0.15, "small": 0.25, "jpeg": 0.25, "noise": 0.2, "erase": 0.25},
     "paper": {"mirror": 0.5, "upside_down": 0.5, "rotate": (0, 90)},
 }
 SMALL_SIDES = (40, 56, 80)  # faces of this many pixels, enlarged again
+JPEG_QUALITIES = (20, 80)
 
 
 def evaluation_transform(image_size, mean=MEAN, std=STD):
@@ -105,6 +107,8 @@ def augment(images, kind, generator):
         if len(rows):
             little = functional.interpolate(x[rows], (size, size), mode="area")
             x[rows] = functional.interpolate(little, (side, side), mode="bilinear", align_corners=False)
+    for i in chance("jpeg").nonzero()[:, 0].tolist():
+        x[i] = jpeg(x[i], int(torch.randint(*JPEG_QUALITIES, (1,), generator=generator)))
     weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(3, 1, 1)
     for i in chance("gray").nonzero()[:, 0].tolist():
         x[i] = (x[i] * weights).sum(0, keepdim=True)
@@ -127,8 +131,19 @@ def augment(images, kind, generator):
     return x.clamp_(0, 1)
 
 
+def jpeg(image, quality):
+    """An image (float32 [3, S, S] in 0..1) after JPEG compression at `quality` (0..100), of the same form."""
+    pixels = image.mul(255).clamp_(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    # Red and blue in each other's place would be coded with the other's care: BGR is what the encoder expects.
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    pixels = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255).to(image.device)
+
+
 class Crops(Dataset):
-    """The crops of a split as raw pixels on disk. `crops[[3, 1, 2]]` is (uint8 [3, 3, S, S], int64 [3])."""
+    """The crops of a split as raw pixels on disk. `crops[[3, 1, 2]]` is (uint8 [3, 3, S, S], labels int64 [3], weights
+    float32 [3]); `weights`, ones at first, are what the crops count for in the training loss.
+    """
 
     def __init__(self, folder, image_size):
         folder = Path(folder)
@@ -139,6 +154,7 @@ class Crops(Dataset):
         if empty:
             script.fail(f"{folder}: no crops of {', '.join(empty)}; add photos to data/raw, then run "
                         "'python processed.py' and 'python validation.py'")
+        self.weights = torch.ones(len(self.files))
         self.shape = (len(self.files), image_size, image_size, 3)
         self.path = folder.parent / f".{folder.name}_{image_size}.pixels"
         self.fill()
@@ -172,7 +188,20 @@ class Crops(Dataset):
     def __getitem__(self, index):
         # Mapped anew each time: pages that stay mapped would count as this process's memory for ever.
         pixels = np.memmap(self.path, np.uint8, "r", shape=self.shape)
-        return torch.from_numpy(np.ascontiguousarray(pixels[index])).permute(0, 3, 1, 2), self.labels[index]
+        return torch.from_numpy(np.ascontiguousarray(pixels[index])).permute(0, 3, 1, 2), self.labels[index], \
+            self.weights[index]
+
+
+def balance(crops, sources):
+    """Set crops.weights so that within each source every class counts the same, 1 on average.
+
+    `sources` are what file names begin with (`("news-",)`); the crops with none of these are one source more.
+    """
+    source = torch.tensor([next((i for i, s in enumerate(sources) if p.name.startswith(s)), -1) for p in crops.files])
+    for one in source.unique():
+        counts = torch.bincount(crops.labels[source == one], minlength=len(crops.classes)).float()
+        weights = counts.sum() / (counts.clamp_min(1) * (counts > 0).sum())
+        crops.weights[source == one] = weights[crops.labels[source == one]]
 
 
 class Batches(Sampler):
@@ -198,7 +227,7 @@ def generator_for(*numbers):
 
 
 def loader(folder, image_size, batch_size, seed=None):
-    """DataLoader of (uint8 [N, 3, S, S], int64 [N]) batches; `seed` shuffles, None keeps the files' order.
+    """DataLoader of (uint8 [N, 3, S, S], labels int64 [N], weights float32 [N]) batches; `seed` shuffles, None keeps the files' order.
 
     Set `loader.sampler.epoch` before each epoch. No worker processes: a batch is a copy out of the pixels' file.
     """

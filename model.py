@@ -1,6 +1,7 @@
 """The networks, their activations and gradients, Grad-CAM, and weights files. Nothing to run.
 
-`Model` is the paper's network to the layer (13.2 M parameters, 0.2 GMAC). It is the default.
+`Model` is the paper's network to the layer (13.2 M parameters, 0.2 GMAC). It is the default. `Small` is a residual
+network of today, which needs a ninth of the parameters and half the work.
 """
 
 import os
@@ -54,7 +55,49 @@ class Model(nn.Module):
         return self.features(x)
 
 
-NETWORKS = {"paper": Model}
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: float32 [N, into, H, W] -> [N, out, H / stride, W / stride].
+
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+    """
+
+    def __init__(self, into, out, stride=1):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(into, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True),
+            nn.Conv2d(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out))
+        self.shortcut = nn.Identity()
+        if stride > 1 or into != out:
+            self.shortcut = nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True),
+                                          nn.Conv2d(into, out, 1, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x):
+        return functional.relu(self.body(x) + self.shortcut(x), inplace=True)
+
+
+class Small(nn.Module):
+    """A small residual network with batch normalisation and global pooling: 1.5 M parameters, 0.1 GMAC.
+
+    Input float32 [N, 3, 96, 96], normalised; output logits float32 [N, n_classes].
+    """
+
+    image_size = 96
+
+    def __init__(self, n_classes=2):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 24, 3, 2, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True),
+            Residual(24, 48, 2),
+            Residual(48, 96, 2), Residual(96, 96),
+            Residual(96, 192, 2), Residual(192, 192))
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
+                                        nn.Linear(192, n_classes))
+
+    def forward(self, x):
+        return self.classifier(self.features(x))
+
+
+NETWORKS = {"paper": Model, "small": Small}
 
 
 def build(name="paper", n_classes=2):

@@ -40,6 +40,9 @@ WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
 LABEL_SMOOTHING = 0.05  # training only: losses that are reported have none
 AVERAGE = 0.998  # share of the old in the moving average of the weights, which is what is evaluated; 0.0: off
 AUGMENT = "face"  # a key of dataset.AUGMENTATIONS
+# Name beginnings of sources, as ("news-",): within each, all classes count the same, so that "in the news" doesn't come
+# to mean "a man". (): every photo counts the same.
+BALANCE = ()
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
 KEEP_BEST = 3  # best_weights_<epoch>.pt files that stay
@@ -98,8 +101,8 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
     total_loss = total_right = seen = data_s = compute_s = 0
     start = time.perf_counter()
     bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=BATCH_SIZE, unit="img", leave=False, disable=None)
-    for step, (images, labels) in enumerate(bar):
-        images, labels = images.to(device), labels.to(device)
+    for step, (images, labels, weights) in enumerate(bar):
+        images, labels, weights = images.to(device), labels.to(device), weights.to(device)
         images = dataset.augment(images, AUGMENT, dataset.generator_for(SEED, epoch, step)).sub_(mean).div_(std)
         images = images.contiguous(memory_format=torch.channels_last)
         data_s, start = data_s + time.perf_counter() - start, time.perf_counter()
@@ -108,7 +111,8 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
             group["lr"] = learning_rate((done + 1) / (EPOCHS * len(batches)))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = net(images).float()
-        loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none")
+        loss = (loss * weights).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -142,7 +146,7 @@ def evaluate(net, batches, device, bf16):
     net.eval()
     transform = dataset.evaluation_transform(batches.dataset.shape[1])
     logits, labels = [], []
-    for images, target in tqdm(batches, desc="validation", unit="batch", leave=False, disable=None):
+    for images, target, _ in tqdm(batches, desc="validation", unit="batch", leave=False, disable=None):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits.append(net(transform(images.to(device)).contiguous(memory_format=torch.channels_last)).float().cpu())
         labels.append(target)
@@ -246,6 +250,8 @@ def main():
     classes = train.dataset.classes
     if valid.dataset.classes != classes:
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
+    if BALANCE:
+        dataset.balance(train.dataset, BALANCE)
     torch.manual_seed(SEED)
     net = networks.build(MODEL, len(classes)).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(net) if AVERAGE else None

@@ -43,7 +43,7 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
     live = processed.crop_face(photo, processed.largest_face(photo))
     for name in ("a", "b"):
         processed.write_crop(tmp_path / "train" / name / "x.jpg", live)
-    cached, _ = dataset.Crops(tmp_path / "train", 224)[[0]]
+    cached, *_ = dataset.Crops(tmp_path / "train", 224)[[0]]
     decoded = processed.read_crop(tmp_path / "train" / "a" / "x.jpg")
     assert torch.equal(logits(net, cached), logits(net, dataset.to_batch([decoded]))), "cache and file must be one"
     disk, straight = logits(net, cached), logits(net, dataset.to_batch([live]))
