@@ -227,9 +227,10 @@ def generator_for(*numbers):
 
 
 def loader(folder, image_size, batch_size, seed=None):
-    """DataLoader of (uint8 [N, 3, S, S], labels int64 [N], weights float32 [N]) batches; `seed` shuffles, None keeps the files' order.
+    """DataLoader of (uint8 [N, 3, S, S], labels int64 [N], weights float32 [N]) batches.
 
-    Set `loader.sampler.epoch` before each epoch. No worker processes: a batch is a copy out of the pixels' file.
+    `seed` shuffles, None keeps the files' order. Set `loader.sampler.epoch` before each epoch. No worker processes: a
+    batch is a copy out of the pixels' file.
     """
     crops = Crops(folder, image_size)
     return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed))

@@ -12,6 +12,7 @@ from pathlib import Path
 import importing
 import processed
 import script
+import validation
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "faces"  # folder or archive that has one subfolder a class
@@ -34,13 +35,14 @@ def main():
         script.fail(f"RENAME speaks of {', '.join(sorted(unknown))}, which {source} does not have: "
                     f"it has {', '.join(f.name for f in folders)}")
     rows = []
-    for folder in folders:
-        class_name = RENAME.get(folder.name, folder.name)
-        for photo in processed.list_photos(folder):
-            name = PREFIX + "__".join(photo.relative_to(folder).parts)
-            test = TO == "test" or importing.in_test(importing.person_of(photo.name), TEST_RATIO)
-            # The name alone would not do: two class folders may both have a 1.jpg.
-            rows.append((photo, "test" if test else "raw", class_name, name))
+    photos = [(folder, photo) for folder in folders for photo in processed.list_photos(folder)]
+    people = validation.people_of([f"{folder.name}/{photo.name}" for folder, photo in photos])
+    person = {i: name for name, found in people.items() for i in found}
+    for i, (folder, photo) in enumerate(photos):
+        name = PREFIX + "__".join(photo.relative_to(folder).parts)
+        test = TO == "test" or importing.in_test(person.get(i, photo.name), TEST_RATIO)
+        # The name alone would not do: two class folders may both have a 1.jpg.
+        rows.append((photo, "test" if test else "raw", RENAME.get(folder.name, folder.name), name))
     importing.place(rows, RAW_DIR, TEST_DIR, by_class=True)
     for folder in (RAW_DIR, TEST_DIR):
         if Path(folder).is_dir():

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+import copies
 import script
 import validation
 
@@ -231,11 +232,17 @@ def test_one_person_stays_on_one_side(place, capsys, monkeypatch):
     ("Osama_bin_Laden_0001.jpg", "osama_bin_laden"), ("Jose\u0301_Pérez_0001.jpg", "josé_pérez"),
     ("AJ_Cook_0001.jpg", "aj_cook"), ("Beard_Baro_0002.jpg", "beard_baro"),
     ("20_1_0_20170112.jpg.chip.jpg", None), ("face_10.jpg", None), ("M (1).jpg", None), ("1.png.jpg", None),
-    ("beard_0001.jpg", None), ("Beard_0001.jpg", None), ("IMG_2020_0001.jpg", None),
+    ("beard_0001.jpg", None), ("Ashanti_0002.jpg", "ashanti"), ("Photo_0001.jpg", None), ("IMG_0001.jpg", None),
+    ("IMG_2020_0001.jpg", None),
     ("celebrities-face_0001.jpg", None),
 ])
 def test_who_a_name_says_it_is(name, person):
     assert validation.person_of(name) == person
+
+
+def test_a_series_named_after_its_class_is_not_one_person():
+    keys = [f"man/Man_{i:04d}.jpg" for i in range(12)] + ["man/Ashanti_0001.jpg", "man/x.jpg", "man/Ashanti_0002.jpg"]
+    assert validation.people_of(keys) == {"ashanti": [12, 14]}
 
 
 def test_label_conflicts_are_counted_and_stay_together(place, capsys):
@@ -253,10 +260,10 @@ def test_blank_crops_are_not_near_copies_of_others_unless_equal(place):
     for i in range(4):
         save(faces / "man" / f"blank_{i}.jpg", np.full((224, 224, 3), 40 * i, np.uint8))
     keys = sorted(faces.rglob("blank*"))
-    seen = [validation.thumbnail(p) for p in [*keys, keys[0]]]
+    seen = [copies.thumbnail(p) for p in [*keys, keys[0]]]
     with validation.ThreadPoolExecutor(1) as pool:
         outlines, small, digests = zip(*seen, strict=True)
-        assert validation.near_copies(np.stack(outlines), np.stack(small), digests, pool) == [(0, 4)]
+        assert copies.near_copies(np.stack(outlines), np.stack(small), digests, pool) == [(0, 4)]
 
 
 def test_one_crop_goes_to_training_and_two_are_shared(place, capsys):
