@@ -9,6 +9,8 @@
 Reads weights/best_weights.pt. Keys: h help, q or Esc quit, space pause, s snapshot, g Grad-CAM, m mirror, r record.
 """
 
+import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+
 import contextlib
 import os
 import time
@@ -22,7 +24,6 @@ import numpy as np
 import capture
 import overlay
 import processed
-import script
 import stills
 import tracks
 import window
