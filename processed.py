@@ -312,6 +312,7 @@ def load_skipped(path):
 
 
 def main():
+    script.check(globals(), ("WORKERS", WORKERS >= 0, "at least 0"))
     classes = script.classes_of(RAW_DIR, FILL_RAW)
     made_with = Path(FACES_DIR, ".recipe")
     same_recipe = made_with.is_file() and made_with.read_text() == recipe()

@@ -226,6 +226,10 @@ def report(result):
 
 def main():
     global OUTPUT, SHOW
+    script.check(globals(), ("SOURCE", SOURCE is None or type(SOURCE) is int or (isinstance(SOURCE, str) and SOURCE),
+                             "None, the number of a camera, or a name"),
+                 ("OUTPUT", OUTPUT is None or (isinstance(OUTPUT, str) and OUTPUT), "None or a name"),
+                 ("RETRY", RETRY >= 0, "at least 0"))
     capture.quiet()
     problem = window.display_problem() if SHOW else None
     source, reader, paths = SOURCE, None, []

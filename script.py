@@ -67,6 +67,13 @@ def parse(name, text, default):
     fail(f"{name}={text}: expected {type(default).__name__}, such as {name}={default!r}")
 
 
+def check(namespace, *rules):
+    """End with one line at the first of the rules (name of a constant, whether it is right, what it must be) broken."""
+    for name, right, wanted in rules:
+        if not right:
+            fail(f"{name}={namespace[name]!r}: must be {wanted}")
+
+
 def run(main, stopped="run the same command again to continue"):
     """Run a script's main(): Ctrl-C, a full disk and the like become one clear line and an exit status.
 
@@ -142,6 +149,9 @@ def classes_of(folder, fill_hint):
     if not folder.is_dir():
         fail(f"there is no folder {folder}: {fill_hint}")
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for name in names:
+        if os.fsencode(name).decode("utf-8", "replace") != name:
+            fail(f"the name of the class folder {folder / name} is no text in UTF-8: rename it")
     if len(names) < 2:
         fail(f"{folder} has {len(names)} class folder(s) and needs at least two: {fill_hint}")
     return names

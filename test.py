@@ -214,6 +214,9 @@ def write_predictions(path, rows, probabilities, classes):
 
 
 def main():
+    script.check(globals(), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"), ("SEED", SEED >= 0, "at least 0"),
+                 *((name, globals()[name] >= 0, "at least 0") for name in ("WORKERS", "ERRORS_SHOWN",
+                                                                           "ROBUSTNESS_PHOTOS")))
     loaded = load_all(WEIGHTS)
     classes = loaded[0][2]["classes"]
     photos = photos_by_class(TEST_DIR, classes, loaded[0][0])
