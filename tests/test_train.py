@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+import engine
 import model as networks
 import train
 from test_dataset import split
@@ -138,7 +139,7 @@ def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     true = torch.randn(20_000, 2, generator=generator) * 2
     labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
-    temperature, threshold = train.calibrate(true * 3, labels)
+    temperature, threshold = engine.calibrate(true * 3, labels, train.SURE)
     assert temperature == pytest.approx(3, rel=0.05)
     confidence, predicted = true.softmax(1).max(1)
     sure = confidence >= threshold
@@ -149,3 +150,24 @@ def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
 def test_one_cycle_starts_low_peaks_at_lr_and_ends_at_zero():
     assert train.learning_rate(0.01) < train.LR / 5 and train.learning_rate(0.1) == pytest.approx(train.LR)
     assert train.learning_rate(1.0) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo's rendezvous is not built into PyTorch for Windows")
+@pytest.mark.parametrize("network", ["paper", "small"])
+def test_two_processes_train_as_one(whole, faces, tmp_path, network):
+    """8 crops in batches of 3: shares of unequal size, and a last batch that is a whole one for neither rank."""
+    rows = []
+    for ranks in (1, 2):
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        command = [sys.executable, "-W", "error::UserWarning:__main__", "-m", "torch.distributed.run", "--standalone",
+                   f"--nproc-per-node={ranks}", str(ROOT / "train.py"), f"TRAIN_DIR={faces / 'train'}",
+                   f"VALID_DIR={faces / 'valid'}", "PRECISION=float32", "BATCH_SIZE=3", "EPOCHS=2", f"MODEL={network}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("network:") == 1, "one rank writes"
+        rows.append([[float(v) for v in row] for row in losses(folder)])
+        assert len(rows[-1]) == 2 and networks.load_weights(folder / "weights" / "best_weights.pt")
+    for one, two in zip(*rows, strict=True):
+        # Batch normalisation sees a rank's share only, and 3 images are too few for it to matter little.
+        assert one == pytest.approx(two, abs=1e-3 if network == "paper" else 1)
