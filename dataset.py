@@ -168,6 +168,7 @@ class Crops(Dataset):
         if self.path.is_file() and note.is_file() and note.read_text() == mark:
             return
         note.unlink(missing_ok=True)
+        script.sweep(self.path.parent)
         resize = v2.Resize((self.shape[1], self.shape[1]), antialias=True)
 
         def decode(path):
