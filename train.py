@@ -94,6 +94,8 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
     net.train()
     sampler, plain_net = batches.sampler, getattr(net, "module", net)
     sampler.epoch = epoch
+    # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
+    torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (dataset.MEAN, dataset.STD))
     sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
     data_s = compute_s = 0
