@@ -196,9 +196,11 @@ def load_checkpoint(path):
 def load_weights(path):
     """Read a weights file: (float32 model in evaluation mode, dict of facts). Raises WeightsError."""
     info = load_checkpoint(path)
-    model = build(info["model"], len(info["classes"]))
     try:
+        model = build(info["model"], len(info["classes"]))
         model.load_state_dict(info.pop("state"))
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     except (RuntimeError, AttributeError, TypeError):
         raise WeightsError(f"{path} does not fit the network {info['model']!r} with {len(info['classes'])} classes: "
                            "it was made by another version; train again") from None
