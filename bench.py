@@ -44,7 +44,7 @@ import validation  # noqa: E402
 STAGES = ("crop", "big", "train", "evaluate", "live", "size")
 REPEATS = 5  # of each pair, in turn
 PHOTOS = None  # folder of photos with a face each; None: faces are drawn
-WEIGHTS = "weights/best_weights.pt"  # of the network that "live" runs, on both sides
+WEIGHTS = None  # of the network that "live" runs, on both sides; None: as realtime.py chooses
 CROPS = 256  # crops in an epoch of "train" and "evaluate"
 FRAMES = 300  # of the clip, 640x480 with one to three faces
 SIZES = (1000, 5000, 25000)  # crops, for "size"
@@ -286,8 +286,8 @@ def timed(spent, places):
 def bench_live(place, pictures):
     """realtime.py beside the plain loop on one clip, then where its time goes with 1, 3 and 10 faces."""
     realtime.SHOW = False
-    info, classify, explain = realtime.load(WEIGHTS)
-    threads, (net, _) = torch.get_num_threads(), model.load_weights(WEIGHTS)
+    info, classify, explain = realtime.load(script.weights(WEIGHTS))
+    threads, (net, _) = torch.get_num_threads(), model.load_weights(script.weights(WEIGHTS))
     clip(place / "clip.mp4", pictures, lambda i: 1 + i * 3 // FRAMES)
 
     def plainly():

@@ -6,7 +6,7 @@
     python realtime.py SOURCE=photo.jpg            or a folder of photos, OUTPUT=folder for the annotated ones
     python realtime.py SOURCE=rtsp://address       a network camera
 
-Reads weights/best_weights.pt. Keys: h help, q or Esc quit, space pause, s snapshot, g Grad-CAM, m mirror, r record.
+Says which weights it uses. Keys: h help, q or Esc quit, space pause, s snapshot, g Grad-CAM, m mirror, r record.
 """
 
 import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
@@ -30,7 +30,7 @@ import window
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a folder of photos, rtsp:// or http://
-WEIGHTS = "weights/best_weights.pt"
+WEIGHTS = None  # None: what train.py made here, or else the better of the weights that ship; or a file
 OUTPUT = None  # None: write nothing; a video's name (.mp4, .avi), or for photos a folder
 SHOW = True  # False needs no display: lines of text instead of a window
 
@@ -253,7 +253,7 @@ def main():
     elif problem:
         script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
     pool = ThreadPoolExecutor(1, "load")
-    loaded = pool.submit(load, WEIGHTS)
+    loaded = pool.submit(load, script.weights(WEIGHTS))
     try:
         if reader is None:
             if not isinstance(source, int) and not capture.is_url(source):
