@@ -238,6 +238,9 @@ def fit(device, bf16):
     classes = train.dataset.classes
     if valid.dataset.classes != classes:
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
+    if device.type == "cuda":
+        for loader in (train, valid):
+            loader.dataset.hold(device, torch.cuda.mem_get_info(device)[0])
     if BALANCE:
         dataset.balance(train.dataset, BALANCE)
     torch.manual_seed(SEED)
