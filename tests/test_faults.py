@@ -396,6 +396,7 @@ def test_test_and_realtime_refuse_bad_weights_in_one_line(kind, tmp_path, monkey
     (validation, "VALID_RATIO=-0.2"), (validation, "PERSON_PATTERN=("),
     (train, "EPOCHS=-1"), (train, "BATCH_SIZE=0"), (train, "LR=1e999"), (train, "BALANCE=(1,)"), (train, "SEED=1.5"),
     (testing, "BATCH_SIZE=0"), (testing, "WORKERS=-2"), (testing, "SEED=-1"), (testing, "ROBUSTNESS_PHOTOS=-1"),
+    (testing, "WEIGHTS=3"), (realtime, "WEIGHTS=3"),
     (realtime, "OUTPUT=3"), (realtime, "RETRY=-1"), (realtime, "SOURCE=True"), (realtime, "SOURCE=[1]"),
     (realtime, "SHOW=1"), (realtime, "LABELS=man"), (drawn, "PER_PERSON=0"), (drawn, "COUNT=-5"), (drawn, "NAME=3"),
 ])
