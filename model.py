@@ -143,7 +143,7 @@ class WeightsError(script.Problem):
 
 
 FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
-         "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
+         "clahe": float, "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
 
 
 def save_weights(path, checkpoint):
@@ -176,6 +176,8 @@ def load_checkpoint(path):
             zipfile.BadZipFile):
         raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
     wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)
+    if not wrong:
+        checkpoint.setdefault("clahe", 0.0)  # files from before it was an option
     if wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items()):
         raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
     return checkpoint

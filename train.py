@@ -231,7 +231,7 @@ def resume(net, average, optimizer, classes, constants):
     if last["classes"] != classes or last["model"] != MODEL:
         script.fail(f"weights/last.pt is a {last['model']} network for {', '.join(last['classes'])}, and this run is "
                     f"{MODEL} for {', '.join(classes)}: start anew with RESUME=False")
-    changed = [k for k, v in constants.items() if k not in MAY_CHANGE and last["constants"].get(k) != v]
+    changed = [k for k, v in constants.items() if k not in MAY_CHANGE and last["constants"].get(k, v) != v]
     if changed:
         print("changed since the run began, so its numbers will differ: "
               + ", ".join(f"{k} {last['constants'].get(k)} -> {constants[k]}" for k in changed))
@@ -257,6 +257,7 @@ def main():
     average = copy.deepcopy(net) if AVERAGE else None
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
     constants = {k: v for k, v in script.constants(globals()).items() if k not in ("COLUMNS", "MAY_CHANGE")}
+    constants["CLAHE"] = processed.CLAHE
     done, history, best = 0, [], math.inf
     if RESUME:
         done, history, best = resume(net, average, optimizer, classes, constants)
@@ -282,8 +283,9 @@ def main():
         history.append(dict(zip(COLUMNS, row, strict=True)))
         temperature, threshold = calibrate(logits, labels)
         checkpoint = {"model": MODEL, "classes": classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
-                      "margin": processed.MARGIN, "temperature": temperature, "threshold": threshold, "epoch": epoch,
-                      "metrics": history[-1], "state": {k: v.cpu() for k, v in shown.state_dict().items()}}
+                      "margin": processed.MARGIN, "clahe": processed.CLAHE, "temperature": temperature,
+                      "threshold": threshold, "epoch": epoch, "metrics": history[-1],
+                      "state": {k: v.cpu() for k, v in shown.state_dict().items()}}
         # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
         if improved:
             keep_best(epoch, checkpoint)
