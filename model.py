@@ -1,7 +1,8 @@
 """The networks, their activations and gradients, Grad-CAM, and weights files. Nothing to run.
 
 `Model` is the paper's network to the layer (13.2 M parameters, 0.2 GMAC). It is the default. `Small` is a residual
-network of today, which needs a ninth of the parameters and half the work.
+network of today, which needs a ninth of the parameters and half the work. torchvision's are in backbones.py. Every
+network has `features`, whose output Grad-CAM weighs, and `classifier`.
 """
 
 import os
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import backbones
 import script
 
 
@@ -97,7 +99,8 @@ class Small(nn.Module):
         return self.classifier(self.features(x))
 
 
-NETWORKS = {"paper": Model, "small": Small}
+NETWORKS = {"paper": Model, "small": Small, "vgg16": backbones.VGG16, "resnet18": backbones.ResNet18,
+            "mobilenet_v3_small": backbones.MobileNetV3Small, "efficientnet_b0": backbones.EfficientNetB0}
 
 
 def build(name="paper", n_classes=2):

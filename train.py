@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+import backbones
 import dataset
 import model as networks
 import processed
@@ -31,10 +32,12 @@ from validation import TRAIN_DIR, VALID_DIR
 # ------------------------------------------------------------------------------------------------
 WEIGHTS_DIR = "weights"
 PLOTS_DIR = "plots"
-MODEL = "paper"  # a key of model.NETWORKS
+MODEL = "paper"  # a key of model.NETWORKS: paper, small, or vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
+PRETRAINED = True  # torchvision's networks start from ImageNet weights, where they can be had
+WARMUP_EPOCHS = 1  # first epochs of a network with ImageNet weights, in which only its new head learns
 EPOCHS = 12  # the paper: 50
 BATCH_SIZE = 64  # the paper: 16
-LR = 1e-3  # of Adam, at its highest
+LR = 1e-3  # of Adam, at its highest; to fine-tune ImageNet weights a third of it is usual
 SCHEDULE = "onecycle"  # "onecycle": warm up, then down to zero along a cosine; "constant": the paper's
 WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
 LABEL_SMOOTHING = 0.05  # training only: losses that are reported have none
@@ -58,7 +61,9 @@ MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "K
 def check_constants():
     """End with one line if a constant is out of its range."""
     for name, ok, want in (("EPOCHS", EPOCHS >= 1, "at least 1"), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"),
-                           ("LR", 0 < LR < 10, "above 0 and below 10"), ("KEEP_BEST", KEEP_BEST >= 1, "at least 1"),
+                           ("LR", 0 < LR < 10, "above 0 and below 10"),
+                           ("WARMUP_EPOCHS", WARMUP_EPOCHS >= 0, "at least 0"),
+                           ("KEEP_BEST", KEEP_BEST >= 1, "at least 1"),
                            ("WEIGHT_DECAY", 0 <= WEIGHT_DECAY <= 1, "between 0 and 1"),
                            ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
                            ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
@@ -96,6 +101,9 @@ def learning_rate(progress):
 def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
     """One pass over the training crops. Returns (loss, accuracy) per sample and seconds for data and for compute."""
     net.train()
+    if not next(net.features.parameters()).requires_grad:
+        net.features.eval()  # what is frozen keeps its batch statistics too
+    torch.manual_seed(dataset.generator_for(SEED, epoch, "dropout").initial_seed())  # the same after a resume
     batches.sampler.epoch = epoch
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (dataset.MEAN, dataset.STD))
     total_loss = total_right = seen = data_s = compute_s = 0
@@ -226,7 +234,10 @@ def keep_best(epoch, checkpoint):
 
 
 def resume(net, average, optimizer, classes, constants):
-    """Load weights/last.pt into the parts given. Returns (epochs done, history, best validation loss)."""
+    """Load weights/last.pt into the parts given.
+
+    Returns (epochs done, history, best validation loss, whether the network began with ImageNet weights).
+    """
     last = networks.load_checkpoint(Path(WEIGHTS_DIR, "last.pt"))
     if last["classes"] != classes or last["model"] != MODEL:
         script.fail(f"weights/last.pt is a {last['model']} network for {', '.join(last['classes'])}, and this run is "
@@ -239,7 +250,7 @@ def resume(net, average, optimizer, classes, constants):
     optimizer.load_state_dict(last["optimizer"])
     if average is not None:
         average.load_state_dict(last["state"])
-    return last["epoch"], last["history"], last["best"]
+    return last["epoch"], last["history"], last["best"], last.get("pretrained", False)
 
 
 def main():
@@ -258,11 +269,14 @@ def main():
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
     constants = {k: v for k, v in script.constants(globals()).items() if k not in ("COLUMNS", "MAY_CHANGE")}
     constants["CLAHE"] = processed.CLAHE
-    done, history, best = 0, [], math.inf
+    done, history, best, pretrained = 0, [], math.inf, False
     if RESUME:
-        done, history, best = resume(net, average, optimizer, classes, constants)
+        done, history, best, pretrained = resume(net, average, optimizer, classes, constants)
     else:
         set_aside()
+        pretrained = PRETRAINED and isinstance(net, backbones.Backbone) and backbones.load_imagenet(net)
+        if average is not None:
+            average.load_state_dict(net.state_dict())
     for name, split in (("train", train), ("valid", valid)):
         counts = ", ".join(f"{c} {(split.dataset.labels == i).sum():,}" for i, c in enumerate(classes))
         print(f"{name}: {len(split.dataset):,} crops ({counts})")
@@ -271,6 +285,7 @@ def main():
           f"epochs {done + 1} to {EPOCHS}, {len(train)} steps each")
     print("".join(f"{c:>15}" for c in COLUMNS))
     for epoch in range(done + 1, EPOCHS + 1):
+        net.features.requires_grad_(not pretrained or epoch > WARMUP_EPOCHS)
         loss, accuracy, data_s, compute_s = train_epoch(net, average, optimizer, train, epoch, device, bf16)
         shown = net if average is None else average
         logits, labels = evaluate(shown, valid, device, bf16)
@@ -292,7 +307,7 @@ def main():
         write_log(history, constants)
         networks.save_weights(Path(WEIGHTS_DIR, "last.pt"), {
             **checkpoint, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "history": history,
-            "best": best, "constants": constants})
+            "best": best, "pretrained": pretrained, "constants": constants})
         print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in history[-1].values()), flush=True)
     if history:
         top = min(history, key=lambda r: r["valid_loss"])
