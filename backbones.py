@@ -91,7 +91,7 @@ class EfficientNetB0(Backbone):
 def load_imagenet(net):
     """Give the features of a Backbone their ImageNet weights, from torch's cache or the internet.
 
-    Returns whether it did; where the weights cannot be had it says why in one line and leaves `net` as it is.
+    Returns None, or where they cannot be had a line that says why; `net` is then as it was.
     """
     from torchvision import models
 
@@ -101,13 +101,12 @@ def load_imagenet(net):
     try:
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         net.features.load_state_dict(net.own(state))
-        return True
+        return None
     except (OSError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, pickle.UnpicklingError,
             http.client.HTTPException) as error:
         place = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        print(f"no ImageNet weights for {net.name} ({reason[:100]}), so it starts from random ones; to have them, put "
-              f"{weights.url} at {place}")
-        return False
+        return (f"no ImageNet weights for {net.name} ({reason[:100]}): it starts from random ones; to have them, put "
+                f"{weights.url} at {place}")
     finally:
         socket.setdefaulttimeout(patience)

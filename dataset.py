@@ -65,16 +65,17 @@ def probabilities(model, info, crops, device="cpu"):
         return (logits / info["temperature"]).softmax(1).cpu().numpy()
 
 
-def augment(images, kind, generator):
+def augment(images, kind, generator, rows=slice(None), size=None):
     """Change each image of a uint8 batch [N, 3, S, S] by its own draw. Returns float32 [N, 3, S, S] in 0..1.
 
-    `kind` names one of AUGMENTATIONS; every draw comes from `generator` (a CPU torch.Generator).
+    `kind` names one of AUGMENTATIONS; every draw comes from `generator` (a CPU torch.Generator). Where `images` are
+    only the `rows` (a slice) of a batch of `size`, they become what they would have become among the others.
     """
     rules, n, side = AUGMENTATIONS[kind], len(images), images.shape[-1]
-    device = images.device
+    device, size = images.device, size or len(images)
 
     def draw(low=0.0, high=1.0, *shape):
-        return torch.empty(n, *shape).uniform_(low, high, generator=generator).to(device)
+        return torch.empty(size, *shape).uniform_(low, high, generator=generator)[rows].to(device)
 
     def chance(name):
         return draw() < rules.get(name, 0)
@@ -100,15 +101,15 @@ def augment(images, kind, generator):
     x = functional.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=False)
     if kind == "paper":
         return x
-    small = chance("small").nonzero()[:, 0]
-    choice = torch.randint(len(SMALL_SIDES), (len(small),), generator=generator).to(device)
-    for number, size in enumerate(SMALL_SIDES):
-        rows = small[choice == number]
-        if len(rows):
-            little = functional.interpolate(x[rows], (size, size), mode="area")
-            x[rows] = functional.interpolate(little, (side, side), mode="bilinear", align_corners=False)
+    small, choice = chance("small"), draw(0, len(SMALL_SIDES))
+    for number, pixels in enumerate(SMALL_SIDES):
+        some = (small & (choice.long() == number)).nonzero()[:, 0]
+        if len(some):
+            little = functional.interpolate(x[some], (pixels, pixels), mode="area")
+            x[some] = functional.interpolate(little, (side, side), mode="bilinear", align_corners=False)
+    quality = draw(*JPEG_QUALITIES)
     for i in chance("jpeg").nonzero()[:, 0].tolist():
-        x[i] = jpeg(x[i], int(torch.randint(*JPEG_QUALITIES, (1,), generator=generator)))
+        x[i] = jpeg(x[i], int(quality[i]))
     weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(3, 1, 1)
     for i in chance("gray").nonzero()[:, 0].tolist():
         x[i] = (x[i] * weights).sum(0, keepdim=True)
@@ -205,16 +206,25 @@ def balance(crops, sources):
 
 
 class Batches(Sampler):
-    """Lists of indices, a batch each. Shuffled by (seed, epoch) alone: epoch 7 is the same after a resume."""
+    """Lists of indices, a batch each. Shuffled by (seed, epoch) alone: epoch 7 is the same after a resume.
 
-    def __init__(self, n, batch_size, seed=None):
+    Of `world` processes that share the batches, the one of number `rank` gets every world-th image of each.
+    """
+
+    def __init__(self, n, batch_size, seed=None, rank=0, world=1):
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
+        self.rank, self.world = rank, world
+
+    def share(self, step):
+        """(rows, size): the size of a whole batch, and which of its rows are this process's, a slice."""
+        return slice(self.rank, None, self.world), min(self.batch_size, self.n - step * self.batch_size)
 
     def __iter__(self):
         order = torch.arange(self.n)
         if self.seed is not None:
             order = torch.randperm(self.n, generator=generator_for(self.seed, self.epoch))
-        yield from (batch.tolist() for batch in order.split(self.batch_size))
+        for step, batch in enumerate(order.split(self.batch_size)):
+            yield batch[self.share(step)[0]].tolist()
 
     def __len__(self):
         return math.ceil(self.n / self.batch_size)
@@ -226,11 +236,11 @@ def generator_for(*numbers):
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def loader(folder, image_size, batch_size, seed=None):
+def loader(folder, image_size, batch_size, seed=None, rank=0, world=1):
     """DataLoader of (uint8 [N, 3, S, S], labels int64 [N], weights float32 [N]) batches.
 
     `seed` shuffles, None keeps the files' order. Set `loader.sampler.epoch` before each epoch. No worker processes: a
-    batch is a copy out of the pixels' file.
+    batch is a copy out of the pixels' file. `rank` and `world`: see Batches.
     """
     crops = Crops(folder, image_size)
-    return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed))
+    return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed, rank, world))

@@ -7,21 +7,27 @@ margin and saves it. Photos are only read. Photos that give no crop are listed, 
 processed/skipped.csv. Running it again does only what is missing or has changed.
 """
 
+import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+
+import collections
 import csv
 import functools
 import hashlib
+import itertools
 import multiprocessing
 import os
 import signal
+import stat
+import threading
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
-
-import script
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"  # one subfolder a class
@@ -44,6 +50,9 @@ MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is dec
 # ------------------------------------------------------------------------------------------------
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+# What a photo may contain, whatever its name: Pillow would also run Ghostscript on a .jpg that holds PostScript.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF")
+SKIPPED_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files need not be text
 FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
 
 
@@ -69,7 +78,10 @@ def read_photo(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged metadata: the pixels decide
-            with Image.open(path) as image:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise PhotoError("not a file")  # a pipe or a device could be read for ever
+            Image.init()  # fills Image.OPEN, once
+            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise PhotoError(f"too large ({width}x{height})")
@@ -199,8 +211,11 @@ def crop_face(image, box, margin=MARGIN, size=IMAGE_SIZE, clahe=0.0):
     return equalise(crop, clahe)
 
 
-def write_crop(path, crop):
-    """Save an RGB crop as JPEG, whole or not at all; full colour resolution, so that disk and live agree."""
+def write_crop(path, crop, time=None):
+    """Save an RGB crop as JPEG, whole or not at all; full colour resolution, so that disk and live agree.
+
+    `time`: nanoseconds, becomes the file's time of modification.
+    """
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY,
                 cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
@@ -208,6 +223,8 @@ def write_crop(path, crop):
         raise PhotoError("crop cannot be encoded")
     with script.atomic(path) as temporary:
         temporary.write_bytes(data.tobytes())
+        if time is not None:
+            os.utime(temporary, ns=(time, time))
 
 
 def read_crop(path):
@@ -222,17 +239,17 @@ def read_crop(path):
 
 
 def one_photo(job):
-    """Worker: (photo, crop path) -> (status, reason), status one of 'kept', 'no face', 'unreadable'."""
-    photo, target = job
+    """Worker: (photo, its time, crop path) -> (status, reason), status one of 'kept', 'no face', 'unreadable'.
+
+    The crop bears its photo's time: a photo that changes is seen, and so is one replaced by an older one.
+    """
+    photo, time, target = job
     try:
         image = read_photo(photo)
         box = largest_face(image)
         if box is None:
             return "no face", "the cascade found no face"
-        write_crop(target, crop_face(image, box, clahe=CLAHE))
-        # The crop bears its photo's time: a photo that changes is seen, and so is one replaced by an older one.
-        stat = photo.stat()
-        os.utime(target, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+        write_crop(target, crop_face(image, box, clahe=CLAHE), time)
     except PhotoError as error:
         return "unreadable", str(error)
     return "kept", ""
@@ -242,16 +259,56 @@ def quiet_worker():
     """One OpenCV thread a process (the processes fill the cores); Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def leave_with_parent():
+    """A process whose parent was killed would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def in_processes(function, jobs, workers):
+    """Yield function(job) for each job, in order, from `workers` processes; only a few jobs ahead of the reader.
+
+    A process that is ended from outside ends the program with one line (multiprocessing.Pool would wait for ever).
+    """
+    jobs = iter(jobs)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), quiet_worker)
+    try:
+        # Processes inherit it: those that still start up must not answer Ctrl-C with a traceback each.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            ahead = collections.deque(pool.submit(function, job) for job in itertools.islice(jobs, 64 + workers))
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        while ahead:
+            result = ahead.popleft().result()
+            ahead.extend(pool.submit(function, job) for job in itertools.islice(jobs, 1))
+            yield result
+    except BrokenProcessPool:
+        script.fail("a process was ended from outside, likely for want of memory: run the same command again, "
+                    "with WORKERS=1 if it happens again")
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def targets(photos, folder, faces_dir):
-    """Crop path of each photo of a class: <stem>.jpg, or <whole name>.jpg where two photos share a stem."""
+    """Crop path of each photo of a class: <stem>.jpg, or <whole name>.jpg where two photos share a stem.
+
+    Names that still collide, that a disk may refuse for their length, or that are no text get a digest instead.
+    """
     relative = [p.relative_to(folder) for p in photos]
     names = ["__".join(r.parts) for r in relative]
-    stems = [Path(n).stem.lower() for n in names]
-    shared = {s for s in stems if stems.count(s) > 1} if len(set(stems)) < len(stems) else set()
-    return [Path(faces_dir, folder.name, f"{n if s in shared else Path(n).stem}.jpg")
-            for n, s in zip(names, stems, strict=True)]
+    count = collections.Counter(Path(n).stem.lower() for n in names)
+    names = [n if count[Path(n).stem.lower()] > 1 else Path(n).stem for n in names]
+    count = collections.Counter(n.lower() for n in names)
+    for i, name in enumerate(names):
+        raw = os.fsencode(name)
+        text = raw.decode("utf-8", "ignore")
+        if count[name.lower()] > 1 or len(raw) > 200 or text != name:
+            names[i] = f"{text[:40]}-{hashlib.sha256(os.fsencode(relative[i].as_posix())).hexdigest()[:16]}"
+    return [Path(faces_dir, folder.name, f"{name}.jpg") for name in names]
 
 
 def recipe():
@@ -263,7 +320,7 @@ def recipe():
 def load_skipped(path):
     """The rows of the last run's skipped.csv: photo -> (time, recipe, status, reason); empty where there is none."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", **SKIPPED_TEXT) as file:
             return {row["photo"]: (row["time"], row["recipe"], row["status"], row["reason"])
                     for row in csv.DictReader(file)}
     except (OSError, KeyError, csv.Error):
@@ -271,6 +328,7 @@ def load_skipped(path):
 
 
 def main():
+    script.check(globals(), ("WORKERS", WORKERS >= 0, "at least 0"))
     classes = script.classes_of(RAW_DIR, FILL_RAW)
     made_with = Path(FACES_DIR, ".recipe")
     same_recipe = made_with.is_file() and made_with.read_text() == recipe()
@@ -283,23 +341,24 @@ def main():
         for photo, target in zip(photos, targets(photos, folder, FACES_DIR), strict=True):
             wanted.add(target)
             try:
-                time = str(photo.stat().st_mtime_ns)
+                time = photo.stat().st_mtime_ns
                 old = before.get(photo.as_posix())
-                if old and old[0] == time:
+                if old and old[0] == str(time):
                     counts[name][old[2]] += 1
                     skipped[photo.as_posix()] = old
-                elif same_recipe and target.is_file() and str(target.stat().st_mtime_ns) == time:
+                elif same_recipe and target.is_file() and target.stat().st_mtime_ns == time:
                     counts[name]["kept"] += 1
                 else:
-                    jobs.append((photo, target))
+                    jobs.append((photo, time, target))
             except OSError as error:
                 counts[name]["unreadable"] += 1
                 skipped[photo.as_posix()] = ("", recipe(), "unreadable", f"unreadable ({error.strerror})")
     unchanged = sum(sum(c.values()) for c in counts.values())
     # A crop whose photo is gone or gives no face any more would otherwise stay in the data for ever.
-    old_crops = set(Path(FACES_DIR).glob("*/*.jpg")) - wanted if Path(FACES_DIR).is_dir() else set()
+    found = Path(FACES_DIR).glob("*/*.jpg") if Path(FACES_DIR).is_dir() else ()
+    old_crops = {crop for crop in found if not crop.name.startswith(".")} - wanted
     for crop in old_crops:
-        crop.unlink()
+        crop.unlink(missing_ok=True)
     if not same_recipe:
         made_with.unlink(missing_ok=True)
         if Path(FACES_DIR).is_dir():
@@ -309,16 +368,17 @@ def main():
             temporary.write_text(recipe())
     for name in classes:
         Path(FACES_DIR, name).mkdir(parents=True, exist_ok=True)
+        script.sweep(Path(FACES_DIR, name))
     print(f"{len(jobs)} photos to crop, {unchanged} unchanged, {len(old_crops)} old crops removed, "
           f"{WORKERS or os.cpu_count()} processes")
     try:
-        for (photo, target), (status, reason) in crop_all(jobs):
+        for (photo, time, target), (status, reason) in crop_all(jobs):
             counts[photo.relative_to(RAW_DIR).parts[0]][status] += 1
             if status != "kept":
                 target.unlink(missing_ok=True)
-                skipped[photo.as_posix()] = (str(photo.stat().st_mtime_ns), recipe(), status, reason)
+                skipped[photo.as_posix()] = (str(time), recipe(), status, reason)
     finally:
-        with script.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        with script.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
             rows = csv.writer(file)
             rows.writerow(["photo", "time", "recipe", "status", "reason"])
             rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
@@ -337,10 +397,8 @@ def crop_all(jobs):
     if not jobs:
         return
     workers = min(WORKERS or os.cpu_count() or 1, len(jobs))
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, quiet_worker) as pool, tqdm(total=len(jobs), unit="photo", smoothing=0) as bar:
-        # imap keeps the order of `jobs`, so each answer can be told to its job.
-        for job, answer in zip(jobs, pool.imap(one_photo, jobs, chunksize=8), strict=True):
+    with tqdm(total=len(jobs), unit="photo", smoothing=0) as bar:
+        for job, answer in zip(jobs, in_processes(one_photo, jobs, workers), strict=True):
             bar.update()
             yield job, answer
 

@@ -9,6 +9,8 @@
 Reads weights/best_weights.pt. Keys: h help, q or Esc quit, space pause, s snapshot, g Grad-CAM, m mirror, r record.
 """
 
+import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+
 import contextlib
 import os
 import time
@@ -22,7 +24,6 @@ import numpy as np
 import capture
 import overlay
 import processed
-import script
 import stills
 import tracks
 import window
@@ -225,6 +226,10 @@ def report(result):
 
 def main():
     global OUTPUT, SHOW
+    script.check(globals(), ("SOURCE", SOURCE is None or type(SOURCE) is int or (isinstance(SOURCE, str) and SOURCE),
+                             "None, the number of a camera, or a name"),
+                 ("OUTPUT", OUTPUT is None or (isinstance(OUTPUT, str) and OUTPUT), "None or a name"),
+                 ("RETRY", RETRY >= 0, "at least 0"))
     capture.quiet()
     problem = window.display_problem() if SHOW else None
     source, reader, paths = SOURCE, None, []

@@ -9,8 +9,10 @@ import ast
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
@@ -36,7 +38,7 @@ def override(namespace, argv=None, fixed=()):
     Names in `fixed` can only be edited in the file, since other scripts read them from there too.
 
     A value is read as a Python literal, or else as a string, and must have the type of the default (an int will
-    do for a float; a default of None, or a value of None for a string, is accepted as it is).
+    do for a float; a default of None accepts anything).
     """
     known = constants(namespace)
     for argument in sys.argv[1:] if argv is None else argv:
@@ -55,7 +57,7 @@ def parse(name, text, default):
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
     if isinstance(default, str):
-        return value if value is None or isinstance(value, str) else text
+        return value if isinstance(value, str) else text
     if default is None or type(value) is type(default):
         return value
     if isinstance(default, float) and type(value) is int:
@@ -63,6 +65,13 @@ def parse(name, text, default):
     if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
         return type(default)(value)
     fail(f"{name}={text}: expected {type(default).__name__}, such as {name}={default!r}")
+
+
+def check(namespace, *rules):
+    """End with one line at the first of the rules (name of a constant, whether it is right, what it must be) broken."""
+    for name, right, wanted in rules:
+        if not right:
+            fail(f"{name}={namespace[name]!r}: must be {wanted}")
 
 
 def run(main, stopped="run the same command again to continue"):
@@ -74,8 +83,11 @@ def run(main, stopped="run the same command again to continue"):
         # A Windows console with a legacy code page must not turn a photo's name into a traceback.
         stream.reconfigure(errors="replace")
     try:
+        if signal.getsignal(signal.SIGINT) is _leave:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(main())
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, _leave)  # whoever cannot wait for threads to end presses it again
         print(f"\nstopped by Ctrl-C: {stopped}", file=sys.stderr)
         sys.exit(130)
     except Problem as problem:
@@ -111,6 +123,14 @@ def atomic(path):
         temporary.unlink(missing_ok=True)
 
 
+def sweep(folder):
+    """Delete what atomic() left in `folder` when a program was killed; nothing younger than an hour, maybe in use."""
+    for path in Path(folder).glob(".tmp-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_ctime > 3600:
+                path.unlink()
+
+
 def link(source, target):
     """Make `target` the same file as `source` without using space (hard link), or a copy where links can't be."""
     try:
@@ -129,6 +149,9 @@ def classes_of(folder, fill_hint):
     if not folder.is_dir():
         fail(f"there is no folder {folder}: {fill_hint}")
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for name in names:
+        if os.fsencode(name).decode("utf-8", "replace") != name:
+            fail(f"the name of the class folder {folder / name} is no text in UTF-8: rename it")
     if len(names) < 2:
         fail(f"{folder} has {len(names)} class folder(s) and needs at least two: {fill_hint}")
     return names
@@ -140,4 +163,23 @@ def _umask():
     return mask
 
 
+def _leave(number, frame):
+    """Handler of Ctrl-C where nothing is under way that could be lost: one line and exit status 130."""
+    os.write(2, b"\nstopped by Ctrl-C\n")
+    os._exit(130)
+
+
+def _watch_ctrl_c():
+    """Until run() takes over: importing PyTorch takes seconds, and Ctrl-C in them would print a page of its insides.
+
+    Only where one of our own scripts runs, so that notebooks and tests that import it keep their handler.
+    """
+    home, started = Path(__file__).resolve().parent, getattr(sys.modules["__main__"], "__file__", None)
+    if "__mp_main__" in sys.modules:  # a process of a pool: its parent answers
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    elif started and Path(started).resolve().parent in (home, home / "data"):
+        signal.signal(signal.SIGINT, _leave)
+
+
 UMASK = _umask()  # mkstemp makes private files; ours are as readable as any other file of the user
+_watch_ctrl_c()

@@ -1,6 +1,7 @@
 """The photos of realtime.py: which there are, their faces, and showing or writing them one by one. Nothing to run."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import cv2
@@ -50,7 +51,7 @@ def outputs(output, paths, folder):
     else:
         names = [target / p.relative_to(folder) for p in paths]
         names = [p if p.suffix.lower() in (".jpg", ".jpeg", ".png") else p.with_name(p.name + ".jpg") for p in names]
-    if {p.resolve() for p in names} & {p.resolve() for p in paths}:
+    if {os.path.realpath(p) for p in names} & {os.path.realpath(p) for p in paths}:  # Path.resolve raises on loops
         script.fail(f"OUTPUT={output} would replace the photos themselves: name another folder")
     return names.__getitem__
 
@@ -118,7 +119,10 @@ def annotate(paths, folder, output, loaded, text_of, shown):
             counts["no face"] += not faces
             if output:
                 drawn = [(*face, None) for face in faces]
-                window.save_photo(output(i), overlay.draw(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), drawn))
+                try:
+                    window.save_photo(output(i), overlay.draw(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), drawn))
+                except script.Problem as problem:
+                    print(problem)
             if shown:
                 show(screen, photo, faces, crops, info["margin"], explain, f"{i + 1} of {len(paths)}", view)
             if view["quit"]:

@@ -9,16 +9,14 @@ Writes confusion_matrix.png, roc.png, reliability.png, errors.png, predictions.c
 and groups.png where data/groups.csv tells ages and ethnicities. Photos without a face are counted apart.
 """
 
+import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+
 import collections
 import csv
 import glob
-import itertools
 import json
-import multiprocessing
 import os
 import re
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -28,7 +26,6 @@ from tqdm import tqdm
 import metrics
 import processed
 import report
-import script
 
 # ------------------------------------------------------------------------------------------------
 TEST_DIR = "data/test"  # one subfolder a class, named as the weights name it
@@ -130,17 +127,7 @@ def look_at_all(paths, cuts):
     if workers == 1 or len(paths) < IN_PROCESS:
         yield from map(look, jobs)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), processed.quiet_worker)
-    try:
-        ahead = collections.deque(pool.submit(look, job) for job in itertools.islice(jobs, 2 * BATCH_SIZE))
-        while ahead:
-            result = ahead.popleft().result()
-            ahead.extend(pool.submit(look, job) for job in itertools.islice(jobs, 1))
-            yield result
-    except BrokenProcessPool:
-        script.fail("a process that finds faces was ended from outside, likely for want of memory: set WORKERS=1")
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    yield from processed.in_processes(look, jobs, workers)
 
 
 def classify(photos, loaded):
@@ -234,6 +221,9 @@ def write_predictions(path, rows, probabilities, classes):
 
 
 def main():
+    script.check(globals(), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"), ("SEED", SEED >= 0, "at least 0"),
+                 *((name, globals()[name] >= 0, "at least 0") for name in ("WORKERS", "ERRORS_SHOWN",
+                                                                           "ROBUSTNESS_PHOTOS")))
     loaded = load_all(WEIGHTS)
     classes = loaded[0][2]["classes"]
     photos = photos_by_class(TEST_DIR, classes, loaded[0][0])

@@ -2,6 +2,7 @@
 
     python train.py                    processed/train, processed/valid  ->  weights/, plots/
     python train.py RESUME=True        continues a stopped run to the same numbers
+    torchrun --nproc-per-node=2 train.py       the same on two GPUs, or processes, at once
 
 Writes weights/best_weights_<epoch>.pt whenever the validation loss improves (and weights/best_weights.pt, which
 test.py and realtime.py read), weights/last.pt and plots/log.csv after every epoch, and plots/metrics_<epoch>.png at
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 import backbones
 import dataset
+import engine
 import model as networks
 import processed
 import script
@@ -76,21 +78,6 @@ def check_constants():
             script.fail(f"{name}={globals()[name]!r}: must be {want}")
 
 
-def hardware():
-    """(torch.device, whether to compute in bfloat16): the fast way of this machine, or what the constants say."""
-    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(found if DEVICE == "auto" else DEVICE)
-    if device.type != "cpu" and device.type != found:
-        script.fail(f"DEVICE={DEVICE}: this machine has none that PyTorch can use; DEVICE=auto takes {found}")
-    if PRECISION != "auto":
-        return device, PRECISION == "bfloat16"
-    if device.type == "cuda":
-        return device, torch.cuda.is_bf16_supported(including_emulation=False)
-    # Without instructions for it, bfloat16 on a CPU is emulated and slower than float32.
-    facts = getattr(torch.cpu, "get_capabilities", dict)()
-    return device, device.type == "cpu" and bool(facts.get("avx512_bf16") or facts.get("amx_bf16"))
-
-
 def learning_rate(progress):
     """The learning rate at `progress` (0..1 of all steps): up along a line for a tenth, then down along a cosine."""
     if SCHEDULE == "constant":
@@ -101,18 +88,23 @@ def learning_rate(progress):
 def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
     """One pass over the training crops. Returns (loss, accuracy) per sample and seconds for data and for compute."""
     net.train()
-    if not next(net.features.parameters()).requires_grad:
-        net.features.eval()  # what is frozen keeps its batch statistics too
-    torch.manual_seed(dataset.generator_for(SEED, epoch, "dropout").initial_seed())  # the same after a resume
-    batches.sampler.epoch = epoch
+    sampler, plain_net = batches.sampler, getattr(net, "module", net)
+    sampler.epoch = epoch
+    if not next(plain_net.features.parameters()).requires_grad:
+        plain_net.features.eval()  # what is frozen keeps its batch statistics too
+    # Dropout draws the same after a resume.
+    torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK, "dropout").initial_seed())
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (dataset.MEAN, dataset.STD))
-    total_loss = total_right = seen = data_s = compute_s = 0
+    sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
+    data_s = compute_s = 0
     start = time.perf_counter()
-    bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=BATCH_SIZE, unit="img", leave=False, disable=None)
+    bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=BATCH_SIZE, unit="img", leave=False,
+               disable=True if engine.RANK else None)
     for step, (images, labels, weights) in enumerate(bar):
         images, labels, weights = images.to(device), labels.to(device), weights.to(device)
-        images = dataset.augment(images, AUGMENT, dataset.generator_for(SEED, epoch, step)).sub_(mean).div_(std)
-        images = images.contiguous(memory_format=torch.channels_last)
+        rows, size = sampler.share(step)
+        images = dataset.augment(images, AUGMENT, dataset.generator_for(SEED, epoch, step), rows, size)
+        images = images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
         data_s, start = data_s + time.perf_counter() - start, time.perf_counter()
         done = (epoch - 1) * len(batches) + step
         for group in optimizer.param_groups:
@@ -120,62 +112,23 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = net(images).float()
         loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none")
-        loss = (loss * weights).mean()
+        # Ranks average their gradients, and their shares of a batch may differ by one image: the whole batch's mean.
+        loss = (loss * weights).sum() * (engine.WORLD / size)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         if average is not None:
-            blend(average, net, done)
+            engine.blend(average, plain_net, done, AVERAGE)
         with torch.no_grad():
             plain = functional.cross_entropy(logits, labels, reduction="sum").item()
-            total_right += (logits.argmax(1) == labels).sum().item()
+            right = (logits.argmax(1) == labels).sum().item()
         if not math.isfinite(plain):
             script.fail(f"the loss became {plain} in epoch {epoch}: the weights saved so far are kept; lower LR "
                         f"(now {LR}) and start again, or continue with RESUME=True LR={LR / 3:.0e}")
-        total_loss, seen = total_loss + plain, seen + len(labels)
+        sums += torch.tensor([plain, right, len(labels)], dtype=torch.float64)
         compute_s, start = compute_s + time.perf_counter() - start, time.perf_counter()
-    return total_loss / seen, total_right / seen, data_s, compute_s
-
-
-@torch.no_grad()
-def blend(average, net, step):
-    """Move the averaged weights a little towards the current ones; less so late, when there is much to average."""
-    keep = min(AVERAGE, (1 + step) / (10 + step))
-    for old, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - keep)
-        else:
-            old.copy_(new)
-
-
-@torch.inference_mode()
-def evaluate(net, batches, device, bf16):
-    """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation."""
-    net.eval()
-    transform = dataset.evaluation_transform(batches.dataset.shape[1])
-    logits, labels = [], []
-    for images, target, _ in tqdm(batches, desc="validation", unit="batch", leave=False, disable=None):
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits.append(net(transform(images.to(device)).contiguous(memory_format=torch.channels_last)).float().cpu())
-        labels.append(target)
-    return torch.cat(logits), torch.cat(labels)
-
-
-def calibrate(logits, labels):
-    """(temperature, threshold): the temperature that makes the validation loss least, and the confidence from which
-    the predictions are right with the share SURE. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
-    """
-    temperatures = torch.logspace(-1, 1, 401)
-    losses = torch.stack([functional.cross_entropy(logits / t, labels) for t in temperatures])
-    temperature = temperatures[losses.argmin()].item()
-    confidence, predicted = (logits / temperature).softmax(1).max(1)
-    right = (predicted == labels).float()
-    floor = 1 / logits.shape[1]
-    for threshold in torch.arange(math.ceil(floor * 100) / 100, 0.96, 0.01).tolist():
-        sure = confidence >= threshold
-        if sure.any() and right[sure].mean() >= SURE:
-            return temperature, threshold
-    return temperature, 0.95
+    loss, right, seen = engine.total(sums).tolist()
+    return loss / seen, right / seen, data_s, compute_s
 
 
 def set_aside():
@@ -233,6 +186,29 @@ def keep_best(epoch, checkpoint):
         Path(WEIGHTS_DIR, f"best_weights_{old}.pt").unlink(missing_ok=True)
 
 
+def announce(net, train, valid, done, device, bf16):
+    """Print what is about to happen, and the head of the table that follows."""
+    for name, split in (("train", train.dataset), ("valid", valid.dataset)):
+        counts = ", ".join(f"{c} {(split.labels == i).sum():,}" for i, c in enumerate(split.classes))
+        print(f"{name}: {len(split):,} crops ({counts})")
+    size, ranks = valid.dataset.shape[1], f" in each of {engine.WORLD} processes" if engine.WORLD > 1 else ""
+    print(f"network: {MODEL}, {sum(p.numel() for p in net.parameters()):,} parameters, {size}x{size} pixels; "
+          f"{device}, {'bfloat16' if bf16 else 'float32'}, {torch.get_num_threads()} threads{ranks}; "
+          f"epochs {done + 1} to {EPOCHS}, {len(train)} steps each")
+    print("".join(f"{c:>15}" for c in COLUMNS))
+
+
+def start_from_imagenet(net):
+    """Give one of torchvision's networks its ImageNet weights; returns whether they could be had and were wanted."""
+    if not PRETRAINED or not isinstance(net, backbones.Backbone):
+        return False
+    with engine.one_at_first():
+        problem = backbones.load_imagenet(net)
+    if problem and not engine.RANK:
+        print(problem, flush=True)
+    return not problem
+
+
 def resume(net, average, optimizer, classes, constants):
     """Load weights/last.pt into the parts given.
 
@@ -255,9 +231,21 @@ def resume(net, average, optimizer, classes, constants):
 
 def main():
     check_constants()
-    device, bf16 = hardware()
+    device, bf16 = engine.hardware(DEVICE, PRECISION)
+    engine.join(device)
+    try:
+        fit(device, bf16)
+    finally:
+        engine.leave()
+
+
+def fit(device, bf16):
+    """All epochs, from the first or from where weights/last.pt stands."""
+    writes = engine.RANK == 0
     size = networks.image_size(MODEL)
-    train, valid = dataset.loader(TRAIN_DIR, size, BATCH_SIZE, SEED), dataset.loader(VALID_DIR, size, 128)
+    with engine.one_at_first():
+        train = dataset.loader(TRAIN_DIR, size, BATCH_SIZE, SEED, engine.RANK, engine.WORLD)
+        valid = dataset.loader(VALID_DIR, size, 128, None, engine.RANK, engine.WORLD)
     classes = train.dataset.classes
     if valid.dataset.classes != classes:
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
@@ -265,30 +253,25 @@ def main():
         dataset.balance(train.dataset, BALANCE)
     torch.manual_seed(SEED)
     net = networks.build(MODEL, len(classes)).to(device, memory_format=torch.channels_last)
+    pretrained = not RESUME and start_from_imagenet(net)
     average = copy.deepcopy(net) if AVERAGE else None
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
     constants = {k: v for k, v in script.constants(globals()).items() if k not in ("COLUMNS", "MAY_CHANGE")}
     constants["CLAHE"] = processed.CLAHE
-    done, history, best, pretrained = 0, [], math.inf, False
+    done, history, best = 0, [], math.inf
     if RESUME:
         done, history, best, pretrained = resume(net, average, optimizer, classes, constants)
-    else:
+    elif writes:
         set_aside()
-        pretrained = PRETRAINED and isinstance(net, backbones.Backbone) and backbones.load_imagenet(net)
-        if average is not None:
-            average.load_state_dict(net.state_dict())
-    for name, split in (("train", train), ("valid", valid)):
-        counts = ", ".join(f"{c} {(split.dataset.labels == i).sum():,}" for i, c in enumerate(classes))
-        print(f"{name}: {len(split.dataset):,} crops ({counts})")
-    print(f"network: {MODEL}, {sum(p.numel() for p in net.parameters()):,} parameters, {size}x{size} pixels; "
-          f"{device}, {'bfloat16' if bf16 else 'float32'}, {torch.get_num_threads()} threads; "
-          f"epochs {done + 1} to {EPOCHS}, {len(train)} steps each")
-    print("".join(f"{c:>15}" for c in COLUMNS))
+    if writes:
+        announce(net, train, valid, done, device, bf16)
     for epoch in range(done + 1, EPOCHS + 1):
         net.features.requires_grad_(not pretrained or epoch > WARMUP_EPOCHS)
-        loss, accuracy, data_s, compute_s = train_epoch(net, average, optimizer, train, epoch, device, bf16)
+        if epoch in (done + 1, WARMUP_EPOCHS + 1):
+            spread = engine.spread(net, device)  # anew when more parameters learn
+        loss, accuracy, data_s, compute_s = train_epoch(spread, average, optimizer, train, epoch, device, bf16)
         shown = net if average is None else average
-        logits, labels = evaluate(shown, valid, device, bf16)
+        logits, labels = engine.evaluate(shown, valid, device, bf16)
         valid_loss = functional.cross_entropy(logits, labels).item()
         improved = valid_loss < best
         best = min(best, valid_loss)
@@ -296,7 +279,9 @@ def main():
         row = (epoch, loss, accuracy, valid_loss, valid_accuracy, optimizer.param_groups[0]["lr"], round(data_s, 2),
                round(compute_s, 2), "yes" if improved else "")
         history.append(dict(zip(COLUMNS, row, strict=True)))
-        temperature, threshold = calibrate(logits, labels)
+        if not writes:
+            continue
+        temperature, threshold = engine.calibrate(logits, labels, SURE)
         checkpoint = {"model": MODEL, "classes": classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
                       "margin": processed.MARGIN, "clahe": processed.CLAHE, "temperature": temperature,
                       "threshold": threshold, "epoch": epoch, "metrics": history[-1],
@@ -309,7 +294,7 @@ def main():
             **checkpoint, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "history": history,
             "best": best, "pretrained": pretrained, "constants": constants})
         print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in history[-1].values()), flush=True)
-    if history:
+    if history and writes:
         top = min(history, key=lambda r: r["valid_loss"])
         plot(history, Path(PLOTS_DIR, f"metrics_{history[-1]['epoch']}.png"))
         print(f"{len(history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "

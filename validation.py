@@ -7,6 +7,8 @@ are. Near-copies of one photo, and photos of one person, stay on one side, since
 training is not tested by it. The same crops and constants always give the same split; others replace it whole.
 """
 
+import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+
 import hashlib
 import json
 import os
@@ -21,7 +23,6 @@ import numpy as np
 from tqdm import tqdm
 
 import copies
-import script
 from processed import FACES_DIR, list_photos
 
 # ------------------------------------------------------------------------------------------------

@@ -75,10 +75,10 @@ class Window:
 
 
 def save_photo(path, image):
-    """Write a BGR image as JPEG, PNG, ... by the name's suffix."""
+    """Write a BGR image as JPEG, PNG, ... by the suffix. Raises script.Problem where the format cannot hold it."""
     done, data = cv2.imencode(Path(path).suffix or ".jpg", image)
     if not done:
-        script.fail(f"{path} cannot be written as an image")
+        raise script.Problem(f"{path} cannot be written as an image ({image.shape[1]}x{image.shape[0]} pixels)")
     with script.atomic(path) as temporary:
         temporary.write_bytes(data.tobytes())
 

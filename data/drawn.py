@@ -190,6 +190,8 @@ def person_name(index):
 
 
 def main():
+    script.check(globals(), *((name, globals()[name] >= least, f"at least {least}") for name, least in (
+        ("COUNT", 1), ("TEST_COUNT", 0), ("PER_PERSON", 1), ("SEED", 0))))
     importing.only_classes([RAW_DIR, TEST_DIR], CLASSES)
     # Persons are numbered through, so that nobody of the test is among those of the training.
     jobs = [(folder, name, first + i // PER_PERSON, i % PER_PERSON)

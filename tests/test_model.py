@@ -33,8 +33,21 @@ def test_model_is_the_papers(n_classes):
     x = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(net(x), other(x))
+    gradients = [torch.autograd.grad(n(x)[:, 1].sum(), n.parameters()) for n in (net, other)]
+    for one, two in zip(*gradients, strict=True):  # where ReLU and pooling change places
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
     if n_classes == 2:
         assert sum(p.numel() for p in net.parameters()) == 13_185_074
+
+
+def test_small_is_small_and_looks_where_grad_cam_says():
+    net = networks.build("small", 3).eval()
+    assert sum(p.numel() for p in net.parameters()) < 3_000_000
+    x = torch.randn(2, 3, networks.image_size("small"), networks.image_size("small"))
+    with torch.inference_mode():
+        assert net(x).shape == (2, 3)
+    heat = networks.grad_cam(net, x)
+    assert heat.shape == (2, 96, 96) and 0 <= heat.min() and heat.max() <= 1
 
 
 def test_hook_sees_the_gradient_of_the_last_activations():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+import engine
 import model as networks
 import train
 from test_dataset import split
@@ -138,7 +139,7 @@ def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     true = torch.randn(20_000, 2, generator=generator) * 2
     labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
-    temperature, threshold = train.calibrate(true * 3, labels)
+    temperature, threshold = engine.calibrate(true * 3, labels, train.SURE)
     assert temperature == pytest.approx(3, rel=0.05)
     confidence, predicted = true.softmax(1).max(1)
     sure = confidence >= threshold
@@ -149,3 +150,25 @@ def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
 def test_one_cycle_starts_low_peaks_at_lr_and_ends_at_zero():
     assert train.learning_rate(0.01) < train.LR / 5 and train.learning_rate(0.1) == pytest.approx(train.LR)
     assert train.learning_rate(1.0) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo's rendezvous is not built into PyTorch for Windows")
+@pytest.mark.parametrize("network", ["paper", "small"])
+def test_two_processes_train_as_one(faces, tmp_path, network):
+    """8 crops in batches of 3: the shares of a batch differ, and the last batch is of two."""
+    settings = [f"TRAIN_DIR={faces / 'train'}", f"VALID_DIR={faces / 'valid'}", "PRECISION=float32", "BATCH_SIZE=3",
+                "EPOCHS=2", f"MODEL={network}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               str(ROOT / "train.py"), *settings]
+    (tmp_path / "two").mkdir()
+    done = subprocess.run(command, cwd=tmp_path / "two", capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("network:") == 1, "one rank writes"
+    two = [[float(v) for v in row] for row in losses(tmp_path / "two")]
+    assert len(two) == 2 and networks.load_weights(tmp_path / "two" / "weights" / "best_weights.pt")
+    if network == "paper":  # batch normalisation sees a rank's share only, so that "small" differs a little
+        (tmp_path / "one").mkdir()
+        code, _, err = run(tmp_path / "one", faces, "EPOCHS=2", "BATCH_SIZE=3")
+        assert code == 0, err
+        for row, other in zip([[float(v) for v in row] for row in losses(tmp_path / "one")], two, strict=True):
+            assert row == pytest.approx(other, abs=1e-3)

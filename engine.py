@@ -1,0 +1,130 @@
+"""What train.py runs on: the machine's fast path, several processes as one, evaluation, calibration. Nothing to run.
+
+`torchrun --nproc-per-node=N train.py` starts N processes ("ranks"). Each takes every N-th image of a batch, gradients
+are averaged, and losses and accuracies are sums over all ranks, so that N ranks train as one process would. A program
+started without torchrun is rank 0 of 1, and nothing here then costs anything.
+"""
+
+import contextlib
+import math
+import os
+
+import torch
+from torch import distributed
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+import dataset
+import script
+
+RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))  # the rank among those of this machine
+
+
+def hardware(device="auto", precision="auto"):
+    """(torch.device, whether to compute in bfloat16): the machine's fast way, or what train.py's constants say."""
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    chosen = torch.device(found if device == "auto" else device)
+    if chosen.type != "cpu" and chosen.type != found:
+        script.fail(f"DEVICE={device}: this machine has none that PyTorch can use; DEVICE=auto takes {found}")
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", LOCAL_RANK)
+        torch.cuda.set_device(chosen)
+    if precision != "auto":
+        return chosen, precision == "bfloat16"
+    if chosen.type == "cuda":
+        return chosen, torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without instructions for it, bfloat16 on a CPU is emulated: eight times slower than float32, measured with AVX2.
+    facts = getattr(torch.cpu, "get_capabilities", dict)()
+    return chosen, chosen.type == "cpu" and bool(facts.get("avx512_bf16") or facts.get("amx_bf16"))
+
+
+def join(device):
+    """Become one of WORLD ranks: gloo carries what they tell each other on a CPU, nccl on GPUs."""
+    if WORLD > 1:
+        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))))
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def leave():
+    """Part from the other ranks."""
+    if WORLD > 1:
+        distributed.destroy_process_group()
+
+
+def spread(net, device):
+    """`net` so that its gradients are averaged over all ranks as they appear."""
+    if WORLD == 1:
+        return net
+    return DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
+
+
+@contextlib.contextmanager
+def one_at_first():
+    """The block runs on one rank of each machine, and on its others after that: they find the files it made."""
+    if WORLD > 1 and LOCAL_RANK:
+        distributed.barrier()
+    yield
+    if WORLD > 1 and not LOCAL_RANK:
+        distributed.barrier()
+
+
+def total(tensor):
+    """The sum of `tensor` over all ranks, in place and returned."""
+    if WORLD > 1:
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+@torch.no_grad()
+def blend(average, net, step, most):
+    """Move the averaged weights a little towards those of `net`; less so late, when there is much to average.
+
+    `most` (0..1): the share of the old that is kept at most.
+    """
+    keep = min(most, (1 + step) / (10 + step))
+    for old, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, 1 - keep)
+        else:
+            old.copy_(new)
+
+
+@torch.inference_mode()
+def evaluate(net, batches, device, bf16):
+    """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation.
+
+    Every rank does its share and gets all of it.
+    """
+    net.eval()
+    if WORLD > 1:
+        for buffer in net.buffers():  # batch statistics are each rank's own
+            distributed.broadcast(buffer, 0)
+    crops = batches.dataset
+    transform = dataset.evaluation_transform(crops.shape[1])
+    logits = torch.zeros(len(crops), len(crops.classes), device=device)
+    bar = tqdm(batches, desc="validation", unit="batch", leave=False, disable=True if RANK else None)
+    for (images, *_), rows in zip(bar, batches.sampler, strict=True):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            part = net(transform(images.to(device)).contiguous(memory_format=torch.channels_last))
+        logits[rows] = part.float()
+    return total(logits).cpu(), crops.labels
+
+
+def calibrate(logits, labels, sure):
+    """(temperature, threshold): the temperature that makes the validation loss least, and the confidence from which
+    the predictions are right with the share `sure`. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    """
+    temperatures = torch.logspace(-1, 1, 401)
+    losses = torch.stack([functional.cross_entropy(logits / t, labels) for t in temperatures])
+    temperature = temperatures[losses.argmin()].item()
+    confidence, predicted = (logits / temperature).softmax(1).max(1)
+    right = (predicted == labels).float()
+    floor = 1 / logits.shape[1]
+    for threshold in torch.arange(math.ceil(floor * 100) / 100, 0.96, 0.01).tolist():
+        chosen = confidence >= threshold
+        if chosen.any() and right[chosen].mean() >= sure:
+            return temperature, threshold
+    return temperature, 0.95
