@@ -35,7 +35,7 @@ GROUPS = "data/groups.csv"  # columns file,age,ethnicity; without the file there
 
 CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face is looked for
 ROBUSTNESS = False  # True: also damage the crops (light, blur, noise, ...) and see what accuracy is left
-ROBUSTNESS_PHOTOS = 500  # drawn at random for that, since it takes 41 passes; 0: all
+ROBUSTNESS_PHOTOS = 500  # drawn at random for that, since it takes 46 passes; 0: all
 ERRORS_SHOWN = 16  # most confident mistakes in errors.png
 SEED = 0  # of the bootstrap and of the damage
 BATCH_SIZE = 64  # crops a pass; memory only
