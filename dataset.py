@@ -168,6 +168,7 @@ class Crops(Dataset):
         self.weights = torch.ones(len(self.files))
         self.shape = (len(self.files), image_size, image_size, 3)
         self.path = folder.parent / f".{folder.name}_{image_size}.pixels"
+        self.held = None
         self.fill()
 
     def fill(self):
@@ -178,6 +179,7 @@ class Crops(Dataset):
         if self.path.is_file() and note.is_file() and note.read_text() == mark:
             return
         note.unlink(missing_ok=True)
+        script.sweep(self.path.parent)
         resize = v2.Resize((self.shape[1], self.shape[1]), antialias=True)
 
         def decode(path):
@@ -193,14 +195,21 @@ class Crops(Dataset):
         with script.atomic(note) as temporary:
             temporary.write_text(mark)
 
+    def hold(self, device, free):
+        """Keep all pixels in the memory of `device` where they take no more than half of its `free` bytes."""
+        if math.prod(self.shape) <= free / 2:
+            self.held = torch.from_numpy(np.fromfile(self.path, np.uint8)).view(self.shape).to(device)
+
     def __len__(self):
         return len(self.files)
 
     def __getitem__(self, index):
+        if self.held is not None:
+            return self.held[index].permute(0, 3, 1, 2), self.labels[index], self.weights[index]
         # Mapped anew each time: pages that stay mapped would count as this process's memory for ever.
         pixels = np.memmap(self.path, np.uint8, "r", shape=self.shape)
-        return torch.from_numpy(np.ascontiguousarray(pixels[index])).permute(0, 3, 1, 2), self.labels[index], \
-            self.weights[index]
+        pixels = torch.from_numpy(np.ascontiguousarray(pixels[index])).permute(0, 3, 1, 2)
+        return pixels, self.labels[index], self.weights[index]
 
 
 def balance(crops, sources):

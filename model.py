@@ -5,6 +5,7 @@ network of today, which needs a ninth of the parameters and half the work. torch
 network has `features`, whose output Grad-CAM weighs, and `classifier`.
 """
 
+import math
 import os
 import pickle
 import warnings
@@ -152,6 +153,18 @@ FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": 
          "clahe": float, "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
 
 
+def plausible(facts):
+    """Whether the facts of a weights file have values that the other scripts can work with."""
+    numbers = [*facts["mean"], *facts["std"], facts["margin"], facts["clahe"], facts["temperature"],
+               facts["threshold"]]
+    return (all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
+            and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) > 0
+            and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
+            and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
+            and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"])
+            and len(set(facts["classes"])) == len(facts["classes"]))
+
+
 def save_weights(path, checkpoint):
     """Write a plain dict of tensors and Python values: the facts named in FACTS, `state`, and whatever else.
 
@@ -184,7 +197,8 @@ def load_checkpoint(path):
     wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)
     if not wrong:
         checkpoint.setdefault("clahe", 0.0)  # files from before it was an option
-    if wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items()):
+    wrong = wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items())
+    if wrong or not plausible(checkpoint):
         raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
     return checkpoint
 
@@ -192,10 +206,14 @@ def load_checkpoint(path):
 def load_weights(path):
     """Read a weights file: (float32 model in evaluation mode, dict of facts). Raises WeightsError."""
     info = load_checkpoint(path)
-    model = build(info["model"], len(info["classes"]))
     try:
+        model = build(info["model"], len(info["classes"]))
         model.load_state_dict(info.pop("state"))
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     except (RuntimeError, AttributeError, TypeError):
         raise WeightsError(f"{path} does not fit the network {info['model']!r} with {len(info['classes'])} classes: "
                            "it was made by another version; train again") from None
+    if not all(v.isfinite().all() for v in model.state_dict().values()):
+        raise WeightsError(f"{path} holds weights that are no numbers: train again, or fetch the file again")
     return model.float().eval(), info

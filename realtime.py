@@ -6,7 +6,7 @@
     python realtime.py SOURCE=photo.jpg            or a folder of photos, OUTPUT=folder for the annotated ones
     python realtime.py SOURCE=rtsp://address       a network camera
 
-Reads weights/best_weights.pt. Keys: h help, q or Esc quit, space pause, s snapshot, g Grad-CAM, m mirror, r record.
+Says which weights it uses. Keys: h help, q or Esc quit, space pause, s snapshot, g Grad-CAM, m mirror, r record.
 """
 
 import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
@@ -30,7 +30,7 @@ import window
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a folder of photos, rtsp:// or http://
-WEIGHTS = "weights/best_weights.pt"
+WEIGHTS = None  # None: what train.py made here, or else the better of the weights that ship; or a file
 OUTPUT = None  # None: write nothing; a video's name (.mp4, .avi), or for photos a folder
 SHOW = True  # False needs no display: lines of text instead of a window
 
@@ -165,47 +165,53 @@ def play(reader, loaded, output=None, mirror=False):
         files.callback(reader.stop)
         files.callback(screen.close)
         write = files.enter_context(capture.video_writer(output, reader.rate, reader.live)) if output else None
-        while not reader.over() and not view["quit"]:
-            if info is None and (not reader.live or loaded.done()):
-                info, tracker.classify, explain = loaded.result()
-                tracker.threshold, tracker.margin, tracker.clahe = info["threshold"], info["margin"], info["clahe"]
-            if view["pause"]:
-                paused = overlay.note(picture, "paused: space goes on")
-                obey(screen.key(paused, 30), view, picture, files, reader)
-                due = time.perf_counter()
-                if reader.live:
-                    reader.read()  # what a camera sends meanwhile is past
-                continue
-            got = reader.read()
-            if got is None:
-                if picture is not None and reader.lost:
-                    waiting = overlay.note(picture, "the camera is gone, waiting for it")
-                    obey(screen.key(waiting, 30), view, waiting, files, reader)
-                continue
-            frame, moment, arrival = got
-            started = started or arrival
-            tracker.explain = explain if view["heat"] and info else None
-            faces = tracker.step(frame, moment)
-            drawn = [(t.shown, text_for(t, info), t.label, t.heat if view["heat"] else None) for t in faces]
-            picture = overlay.draw(frame, drawn, (), view["mirror"], tracker.margin)
-            for target in (write, view["record"] and view["record"][2]):
-                if target:
-                    target(picture, moment)  # without the numbers, which are of this machine
-            frames += 1
-            recent.append((time.perf_counter(), len(faces)))
-            while recent[-1][0] - recent[0][0] > 1:
-                recent.popleft()
-            wait = 1
-            if SHOW:
-                overlay.write_lines(picture, status_lines(view, recent, reader, info))
-                latencies.append(time.perf_counter() - arrival)
-                if not reader.live:  # a video is shown at its own pace
-                    due = max(due + 1 / reader.rate, time.perf_counter() - 0.2) if frames > 1 else time.perf_counter()
-                    wait = max(1, round((due - time.perf_counter()) * 1000))
-            else:
-                latencies.append(time.perf_counter() - arrival)
-                say(faces, info, moment, said)
-            obey(screen.key(picture, wait), view, picture, files, reader)
+        try:
+            while not reader.over() and not view["quit"]:
+                if info is None and (not reader.live or loaded.done()):
+                    info, tracker.classify, explain = loaded.result()
+                    tracker.threshold, tracker.margin, tracker.clahe = info["threshold"], info["margin"], info["clahe"]
+                if view["pause"]:
+                    paused = overlay.note(picture, "paused: space goes on")
+                    obey(screen.key(paused, 30), view, picture, files, reader)
+                    due = time.perf_counter()
+                    if reader.live:
+                        reader.read()  # what a camera sends meanwhile is past
+                    continue
+                got = reader.read()
+                if got is None:
+                    if picture is not None and reader.lost:
+                        waiting = overlay.note(picture, "the camera is gone, waiting for it")
+                        obey(screen.key(waiting, 30), view, waiting, files, reader)
+                    continue
+                frame, moment, arrival = got
+                started = started or arrival
+                tracker.explain = explain if view["heat"] and info else None
+                faces = tracker.step(frame, moment)
+                drawn = [(t.shown, text_for(t, info), t.label, t.heat if view["heat"] else None) for t in faces]
+                picture = overlay.draw(frame, drawn, (), view["mirror"], tracker.margin)
+                for target in (write, view["record"] and view["record"][2]):
+                    if target:
+                        target(picture, moment)  # without the numbers, which are of this machine
+                frames += 1
+                recent.append((time.perf_counter(), len(faces)))
+                while recent[-1][0] - recent[0][0] > 1:
+                    recent.popleft()
+                wait = 1
+                if SHOW:
+                    overlay.write_lines(picture, status_lines(view, recent, reader, info))
+                    latencies.append(time.perf_counter() - arrival)
+                    if not reader.live:  # a video is shown at its own pace
+                        now = time.perf_counter()
+                        due = max(due + 1 / reader.rate, now - 0.2) if frames > 1 else now
+                        wait = max(1, round((due - time.perf_counter()) * 1000))
+                else:
+                    latencies.append(time.perf_counter() - arrival)
+                    say(faces, info, moment, said)
+                obey(screen.key(picture, wait), view, picture, files, reader)
+        except KeyboardInterrupt:  # without a window it is the way to end a camera, whose pictures are to be kept
+            if not reader.live:
+                raise
+            view["quit"] = True
         if view["record"]:
             toggle_record(view, files, reader)
     return {"frames": frames, "seconds": time.perf_counter() - (started or 0), "faces": tracker.confirmed,
@@ -247,7 +253,7 @@ def main():
     elif problem:
         script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
     pool = ThreadPoolExecutor(1, "load")
-    loaded = pool.submit(load, WEIGHTS)
+    loaded = pool.submit(load, script.weights(WEIGHTS))
     try:
         if reader is None:
             if not isinstance(source, int) and not capture.is_url(source):

@@ -140,6 +140,16 @@ def link(source, target):
             shutil.copyfile(source, temporary)
 
 
+def weights(chosen):
+    """`chosen`, or where it is None: what train.py has made here, or else the better of the weights that ship."""
+    if chosen is not None:
+        if not isinstance(chosen, str) or not chosen:
+            fail(f"WEIGHTS={chosen!r}: must be None or the name of a file")
+        return chosen
+    # train.py leaves last.pt, which does not ship: where it is, best_weights.pt is the user's own.
+    return "weights/best_weights.pt" if Path("weights/last.pt").exists() else "weights/small.pt"
+
+
 def classes_of(folder, fill_hint):
     """Sorted names of the subfolders of `folder`, one a class; fewer than two end the program.
 

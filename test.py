@@ -29,7 +29,7 @@ import report
 
 # ------------------------------------------------------------------------------------------------
 TEST_DIR = "data/test"  # one subfolder a class, named as the weights name it
-WEIGHTS = "weights/best_weights.pt"  # a file, or a pattern such as weights/best_weights_*.pt
+WEIGHTS = None  # None: your own, or else the better that ship; a file; a pattern such as weights/best_weights_*.pt
 PLOTS_DIR = "plots"
 GROUPS = "data/groups.csv"  # columns file,age,ethnicity; without the file there is no report by group
 
@@ -224,7 +224,7 @@ def main():
     script.check(globals(), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"), ("SEED", SEED >= 0, "at least 0"),
                  *((name, globals()[name] >= 0, "at least 0") for name in ("WORKERS", "ERRORS_SHOWN",
                                                                            "ROBUSTNESS_PHOTOS")))
-    loaded = load_all(WEIGHTS)
+    loaded = load_all(script.weights(WEIGHTS))
     classes = loaded[0][2]["classes"]
     photos = photos_by_class(TEST_DIR, classes, loaded[0][0])
     print(f"{len(photos)} photos of {TEST_DIR}, {len(loaded)} weights file(s), classes {', '.join(classes)}")

@@ -11,6 +11,8 @@ The paper's own settings: python train.py EPOCHS=50 BATCH_SIZE=16 SCHEDULE=const
 LABEL_SMOOTHING=0.0 AVERAGE=0.0 AUGMENT=paper
 """
 
+import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+
 import copy
 import csv
 import math
@@ -28,7 +30,6 @@ import dataset
 import engine
 import model as networks
 import processed
-import script
 from validation import TRAIN_DIR, VALID_DIR
 
 # ------------------------------------------------------------------------------------------------
@@ -69,6 +70,7 @@ def check_constants():
                            ("WEIGHT_DECAY", 0 <= WEIGHT_DECAY <= 1, "between 0 and 1"),
                            ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
                            ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
+                           ("BALANCE", all(isinstance(v, str) for v in BALANCE), 'names\' beginnings, as ("news-",)'),
                            ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
                            ("AUGMENT", AUGMENT in dataset.AUGMENTATIONS, f"one of {', '.join(dataset.AUGMENTATIONS)}"),
                            ("SCHEDULE", SCHEDULE in ("onecycle", "constant"), "onecycle or constant"),
@@ -85,6 +87,13 @@ def learning_rate(progress):
     return LR * (progress / 0.1 if progress < 0.1 else 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9)))
 
 
+def check_loss(loss, epoch):
+    """End with one line where a loss is no number, before anything is written over."""
+    if not math.isfinite(loss):
+        script.fail(f"the loss became {loss} in epoch {epoch}: the weights saved so far are kept; lower LR "
+                    f"(now {LR}) and start again, or continue with RESUME=True LR={LR / 3:.0e}")
+
+
 def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
     """One pass over the training crops. Returns (loss, accuracy) per sample and seconds for data and for compute."""
     net.train()
@@ -92,8 +101,8 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
     sampler.epoch = epoch
     if not next(plain_net.features.parameters()).requires_grad:
         plain_net.features.eval()  # what is frozen keeps its batch statistics too
-    # Dropout draws the same after a resume.
-    torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK, "dropout").initial_seed())
+    # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
+    torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (dataset.MEAN, dataset.STD))
     sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
     data_s = compute_s = 0
@@ -122,9 +131,7 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
         with torch.no_grad():
             plain = functional.cross_entropy(logits, labels, reduction="sum").item()
             right = (logits.argmax(1) == labels).sum().item()
-        if not math.isfinite(plain):
-            script.fail(f"the loss became {plain} in epoch {epoch}: the weights saved so far are kept; lower LR "
-                        f"(now {LR}) and start again, or continue with RESUME=True LR={LR / 3:.0e}")
+        check_loss(plain, epoch)
         sums += torch.tensor([plain, right, len(labels)], dtype=torch.float64)
         compute_s, start = compute_s + time.perf_counter() - start, time.perf_counter()
     loss, right, seen = engine.total(sums).tolist()
@@ -134,7 +141,8 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
 def set_aside():
     """Keep what an earlier run left: its files move to weights/run_<number>/; best_weights.pt stays in place too."""
     weights = Path(WEIGHTS_DIR)
-    files = (*weights.glob("best_weights*.pt"), weights / "last.pt", Path(PLOTS_DIR, "log.csv"))
+    # last.pt first: whatever stops the program in between, RESUME does not take it for this run's.
+    files = (weights / "last.pt", *weights.glob("best_weights*.pt"), Path(PLOTS_DIR, "log.csv"))
     old = [path for path in files if path.exists()]
     if not old:
         return
@@ -215,6 +223,8 @@ def resume(net, average, optimizer, classes, constants):
     Returns (epochs done, history, best validation loss, whether the network began with ImageNet weights).
     """
     last = networks.load_checkpoint(Path(WEIGHTS_DIR, "last.pt"))
+    if "optimizer" not in last:
+        script.fail(f"{WEIGHTS_DIR}/last.pt holds weights alone, which is not enough to go on: start anew")
     if last["classes"] != classes or last["model"] != MODEL:
         script.fail(f"weights/last.pt is a {last['model']} network for {', '.join(last['classes'])}, and this run is "
                     f"{MODEL} for {', '.join(classes)}: start anew with RESUME=False")
@@ -249,6 +259,9 @@ def fit(device, bf16):
     classes = train.dataset.classes
     if valid.dataset.classes != classes:
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
+    if device.type == "cuda":
+        for loader in (train, valid):
+            loader.dataset.hold(device, torch.cuda.mem_get_info(device)[0])
     if BALANCE:
         dataset.balance(train.dataset, BALANCE)
     torch.manual_seed(SEED)
@@ -263,6 +276,7 @@ def fit(device, bf16):
         done, history, best, pretrained = resume(net, average, optimizer, classes, constants)
     elif writes:
         set_aside()
+    script.sweep(WEIGHTS_DIR)
     if writes:
         announce(net, train, valid, done, device, bf16)
     for epoch in range(done + 1, EPOCHS + 1):
@@ -273,6 +287,7 @@ def fit(device, bf16):
         shown = net if average is None else average
         logits, labels = engine.evaluate(shown, valid, device, bf16)
         valid_loss = functional.cross_entropy(logits, labels).item()
+        check_loss(valid_loss, epoch)  # the last step of an epoch can break what its own loss does not show
         improved = valid_loss < best
         best = min(best, valid_loss)
         valid_accuracy = (logits.argmax(1) == labels).float().mean().item()

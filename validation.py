@@ -73,7 +73,8 @@ def assign(groups, keys, labels, ratio, seed):
     valid = np.zeros(len(keys), bool)
 
     def draw(group):
-        return len(group) == 1, hashlib.blake2b(f"{seed}/{min(keys[i] for i in group)}".encode()).digest()
+        name = min(keys[i] for i in group)  # which need not be text
+        return len(group) == 1, hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
     def place(group, again=False):
         size = {c: sum(labels[i] == c for i in group) for c in sorted({labels[i] for i in group})}
@@ -222,7 +223,7 @@ def main():
     listing = hashlib.blake2b()
     for key, path in files.items():
         status = path.stat()
-        listing.update(f"{key}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        listing.update(f"{key}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     settings = {"seed": SEED, "ratio": VALID_RATIO, "person": PERSON_PATTERN, "crops": listing.hexdigest(),
                 "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
     records = [check_old(folder) for folder in (TRAIN_DIR, VALID_DIR)]

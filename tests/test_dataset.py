@@ -100,7 +100,12 @@ def test_faces_stay_upright(monkeypatch):
 def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
     folder = split(tmp_path / "train")
     crops = dataset.Crops(folder, 224)
-    images, labels = crops[[0, 5, 7]]
+    images, labels, weights = crops[[0, 5, 7]]
+    crops.hold("cpu", 1e6)
+    assert crops.held is None, "a device without room for them"
+    crops.hold("cpu", 1e9)
+    assert torch.equal(crops[[0, 5, 7]][0], images) and crops[[0, 5, 7]][1].tolist() == labels.tolist()
+    assert weights.tolist() == [1, 1, 1]
     assert images.shape == (3, 3, 224, 224) and labels.tolist() == [0, 1, 1] and crops.classes == ["beard", "hat"]
     assert np.array_equal(images[1].permute(1, 2, 0).numpy(), processed.read_crop(crops.files[5]))
     before = crops.path.stat().st_mtime_ns
@@ -109,6 +114,29 @@ def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
     white = np.full((224, 224, 3), 255, np.uint8)
     processed.write_crop(crops.files[0], white)
     assert dataset.Crops(folder, 224)[[0]][0].min() > 250
+
+
+def test_within_a_source_all_classes_count_the_same(tmp_path):
+    folder = split(tmp_path / "train")
+    for path in sorted((folder / "hat").glob("*"))[:2]:
+        path.rename(path.with_name(f"news-{path.name}"))
+    for path in sorted((folder / "beard").glob("*"))[:1]:
+        path.rename(path.with_name(f"news-{path.name}"))
+    crops = dataset.Crops(folder, 96)
+    dataset.balance(crops, ("news-",))
+    news = torch.tensor([p.name.startswith("news-") for p in crops.files])
+    for some in (news, ~news):
+        sums = [crops.weights[some & (crops.labels == c)].sum().item() for c in (0, 1)]
+        assert sums[0] == pytest.approx(sums[1]) and sum(sums) == pytest.approx(some.sum().item())
+
+
+def test_rows_of_a_batch_are_augmented_as_within_it():
+    """What makes two processes train as one."""
+    batch = torch.randint(0, 256, (9, 3, 64, 64), dtype=torch.uint8, generator=dataset.generator_for(1))
+    whole = dataset.augment(batch, "face", dataset.generator_for(2))
+    for rank in (0, 1):
+        rows = slice(rank, None, 2)
+        assert torch.equal(dataset.augment(batch[rows], "face", dataset.generator_for(2), rows, 9), whole[rows])
 
 
 def test_batches_depend_on_seed_and_epoch_alone():

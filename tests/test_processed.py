@@ -192,6 +192,18 @@ def test_one_line_errors(tmp_path, arguments, line):
     assert result.returncode == 1 and line in result.stderr and result.stderr.count("\n") == 1
 
 
+def die(job):
+    """What a process does that the system ends for want of memory."""
+    if job == 5:
+        os._exit(9)
+    return job
+
+
+def test_a_worker_that_dies_is_one_line():
+    with pytest.raises(SystemExit, match="^error: a process was ended from outside, .*WORKERS=1"):
+        list(processed.in_processes(die, range(20), 2))
+
+
 PAPER = ROOT.parent / "shared" / "data" / "paper"
 
 

@@ -326,3 +326,30 @@ def test_spanish_from_the_command_line(monkeypatch):
     names = {"LABELS": realtime.LABELS}
     script.override(names, ["LABELS={'man': 'HOMBRE', 'woman': 'MUJER'}"])
     assert names["LABELS"]["man"] == "HOMBRE"
+
+
+def test_ctrl_c_ends_a_camera_and_keeps_what_was_written(tmp_path, monkeypatch, no_window):
+    camera, steps = Camera(10_000, 0.002), []
+
+    def step(tracker, frame, now):
+        steps.append(now)
+        if len(steps) == 20:
+            raise KeyboardInterrupt
+        return []
+
+    monkeypatch.setattr(realtime.tracks.Tracker, "step", step)
+    reader = capture.Reader(lambda: None, True, rate=25.0, capture=camera)
+    result = realtime.play(reader, loaded(), str(tmp_path / "a.mp4"))
+    assert result["frames"] == 19 and not result["lost"] and camera.released
+    assert cv2.VideoCapture(str(tmp_path / "a.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) >= 1
+
+
+def test_ctrl_c_leaves_no_half_of_a_video(clip, tmp_path, monkeypatch, no_window):
+    def step(tracker, frame, now):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(realtime.tracks.Tracker, "step", step)
+    reader = capture.Reader(None, False, 24.0, 0, capture.open_capture(clip))
+    with pytest.raises(KeyboardInterrupt):
+        realtime.play(reader, loaded(), str(tmp_path / "a.mp4"))
+    assert not list(tmp_path.iterdir())

@@ -148,3 +148,17 @@ def test_frames_of_any_size():
         image = cv2.resize(clips.scene(3), (width, height))
         for i in range(5):
             tracker.step(image, i / 30)
+
+
+def test_no_label_on_real_pictures_without_people():
+    """Views of a palace and of a flower, the two photos that come with scikit-learn."""
+    pictures = pytest.importorskip("sklearn.datasets").load_sample_images().images
+    rng, tracker, labelled = np.random.default_rng(0), tracks.Tracker(classify=answer_by_class), []
+    for view in range(40):
+        picture, size = pictures[view % 2], rng.uniform(0.25, 0.95)
+        height, width = int(427 * size), int(640 * size)
+        y, x = rng.integers(0, 427 - height), rng.integers(0, 640 - width)
+        frame = cv2.resize(picture[y:y + height, x:x + width, ::-1], clips.SIZE)
+        for i in range(6):
+            labelled += tracker.step(cv2.add(frame, rng.normal(0, 3, frame.shape), dtype=cv2.CV_8U), view + i / 30)
+    assert not labelled

@@ -1,0 +1,350 @@
+"""What each stage costs, beside the paper's plain way of doing the same, measured in turn in one run.
+
+    python bench.py                               all stages, some ten minutes on two cores
+    python bench.py "STAGES=('live',)" REPEATS=9
+
+Needs nothing: it draws its faces, or takes your photos (PHOTOS). Writes nothing but a temporary folder. A ratio above
+1 says that this project is faster; the spread is over the repeats. Close other programs: they take part in it.
+"""
+
+import contextlib
+import functools
+import itertools
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+sys.path.append(str(Path(__file__).resolve().parent / "data"))
+import capture  # noqa: E402
+import dataset  # noqa: E402
+import drawn  # noqa: E402
+import engine  # noqa: E402
+import model  # noqa: E402
+import overlay  # noqa: E402
+import processed  # noqa: E402
+import realtime  # noqa: E402
+import script  # noqa: E402
+import tracks  # noqa: E402
+import train  # noqa: E402
+import validation  # noqa: E402
+
+# ------------------------------------------------------------------------------------------------
+STAGES = ("crop", "big", "train", "evaluate", "live", "size")
+REPEATS = 5  # of each pair, in turn
+PHOTOS = None  # folder of photos with a face each; None: faces are drawn
+WEIGHTS = None  # of the network that "live" runs, on both sides; None: as realtime.py chooses
+CROPS = 256  # crops in an epoch of "train" and "evaluate"
+FRAMES = 300  # of the clip, 640x480 with one to three faces
+SIZES = (1000, 5000, 25000)  # crops, for "size"
+# ------------------------------------------------------------------------------------------------
+
+
+def plain_boxes(bgr):
+    """The paper's way to look for faces: the cascade as it comes, on the whole picture."""
+    return processed.cascade().detectMultiScale(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), 1.1, 5)
+
+
+def plain_crops(paths, folder):
+    """One photo after the other: read, find, cut, resize, write."""
+    for i, path in enumerate(paths):
+        image = cv2.imread(str(path))
+        for x, y, w, h in plain_boxes(image)[:1]:
+            cv2.imwrite(str(folder / f"{i}.jpg"), cv2.resize(image[y:y + h, x:x + w], (224, 224)))
+
+
+def plain_loader(folder, training):
+    """torchvision's transforms, image by image, over the files; batches of 16."""
+    turns = [transforms.RandomRotation((0, 90)), transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip()]
+    steps = [transforms.Resize((224, 224)), *(turns if training else []), transforms.ToTensor(),
+             transforms.Normalize(dataset.MEAN, dataset.STD)]
+    return DataLoader(datasets.ImageFolder(folder, transforms.Compose(steps)), 16, shuffle=training)
+
+
+class PlainModel(nn.Sequential):
+    """The paper's network, layer after layer as the paper has them."""
+
+    def __init__(self):
+        blocks = [(nn.Conv2d(a, b, 5, padding=1), nn.ReLU(), nn.MaxPool2d(4, 2))
+                  for a, b in ((3, 16), (16, 16), (16, 32), (32, 64))]
+        super().__init__(*itertools.chain(*blocks), nn.Flatten(), nn.Linear(6400, 2048), nn.ReLU(), nn.Linear(2048, 2))
+
+
+def plain_epoch(net, optimizer, batches):
+    """The paper's training loop."""
+    net.train()
+    for images, labels in batches:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+
+def plain_live(path, net, info):
+    """The paper's live loop on a video: every frame searched whole, each face classified by itself. Returns frames."""
+    video, frames = cv2.VideoCapture(str(path)), 0
+    transform = transforms.Compose([transforms.ToPILImage(), transforms.Resize((info["image_size"],) * 2),
+                                    transforms.ToTensor(), transforms.Normalize(info["mean"], info["std"])])
+    while True:
+        done, frame = video.read()
+        if not done:
+            video.release()
+            return frames
+        for x, y, w, h in plain_boxes(frame):
+            face = cv2.cvtColor(frame[y:y + h, x:x + w], cv2.COLOR_BGR2RGB)
+            with torch.no_grad():
+                answer = net(transform(face)[None]).argmax(1).item()
+            cv2.rectangle(frame, (x, y), (x + w, y + h), (0, 255, 0), 2)
+            cv2.putText(frame, info["classes"][answer], (x, y), cv2.FONT_HERSHEY_SIMPLEX, 1, (0, 255, 0), 2)
+        frames += 1
+
+
+def seconds(function, *arguments):
+    """How long a call takes."""
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def compare(name, unit, count, ours, plain, first=True):
+    """Run two functions in turn, REPEATS times after a warm-up, and print their rates and the ratio."""
+    if first:
+        ours(), plain()
+    pairs = [(seconds(ours), seconds(plain)) for _ in range(REPEATS)]
+    ratios = sorted(b / a for a, b in pairs)
+    a, b = (statistics.median(times) for times in zip(*pairs, strict=True))
+    print(f"{name:<42}{count / a:>10.1f}{count / b:>10.1f}  {unit:<9}{statistics.median(ratios):>6.2f}"
+          f"  ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+
+
+def faces(count):
+    """`count` RGB pictures of one face each, of the photos or drawn."""
+    if PHOTOS is None:
+        return [drawn.draw_face(np.random.default_rng((9, i)), drawn.CLASSES[i % 2]) for i in range(count)]
+    paths = itertools.cycle(processed.list_photos(PHOTOS) or script.fail(f"PHOTOS={PHOTOS}: no photos there"))
+    return [processed.read_photo(path) for path in itertools.islice(paths, count)]
+
+
+def bench_crop(place, pictures):
+    """Cropping: ours on all cores, ours on one, the plain loop on one core and on OpenCV's own threads."""
+    paths = []
+    for i, picture in enumerate(pictures * 20):
+        paths.append(place / f"{i}.jpg")
+        Image.fromarray(picture).save(paths[-1], quality=90)
+    jobs = [(p, 0, place / "crops" / p.name) for p in paths]
+
+    def ours(workers):
+        with contextlib.redirect_stderr(None):
+            list(processed.in_processes(processed.one_photo, jobs, workers))
+
+    (place / "crops").mkdir()
+    cores = os.cpu_count() or 1
+    compare(f"crop photos: {cores} processes, plain loop", "photos/s", len(paths), lambda: ours(cores),
+            lambda: plain_crops(paths, place / "crops"), first=False)
+    compare(f"crop photos: {cores} processes, 1 process", "photos/s", len(paths), lambda: ours(cores), lambda: ours(1),
+            first=False)
+
+
+def bench_big(place, pictures):
+    """Cropping 12-megapixel photos on one core, beside the plain loop on one core."""
+    paths = []
+    for i, picture in enumerate(pictures[:4]):
+        paths.append(place / f"big{i}.jpg")
+        Image.fromarray(cv2.resize(picture, (4000, 3000), interpolation=cv2.INTER_CUBIC)).save(paths[-1], quality=90)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    compare("crop 12-megapixel photos, one core", "photos/s", len(paths),
+            lambda: [processed.one_photo((p, 0, place / "big_crop.jpg")) for p in paths],
+            lambda: plain_crops(paths, place))
+    cv2.setNumThreads(threads)
+
+
+def make_crops(place, pictures):
+    """place/set/{beard,hat}: CROPS crops, cut from the pictures. Returns the folder."""
+    crops = [processed.crop_face(p, box) for p in pictures if (box := processed.largest_face(p)) is not None]
+    for i in range(CROPS):
+        path = place / "set" / drawn.CLASSES[i % 2] / f"{i}.jpg"
+        processed.write_crop(path, crops[i % len(crops)])
+    return place / "set"
+
+
+def bench_train(place, pictures):
+    """An epoch of train.py beside the paper's loop, and beside its own steps on a batch that is ready in memory."""
+    folder = make_crops(place, pictures)
+    device, bf16 = engine.hardware()
+    for name in ("paper", "small"):
+        net = model.build(name, 2).to(device, memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=device.type != "mps")
+        batches = dataset.loader(folder, model.image_size(name), train.BATCH_SIZE, 0)
+        ready = torch.rand(train.BATCH_SIZE, 3, batches.dataset.shape[1], batches.dataset.shape[1], device=device)
+        ready = ready.contiguous(memory_format=torch.channels_last)
+        labels = torch.arange(train.BATCH_SIZE, device=device) % 2
+
+        def epoch(net=net, optimizer=optimizer, batches=batches):
+            train.train_epoch(net, None, optimizer, batches, 1, device, bf16)
+
+        def steps(net=net, optimizer=optimizer, batches=batches, ready=ready, labels=labels):
+            for _ in batches.sampler:
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    logits = net(ready).float()
+                optimizer.zero_grad(set_to_none=True)
+                nn.functional.cross_entropy(logits, labels).backward()
+                optimizer.step()
+
+        if name == "paper":
+            plain = PlainModel()
+            rest = torch.optim.Adam(plain.parameters(), 1e-4), plain_loader(folder, True)
+            compare("train the paper's network: train.py, plain", "images/s", CROPS, epoch,
+                    functools.partial(plain_epoch, plain, *rest))
+        compare(f"train {name!r}: train.py, steps in memory", "images/s", CROPS, epoch, steps)
+
+
+def bench_evaluate(place, pictures):
+    """Evaluation of crops on disk: the paper's network, train.py's way and the plain way."""
+    folder = make_crops(place, pictures)
+    device, bf16 = engine.hardware()
+    net, plain = model.build("paper", 2).to(device, memory_format=torch.channels_last), PlainModel().eval()
+    batches, plain_batches = dataset.loader(folder, 224, 128), plain_loader(folder, False)
+
+    def plainly():
+        with torch.no_grad():
+            for images, _ in plain_batches:
+                plain(images).argmax(1)
+
+    compare("evaluate the paper's network: ours, plain", "images/s", CROPS,
+            lambda: engine.evaluate(net, batches, device, bf16), plainly)
+
+
+def clip(path, pictures, people):
+    """Write a video of FRAMES frames in which people move before a blurred wall; `people`: how many, frame by frame."""
+    rng = np.random.default_rng(0)
+    wall = cv2.GaussianBlur(rng.integers(0, 255, (480, 640, 3)).astype(np.uint8), (0, 0), 31)
+    wall = cv2.normalize(wall, None, 60, 200, cv2.NORM_MINMAX)
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (640, 480))
+    for i in range(FRAMES):
+        frame, count = wall.copy(), people(i)
+        columns = min(count, 5)
+        size = min(230, 640 // columns - 2)
+        for k in range(count):
+            box = processed.largest_face(pictures[k])
+            head = cv2.cvtColor(processed.crop_face(pictures[k], box, 0.3, size), cv2.COLOR_RGB2BGR)
+            x = round(640 * (k % columns + 0.5) / columns - size / 2 + 8 * np.sin(i / 15 + k))
+            x, y = int(np.clip(x, 0, 640 - size)), 20 + 235 * (k // columns) + round(8 * np.cos(i / 20 + k))
+            frame[y:y + size, x:x + size] = head
+        video.write(cv2.add(frame, rng.normal(0, 3, frame.shape), dtype=cv2.CV_8U))
+    video.release()
+
+
+def follow(path, loaded):
+    """realtime.py on a video, without a window. Returns its dict of results."""
+    opened = capture.open_capture(str(path))
+    with contextlib.redirect_stdout(None):
+        return realtime.play(capture.Reader(None, False, 30.0, 0, opened), Future(loaded))
+
+
+class Future:
+    """What realtime.load() has given, as realtime.play() wants it."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def result(self):
+        return self.value
+
+
+@contextlib.contextmanager
+def timed(spent, places):
+    """Add the seconds spent in functions to the dict `spent`; `places`: (name in `spent`, owner, attribute) each."""
+    before = [(owner, attribute, getattr(owner, attribute)) for _, owner, attribute in places]
+    for (name, owner, attribute), (_, _, function) in zip(places, before, strict=True):
+        def watch(*arguments, name=name, function=function, **named):
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                spent[name] += time.perf_counter() - start
+        setattr(owner, attribute, watch)
+    try:
+        yield
+    finally:
+        for owner, attribute, function in before:
+            setattr(owner, attribute, function)
+
+
+def bench_live(place, pictures):
+    """realtime.py beside the plain loop on one clip, then where its time goes with 1, 3 and 10 faces."""
+    realtime.SHOW = False
+    info, classify, explain = realtime.load(script.weights(WEIGHTS))
+    threads, (net, _) = torch.get_num_threads(), model.load_weights(script.weights(WEIGHTS))
+    clip(place / "clip.mp4", pictures, lambda i: 1 + i * 3 // FRAMES)
+
+    def plainly():
+        torch.set_num_threads(os.cpu_count() or 1)
+        plain_live(place / "clip.mp4", net, info)
+        torch.set_num_threads(threads)
+
+    compare("live, 1 to 3 faces: realtime.py, plain", "frames/s", FRAMES,
+            lambda: follow(place / "clip.mp4", (info, classify, explain)), plainly)
+    for count in (1, 3, 10):
+        clip(place / "faces.mp4", pictures, lambda i, count=count: count)
+        spent = dict.fromkeys(("grab", "detect", "crop", "model", "draw"), 0.0)
+
+        def watched(crops, spent=spent):
+            start = time.perf_counter()
+            answer = classify(crops)
+            spent["model"] += time.perf_counter() - start
+            return answer
+
+        with timed(spent, [("grab", capture.Reader, "read"), ("detect", tracks.Tracker, "everywhere"),
+                           ("detect", tracks.Tracker, "near_tracks"), ("detect", tracks.Tracker, "second_look"),
+                           ("crop", processed, "crop_face"), ("draw", overlay, "draw")]):
+            result = follow(place / "faces.mp4", (info, watched, explain))
+        print(f"    {count:>2} face(s), {result['faces']} followed: {1000 * result['seconds'] / FRAMES:.2f} ms a frame"
+              + " (" + ", ".join(f"{name} {1000 * spent[name] / FRAMES:.2f}" for name in spent)
+              + f"), each labelled {30 * result['classified'] / FRAMES / count:.1f} times a second of the clip")
+
+
+def bench_size(place, pictures):
+    """What the split costs, by the number of crops, where processed.py has made enough of them."""
+    folder = Path(processed.FACES_DIR)
+    files = [p for name in sorted(folder.glob("*")) if name.is_dir() for p in processed.list_photos(name)]
+    files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
+    for size in SIZES:
+        if len(files) < size:
+            print(f"split {size:,} crops: left out, {folder} has {len(files):,}")
+            continue
+        some = {p.relative_to(folder).as_posix(): p for p in sorted(files[:size])}
+        with contextlib.redirect_stderr(None):
+            spent = seconds(validation.split, some)
+        print(f"split {size:>6,} crops: {spent:.1f} s, {1000 * spent / size:.2f} ms a crop")
+
+
+def main():
+    unknown = [name for name in STAGES if f"bench_{name}" not in globals()]
+    if unknown or REPEATS < 1:
+        script.fail(f"STAGES={STAGES}, REPEATS={REPEATS}: stages are crop, big, train, evaluate, live, size")
+    device, bf16 = engine.hardware()
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} ({torch.get_num_threads()} "
+          f"threads, {device}, {'bfloat16' if bf16 else 'float32'}), OpenCV {cv2.__version__}, Python "
+          f"{platform.python_version()}, {platform.system()}")
+    print(f"{'first, second':<42}{'first':>10}{'second':>10}  {'':<9}{'ratio':>6}  (over {REPEATS} repeats)")
+    for name in STAGES:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+            globals()[f"bench_{name}"](Path(place), faces(48))
+
+
+if __name__ == "__main__":
+    script.override(globals())
+    script.run(main, "nothing was written")

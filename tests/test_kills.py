@@ -1,0 +1,92 @@
+"""train.py ended at random moments, on a full disk, or by numbers that are none: what was good stays, the rest resumes.
+
+    KILLS=60 python -m pytest tests/test_kills.py     # more of them
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import engine
+import model as networks
+import train
+from test_dataset import split
+
+ROOT = Path(__file__).resolve().parent.parent
+KILLS = int(os.environ.get("KILLS", 6))
+POSIX = pytest.mark.skipif(os.name == "nt", reason="fork, SIGKILL and limits of file sizes are POSIX")
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """processed/train and processed/valid of drawn faces, and the constants of a run that takes seconds."""
+    folder = tmp_path_factory.mktemp("faces")
+    split(folder / "train", 4)
+    split(folder / "valid", 2)
+    return [f"TRAIN_DIR={folder / 'train'}", f"VALID_DIR={folder / 'valid'}", "BATCH_SIZE=4", "PRECISION=float32",
+            "MODEL=small", "DEVICE=cpu"]
+
+
+@POSIX
+def test_killed_at_random_moments_and_resumed(faces, tmp_path):
+    """Every weights file loads after every kill, and the end is that of a run that was never stopped."""
+    command = [sys.executable, str(ROOT / "tests" / "killing.py"), str(KILLS), *faces, "EPOCHS=3", "KEEP_BEST=2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60 + 20 * KILLS,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith(f"{KILLS} kills"), done.stdout
+
+
+@pytest.fixture
+def constants(faces, monkeypatch, tmp_path):
+    """train.py's constants set as a command line would, its files in tmp_path."""
+    for name in train.script.constants(vars(train)):
+        monkeypatch.setattr(train, name, getattr(train, name))  # undone after the test
+    settings = ["EPOCHS=1", f"WEIGHTS_DIR={tmp_path}", f"PLOTS_DIR={tmp_path / 'plots'}"]
+    train.script.override(vars(train), [*faces, *settings])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # batches of four are not worth more, and the machine may be busy
+    yield
+    torch.set_num_threads(threads)
+
+
+@POSIX
+def test_a_full_disk_is_said_and_the_best_weights_stay(constants, tmp_path):
+    """No file may grow beyond a fifth of a weights file, which is what a full disk does to it."""
+    import resource
+
+    best = tmp_path / "best_weights.pt"
+    best.write_bytes(b"good")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 19, before[1]))
+    try:
+        with pytest.raises(SystemExit, match="^error: .*best_weights_1.pt.*free some space") as stop:
+            train.script.run(train.main)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(stop.value) and best.read_bytes() == b"good"
+    assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".tmp")], "the half of a file is no use"
+
+
+def test_numbers_that_are_none_are_never_saved(constants, tmp_path, monkeypatch):
+    """The last step of an epoch breaks the weights, which only validation shows: last.pt stays as it was."""
+    (tmp_path / "last.pt").write_bytes(b"good")
+    monkeypatch.setattr(train, "set_aside", lambda: None)
+    monkeypatch.setattr(engine, "evaluate", lambda *_: (torch.full((4, 2), float("nan")), torch.zeros(4).long()))
+    with pytest.raises(SystemExit, match="the loss became nan in epoch 1: the weights saved so far are kept"):
+        train.main()
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"] and (tmp_path / "last.pt").read_bytes() == b"good"
+
+
+def test_weights_alone_are_not_enough_to_resume(constants, tmp_path, monkeypatch):
+    networks.save_weights(tmp_path / "last.pt", {
+        "model": "small", "classes": ["beard", "hat"], "image_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3,
+        "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {},
+        "state": networks.build("small", 2).state_dict()})
+    monkeypatch.setattr(train, "RESUME", True)
+    with pytest.raises(SystemExit, match="not enough to go on"):
+        train.main()

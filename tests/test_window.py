@@ -1,0 +1,149 @@
+"""The window as a person uses it: a virtual screen, real key presses, the X button."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+
+import clips
+import realtime
+
+ROOT = Path(realtime.__file__).parent
+
+pytestmark = pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")),
+                                reason="needs Xvfb and xdotool: apt-get install xvfb xdotool")
+
+
+@pytest.fixture(scope="module")
+def display():
+    """The name of a virtual screen of its own."""
+    read, write = os.pipe()
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x900x24", "-nolisten", "tcp"],
+                              pass_fds=[write], stderr=subprocess.DEVNULL)
+    os.close(write)
+    with os.fdopen(read) as number:
+        name = f":{number.readline().strip()}"
+    yield name
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A face for 40 seconds: longer than a slow machine takes for the test."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    frames = list(clips.frames_of([clips.person("hat", 3)], 40, 1))
+    clips.write_clip(path, frames * 10, 10.0)
+    return path
+
+
+class ClientMessage(ctypes.Structure):
+    """XClientMessageEvent, padded to the size of XEvent."""
+
+    _fields_ = [("type", ctypes.c_int), ("serial", ctypes.c_ulong), ("send_event", ctypes.c_int),
+                ("display", ctypes.c_void_p), ("window", ctypes.c_ulong), ("message_type", ctypes.c_ulong),
+                ("format", ctypes.c_int), ("data", ctypes.c_long * 5), ("rest", ctypes.c_long * 12)]
+
+
+def click_x(display, window):
+    """Tell a window what a window manager tells it when its X button is clicked."""
+    x11 = ctypes.CDLL("libX11.so.6")
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    x11.XInternAtom.restype = ctypes.c_ulong
+    server = ctypes.c_void_p(x11.XOpenDisplay(display.encode()))
+    protocols, delete = (x11.XInternAtom(server, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW"))
+    event = ClientMessage(type=33, window=window, message_type=protocols, format=32)
+    event.data[0] = delete
+    x11.XSendEvent(server, ctypes.c_ulong(window), 0, 0, ctypes.byref(event))
+    x11.XCloseDisplay(server)
+
+
+class Session:
+    """realtime.py in its window on the virtual screen."""
+
+    def __init__(self, display, folder, *arguments):
+        self.env = os.environ | {"DISPLAY": display}
+        self.env.pop("WAYLAND_DISPLAY", None)
+        self.folder = folder
+        self.process = subprocess.Popen([sys.executable, str(ROOT / "realtime.py"), *arguments], cwd=folder,
+                                        env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.window = self.until(lambda: self.xdotool("search", "--name", "^realtime$"), 60).split()[0]
+
+    def xdotool(self, *arguments):
+        return subprocess.run(["xdotool", *arguments], env=self.env, capture_output=True, text=True, timeout=20).stdout
+
+    def until(self, condition, seconds=20):
+        """The first true answer of `condition`."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.process.poll() is None:
+            if answer := condition():
+                return answer
+            time.sleep(0.1)
+        self.process.kill()
+        raise AssertionError(f"waited in vain; {self.process.communicate()}")
+
+    def press(self, *keys):
+        for key in keys:
+            self.xdotool("windowfocus", "--sync", self.window, "key", key)
+            time.sleep(0.3)
+
+    def snapshots(self):
+        return sorted(self.folder.glob("plots/snapshot_*.jpg"))
+
+    def end(self):
+        out, err = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0 and not err, err
+        return out
+
+
+@pytest.fixture
+def session(display, clip, tmp_path):
+    started = Session(display, tmp_path, f"SOURCE={clip}", f"WEIGHTS={ROOT / 'weights' / 'best_weights.pt'}")
+    yield started
+    started.process.kill()
+    started.process.wait()
+
+
+def test_keys_do_what_the_help_says(session, tmp_path):
+    time.sleep(2)
+    pictures = []
+    for keys in ((), ("h",), ("h", "g"), ("g", "m")):
+        session.press(*keys, "s")
+        session.until(lambda: len(session.snapshots()) > len(pictures))
+        time.sleep(0.2)
+        pictures.append(cv2.imread(str(session.snapshots()[-1])))
+    plain, with_help, with_heat, mirrored = pictures
+    assert plain.shape == (480, 640, 3)
+    corner = (slice(60, 200), slice(0, 90))
+    assert abs(with_help[corner].astype(int) - plain[corner]).mean() > 10 > abs(
+        with_heat[corner].astype(int) - plain[corner]).mean(), "the help stands in the corner while it is on"
+    middle = (slice(150, 330), slice(220, 420))
+    assert abs(with_heat[middle].astype(int) - plain[middle]).mean() > 15, "the heat map covers the face"
+    edge = (slice(240, 480), slice(0, 640))
+    assert abs(mirrored[edge].astype(int) - plain[edge][:, ::-1]).mean() < abs(
+        mirrored[edge].astype(int) - plain[edge]).mean()
+    session.press("r")
+    time.sleep(1.5)
+    session.press("r")
+    session.press("space")
+    session.press("space")
+    session.press("q")
+    out = session.end()
+    assert "recorded: " in out and "from a frame's arrival to its being drawn: median" in out
+    record, = tmp_path.glob("plots/record_*.mp4")
+    assert cv2.VideoCapture(str(record)).get(cv2.CAP_PROP_FRAME_COUNT) >= 3
+
+
+@pytest.mark.parametrize("way", ["Escape", "X"])
+def test_escape_and_the_x_button_end_it(session, way):
+    if way == "X":
+        click_x(session.env["DISPLAY"], int(session.window))
+    else:
+        session.press(way)
+    assert "frames in" in session.end()
