@@ -1,7 +1,8 @@
 """The networks, their activations and gradients, Grad-CAM, and weights files. Nothing to run.
 
 `Model` is the paper's network to the layer (13.2 M parameters, 0.2 GMAC). It is the default. `Small` is a residual
-network of today, which needs a ninth of the parameters and half the work.
+network of today, which needs a ninth of the parameters and half the work. torchvision's are in backbones.py. Every
+network has `features`, whose output Grad-CAM weighs, and `classifier`.
 """
 
 import math
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import backbones
 import script
 
 
@@ -101,7 +103,8 @@ class Small(nn.Module):
         return self.classifier(self.features(x))
 
 
-NETWORKS = {"paper": Model, "small": Small}
+NETWORKS = {"paper": Model, "small": Small, "vgg16": backbones.VGG16, "resnet18": backbones.ResNet18,
+            "mobilenet_v3_small": backbones.MobileNetV3Small, "efficientnet_b0": backbones.EfficientNetB0}
 
 
 def build(name="paper", n_classes=2):
@@ -147,15 +150,17 @@ class WeightsError(script.Problem):
 
 
 FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
-         "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
+         "clahe": float, "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
 
 
 def plausible(facts):
     """Whether the facts of a weights file have values that the other scripts can work with."""
-    numbers = [*facts["mean"], *facts["std"], facts["margin"], facts["temperature"], facts["threshold"]]
+    numbers = [*facts["mean"], *facts["std"], facts["margin"], facts["clahe"], facts["temperature"],
+               facts["threshold"]]
     return (all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
             and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) > 0
-            and 0 <= facts["margin"] <= 2 and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
+            and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
+            and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
             and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"])
             and len(set(facts["classes"])) == len(facts["classes"]))
 
@@ -190,6 +195,8 @@ def load_checkpoint(path):
             zipfile.BadZipFile):
         raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
     wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)
+    if not wrong:
+        checkpoint.setdefault("clahe", 0.0)  # files from before it was an option
     wrong = wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items())
     if wrong or not plausible(checkpoint):
         raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")

@@ -37,6 +37,7 @@ WORKERS = 0  # processes; 0: one a core
 
 IMAGE_SIZE = 224  # pixels a side of a crop, the paper's
 MARGIN = 0.20  # added on each side of the Haar box, as a share of the box; chin and hair tell a lot
+CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lightness, such as 2.0; 0.0: none
 BORDER = 0.20  # replicated border around the photo, so that a face cut tight is found too
 # Passes over a photo, each tried only where the one before found nothing: (agreeing windows wanted, smallest face as a
 # share of the photo's shorter side, step of the Haar pyramid, whether a second look must confirm the face). The first
@@ -179,10 +180,24 @@ def square_around(box, margin):
     return round(x + width / 2 - side / 2), round(y + height / 2 - side / 2), side
 
 
-def crop_face(image, box, margin=MARGIN, size=IMAGE_SIZE):
+def equalise(crop, limit):
+    """Contrast-limited adaptive histogram equalisation (CLAHE) of the lightness of a uint8 [H, W, 3] RGB crop.
+
+    `limit`: the clip limit, 0.0 gives the crop back as it is. Zuiderveld, "Contrast Limited Adaptive Histogram
+    Equalization", Graphics Gems IV, 1994.
+    """
+    if not limit > 0:
+        return crop
+    lightness, a, b = cv2.split(cv2.cvtColor(crop, cv2.COLOR_RGB2LAB))
+    lightness = cv2.createCLAHE(limit, (8, 8)).apply(lightness)
+    return cv2.cvtColor(cv2.merge((lightness, a, b)), cv2.COLOR_LAB2RGB)
+
+
+def crop_face(image, box, margin=MARGIN, size=IMAGE_SIZE, clahe=0.0):
     """Cut a face out: uint8 [size, size, 3] from the square around `box`, widened by `margin` on each side.
 
     Pixels beyond the image's edge repeat the edge, so that a face at the border is neither lost nor squeezed.
+    `clahe` is the limit of equalise(), for which `image` must be RGB; without it any order of channels will do.
     """
     left, top, side = square_around(box, margin)
     image_height, image_width = image.shape[:2]
@@ -192,7 +207,8 @@ def crop_face(image, box, margin=MARGIN, size=IMAGE_SIZE):
         raise ValueError(f"box {tuple(int(v) for v in box)} lies outside the {image_width}x{image_height} image")
     square = cv2.copyMakeBorder(image[y0:y1, x0:x1], y0 - top, top + side - y1, x0 - left, left + side - x1,
                                 cv2.BORDER_REPLICATE)
-    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+    crop = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+    return equalise(crop, clahe)
 
 
 def write_crop(path, crop, time=None):
@@ -233,7 +249,7 @@ def one_photo(job):
         box = largest_face(image)
         if box is None:
             return "no face", "the cascade found no face"
-        write_crop(target, crop_face(image, box), time)
+        write_crop(target, crop_face(image, box, clahe=CLAHE), time)
     except PhotoError as error:
         return "unreadable", str(error)
     return "kept", ""
@@ -297,7 +313,7 @@ def targets(photos, folder, faces_dir):
 
 def recipe():
     """A short fingerprint of everything that shapes a crop: change one of these constants and crops are made anew."""
-    facts = (IMAGE_SIZE, MARGIN, BORDER, PASSES, LONGEST_SIDE, SHORTEST_SIDE, JPEG_QUALITY)
+    facts = (IMAGE_SIZE, MARGIN, CLAHE, BORDER, PASSES, LONGEST_SIDE, SHORTEST_SIDE, JPEG_QUALITY)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 

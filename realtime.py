@@ -169,7 +169,7 @@ def play(reader, loaded, output=None, mirror=False):
             while not reader.over() and not view["quit"]:
                 if info is None and (not reader.live or loaded.done()):
                     info, tracker.classify, explain = loaded.result()
-                    tracker.threshold, tracker.margin = info["threshold"], info["margin"]
+                    tracker.threshold, tracker.margin, tracker.clahe = info["threshold"], info["margin"], info["clahe"]
                 if view["pause"]:
                     paused = overlay.note(picture, "paused: space goes on")
                     obey(screen.key(paused, 30), view, picture, files, reader)

@@ -1,4 +1,4 @@
-"""Damage for test.py ROBUSTNESS=True: eight kinds at five severities, each a function of an RGB crop.
+"""Damage for test.py ROBUSTNESS=True: nine kinds at five severities, each a function of an RGB crop.
 
 The same photo gets the same damage in every run. Severity 1 is a bad day for a webcam, 5 is hard for a person.
 """
@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+import covers
 import metrics
 
 # ------------------------------------------------------------------------------------------------
@@ -20,6 +21,7 @@ LEVELS = {
     "JPEG": (40, 20, 12, 7, 3),  # quality
     "rotation": (8, 15, 25, 35, 45),  # degrees, to either side
     "occlusion": (0.25, 0.35, 0.45, 0.55, 0.65),  # side of a plain square at a random place, of the crop's side
+    "covered": (0.6, 0.8, 1.0, 1.2, 1.4),  # size of a mask, sunglasses, scarf or hand in its place; 1.0: as in life
 }
 BATCH = 64  # crops a pass; memory only
 # ------------------------------------------------------------------------------------------------
@@ -80,13 +82,22 @@ def occlusion(crop, share, rng):
     return covered
 
 
+def covered(crop, scale, rng):
+    """With a mask, sunglasses, a scarf or a hand: shapes that AUGMENT=occlusion shows in training too."""
+    return covers.over(crop, covers.thing(crop.shape[0], rng.random(covers.DRAWS), scale))
+
+
 KINDS = {"brightness": brightness, "contrast": contrast, "blur": blur, "noise": noise,
-         "low resolution": low_resolution, "JPEG": jpeg, "rotation": rotation, "occlusion": occlusion}
+         "low resolution": low_resolution, "JPEG": jpeg, "rotation": rotation, "occlusion": occlusion,
+         "covered": covered}
 
 
 def damaged(crop, kind, severity, seed):
-    """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity` 1..5; `seed` decides what is left to chance."""
-    return KINDS[kind](crop, LEVELS[kind][severity - 1], np.random.default_rng([seed, severity]))
+    """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity` 1..5; `seed` decides what is left to chance.
+
+    It decides alike at all severities: a hand grows where it is, and what the accuracies differ by is the severity.
+    """
+    return KINDS[kind](crop, LEVELS[kind][severity - 1], np.random.default_rng(seed))
 
 
 def measure(crops, labels, answer, n_classes):

@@ -67,7 +67,7 @@ def faces_of_photo(image):
 def answer(photo, info, classify, text_of):
     """The faces of an RGB photo: list of (box, text, class index or None), and their crops."""
     boxes = faces_of_photo(photo)
-    crops = [processed.crop_face(photo, box, info["margin"]) for box in boxes]
+    crops = [processed.crop_face(photo, box, info["margin"], clahe=info["clahe"]) for box in boxes]
     faces = []
     for box, p in zip(boxes, classify(crops) if crops else [], strict=True):
         label = int(p.argmax()) if p.max() >= info["threshold"] else None

@@ -35,7 +35,7 @@ GROUPS = "data/groups.csv"  # columns file,age,ethnicity; without the file there
 
 CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face is looked for
 ROBUSTNESS = False  # True: also damage the crops (light, blur, noise, ...) and see what accuracy is left
-ROBUSTNESS_PHOTOS = 500  # drawn at random for that, since it takes 41 passes; 0: all
+ROBUSTNESS_PHOTOS = 500  # drawn at random for that, since it takes 46 passes; 0: all
 ERRORS_SHOWN = 16  # most confident mistakes in errors.png
 SEED = 0  # of the bootstrap and of the damage
 BATCH_SIZE = 64  # crops a pass; memory only
@@ -93,29 +93,36 @@ def photos_by_class(folder, classes, weights):
     return photos
 
 
-def look(job):
-    """Worker: (path, cropped, margins) -> (status, reason, box, crops), one uint8 RGB crop a margin.
+def cut_of(info):
+    """(margin, clahe): how the faces are cut that weights with these facts were trained on."""
+    return info["margin"], info["clahe"]
 
-    Status is 'ok', 'no face' or 'unreadable'; box is (x, y, width, height) or None.
+
+def look(job):
+    """Worker: (path, cropped, cuts) -> (status, reason, box, crops), a uint8 RGB crop for each cut_of() weights.
+
+    Status is 'ok', 'no face' or 'unreadable'; box is (x, y, width, height) or None. Crops that processed.py made are
+    taken as they are: what it did to them was done before.
     """
-    path, cropped, margins = job
+    path, cropped, cuts = job
     try:
         if cropped:
             crop, size = processed.read_crop(path), (processed.IMAGE_SIZE, processed.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-            return "ok", "", None, [crop] * len(margins)
+            return "ok", "", None, [crop] * len(cuts)
         image = processed.read_photo(path)
         box = processed.largest_face(image)
         if box is None:
             return "no face", "the cascade found no face", None, []
-        return "ok", "", tuple(int(v) for v in box), [processed.crop_face(image, box, m) for m in margins]
+        crops = [processed.crop_face(image, box, margin, clahe=clahe) for margin, clahe in cuts]
+        return "ok", "", tuple(int(v) for v in box), crops
     except processed.PhotoError as error:
         return "unreadable", str(error), None, []
 
 
-def look_at_all(paths, margins):
+def look_at_all(paths, cuts):
     """Yield look() of each path in order, on all cores; only a few photos ahead of the reader, to bound memory."""
-    jobs = ((path, CROPPED, margins) for path in paths)
+    jobs = ((path, CROPPED, cuts) for path in paths)
     workers = WORKERS or os.cpu_count() or 1
     if workers == 1 or len(paths) < IN_PROCESS:
         yield from map(look, jobs)
@@ -130,10 +137,10 @@ def classify(photos, loaded):
     """
     import dataset
 
-    margins = sorted({info["margin"] for _, _, info in loaded})
+    cuts = sorted({cut_of(info) for _, _, info in loaded})
     device = next(loaded[0][1].parameters()).device
     rows, waiting, outputs = [], [], [[] for _ in loaded]
-    for (path, name), seen in tqdm(zip(photos, look_at_all([p for p, _ in photos], margins), strict=True),
+    for (path, name), seen in tqdm(zip(photos, look_at_all([p for p, _ in photos], cuts), strict=True),
                                    total=len(photos), unit=" photos", desc="faces"):
         status, reason, box, crops = seen
         rows.append({"path": path, "class": name, "status": status, "reason": reason, "box": box})
@@ -141,7 +148,7 @@ def classify(photos, loaded):
             waiting.append(crops)
         if waiting and (len(waiting) == BATCH_SIZE or len(rows) == len(photos)):
             for output, (_, net, info) in zip(outputs, loaded, strict=True):
-                which = margins.index(info["margin"])
+                which = cuts.index(cut_of(info))
                 output.append(dataset.probabilities(net, info, [crops[which] for crops in waiting], device))
             waiting = []
     return rows, [np.concatenate(o) if o else None for o in outputs]
@@ -175,7 +182,7 @@ def mistakes(rows, probabilities, labels, net, info):
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS_SHOWN]
     if not len(wrong):
         return []
-    crops = [look((rows[i]["path"], CROPPED, [info["margin"]]))[3][0] for i in wrong]
+    crops = [look((rows[i]["path"], CROPPED, [cut_of(info)]))[3][0] for i in wrong]
     batch = dataset.prepare(info, crops, next(net.parameters()).device)
     heats = model.grad_cam(net, batch, predicted[wrong].tolist()).cpu().numpy()
     return [(crop, cv2.resize(heat.astype(np.float32), crop.shape[1::-1]),
@@ -191,7 +198,7 @@ def damage(rows, labels, net, info):
     chosen = np.arange(len(rows))
     if 0 < ROBUSTNESS_PHOTOS < len(rows):
         chosen = np.sort(np.random.default_rng(SEED).choice(len(rows), ROBUSTNESS_PHOTOS, replace=False))
-    crops = [crops[0] for _, _, _, crops in tqdm(look_at_all([rows[i]["path"] for i in chosen], [info["margin"]]),
+    crops = [crops[0] for _, _, _, crops in tqdm(look_at_all([rows[i]["path"] for i in chosen], [cut_of(info)]),
                                                  total=len(chosen), unit=" photos", desc="faces again")]
     device = next(net.parameters()).device
     return robustness.measure(crops, labels[chosen], lambda batch: dataset.probabilities(net, info, batch, device),

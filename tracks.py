@@ -135,6 +135,7 @@ class Tracker:
 
     def __init__(self, classify=None, threshold=0.0, margin=processed.MARGIN, find=processed.find_faces):
         self.classify, self.threshold, self.margin, self.find = classify, threshold, margin, find
+        self.clahe = 0.0  # of processed.equalise, as the weights were trained with
         self.explain = None  # crops -> float32 [N, S, S] heat maps, while they are asked for
         self.tracks, self.count, self.confirmed, self.classifications = [], 0, 0, 0
         self.scene, self.before, self.searched = None, None, -math.inf
@@ -221,6 +222,7 @@ class Tracker:
         if not due:
             return
         crops = [processed.crop_face(frame, t.box, self.margin)[:, :, ::-1] for t in due]
+        crops = [processed.equalise(crop, self.clahe) for crop in crops]  # only now, since it asks for RGB
         for track, answer in zip(due, self.classify(crops), strict=True):
             track.add(np.asarray(answer), now, self.threshold)
         if self.explain is not None:

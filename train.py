@@ -25,6 +25,7 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+import backbones
 import dataset
 import engine
 import model as networks
@@ -34,10 +35,12 @@ from validation import TRAIN_DIR, VALID_DIR
 # ------------------------------------------------------------------------------------------------
 WEIGHTS_DIR = "weights"
 PLOTS_DIR = "plots"
-MODEL = "paper"  # a key of model.NETWORKS
+MODEL = "paper"  # a key of model.NETWORKS: paper, small, or vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
+PRETRAINED = True  # torchvision's networks start from ImageNet weights, where they can be had
+WARMUP_EPOCHS = 1  # first epochs of a network with ImageNet weights, in which only its new head learns
 EPOCHS = 12  # the paper: 50
 BATCH_SIZE = 64  # the paper: 16
-LR = 1e-3  # of Adam, at its highest
+LR = 1e-3  # of Adam, at its highest; to fine-tune ImageNet weights a third of it is usual
 SCHEDULE = "onecycle"  # "onecycle": warm up, then down to zero along a cosine; "constant": the paper's
 WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
 LABEL_SMOOTHING = 0.05  # training only: losses that are reported have none
@@ -61,7 +64,9 @@ MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "K
 def check_constants():
     """End with one line if a constant is out of its range."""
     for name, ok, want in (("EPOCHS", EPOCHS >= 1, "at least 1"), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"),
-                           ("LR", 0 < LR < 10, "above 0 and below 10"), ("KEEP_BEST", KEEP_BEST >= 1, "at least 1"),
+                           ("LR", 0 < LR < 10, "above 0 and below 10"),
+                           ("WARMUP_EPOCHS", WARMUP_EPOCHS >= 0, "at least 0"),
+                           ("KEEP_BEST", KEEP_BEST >= 1, "at least 1"),
                            ("WEIGHT_DECAY", 0 <= WEIGHT_DECAY <= 1, "between 0 and 1"),
                            ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
                            ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
@@ -94,6 +99,8 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
     net.train()
     sampler, plain_net = batches.sampler, getattr(net, "module", net)
     sampler.epoch = epoch
+    if not next(plain_net.features.parameters()).requires_grad:
+        plain_net.features.eval()  # what is frozen keeps its batch statistics too
     # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
     torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (dataset.MEAN, dataset.STD))
@@ -199,15 +206,29 @@ def announce(net, train, valid, done, device, bf16):
     print("".join(f"{c:>15}" for c in COLUMNS))
 
 
+def start_from_imagenet(net):
+    """Give one of torchvision's networks its ImageNet weights; returns whether they could be had and were wanted."""
+    if not PRETRAINED or not isinstance(net, backbones.Backbone):
+        return False
+    with engine.one_at_first():
+        problem = backbones.load_imagenet(net)
+    if problem and not engine.RANK:
+        print(problem, flush=True)
+    return not problem
+
+
 def resume(net, average, optimizer, classes, constants):
-    """Load weights/last.pt into the parts given. Returns (epochs done, history, best validation loss)."""
+    """Load weights/last.pt into the parts given.
+
+    Returns (epochs done, history, best validation loss, whether the network began with ImageNet weights).
+    """
     last = networks.load_checkpoint(Path(WEIGHTS_DIR, "last.pt"))
     if "optimizer" not in last:
         script.fail(f"{WEIGHTS_DIR}/last.pt holds weights alone, which is not enough to go on: start anew")
     if last["classes"] != classes or last["model"] != MODEL:
         script.fail(f"weights/last.pt is a {last['model']} network for {', '.join(last['classes'])}, and this run is "
                     f"{MODEL} for {', '.join(classes)}: start anew with RESUME=False")
-    changed = [k for k, v in constants.items() if k not in MAY_CHANGE and last["constants"].get(k) != v]
+    changed = [k for k, v in constants.items() if k not in MAY_CHANGE and last["constants"].get(k, v) != v]
     if changed:
         print("changed since the run began, so its numbers will differ: "
               + ", ".join(f"{k} {last['constants'].get(k)} -> {constants[k]}" for k in changed))
@@ -215,7 +236,7 @@ def resume(net, average, optimizer, classes, constants):
     optimizer.load_state_dict(last["optimizer"])
     if average is not None:
         average.load_state_dict(last["state"])
-    return last["epoch"], last["history"], last["best"]
+    return last["epoch"], last["history"], last["best"], last.get("pretrained", False)
 
 
 def main():
@@ -245,19 +266,23 @@ def fit(device, bf16):
         dataset.balance(train.dataset, BALANCE)
     torch.manual_seed(SEED)
     net = networks.build(MODEL, len(classes)).to(device, memory_format=torch.channels_last)
+    pretrained = not RESUME and start_from_imagenet(net)
     average = copy.deepcopy(net) if AVERAGE else None
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
     constants = {k: v for k, v in script.constants(globals()).items() if k not in ("COLUMNS", "MAY_CHANGE")}
+    constants["CLAHE"] = processed.CLAHE
     done, history, best = 0, [], math.inf
     if RESUME:
-        done, history, best = resume(net, average, optimizer, classes, constants)
+        done, history, best, pretrained = resume(net, average, optimizer, classes, constants)
     elif writes:
         set_aside()
     script.sweep(WEIGHTS_DIR)
     if writes:
         announce(net, train, valid, done, device, bf16)
-    spread = engine.spread(net, device)
     for epoch in range(done + 1, EPOCHS + 1):
+        net.features.requires_grad_(not pretrained or epoch > WARMUP_EPOCHS)
+        if epoch in (done + 1, WARMUP_EPOCHS + 1):
+            spread = engine.spread(net, device)  # anew when more parameters learn
         loss, accuracy, data_s, compute_s = train_epoch(spread, average, optimizer, train, epoch, device, bf16)
         shown = net if average is None else average
         logits, labels = engine.evaluate(shown, valid, device, bf16)
@@ -273,15 +298,16 @@ def fit(device, bf16):
             continue
         temperature, threshold = engine.calibrate(logits, labels, SURE)
         checkpoint = {"model": MODEL, "classes": classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
-                      "margin": processed.MARGIN, "temperature": temperature, "threshold": threshold, "epoch": epoch,
-                      "metrics": history[-1], "state": {k: v.cpu() for k, v in shown.state_dict().items()}}
+                      "margin": processed.MARGIN, "clahe": processed.CLAHE, "temperature": temperature,
+                      "threshold": threshold, "epoch": epoch, "metrics": history[-1],
+                      "state": {k: v.cpu() for k, v in shown.state_dict().items()}}
         # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
         if improved:
             keep_best(epoch, checkpoint)
         write_log(history, constants)
         networks.save_weights(Path(WEIGHTS_DIR, "last.pt"), {
             **checkpoint, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "history": history,
-            "best": best, "constants": constants})
+            "best": best, "pretrained": pretrained, "constants": constants})
         print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in history[-1].values()), flush=True)
     if history and writes:
         top = min(history, key=lambda r: r["valid_loss"])

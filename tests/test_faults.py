@@ -162,7 +162,7 @@ def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
 
     class Loaded:
         def result(self):
-            return {"margin": 0.2, "threshold": 0.6, "classes": ["a", "b"]}, None, None
+            return {"margin": 0.2, "clahe": 0.0, "threshold": 0.6, "classes": ["a", "b"]}, None, None
 
     counts = stills.annotate(paths, tmp_path / "in", output, Loaded(), None, False)
     assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").iterdir()] == ["b.jpg"]

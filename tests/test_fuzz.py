@@ -22,7 +22,7 @@ import stills
 
 CASES = int(os.environ.get("FUZZ_CASES", 1000))  # photos; weights files are an eighth of it
 SECONDS, MEGABYTES = 10.0, 400  # most that one photo of this size may take
-INFO = {"margin": 0.2, "threshold": 0.6, "classes": ["beard", "hat"]}
+INFO = {"margin": 0.2, "clahe": 0.0, "threshold": 0.6, "classes": ["beard", "hat"]}
 
 
 @functools.cache

@@ -23,7 +23,7 @@ import stills
 import window
 
 ROOT = Path(realtime.__file__).parent
-INFO = {"classes": ["beard", "hat"], "threshold": 0.6, "margin": 0.2}
+INFO = {"classes": ["beard", "hat"], "threshold": 0.6, "margin": 0.2, "clahe": 0.0}
 
 
 def classify(crops):

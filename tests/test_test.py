@@ -217,7 +217,7 @@ def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, caps
 def test_robustness(world, tmp_path, monkeypatch):
     result, _ = run(monkeypatch, world, tmp_path, ROBUSTNESS=True, ROBUSTNESS_PHOTOS=4)
     rows = result["robustness"]
-    assert len(rows) == 1 + 8 * 5 and {r["n"] for r in rows} == {4}
+    assert len(rows) == 1 + 9 * 5 and {r["n"] for r in rows} == {4}
     assert {r["severity"] for r in rows if r["kind"] == "JPEG"} == {1, 2, 3, 4, 5}
     assert (tmp_path / "plots/robustness.png").is_file()
 

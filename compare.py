@@ -1,0 +1,146 @@
+"""Variants of the constants, each trained from several seeds: an ablation, or a search for hyperparameters.
+
+    python compare.py                                       CLAHE and occlusion on and off, as VARIANTS says
+    python compare.py "VARIANTS={'low': {'LR': 5e-4}, 'high': {'LR': 2e-3}}" "SETTINGS={'EPOCHS': 6}"
+
+Runs train.py for each variant and seed, and test.py on data/test with what came of it, in compare/<variant>/<seed>/;
+prints the table of means and deviations over the seeds and writes compare/results.csv. Started again it goes on where
+it was stopped. Choose by the validation loss: numbers of the test that were chosen by are no test any more.
+"""
+
+import csv
+import json
+import re
+import statistics
+from pathlib import Path
+
+from tqdm import tqdm
+
+import model
+import processed
+import script
+import test
+import train
+
+# ------------------------------------------------------------------------------------------------
+# Name -> constants of train.py that differ; CLAHE, of processed.py, is understood too.
+VARIANTS = {"plain": {}, "CLAHE": {"CLAHE": 2.0}, "occlusion": {"AUGMENT": "occlusion"},
+            "both": {"CLAHE": 2.0, "AUGMENT": "occlusion"}}
+SEEDS = (0, 1, 2)
+SETTINGS = {}  # constants of train.py for all of them, such as {"MODEL": "small", "EPOCHS": 8}
+TRAIN_DIR, VALID_DIR = train.TRAIN_DIR, train.VALID_DIR
+TEST_DIR = "data/test"  # "": no test, which is how to search
+ROBUSTNESS_PHOTOS = 500  # photos that are damaged in 46 ways, with things that cover faces among them; 0: all
+RUNS_DIR = "compare"
+# ------------------------------------------------------------------------------------------------
+
+COLUMNS = ("valid_loss", "valid_accuracy", "test_accuracy", "occlusion", "covered")
+OWN = {"SEED", "RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR"}  # of train.py, set here
+
+
+def run(module, constants):
+    """Another script's main() with `constants`, as if they stood on its command line; its own come back after."""
+    before = script.constants(vars(module))
+    try:
+        script.override(vars(module), [f"{name}={value!r}" for name, value in constants.items()])
+        module.main()
+    finally:
+        vars(module).update(before)
+
+
+def equalised(folder, limit):
+    """A copy of a split with CLAHE in every crop, as processed.py would have made it. Returns the copy's path.
+
+    The split stays the same, so that variants differ by nothing else; the crops go through JPEG once more.
+    """
+    copy = Path(RUNS_DIR, f"clahe_{limit:g}", Path(folder).name)
+    wanted = {copy / p.relative_to(folder): p for p in processed.list_photos(folder)}
+    for old in set(processed.list_photos(copy)) - wanted.keys():
+        old.unlink()  # moved to the other side since, perhaps
+    for target, crop in tqdm(wanted.items(), desc=f"CLAHE {limit:g}, {copy.name}", unit="crop", leave=False):
+        time = crop.stat().st_mtime_ns
+        if not target.is_file() or target.stat().st_mtime_ns != time:
+            processed.write_crop(target, processed.equalise(processed.read_crop(crop), limit), time)
+    return copy
+
+
+def one_run(variant, seed):
+    """Train and test a variant, or what is missing of that. Returns dict of COLUMNS, None: not measured."""
+    folder = Path(RUNS_DIR, variant, str(seed))
+    settings = {**SETTINGS, **VARIANTS[variant]}
+    note, said = folder / "settings.json", json.dumps(settings, sort_keys=True)
+    if note.is_file() and note.read_text(encoding="utf-8") != said:
+        script.fail(f"{folder} holds a run with other constants ({note.read_text(encoding='utf-8')}): choose another "
+                    "name for the variant, or another RUNS_DIR")
+    with script.atomic(note) as temporary:
+        temporary.write_text(said, encoding="utf-8")
+    limit = settings.pop("CLAHE", 0.0)
+    if processed.CLAHE or not isinstance(limit, (int, float)) or not 0 <= limit <= 40:
+        script.fail("CLAHE of a variant must be a number from 0 to 40, and that of processed.py 0.0")
+    weights, plots = folder / "weights", folder / "plots"
+    told = plots / "test_metrics.json"
+    if not (weights / "done").is_file():
+        print(f"\n{variant}, seed {seed}: {said}", flush=True)
+        folders = [equalised(f, limit) if limit else f for f in (TRAIN_DIR, VALID_DIR)]
+        before, processed.CLAHE = processed.CLAHE, float(limit)  # train.py writes it into the weights
+        try:
+            run(train, {**settings, "SEED": seed, "RESUME": (weights / "last.pt").is_file(),
+                        "TRAIN_DIR": str(folders[0]), "VALID_DIR": str(folders[1]), "WEIGHTS_DIR": str(weights),
+                        "PLOTS_DIR": str(plots)})
+        finally:
+            processed.CLAHE = before
+        (weights / "done").touch()
+    if TEST_DIR and not told.is_file():
+        run(test, {"TEST_DIR": TEST_DIR, "WEIGHTS": str(weights / "best_weights.pt"), "PLOTS_DIR": str(plots),
+                   "ROBUSTNESS": True, "ROBUSTNESS_PHOTOS": ROBUSTNESS_PHOTOS})
+    numbers = dict.fromkeys(COLUMNS)
+    best = model.load_checkpoint(weights / "best_weights.pt")["metrics"]
+    numbers.update(valid_loss=best["valid_loss"], valid_accuracy=best["valid_accuracy"])
+    if TEST_DIR:
+        result = json.loads(told.read_text(encoding="utf-8"))
+        numbers["test_accuracy"] = result["accuracy"]
+        for kind in ("occlusion", "covered"):  # balanced accuracy, the mean of five severities
+            numbers[kind] = statistics.fmean(r["balanced_accuracy"] for r in result["robustness"] if r["kind"] == kind)
+    return numbers
+
+
+def show(rows):
+    """Print a line a variant: means and standard deviations over its seeds."""
+    width = max(len(name) for name in ("variant", *VARIANTS)) + 2
+    print(f"\n{'variant':{width}}{'seeds':>5}" + "".join(f"{c:>20}" for c in COLUMNS))
+    means = {}
+    for name in VARIANTS:
+        own = [r for r in rows if r["variant"] == name]
+        line = f"{name:{width}}{len(own):>5}"
+        for column in COLUMNS:
+            values = [r[column] for r in own if r[column] is not None]
+            spread = f" +- {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            line += f"{f'{statistics.fmean(values):.4f}{spread}' if values else '':>20}"
+        means[name] = statistics.fmean(r["valid_loss"] for r in own)
+        print(line)
+    print(f"lowest validation loss: {min(means, key=means.get)}; occlusion (a square) and covered (a mask, sunglasses, "
+          "a scarf, a hand): balanced accuracy, mean of five severities")
+
+
+def main():
+    for name, constants in VARIANTS.items():
+        if not re.fullmatch(r"[\w.+-]+( [\w.+-]+)*", name) or not isinstance(constants, dict):
+            script.fail(f"VARIANTS: {name!r} must be a plain name, fit for a folder, and its value a dict of constants")
+        wrong = ({**SETTINGS, **constants}.keys() & OWN) or (
+            {**SETTINGS, **constants}.keys() - script.constants(vars(train)).keys() - {"CLAHE"})
+        if wrong:
+            script.fail(f"VARIANTS: {', '.join(sorted(wrong))} is no constant of train.py that can be varied here")
+    if not VARIANTS or not SEEDS:
+        script.fail("VARIANTS and SEEDS must not be empty")
+    rows = [{"variant": name, "seed": seed, **one_run(name, seed)} for seed in SEEDS for name in VARIANTS]
+    with script.atomic(Path(RUNS_DIR, "results.csv")) as temporary:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["variant", "seed", *COLUMNS])
+            writer.writeheader()
+            writer.writerows(rows)
+    show(rows)
+
+
+if __name__ == "__main__":
+    script.override(globals())
+    script.run(main)

@@ -1,0 +1,129 @@
+"""Things that cover faces, drawn where they belong on a crop: masks, sunglasses, scarves, hands. Nothing to run.
+
+One definition for training (the key "occlude" of dataset.AUGMENTATIONS) and for the test (robustness.py). Places are
+told in the Haar box, whose width and height are 1: the middle of the face is x = 0, its top y = 0. On UTKFace's crops
+the eyes lie at y = 0.40, the tip of the nose at 0.61, the mouth at 0.79, the chin at 1.03, the cheeks at x = +-0.39.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+import processed
+
+DRAWS = 12  # random numbers that a thing takes
+KINDS = ("mask", "sunglasses", "scarf", "hand")
+
+
+class Paper:
+    """What a thing is drawn on: a transparent picture, RGBA, uint8 [side, side, 4], colours times opacity.
+
+    `move` is (x, y) of the thing's middle in the Haar box; it is drawn `scale` times as large around that.
+    """
+
+    def __init__(self, side, colour, move, scale):
+        self.picture = np.zeros((side, side, 4), np.uint8)
+        self.colour, self.move, self.scale = (*(float(c) for c in colour), 255.0), move, scale
+        self.unit = side / (1 + 2 * processed.MARGIN)  # pixels of the Haar box
+
+    def at(self, points):
+        """Points relative to the thing's middle -> sixteenths of a pixel, int32 [N, 2]."""
+        points = np.asarray(points, np.float64) * self.scale + self.move + (0.5 + processed.MARGIN, processed.MARGIN)
+        return np.rint(points * self.unit * 16).astype(np.int32)
+
+    def area(self, *points):
+        cv2.fillPoly(self.picture, [self.at(points)], self.colour, cv2.LINE_AA, shift=4)
+
+    def line(self, start, end, width):
+        (x0, y0), (x1, y1) = self.at([start, end]).tolist()
+        cv2.line(self.picture, (x0, y0), (x1, y1), self.colour, max(1, round(width * self.scale * self.unit)),
+                 cv2.LINE_AA, 4)
+
+    def ellipse(self, middle, half_width, half_height, angle=0.0):
+        turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        x, y = half_width * np.cos(turn), half_height * np.sin(turn)
+        c, s = np.cos(angle), np.sin(angle)
+        self.area(*np.stack([middle[0] + c * x - s * y, middle[1] + s * x + c * y], 1))
+
+
+def mask(paper, u):
+    """A medical mask over nose and mouth, with its bands."""
+    top, low = -0.26 + 0.08 * u[0], 0.28 + 0.06 * u[1]
+    paper.area((-0.38, top + 0.07), (0, top - 0.03), (0.38, top + 0.07), (0.34, 0.1), (0.16, low), (0, low + 0.02),
+               (-0.16, low), (-0.34, 0.1))
+    for side in (-1, 1):
+        paper.line((0.37 * side, top + 0.09), (0.5 * side, -0.36), 0.02)
+        paper.line((0.34 * side, 0.1), (0.5 * side, -0.18), 0.02)
+
+
+def sunglasses(paper, u):
+    """Two dark glasses, a bridge and the bows."""
+    width, height = 0.16 + 0.04 * u[0], 0.10 + 0.07 * u[1]
+    for side in (-1, 1):
+        paper.ellipse((0.2 * side, 0.02), width, height)
+        paper.line((0.3 * side, -0.04), (0.47 * side, -0.06), 0.03)
+    paper.line((-0.1, -0.02), (0.1, -0.02), 0.03)
+
+
+def scarf(paper, u):
+    """Cloth from below, up to the mouth or the nose, over the whole width."""
+    left, right = -0.12 + 0.1 * u[0], -0.12 + 0.1 * u[1]
+    paper.area((-0.9, 0.15), (-0.42, left), (-0.15, left + 0.07), (0.15, right + 0.07), (0.42, right), (0.9, 0.15),
+               (0.9, 1.5), (-0.9, 1.5))
+
+
+def hand(paper, u):
+    """A palm, four fingers and a thumb, and the arm that they belong to, from below or from a side."""
+    angle = (u[0] - 0.5) * 2.2 + np.pi  # where the fingers point; pi: up
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    paper.ellipse((0, 0), 0.15, 0.18, -angle)
+    paper.line((0, 0), np.array([0, -1.6]) @ turn, 0.2)
+    for x, length in ((-0.11, 0.33), (-0.04, 0.39), (0.035, 0.37), (0.105, 0.31)):
+        spread = 1 + (0.2 + u[1]) * 0.8
+        paper.line(np.array([x, 0.1]) @ turn, np.array([x * spread, length]) @ turn, 0.065)
+    thumb = 1 if u[2] < 0.5 else -1
+    paper.line(np.array([0.08 * thumb, -0.05]) @ turn, np.array([0.26 * thumb, 0.1]) @ turn, 0.07)
+
+
+def colours(kind, u):
+    """The colour of a thing, float [3] in 0..255 RGB, from three random numbers in 0..1."""
+    if kind == "hand":
+        return np.array([118, 78, 56]) * (1 - u[0]) + np.array([244, 206, 180]) * u[0]
+    if kind == "sunglasses":
+        return np.full(3, 10 + 45 * u[0]) + 20 * u
+    if kind == "mask" and u[0] < 0.7:  # most are white, light blue or black
+        return np.array([(235, 235, 232), (165, 205, 225), (30, 30, 32)])[int(u[1] * 3)] + 15 * (u[2] - 0.5)
+    return 255 * u
+
+
+PLACES = {"mask": (0.0, 0.74), "sunglasses": (0.0, 0.40), "scarf": (0.0, 0.80), "hand": (0.0, 0.80)}
+REACH = {"mask": 0.05, "sunglasses": 0.04, "scarf": 0.08, "hand": 0.35}  # how far from there it may be
+
+
+def thing(side, numbers, scale=1.0, kind=None):
+    """One of KINDS on a transparent picture: uint8 [side, side, 4], RGBA with colours times opacity.
+
+    `numbers`: float [DRAWS] in 0..1, which decide everything, the kind (unless it is given) with the first of them.
+    `scale` is the size, 1.0 as in life. Lay it over a crop with over().
+    """
+    u = np.asarray(numbers, np.float64)
+    kind = kind or KINDS[min(int(u[0] * len(KINDS)), len(KINDS) - 1)]
+    move = np.add(PLACES[kind], (2 * u[1:3] - 1) * REACH[kind])
+    paper = Paper(side, np.clip(colours(kind, u[3:6]), 0, 255), move, scale * (0.9 + 0.2 * u[6]))
+    {"mask": mask, "sunglasses": sunglasses, "scarf": scarf, "hand": hand}[kind](paper, u[7:10])
+    # Light from a side, and folds or stripes: one plain colour would be too easy to learn.
+    left, top, wide, tall = cv2.boundingRect(cv2.extractChannel(paper.picture, 3))
+    line = np.arange(side, dtype=np.float32) / side
+    angle, waves = 2 * math.pi * u[10], 5 + 40 * u[11]
+    along = math.cos(angle) * line[left:left + wide] + math.sin(angle) * line[top:top + tall, None]
+    light = 0.9 + 0.25 * along + 0.12 * np.sin(float(waves) * along)
+    part = paper.picture[top:top + tall, left:left + wide]
+    part[:, :, :3] = np.minimum(part[:, :, :3] * light[:, :, None], part[:, :, 3:])
+    return paper.picture
+
+
+def over(crop, picture):
+    """A uint8 [S, S, 3] RGB crop with a thing() of the same size on it."""
+    clear = 255 - picture[:, :, 3:].astype(np.uint16)
+    return ((crop * clear + 127) // 255 + picture[:, :, :3]).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,227 @@
+"""backbones.py: torchvision's networks through train.py, test.py and realtime.py; ImageNet weights and the warm-up."""
+
+import csv
+import json
+import urllib.error
+from concurrent.futures import Future
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torchvision import models
+
+import backbones
+import dataset
+import drawn
+import engine
+import model as networks
+import processed
+import realtime
+import script
+import stills
+import test as step5
+import train
+from test_dataset import split
+
+KINDS = {c.name: c for c in (backbones.VGG16, backbones.ResNet18, backbones.MobileNetV3Small,
+                             backbones.EfficientNetB0)}
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """processed/train (16 crops) and processed/valid (4) of drawn faces."""
+    folder = tmp_path_factory.mktemp("faces")
+    split(folder / "train", 8)
+    split(folder / "valid", 2)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    """No test asks the internet, nor finds what someone fetched before; 64 pixels instead of 224 save minutes."""
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no network here")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(backbones.Backbone, "image_size", 64)
+    monkeypatch.setattr(train, "plot", lambda *_: None)  # drawn elsewhere, and slow
+
+
+def run(monkeypatch, faces, folder, **constants):
+    """train.main() with constants as a command line would set them. Returns the losses of log.csv."""
+    settings = {"TRAIN_DIR": faces / "train", "VALID_DIR": faces / "valid", "WEIGHTS_DIR": folder / "weights",
+                "PLOTS_DIR": folder / "plots", "BATCH_SIZE": 8, "PRECISION": "float32", **constants}
+    for name, value in script.constants(vars(train)).items():
+        monkeypatch.setattr(train, name, value)  # undone after the test
+    script.override(vars(train), [f"{name}={value}" for name, value in settings.items()])
+    train.main()
+    with open(folder / "plots" / "log.csv", encoding="utf-8") as file:
+        return [tuple(row[c] for c in ("epoch", "train_loss", "valid_loss")) for row in csv.DictReader(file)]
+
+
+def originals(monkeypatch, name, folder):
+    """Stands in for a download: torchvision's own file in torch's cache, with random weights. Returns its state."""
+    torch.manual_seed(7)
+    state = models.get_model(name, weights=None).state_dict()
+    for key, value in state.items():
+        if key.endswith("running_mean"):
+            value += 0.1
+    cache = folder / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save(state, cache / models.get_model_weights(name).DEFAULT.url.rsplit("/", 1)[-1])
+    return state
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_b0"])
+def test_features_are_torchvisions(name):
+    """With the same weights, the original and ours give the same activations before the head."""
+    net, original = KINDS[name](2).eval(), models.get_model(name, weights=None).eval()
+    net.features.load_state_dict(net.own(original.state_dict()))
+    last = original.avgpool if hasattr(original, "avgpool") else original.features
+    seen = []
+    last.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    x = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        original(x)
+        pooled = net.features(x).mean((2, 3))
+    torch.testing.assert_close(pooled, seen[0].mean((2, 3)))
+
+
+def test_vggs_features_are_torchvisions():
+    """Its names and shapes, without the half gigabyte of the original's head."""
+    with torch.device("meta"):
+        original = models.vgg16(weights=None, init_weights=False)
+    net = networks.build("vgg16", 3)
+    expected = {k: v.shape for k, v in net.own(original.state_dict()).items()}
+    assert {k: v.shape for k, v in net.features.state_dict().items()} == expected
+    assert [type(layer) for layer in net.features] == [type(layer) for layer in original.features]
+
+
+@pytest.fixture(scope="module")
+def trained(faces, tmp_path_factory):
+    """Every backbone after an epoch from random weights: folder with <name>/weights."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones.Backbone, "image_size", 64)
+        patch.setattr(train, "plot", lambda *_: None)
+        patch.setattr(processed, "CLAHE", 2.0)
+        for name in KINDS:
+            run(patch, faces, folder / name, MODEL=name, EPOCHS=1, PRETRAINED=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
+    net, info = networks.load_weights(trained / name / "weights" / "best_weights.pt")
+    assert isinstance(net, KINDS[name]) and info["model"] == name and info["image_size"] == 64
+    assert info["clahe"] == 2.0, "what the crops were made with is told with the weights"
+    assert (trained / name / "weights" / "best_weights.pt").stat().st_size < 31e6
+
+    photo = tmp_path / "photos" / "x.png"
+    photo.parent.mkdir()
+    picture = cv2.cvtColor(drawn.draw_face(np.random.default_rng(1), "hat"), cv2.COLOR_RGB2BGR)
+    photo.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    threads = torch.get_num_threads()
+    loaded = Future()
+    loaded.set_result(realtime.load(str(trained / name / "weights" / "best_weights.pt")))
+    torch.set_num_threads(threads)
+    output = stills.outputs(str(tmp_path / "out"), [photo], photo.parent)
+    counts = stills.annotate([photo], photo.parent, output, loaded, realtime.text_of, False)
+    assert counts["faces"] >= 1 and (tmp_path / "out" / "x.png").is_file()
+    crop = processed.read_photo(photo)[:224, :224]
+    heat = loaded.result()[2]([crop, crop])
+    assert heat.shape == (2, 64, 64) and np.isfinite(heat).all() and heat.max() <= 1
+
+
+def test_test_compares_them(trained, tmp_path, monkeypatch, capsys):
+    for name in ("beard", "hat"):
+        for i in range(3):
+            path = tmp_path / "photos" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = cv2.cvtColor(drawn.draw_face(50 + i, name), cv2.COLOR_RGB2BGR)
+            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    for name, value in script.constants(vars(step5)).items():
+        monkeypatch.setattr(step5, name, value)
+    script.override(vars(step5), [f"TEST_DIR={tmp_path / 'photos'}", f"PLOTS_DIR={tmp_path / 'plots'}", "GROUPS=none",
+                                  f"WEIGHTS={trained}/*/weights/best_weights.pt"])
+    step5.main()
+    told = json.loads((tmp_path / "plots" / "test_metrics.json").read_text(encoding="utf-8"))
+    assert {row["weights"].split("/")[-3] for row in told["epochs"]} == set(KINDS)
+    assert all(np.isfinite(row["loss"]) for row in told["epochs"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_warm_up_leaves_the_features_alone_and_a_resume_gives_the_same_numbers(name, faces, tmp_path, monkeypatch):
+    state = originals(monkeypatch, name, tmp_path)
+    settings = {"MODEL": name, "EPOCHS": 3, "WARMUP_EPOCHS": 2, "AVERAGE": 0.0}
+    kept, save = {}, networks.save_weights
+
+    def spy(path, checkpoint):
+        if path.name == "last.pt":
+            kept[checkpoint["epoch"]] = {k: v.clone() for k, v in checkpoint["net"].items()}
+        save(path, checkpoint)
+
+    monkeypatch.setattr(networks, "save_weights", spy)
+    whole = run(monkeypatch, faces, tmp_path / "whole", **settings)
+    own = KINDS[name](2).own(state)
+    for epoch in (1, 2):
+        assert all(torch.equal(kept[epoch][f"features.{k}"], v) for k, v in own.items()), "weights or statistics moved"
+    moved = [k for k, v in own.items() if not torch.equal(kept[3][f"features.{k}"], v)]
+    assert any("running_mean" in k for k in moved) and any(k.endswith("weight") for k in moved)
+    head = next(k for k in kept[1] if k.startswith("classifier") and k.endswith("weight"))
+    assert not torch.equal(kept[1][head], kept[2][head])
+
+    evaluate, calls = engine.evaluate, []
+
+    def stopped(*arguments):
+        calls.append(1)
+        if len(calls) == 2:  # in the second epoch, with the first on disk
+            raise KeyboardInterrupt
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(engine, "evaluate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, faces, tmp_path / "halves", **settings)
+    monkeypatch.setattr(backbones, "load_imagenet", lambda net: pytest.fail("a resumed run needs no download"))
+    assert run(monkeypatch, faces, tmp_path / "halves", RESUME=True, **settings) == whole
+
+
+def test_a_resume_draws_the_same_dropout(faces, tmp_path, monkeypatch):
+    """Small has dropout too: epoch 2 must not depend on whether epoch 1 ran in the same process."""
+    settings = {"MODEL": "small", "AVERAGE": 0.0, "SCHEDULE": "constant"}
+    whole = run(monkeypatch, faces, tmp_path / "whole", EPOCHS=2, **settings)
+    run(monkeypatch, faces, tmp_path / "halves", EPOCHS=1, **settings)
+    assert run(monkeypatch, faces, tmp_path / "halves", EPOCHS=2, RESUME=True, **settings) == whole
+
+
+@pytest.mark.parametrize("kind", ["no network", "damaged file", "other file"])
+def test_without_imagenet_weights_it_says_so_and_trains(kind, faces, tmp_path, monkeypatch, capsys):
+    if kind != "no network":
+        cache = tmp_path / "torch" / "hub" / "checkpoints" / "mobilenet_v3_small-047dcff4.pth"
+        cache.parent.mkdir(parents=True)
+        torch.save({"x": torch.zeros(1)}, cache)
+        if kind == "damaged file":
+            cache.write_bytes(cache.read_bytes()[:100])
+    losses = run(monkeypatch, faces, tmp_path, MODEL="mobilenet_v3_small", EPOCHS=1)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "ImageNet" in line]
+    assert len(lines) == 1 and "it starts from random ones" in lines[0] and "checkpoints" in lines[0]
+    assert len(losses) == 1
+    assert networks.load_checkpoint(tmp_path / "weights" / "last.pt")["pretrained"] is False
+
+
+def test_networks_of_our_own_ask_for_nothing(faces, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, faces, tmp_path, MODEL="small", EPOCHS=1)
+    assert "ImageNet" not in capsys.readouterr().out
+
+
+def test_reading_weights_never_downloads(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("a download"))
+    facts = {"classes": ["a", "b"], "image_size": 64, "mean": dataset.MEAN, "std": dataset.STD, "margin": 0.2,
+             "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
+    net = networks.build("mobilenet_v3_small")
+    networks.save_weights(tmp_path / "a.pt", {**facts, "model": "mobilenet_v3_small", "state": net.state_dict()})
+    again, _ = networks.load_weights(tmp_path / "a.pt")
+    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True))

@@ -1,0 +1,111 @@
+"""CLAHE is a part of the crop: the same in the files, in test.py, for photos and live, by what the weights say."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+import drawn
+import model as networks
+import processed
+import stills
+import test as step5
+import tracks
+from test_model import facts
+
+INFO = {"classes": ["beard", "hat"], "threshold": 0.6, "margin": 0.2, "clahe": 3.0}
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A drawn face in warm, poor light, where equalisation shows: (path, uint8 RGB)."""
+    bright = drawn.draw_face(np.random.default_rng(3), "hat")
+    picture = (40 + bright * np.array([0.45, 0.33, 0.25])).astype(np.uint8)
+    path = tmp_path / "x.png"
+    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    return path, picture
+
+
+def difference(a, b):
+    return np.abs(a.astype(float) - b).mean()
+
+
+def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
+    path, picture = photo
+    box = processed.largest_face(picture)
+    plain, expected = processed.crop_face(picture, box), processed.crop_face(picture, box, clahe=3.0)
+    assert difference(plain, expected) > 8, "too little equalisation to test with"
+
+    status, _, _, crops = step5.look((path, False, [(0.2, 3.0), (0.2, 0.0)]))
+    assert status == "ok" and np.array_equal(crops[0], expected) and np.array_equal(crops[1], plain)
+
+    seen = []
+
+    def classify(crops):
+        seen.extend(crops)
+        return np.repeat([[0.1, 0.9]], len(crops), 0)
+
+    stills.answer(picture, INFO, classify, lambda *_: "")
+    assert np.array_equal(seen.pop(0), expected)
+
+    seen.clear()
+    tracker = tracks.Tracker(classify)
+    tracker.clahe = 3.0
+    track = tracks.Track(1, box.astype(np.float64), 0.0)
+    track.confirmed = True
+    tracker.tracks = [track]
+    tracker.label(np.ascontiguousarray(picture[:, :, ::-1]), 0.0, 0.03)  # live frames are BGR
+    assert np.array_equal(seen[0], expected)
+
+    monkeypatch.setattr(processed, "CLAHE", 3.0)
+    assert processed.one_photo((path, tmp_path / "crop.jpg", path.stat().st_mtime_ns)) == ("kept", "")
+    disk = processed.read_crop(tmp_path / "crop.jpg")
+    assert difference(disk, expected) < 2 < 8 < difference(disk, plain), "the file may differ by JPEG's rounding only"
+    assert step5.look((tmp_path / "crop.jpg", True, [(0.2, 3.0)]))[3][0].tolist() == disk.tolist(), "and not twice"
+
+
+def test_it_evens_out_light_and_keeps_colours(photo):
+    _, picture = photo
+    crop = processed.crop_face(picture, processed.largest_face(picture))
+    equal = processed.equalise(crop, 3.0)
+    assert equal.std() > 1.3 * crop.std() and equal.dtype == np.uint8 and equal.shape == crop.shape
+    hue = [cv2.cvtColor(c, cv2.COLOR_RGB2LAB)[:, :, 1:] for c in (crop, equal)]
+    assert difference(*hue) < 3
+    assert processed.equalise(crop, 0.0) is crop
+
+
+def test_another_limit_means_other_crops(monkeypatch):
+    before = processed.recipe()
+    monkeypatch.setattr(processed, "CLAHE", 2.0)
+    assert processed.recipe() != before
+
+
+def test_weights_from_before_the_option_have_none(tmp_path):
+    old = facts(networks.Model(2))
+    old.pop("clahe", None)
+    networks.save_weights(tmp_path / "old.pt", old)
+    networks.save_weights(tmp_path / "new.pt", {**old, "clahe": 2.0})
+    networks.save_weights(tmp_path / "bad.pt", {**old, "clahe": "much"})
+    assert networks.load_weights(tmp_path / "old.pt")[1]["clahe"] == 0.0
+    assert networks.load_weights(tmp_path / "new.pt")[1]["clahe"] == 2.0
+    with pytest.raises(networks.WeightsError, match="no weights file of this project"):
+        networks.load_weights(tmp_path / "bad.pt")
+
+
+def test_the_live_loop_takes_the_limit_of_the_weights(tmp_path, monkeypatch):
+    """A video through realtime.py: whatever the network was given, it was equalised."""
+    from concurrent.futures import Future
+
+    import clips
+    import realtime
+
+    clips.write_clip(tmp_path / "clip.mp4", clips.frames_of([clips.person("hat", 3)], 12, noise=0.0))
+    given, limits, equalise = [], [], processed.equalise
+    monkeypatch.setattr(processed, "equalise", lambda crop, limit: limits.append(limit) or equalise(crop, limit))
+    monkeypatch.setattr(realtime, "SHOW", False)
+    loaded = Future()
+    loaded.set_result((INFO, lambda crops: given.extend(crops) or np.repeat([[0.1, 0.9]], len(crops), 0), None))
+    reader = realtime.open_live(os.fspath(tmp_path / "clip.mp4"))
+    realtime.play(reader, loaded)
+    assert given and limits.count(3.0) == len(given)

@@ -1,0 +1,131 @@
+"""compare.py: every variant and seed is trained and tested once, with its own constants and nobody else's."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import compare
+import drawn
+import model
+import processed
+import script
+import test as step5
+import train
+from test_dataset import split
+
+ROOT = Path(compare.__file__).parent
+SETTINGS = {"MODEL": "small", "EPOCHS": 1, "BATCH_SIZE": 8, "PRECISION": "float32"}
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Crops and test photos of drawn faces, and compare.py's constants set to them."""
+    split(tmp_path / "train", 4)
+    split(tmp_path / "valid", 2)
+    for name in drawn.CLASSES:
+        for i in range(2):
+            path = tmp_path / "photos" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = cv2.cvtColor(drawn.draw_face(50 + i, name), cv2.COLOR_RGB2BGR)
+            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    monkeypatch.chdir(tmp_path)
+    values = {"VARIANTS": {"plain": {}, "CLAHE": {"CLAHE": 2.0}}, "SEEDS": (0,), "SETTINGS": SETTINGS,
+              "TRAIN_DIR": "train", "VALID_DIR": "valid", "TEST_DIR": "photos", "ROBUSTNESS_PHOTOS": 2,
+              "RUNS_DIR": "runs"}
+    for name, value in values.items():
+        monkeypatch.setattr(compare, name, value)
+    return tmp_path
+
+
+def results():
+    with open("runs/results.csv", encoding="utf-8", newline="") as file:
+        return {(r["variant"], r["seed"]): r for r in csv.DictReader(file)}
+
+
+def test_the_ablation_from_crops_to_the_table(world, monkeypatch, capsys):
+    before = script.constants(vars(train))
+    compare.main()
+    rows = results()
+    assert set(rows) == {("plain", "0"), ("CLAHE", "0")} and all(float(r["covered"]) >= 0 for r in rows.values())
+    out = capsys.readouterr().out
+    assert "lowest validation loss" in out and out.rindex("plain") < out.rindex("CLAHE")
+    assert script.constants(vars(train)) == before and processed.CLAHE == 0.0, "nothing stays set"
+    for name, limit in (("plain", 0.0), ("CLAHE", 2.0)):
+        info = model.load_checkpoint(f"runs/{name}/0/weights/best_weights.pt")
+        assert info["clahe"] == limit and info["model"] == "small"
+        told = json.loads(Path(f"runs/{name}/0/plots/test_metrics.json").read_text(encoding="utf-8"))
+        assert float(rows[name, "0"]["test_accuracy"]) == told["accuracy"]
+        of = [r["balanced_accuracy"] for r in told["robustness"] if r["kind"] == "covered"]
+        assert float(rows[name, "0"]["covered"]) == pytest.approx(np.mean(of))
+    crop = processed.read_crop("train/hat/1.jpg")
+    copy = processed.read_crop("runs/clahe_2/train/hat/1.jpg")
+    assert np.abs(copy.astype(int) - processed.equalise(crop, 2.0)).mean() < 2
+
+    for script_of in (train, step5):
+        monkeypatch.setattr(script_of, "main", lambda: pytest.fail("done again"))
+    compare.main()
+    assert results() == rows
+
+
+def test_a_search_over_seeds_without_a_test(world, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "VARIANTS", {"low": {"LR": 1e-4}, "high": {"LR": 3e-3}})
+    monkeypatch.setattr(compare, "SEEDS", (0, 1))
+    monkeypatch.setattr(compare, "SETTINGS", {**SETTINGS, "SCHEDULE": "constant"})  # onecycle's one step has rate 0
+    monkeypatch.setattr(compare, "TEST_DIR", "")
+    compare.main()
+    rows = results()
+    losses = [r["valid_loss"] for r in rows.values()]
+    assert len(set(losses)) == 4 and all(r["test_accuracy"] == "" for r in rows.values())
+    assert capsys.readouterr().out.count(" +- ") == 4
+    log = Path("runs/high/1/plots/log.csv").read_text(encoding="utf-8")
+    assert "LR=0.003" in log and "SEED=1" in log, "log.csv tells what the run was"
+    monkeypatch.setattr(compare, "VARIANTS", {"low": {"LR": 2e-4}})
+    with pytest.raises(SystemExit, match="with other constants"):
+        compare.main()
+
+
+def test_a_crop_that_changed_sides_leaves_the_copy(world):
+    compare.equalised("train", 2.0)
+    Path("train/hat/1.jpg").rename(Path("valid/hat/moved.jpg"))
+    copies = [compare.equalised(side, 2.0) for side in ("train", "valid")]
+    names = [{p.relative_to(c).as_posix() for p in processed.list_photos(c)} for c in copies]
+    assert "hat/1.jpg" not in names[0] and "hat/moved.jpg" in names[1] and len(names[0]) == 7
+
+
+@pytest.mark.parametrize(("argument", "line"), [
+    ("VARIANTS={'a': {'RATE': 1}}", "RATE is no constant of train.py"),
+    ("VARIANTS={'a': {'SEED': 1}}", "SEED is no constant of train.py that can be varied here"),
+    ("VARIANTS={'../a': {}}", "must be a plain name"), ("SEEDS=()", "must not be empty"),
+])
+def test_one_line_errors(argument, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("VARIANTS", "SEEDS"):
+        monkeypatch.setattr(compare, name, getattr(compare, name))  # undone after the test
+    script.override(vars(compare), [argument])
+    with pytest.raises(SystemExit, match=line):
+        compare.main()
+
+
+def test_the_readmes_loop_runs(world):
+    """The search that the README shows, as it stands, with small networks on a few crops."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = next(block.split("```")[0] for block in text.split("```python\n")[1:] if "LR={lr}" in block)
+    Path("processed").mkdir()
+    for name in ("train", "valid"):
+        Path(name).rename(Path("processed", name))
+    for name in ("train.py", "test.py"):
+        code = code.replace(f'"{name}"', repr(str(ROOT / name)))
+    few = "".join(f', "{k}={v}"' for k, v in {**SETTINGS, "SCHEDULE": "constant"}.items())
+    code = code.replace(', f"LR={lr}"', few + ', f"LR={lr}"').replace("(3e-4, 1e-3, 3e-3)", "(1e-4, 3e-3)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(Path("search/test_metrics.json").read_text(encoding="utf-8"))
+    assert [row["weights"] for row in told["epochs"]] == ["search/0.0001/best_weights.pt",
+                                                          "search/0.003/best_weights.pt"]
+    assert told["epochs"][0]["loss"] != told["epochs"][1]["loss"]

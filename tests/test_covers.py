@@ -1,0 +1,111 @@
+"""covers.py: things sit where they belong on a face; in training each image has its own, or none."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import covers
+import dataset
+import processed
+
+# Where a thing must be, and where it must not, as shares of a crop's side: (x, y) of points.
+EYES, MOUTH, FOREHEAD = [(0.38, 0.43), (0.62, 0.43)], [(0.5, 0.72)], [(0.5, 0.2)]
+WHERE = {"mask": (MOUTH, EYES + FOREHEAD), "sunglasses": (EYES, MOUTH + FOREHEAD), "scarf": ([(0.5, 0.9)], EYES)}
+
+
+def numbers(seed):
+    return np.random.default_rng(seed).random(covers.DRAWS)
+
+
+@pytest.mark.parametrize("side", [96, 224])
+@pytest.mark.parametrize("kind", WHERE)
+def test_things_sit_where_they_belong(kind, side):
+    hidden, free = WHERE[kind]
+    for seed in range(20):
+        opacity = covers.thing(side, numbers(seed), kind=kind)[:, :, 3]
+        at = [opacity[int(y * side), int(x * side)] for x, y in hidden]
+        assert all(a == 255 for a in at), (seed, at)
+        assert all(opacity[int(y * side), int(x * side)] == 0 for x, y in free)
+        assert 0.05 < (opacity > 0).mean() < 0.5
+
+
+def test_a_hand_reaches_into_the_face_from_outside():
+    for seed in range(20):
+        opacity = covers.thing(96, numbers(seed), kind="hand")[:, :, 3]
+        edge = np.concatenate([opacity[-1], opacity[:, 0], opacity[:, -1]])
+        assert edge.any() and not opacity[0].all() and 0.04 < (opacity > 0).mean() < 0.5
+
+
+def test_places_follow_the_margin(monkeypatch):
+    """With a wider crop the face is smaller, and so is its mask."""
+    def height(picture):
+        return cv2.boundingRect(picture[:, :, 3])[3]
+
+    narrow = height(covers.thing(224, numbers(1), kind="mask"))
+    monkeypatch.setattr(processed, "MARGIN", 0.6)
+    assert height(covers.thing(224, numbers(1), kind="mask")) == pytest.approx(narrow * 1.4 / 2.2, abs=2)
+
+
+def test_size_grows_with_scale_and_all_kinds_come():
+    seen = set()
+    for seed in range(40):
+        u = numbers(seed)
+        seen.add(min(int(u[0] * 4), 3))
+        areas = [(covers.thing(96, u, scale)[:, :, 3] > 0).sum() for scale in (0.6, 1.0, 1.4)]
+        assert areas == sorted(set(areas))
+    assert len(seen) == len(covers.KINDS)
+
+
+def test_over_leaves_the_rest_alone_and_blends_edges():
+    crop = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    picture = covers.thing(96, numbers(3), kind="mask")
+    out = covers.over(crop, picture)
+    clear, solid = picture[:, :, 3] == 0, picture[:, :, 3] == 255
+    assert np.array_equal(out[clear], crop[clear]) and np.array_equal(out[solid], picture[solid][:, :3])
+    share = picture[:, :, 3:] / 255
+    assert np.abs(out - (crop * (1 - share) + picture[:, :, :3])).max() <= 1
+    assert (picture[:, :, :3] <= picture[:, :, 3:]).all(), "no colour without opacity"
+
+
+def only(monkeypatch, chance):
+    rules = dict.fromkeys(("light", "contrast", "cast"), 0) | {"occlude": chance}
+    monkeypatch.setitem(dataset.AUGMENTATIONS, "occlusion", rules)
+
+
+def test_training_images_wear_their_own_things(monkeypatch):
+    only(monkeypatch, 0.5)
+    plain = torch.randint(0, 256, (64, 3, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    plain = torch.nn.functional.interpolate(plain[:, :, ::16, ::16], (48, 48), mode="bilinear")
+    out = dataset.augment(plain, "occlusion", dataset.generator_for(0))
+    changed = ((out - plain / 255).abs().amax(1) > 0.02).float().mean((1, 2))
+    worn = changed > 0.03
+    assert 16 < worn.sum() < 48 and (changed[~worn] == 0).all(), "half of them, and the others are as they were"
+    assert len({round(c, 4) for c in changed[worn].tolist()}) > worn.sum() - 3, "no two alike"
+    assert out.dtype == torch.float32 and out.min() >= 0 and out.max() <= 1
+    assert torch.equal(out, dataset.augment(plain, "occlusion", dataset.generator_for(0)))
+    assert not torch.equal(out, dataset.augment(plain, "occlusion", dataset.generator_for(1)))
+    half = dataset.augment(plain[::2], "occlusion", dataset.generator_for(0), slice(0, None, 2), 64)
+    assert torch.equal(half, out[::2]), "a process's share of a batch wears what it would wear among the others"
+
+
+def test_training_and_test_draw_the_same_thing(monkeypatch):
+    """The float batch of training against the uint8 crop of robustness.py: one blend, within a rounding."""
+    only(monkeypatch, 1.0)
+    crop = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    given, thing = [], covers.thing
+    monkeypatch.setattr(covers, "thing", lambda *a: given.append(thing(*a)) or given[-1])
+    out = dataset.augment(dataset.to_batch([crop]), "occlusion", dataset.generator_for(4))[0]
+    assert np.abs(out.permute(1, 2, 0).numpy() * 255 - covers.over(crop, given[0])).max() < 1.5
+
+
+def test_face_without_occlusion_draws_what_it_drew_before():
+    """The option must not move the draws of runs that do not use it: their numbers stay."""
+    batch = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    expected = dataset.augment(batch, "face", dataset.generator_for(0))
+    rules = {k: v for k, v in dataset.AUGMENTATIONS["face"].items() if k != "occlude"}
+    dataset.AUGMENTATIONS["before"] = rules
+    try:
+        assert torch.equal(dataset.augment(batch, "before", dataset.generator_for(0)), expected)
+    finally:
+        del dataset.AUGMENTATIONS["before"]

@@ -1,0 +1,97 @@
+"""export.py: the network in OpenCV's dnn gives what it gives in PyTorch, for any number of crops."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import dataset
+import drawn
+import export
+import model as networks
+import processed
+
+ROOT = Path(export.__file__).parent
+needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="the package onnx is not installed")
+
+
+def save(path, name, seed=0):
+    """A weights file of random weights, whose answers differ from crop to crop."""
+    torch.manual_seed(seed)
+    net = networks.build(name, 3)
+    crops = [processed.crop_face(drawn.draw_face(i, "hat"), (40, 30, 150, 150)) for i in range(8)]
+    head, size = net.classifier[-1], networks.image_size(name)
+    batch = dataset.prepare({"image_size": size, "mean": dataset.MEAN, "std": dataset.STD}, crops)
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None  # statistics of one pass, as after a training
+    with torch.no_grad():
+        torch.nn.init.normal_(head.weight)
+        net.train()(batch)
+        logits = net.eval()(batch)
+        head.weight.div_(logits.std(0)[:, None])
+        head.bias.copy_((head.bias - logits.mean(0)) / logits.std(0))
+    networks.save_weights(path, {
+        "model": name, "classes": ["a", "b", "señor"], "image_size": size, "mean": dataset.MEAN,
+        "std": dataset.STD, "margin": 0.2, "clahe": 2.0, "temperature": 1.7, "threshold": 0.7, "epoch": 3,
+        "metrics": {}, "state": net.state_dict()})
+    return path
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", ["paper", "small", "resnet18", "mobilenet_v3_small", "efficientnet_b0"])
+def test_opencv_gives_the_same_probabilities(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, "WEIGHTS", str(save(tmp_path / "w.pt", name)))
+    monkeypatch.setattr(export, "OUTPUT", str(tmp_path / "out" / "model.onnx"))
+    export.main()
+    facts = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
+    assert facts["classes"] == ["a", "b", "señor"] and facts["clahe"] == 2.0 and facts["threshold"] == 0.7
+    net, info = networks.load_weights(tmp_path / "w.pt")
+    size = facts["image_size"]
+    pictures = [drawn.draw_face(i, kind) for i in range(2) for kind in ("beard", "hat")]
+    crops = [processed.crop_face(p, (40, 30, 150, 150), facts["margin"], size) for p in pictures]
+    other = cv2.dnn.readNetFromONNX(str(tmp_path / "out" / "model.onnx"))
+    for some in (crops[:1], crops[:3], crops[3:]):  # one, several, one again: the batch is free
+        expected = dataset.probabilities(net, info, some)
+        other.setInput(cv2.dnn.blobFromImages(some))
+        np.testing.assert_allclose(other.forward(), expected, atol=2e-5)
+    assert np.ptp(dataset.probabilities(net, info, crops), axis=0).max() > 1e-3, "too alike to tell a wrong input"
+
+
+@needs_onnx
+def test_the_readmes_lines_run(tmp_path):
+    """The Python that the README shows for OpenCV, run as it stands on a photo, agrees with the live path."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = next(block.split("```")[0] for block in text.split("```python\n")[1:] if "readNetFromONNX" in block)
+    for name in ("paper", "small"):
+        folder = tmp_path / name
+        save(folder / "weights" / "best_weights.pt", name)
+        done = subprocess.run([sys.executable, str(ROOT / "export.py")], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        picture = drawn.draw_face(np.random.default_rng(1), "hat")
+        cv2.imwrite(str(folder / "photo.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + code.replace("photo.jpg", "photo.png")
+        done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True,
+                              env={**os.environ, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8")
+        assert done.returncode == 0, done.stderr
+        net, info = networks.load_weights(folder / "weights" / "best_weights.pt")
+        crop = processed.crop_face(picture, processed.largest_face(picture), 0.2, clahe=2.0)
+        expected = dataset.probabilities(net, info, [crop])[0]
+        said, share = done.stdout.split()
+        assert said == info["classes"][expected.argmax()] and float(share) == pytest.approx(expected.max(), abs=0.03)
+
+
+def test_errors_are_one_line(tmp_path, monkeypatch):
+    done = subprocess.run([sys.executable, str(ROOT / "export.py"), "WEIGHTS=none.pt"], cwd=tmp_path, text=True,
+                          capture_output=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="package onnx is not installed: pip install"):
+        export.main()
