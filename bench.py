@@ -34,11 +34,13 @@ import engine  # noqa: E402
 import model  # noqa: E402
 import overlay  # noqa: E402
 import processed  # noqa: E402
+import reading  # noqa: E402
 import realtime  # noqa: E402
 import script  # noqa: E402
 import tracks  # noqa: E402
 import train  # noqa: E402
 import validation  # noqa: E402
+import workers  # noqa: E402
 
 # ------------------------------------------------------------------------------------------------
 STAGES = ("crop", "big", "train", "evaluate", "live", "size")
@@ -133,8 +135,8 @@ def faces(count):
     """`count` RGB pictures of one face each, of the photos or drawn."""
     if PHOTOS is None:
         return [drawn.draw_face(np.random.default_rng((9, i)), drawn.CLASSES[i % 2]) for i in range(count)]
-    paths = itertools.cycle(processed.list_photos(PHOTOS) or script.fail(f"PHOTOS={PHOTOS}: no photos there"))
-    return [processed.read_photo(path) for path in itertools.islice(paths, count)]
+    paths = itertools.cycle(reading.list_photos(PHOTOS) or script.fail(f"PHOTOS={PHOTOS}: no photos there"))
+    return [reading.read_photo(path) for path in itertools.islice(paths, count)]
 
 
 def bench_crop(place, pictures):
@@ -145,9 +147,9 @@ def bench_crop(place, pictures):
         Image.fromarray(picture).save(paths[-1], quality=90)
     jobs = [(p, 0, place / "crops" / p.name) for p in paths]
 
-    def ours(workers):
+    def ours(count):
         with contextlib.redirect_stderr(None):
-            list(processed.in_processes(processed.one_photo, jobs, workers))
+            list(workers.in_processes(processed.one_photo, jobs, count))
 
     (place / "crops").mkdir()
     cores = os.cpu_count() or 1
@@ -319,7 +321,7 @@ def bench_live(place, pictures):
 def bench_size(place, pictures):
     """What the split costs, by the number of crops, where processed.py has made enough of them."""
     folder = Path(processed.FACES_DIR)
-    files = [p for name in sorted(folder.glob("*")) if name.is_dir() for p in processed.list_photos(name)]
+    files = [p for name in sorted(folder.glob("*")) if name.is_dir() for p in reading.list_photos(name)]
     files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
     for size in SIZES:
         if len(files) < size:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import model
 import processed
+import reading
 import script
 import test
 import train
@@ -54,8 +55,8 @@ def equalised(folder, limit):
     The split stays the same, so that variants differ by nothing else; the crops go through JPEG once more.
     """
     copy = Path(RUNS_DIR, f"clahe_{limit:g}", Path(folder).name)
-    wanted = {copy / p.relative_to(folder): p for p in processed.list_photos(folder)}
-    for old in set(processed.list_photos(copy)) - wanted.keys():
+    wanted = {copy / p.relative_to(folder): p for p in reading.list_photos(folder)}
+    for old in set(reading.list_photos(copy)) - wanted.keys():
         old.unlink()  # moved to the other side since, perhaps
     for target, crop in tqdm(wanted.items(), desc=f"CLAHE {limit:g}, {copy.name}", unit="crop", leave=False):
         time = crop.stat().st_mtime_ns

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import covers
 import processed
+import reading
 import script
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
@@ -159,7 +160,7 @@ class Crops(Dataset):
     def __init__(self, folder, image_size):
         folder = Path(folder)
         self.classes = script.classes_of(folder, "run 'python validation.py' (and 'python processed.py' before it)")
-        self.files = [p for name in self.classes for p in processed.list_photos(folder / name)]
+        self.files = [p for name in self.classes for p in reading.list_photos(folder / name)]
         self.labels = torch.tensor([self.classes.index(p.relative_to(folder).parts[0]) for p in self.files])
         empty = [name for i, name in enumerate(self.classes) if not (self.labels == i).any()]
         if empty:
@@ -185,7 +186,7 @@ class Crops(Dataset):
         def decode(path):
             try:
                 return resize(to_batch([processed.read_crop(path)])).permute(0, 2, 3, 1).numpy()
-            except processed.PhotoError as error:
+            except reading.PhotoError as error:
                 script.fail(f"{path}: {error}; delete it and run 'python processed.py' and 'python validation.py'")
 
         with script.atomic(self.path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as pool:

@@ -13,21 +13,15 @@ import collections
 import csv
 import functools
 import hashlib
-import itertools
-import multiprocessing
 import os
-import signal
-import stat
-import threading
-import warnings
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
+
+import reading
+import workers
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"  # one subfolder a class
@@ -46,73 +40,10 @@ PASSES = ((5, 0.3, 1.1, False), (3, 0.2, 1.05, True))
 LONGEST_SIDE = 640  # detection runs on a copy no larger than this, so that a 12-megapixel photo takes no seconds
 SHORTEST_SIDE = 200  # and smaller photos are enlarged to this: the cascade knows no face under 24 pixels
 JPEG_QUALITY = 95
-MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded
 # ------------------------------------------------------------------------------------------------
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
-# What a photo may contain, whatever its name: Pillow would also run Ghostscript on a .jpg that holds PostScript.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF")
 SKIPPED_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files need not be text
 FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
-
-
-class PhotoError(script.Problem):
-    """A photo that cannot be read; the message is the reason, in a few words."""
-
-
-def list_photos(folder):
-    """Sorted paths of the photos under `folder`, at any depth. Links to folders are not followed, so none can loop."""
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in PHOTO_SUFFIXES]
-    return sorted(found)
-
-
-def read_photo(path):
-    """Read a photo of any usual format, by content, whatever its name says. Returns uint8 [H, W, 3] RGB, upright.
-
-    Honours EXIF orientation; gray, palette, CMYK, 16-bit and transparent (on white) photos become RGB; of an
-    animation the first frame counts. Raises PhotoError with a short reason.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata: the pixels decide
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                raise PhotoError("not a file")  # a pipe or a device could be read for ever
-            Image.init()  # fills Image.OPEN, once
-            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise PhotoError(f"too large ({width}x{height})")
-                if min(width, height) < 24:
-                    raise PhotoError(f"too small ({width}x{height})")
-                if image.format == "JPEG":
-                    # libjpeg reduces by 2, 4 or 8 while decoding: big photos cost a fraction of the time.
-                    image.draft("RGB", (4 * LONGEST_SIDE, 4 * LONGEST_SIDE))
-                return to_rgb(ImageOps.exif_transpose(image))
-    except PhotoError:
-        raise
-    except UnidentifiedImageError:
-        raise PhotoError("not an image") from None
-    except MemoryError:
-        raise PhotoError("too large for this machine's memory") from None
-    except Exception as error:  # decoders raise nearly everything on damaged files
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise PhotoError(f"unreadable ({' '.join(reason.split())[:80]})") from None
-
-
-def to_rgb(image):
-    """A PIL image of any mode as uint8 [H, W, 3] RGB."""
-    if image.mode.startswith(("I", "F")):  # 16 bits or more: stretch what is there, keep 16-bit scans comparable
-        pixels = np.asarray(image, dtype=np.float32)
-        top = 65535.0 if pixels.max(initial=0) > 255 else 255.0
-        gray = np.clip(np.nan_to_num(pixels) * (255.0 / top), 0, 255).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    if "A" in image.mode or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
 
 
 @functools.cache
@@ -220,7 +151,7 @@ def write_crop(path, crop, time=None):
                 cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
     if not done:
-        raise PhotoError("crop cannot be encoded")
+        raise reading.PhotoError("crop cannot be encoded")
     with script.atomic(path) as temporary:
         temporary.write_bytes(data.tobytes())
         if time is not None:
@@ -228,13 +159,13 @@ def write_crop(path, crop, time=None):
 
 
 def read_crop(path):
-    """Read a crop written by write_crop: uint8 [size, size, 3] RGB. Raises PhotoError."""
+    """Read a crop written by write_crop: uint8 [size, size, 3] RGB. Raises reading.PhotoError."""
     try:
         pixels = cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error) as error:
-        raise PhotoError(f"unreadable ({error})") from None
+        raise reading.PhotoError(f"unreadable ({error})") from None
     if pixels is None:
-        raise PhotoError("not an image")
+        raise reading.PhotoError("not an image")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
@@ -245,52 +176,14 @@ def one_photo(job):
     """
     photo, time, target = job
     try:
-        image = read_photo(photo)
+        image = reading.read_photo(photo)
         box = largest_face(image)
         if box is None:
             return "no face", "the cascade found no face"
         write_crop(target, crop_face(image, box, clahe=CLAHE), time)
-    except PhotoError as error:
+    except reading.PhotoError as error:
         return "unreadable", str(error)
     return "kept", ""
-
-
-def quiet_worker():
-    """One OpenCV thread a process (the processes fill the cores); Ctrl-C is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-
-
-def leave_with_parent():
-    """A process whose parent was killed would wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def in_processes(function, jobs, workers):
-    """Yield function(job) for each job, in order, from `workers` processes; only a few jobs ahead of the reader.
-
-    A process that is ended from outside ends the program with one line (multiprocessing.Pool would wait for ever).
-    """
-    jobs = iter(jobs)
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), quiet_worker)
-    try:
-        # Processes inherit it: those that still start up must not answer Ctrl-C with a traceback each.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            ahead = collections.deque(pool.submit(function, job) for job in itertools.islice(jobs, 64 + workers))
-        finally:
-            signal.signal(signal.SIGINT, handler)
-        while ahead:
-            result = ahead.popleft().result()
-            ahead.extend(pool.submit(function, job) for job in itertools.islice(jobs, 1))
-            yield result
-    except BrokenProcessPool:
-        script.fail("a process was ended from outside, likely for want of memory: run the same command again, "
-                    "with WORKERS=1 if it happens again")
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def targets(photos, folder, faces_dir):
@@ -337,7 +230,7 @@ def main():
     jobs, skipped, wanted = [], {}, set()
     for name in classes:
         folder = Path(RAW_DIR, name)
-        photos = list_photos(folder)
+        photos = reading.list_photos(folder)
         for photo, target in zip(photos, targets(photos, folder, FACES_DIR), strict=True):
             wanted.add(target)
             try:
@@ -396,9 +289,9 @@ def crop_all(jobs):
     """Yield (job, (status, reason)) for every job, from all cores, behind a progress bar."""
     if not jobs:
         return
-    workers = min(WORKERS or os.cpu_count() or 1, len(jobs))
+    count = min(WORKERS or os.cpu_count() or 1, len(jobs))
     with tqdm(total=len(jobs), unit="photo", smoothing=0) as bar:
-        for job, answer in zip(jobs, in_processes(one_photo, jobs, workers), strict=True):
+        for job, answer in zip(jobs, workers.in_processes(one_photo, jobs, count), strict=True):
             bar.update()
             yield job, answer
 

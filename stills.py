@@ -9,6 +9,7 @@ import cv2
 import capture
 import overlay
 import processed
+import reading
 import script
 import tracks
 import window
@@ -30,13 +31,13 @@ def photos_of(source):
     """The photos of a folder, or [source] for a photo, or [] for what may be a video."""
     path = Path(source)
     if path.is_dir():
-        paths = processed.list_photos(path)
+        paths = reading.list_photos(path)
         if not paths:
             script.fail(f"{path} has no photos: set SOURCE=<folder with photos, photo, video or camera number>")
         return paths
     if not path.is_file():
         script.fail(f"there is no {path}: set SOURCE=<camera number, video, photo, folder or address>")
-    return [path] if path.suffix.lower() in processed.PHOTO_SUFFIXES else []
+    return [path] if path.suffix.lower() in reading.PHOTO_SUFFIXES else []
 
 
 def outputs(output, paths, folder):
@@ -107,8 +108,8 @@ def annotate(paths, folder, output, loaded, text_of, shown):
         for i, path in enumerate(paths):
             name = path.relative_to(folder).as_posix()
             try:
-                photo = processed.read_photo(path)
-            except processed.PhotoError as error:
+                photo = reading.read_photo(path)
+            except reading.PhotoError as error:
                 print(f"{name}: skipped, {error}")
                 counts["unreadable"] += 1
                 continue

@@ -25,7 +25,9 @@ from tqdm import tqdm
 
 import metrics
 import processed
+import reading
 import report
+import workers
 
 # ------------------------------------------------------------------------------------------------
 TEST_DIR = "data/test"  # one subfolder a class, named as the weights name it
@@ -83,7 +85,7 @@ def photos_by_class(folder, classes, weights):
     if unknown:
         script.fail(f"{folder} has the class folders {', '.join(names)}, but {weights} knows {', '.join(classes)}: "
                     f"rename {', '.join(unknown)}, or import the photos again with RENAME of data/folders.py")
-    photos = [(path, name) for name in names for path in processed.list_photos(folder / name)]
+    photos = [(path, name) for name in names for path in reading.list_photos(folder / name)]
     if not photos:
         script.fail(f"{folder} has no photos: {FILL_TEST}")
     absent = [c for c in classes if c not in {name for _, name in photos}]
@@ -110,24 +112,24 @@ def look(job):
             crop, size = processed.read_crop(path), (processed.IMAGE_SIZE, processed.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
             return "ok", "", None, [crop] * len(cuts)
-        image = processed.read_photo(path)
+        image = reading.read_photo(path)
         box = processed.largest_face(image)
         if box is None:
             return "no face", "the cascade found no face", None, []
         crops = [processed.crop_face(image, box, margin, clahe=clahe) for margin, clahe in cuts]
         return "ok", "", tuple(int(v) for v in box), crops
-    except processed.PhotoError as error:
+    except reading.PhotoError as error:
         return "unreadable", str(error), None, []
 
 
 def look_at_all(paths, cuts):
     """Yield look() of each path in order, on all cores; only a few photos ahead of the reader, to bound memory."""
     jobs = ((path, CROPPED, cuts) for path in paths)
-    workers = WORKERS or os.cpu_count() or 1
-    if workers == 1 or len(paths) < IN_PROCESS:
+    count = WORKERS or os.cpu_count() or 1
+    if count == 1 or len(paths) < IN_PROCESS:
         yield from map(look, jobs)
         return
-    yield from processed.in_processes(look, jobs, workers)
+    yield from workers.in_processes(look, jobs, count)
 
 
 def classify(photos, loaded):

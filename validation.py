@@ -23,7 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 import copies
-from processed import FACES_DIR, list_photos
+import reading
+from processed import FACES_DIR
 
 # ------------------------------------------------------------------------------------------------
 TRAIN_DIR = "processed/train"
@@ -163,7 +164,7 @@ def check_old(folder):
     record = read_record(folder)
     if Path(folder).exists():
         known = set(record.get("files", ()))
-        for path in list_photos(folder):
+        for path in reading.list_photos(folder):
             if path.relative_to(folder).as_posix() not in known:
                 script.fail(f"{path} was not put there by validation.py, and would be lost: move it elsewhere")
     return record
@@ -215,7 +216,7 @@ def main():
     check_constants()
     files = {}
     for name in script.classes_of(FACES_DIR, FILL_FACES):
-        found = list_photos(Path(FACES_DIR, name))
+        found = reading.list_photos(Path(FACES_DIR, name))
         if not found:
             script.fail(f"{Path(FACES_DIR, name)} has no crops: {FILL_FACES}, or delete the folder")
         files.update((path.relative_to(FACES_DIR).as_posix(), path) for path in found)
@@ -227,7 +228,7 @@ def main():
     settings = {"seed": SEED, "ratio": VALID_RATIO, "person": PERSON_PATTERN, "crops": listing.hexdigest(),
                 "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
     records = [check_old(folder) for folder in (TRAIN_DIR, VALID_DIR)]
-    done = all(record.get("settings") == settings and len(list_photos(folder)) == len(record["files"])
+    done = all(record.get("settings") == settings and len(reading.list_photos(folder)) == len(record["files"])
                for record, folder in zip(records, (TRAIN_DIR, VALID_DIR), strict=True))
     if done:
         report = records[0]["report"]

@@ -10,7 +10,7 @@ like George_Bush_0007.jpg) to one side.
 from pathlib import Path
 
 import importing
-import processed
+import reading
 import script
 import validation
 
@@ -35,7 +35,7 @@ def main():
         script.fail(f"RENAME speaks of {', '.join(sorted(unknown))}, which {source} does not have: "
                     f"it has {', '.join(f.name for f in folders)}")
     rows = []
-    photos = [(folder, photo) for folder in folders for photo in processed.list_photos(folder)]
+    photos = [(folder, photo) for folder in folders for photo in reading.list_photos(folder)]
     people = validation.people_of([f"{folder.name}/{photo.name}" for folder, photo in photos])
     person = {i: name for name, found in people.items() for i in found}
     for i, (folder, photo) in enumerate(photos):

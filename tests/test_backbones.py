@@ -17,6 +17,7 @@ import drawn
 import engine
 import model as networks
 import processed
+import reading
 import realtime
 import script
 import stills
@@ -131,7 +132,7 @@ def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
     output = stills.outputs(str(tmp_path / "out"), [photo], photo.parent)
     counts = stills.annotate([photo], photo.parent, output, loaded, realtime.text_of, False)
     assert counts["faces"] >= 1 and (tmp_path / "out" / "x.png").is_file()
-    crop = processed.read_photo(photo)[:224, :224]
+    crop = reading.read_photo(photo)[:224, :224]
     heat = loaded.result()[2]([crop, crop])
     assert heat.shape == (2, 64, 64) and np.isfinite(heat).all() and heat.max() <= 1
 

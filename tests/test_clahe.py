@@ -59,7 +59,7 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     assert np.array_equal(seen[0], expected)
 
     monkeypatch.setattr(processed, "CLAHE", 3.0)
-    assert processed.one_photo((path, tmp_path / "crop.jpg", path.stat().st_mtime_ns)) == ("kept", "")
+    assert processed.one_photo((path, path.stat().st_mtime_ns, tmp_path / "crop.jpg")) == ("kept", "")
     disk = processed.read_crop(tmp_path / "crop.jpg")
     assert difference(disk, expected) < 2 < 8 < difference(disk, plain), "the file may differ by JPEG's rounding only"
     assert step5.look((tmp_path / "crop.jpg", True, [(0.2, 3.0)]))[3][0].tolist() == disk.tolist(), "and not twice"

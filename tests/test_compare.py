@@ -14,6 +14,7 @@ import compare
 import drawn
 import model
 import processed
+import reading
 import script
 import test as step5
 import train
@@ -94,7 +95,7 @@ def test_a_crop_that_changed_sides_leaves_the_copy(world):
     compare.equalised("train", 2.0)
     Path("train/hat/1.jpg").rename(Path("valid/hat/moved.jpg"))
     copies = [compare.equalised(side, 2.0) for side in ("train", "valid")]
-    names = [{p.relative_to(c).as_posix() for p in processed.list_photos(c)} for c in copies]
+    names = [{p.relative_to(c).as_posix() for p in reading.list_photos(c)} for c in copies]
     assert "hat/1.jpg" not in names[0] and "hat/moved.jpg" in names[1] and len(names[0]) == 7
 
 

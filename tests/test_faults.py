@@ -18,6 +18,7 @@ from PIL import Image
 import drawn
 import model as networks
 import processed
+import reading
 import realtime
 import script
 import stills
@@ -176,8 +177,8 @@ def test_a_photo_without_permission(tmp_path, monkeypatch):
 
     face().save(tmp_path / "a.jpg")
     monkeypatch.setattr(Image, "open", refuse)
-    with pytest.raises(processed.PhotoError, match=r"unreadable \(Permission denied\)"):
-        processed.read_photo(tmp_path / "a.jpg")
+    with pytest.raises(reading.PhotoError, match=r"unreadable \(Permission denied\)"):
+        reading.read_photo(tmp_path / "a.jpg")
 
 
 def test_no_two_photos_share_a_crop():

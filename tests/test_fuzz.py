@@ -17,7 +17,7 @@ from PIL import Image, features
 
 import drawn
 import model as networks
-import processed
+import reading
 import stills
 
 CASES = int(os.environ.get("FUZZ_CASES", 1000))  # photos; weights files are an eighth of it
@@ -85,13 +85,13 @@ def test_damaged_photos_are_read_or_refused(tmp_path, capfd):
         path.write_bytes(mutated(data, rng))
         start = time.perf_counter()
         try:
-            image = processed.read_photo(path)
+            image = reading.read_photo(path)
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and min(image.shape[:2]) >= 24
             answers["read"] += 1
             if answers["read"] % 8 == 1:
                 faces, crops = stills.answer(image, INFO, lambda crops: np.full((len(crops), 2), 0.5), lambda *_: "")
                 assert all(crop.shape == (224, 224, 3) for crop in crops) and len(faces) == len(crops)
-        except processed.PhotoError as error:
+        except reading.PhotoError as error:
             assert "\n" not in str(error) and len(str(error)) < 120
             answers["refused"] += 1
         except Exception as error:

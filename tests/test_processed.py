@@ -14,6 +14,8 @@ from PIL import Image
 
 import drawn
 import processed
+import reading
+import workers
 
 ROOT = Path(__file__).resolve().parent.parent
 RED = np.zeros((80, 120, 3), np.uint8)
@@ -38,7 +40,7 @@ def run(folder, *arguments):
 def test_every_format_is_read_as_rgb(tmp_path, name, mode, form):
     path = tmp_path / name
     Image.fromarray(RED).convert(mode).save(path, form)
-    image = processed.read_photo(path)
+    image = reading.read_photo(path)
     assert image.shape == RED.shape and image.dtype == np.uint8
     assert np.abs(image[40, 20].astype(int) - RED[40, 20]).max() < 40
     assert image[40, 20, 0] > 150 > image[40, 20, 2], "red must come first"
@@ -47,23 +49,23 @@ def test_every_format_is_read_as_rgb(tmp_path, name, mode, form):
 def test_gray_16_bit_and_one_bit_photos_keep_their_range(tmp_path):
     ramp = np.tile(np.linspace(0, 65535, 64, dtype=np.uint16), (64, 1))
     Image.fromarray(ramp).save(tmp_path / "deep.png")
-    deep = processed.read_photo(tmp_path / "deep.png")
+    deep = reading.read_photo(tmp_path / "deep.png")
     assert deep.shape == (64, 64, 3) and deep[0, 0, 0] == 0 and deep[0, -1, 0] == 255 and 120 < deep[0, 32, 0] < 136
     Image.fromarray(ramp > 30000).save(tmp_path / "bit.png")
-    assert set(np.unique(processed.read_photo(tmp_path / "bit.png"))) == {0, 255}
+    assert set(np.unique(reading.read_photo(tmp_path / "bit.png"))) == {0, 255}
 
 
 def test_exif_orientation_is_honoured(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees
     Image.fromarray(RED).save(tmp_path / "a.jpg", exif=exif)
-    image = processed.read_photo(tmp_path / "a.jpg")
+    image = reading.read_photo(tmp_path / "a.jpg")
     assert image.shape == (120, 80, 3) and image[10, 40, 0] > 150 and image[110, 40, 0] < 60
 
 
 def test_transparent_becomes_white(tmp_path):
     Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    assert (processed.read_photo(tmp_path / "a.png") == 255).all()
+    assert (reading.read_photo(tmp_path / "a.png") == 255).all()
 
 
 @pytest.mark.parametrize(("content", "reason"), [(b"", "not an image"), (b"hello" * 99, "not an image"),
@@ -77,15 +79,15 @@ def test_bad_photos_have_a_short_reason(tmp_path, content, reason):
         Image.new("RGB", (1, 1)).save(path)
     else:
         path.write_bytes(content)
-    with pytest.raises(processed.PhotoError, match=reason):
-        processed.read_photo(path)
+    with pytest.raises(reading.PhotoError, match=reason):
+        reading.read_photo(path)
 
 
 def test_a_huge_claim_is_refused_before_decoding(tmp_path, monkeypatch):
-    monkeypatch.setattr(processed, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(reading, "MAX_PIXELS", 10_000)
     Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
-    with pytest.raises(processed.PhotoError, match=r"too large \(200x100\)"):
-        processed.read_photo(tmp_path / "a.png")
+    with pytest.raises(reading.PhotoError, match=r"too large \(200x100\)"):
+        reading.read_photo(tmp_path / "a.png")
 
 
 def test_the_drawn_face_is_found_where_it_is():
@@ -201,7 +203,7 @@ def die(job):
 
 def test_a_worker_that_dies_is_one_line():
     with pytest.raises(SystemExit, match="^error: a process was ended from outside, .*WORKERS=1"):
-        list(processed.in_processes(die, range(20), 2))
+        list(workers.in_processes(die, range(20), 2))
 
 
 PAPER = ROOT.parent / "shared" / "data" / "paper"
@@ -209,6 +211,6 @@ PAPER = ROOT.parent / "shared" / "data" / "paper"
 
 @pytest.mark.skipif(not PAPER.is_dir(), reason="the paper's photos are not here (../shared/data/paper)")
 def test_faces_of_the_papers_photos_are_found():
-    photos = processed.list_photos(PAPER)
-    found = sum(processed.largest_face(processed.read_photo(p)) is not None for p in photos)
+    photos = reading.list_photos(PAPER)
+    found = sum(processed.largest_face(reading.read_photo(p)) is not None for p in photos)
     assert found / len(photos) >= 0.92

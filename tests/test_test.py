@@ -17,6 +17,7 @@ import dataset
 import drawn
 import model
 import processed
+import reading
 import report
 import robustness
 import script
@@ -161,7 +162,7 @@ def test_crops_need_no_face_finding(world, tmp_path, monkeypatch):
     result, rows = run(monkeypatch, world, tmp_path)
     for row in rows:
         if row["status"] == "ok":
-            image = processed.read_photo(Path(row["file"]))
+            image = reading.read_photo(Path(row["file"]))
             crop = processed.crop_face(image, processed.largest_face(image), 0.2)
             processed.write_crop(tmp_path / "crops" / row["class"] / f"{Path(row['file']).stem}.jpg", crop)
     monkeypatch.setattr(processed, "largest_face", lambda image: pytest.fail("looked for a face in a crop"))
@@ -172,11 +173,11 @@ def test_crops_need_no_face_finding(world, tmp_path, monkeypatch):
 
 
 def test_processes_see_what_one_process_sees(world, monkeypatch):
-    paths = processed.list_photos(world / "photos")
-    alone = list(subject.look_at_all(paths, [0.1, 0.3]))
+    paths = reading.list_photos(world / "photos")
+    alone = list(subject.look_at_all(paths, [(0.1, 0.0), (0.3, 2.0)]))
     monkeypatch.setattr(subject, "IN_PROCESS", 0)
     monkeypatch.setattr(subject, "WORKERS", 2)
-    together = list(subject.look_at_all(paths, [0.1, 0.3]))
+    together = list(subject.look_at_all(paths, [(0.1, 0.0), (0.3, 2.0)]))
     assert [a[:3] for a in alone] == [t[:3] for t in together]
     for a, t in zip(alone, together, strict=True):
         assert len(a[3]) == len(t[3]) and all(np.array_equal(p, q) for p, q in zip(a[3], t[3], strict=True))
@@ -186,7 +187,7 @@ def test_processes_see_what_one_process_sees(world, monkeypatch):
 def test_groups(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "SMALLEST_GROUP", 3)
     lines = [f"{p.name},{5 if i % 2 else 30},{'Asian' if i % 3 else 'White'}"
-             for i, p in enumerate(processed.list_photos(world / "photos"))]
+             for i, p in enumerate(reading.list_photos(world / "photos"))]
     (tmp_path / "groups.csv").write_text("file,age,ethnicity\n" + "\n".join(lines), encoding="utf-8")
     result, rows = run(monkeypatch, world, tmp_path, GROUPS=str(tmp_path / "groups.csv"))
     groups = {kind: {r["group"]: r for r in found} for kind, found in result["groups"].items() if found
