@@ -148,7 +148,7 @@ def bench_crop(place, pictures):
     jobs = [(p, 0, place / "crops" / p.name) for p in paths]
 
     def ours(count):
-        with contextlib.redirect_stderr(None):
+        with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
             list(workers.in_processes(processed.one_photo, jobs, count))
 
     (place / "crops").mkdir()
@@ -252,7 +252,7 @@ def clip(path, pictures, people):
 def follow(path, loaded):
     """realtime.py on a video, without a window. Returns its dict of results."""
     opened = capture.open_capture(str(path))
-    with contextlib.redirect_stdout(None):
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
         return realtime.play(capture.Reader(None, False, 30.0, 0, opened), Future(loaded))
 
 
@@ -328,7 +328,7 @@ def bench_size(place, pictures):
             print(f"split {size:,} crops: left out, {folder} has {len(files):,}")
             continue
         some = {p.relative_to(folder).as_posix(): p for p in sorted(files[:size])}
-        with contextlib.redirect_stderr(None):
+        with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
             spent = seconds(validation.split, some)
         print(f"split {size:>6,} crops: {spent:.1f} s, {1000 * spent / size:.2f} ms a crop")
 

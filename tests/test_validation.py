@@ -60,7 +60,7 @@ def sides():
     """{"class/name": "train" or "valid"} as it is on disk; a crop on both sides fails."""
     found = {}
     for side, folder in (("train", validation.TRAIN_DIR), ("valid", validation.VALID_DIR)):
-        for path in validation.list_photos(folder):
+        for path in validation.reading.list_photos(folder):
             key = path.relative_to(folder).as_posix()
             assert key not in found
             found[key] = side
@@ -124,7 +124,7 @@ def test_the_split_depends_on_names_and_seed_alone(place, monkeypatch):
     first = sides()
     for folder in (validation.TRAIN_DIR, validation.VALID_DIR):
         shutil.rmtree(folder)
-    monkeypatch.setattr(validation, "list_photos", lambda folder: sorted(Path(folder).rglob("*.jpg"), reverse=True))
+    monkeypatch.setattr(validation.reading, "list_photos", lambda folder: sorted(Path(folder).rglob("*.jpg"), reverse=True))
     validation.main()
     assert sides() == first
 
