@@ -124,7 +124,8 @@ def test_the_split_depends_on_names_and_seed_alone(place, monkeypatch):
     first = sides()
     for folder in (validation.TRAIN_DIR, validation.VALID_DIR):
         shutil.rmtree(folder)
-    monkeypatch.setattr(validation.reading, "list_photos", lambda folder: sorted(Path(folder).rglob("*.jpg"), reverse=True))
+    monkeypatch.setattr(validation.reading, "list_photos",
+                        lambda folder: sorted(Path(folder).rglob("*.jpg"), reverse=True))
     validation.main()
     assert sides() == first
 
@@ -199,7 +200,7 @@ def test_near_copies_are_found_among_many_alike(place, monkeypatch):
     """With enough crops, what all have in common is taken out: here a face-like pattern that all of them share."""
     shared = picture(123456).astype(np.float32)
     faces = place / validation.FACES_DIR
-    monkeypatch.setattr(validation, "ENOUGH", 100)
+    monkeypatch.setattr(copies, "ENOUGH", 100)
     for i in range(150):
         image = np.clip(0.6 * shared + 0.4 * picture(i), 0, 255).astype(np.uint8)
         save(faces / CLASSES[i % 2] / f"face_{i}.jpg", image)
