@@ -191,7 +191,7 @@ def test_near_copies_stay_on_one_side(place, capsys):
 
 def test_without_grouping_the_planted_copies_would_leak(place, monkeypatch):
     groups = plant(fill(place))
-    monkeypatch.setattr(validation, "components", lambda n, pairs: [[i] for i in range(n)])
+    monkeypatch.setattr(validation.copies, "components", lambda n, pairs: [[i] for i in range(n)])
     validation.main()
     assert torn(groups) > 10
 
