@@ -63,21 +63,19 @@ MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "K
 
 def check_constants():
     """End with one line if a constant is out of its range."""
-    for name, ok, want in (("EPOCHS", EPOCHS >= 1, "at least 1"), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"),
-                           ("LR", 0 < LR < 10, "above 0 and below 10"),
-                           ("WARMUP_EPOCHS", WARMUP_EPOCHS >= 0, "at least 0"),
-                           ("KEEP_BEST", KEEP_BEST >= 1, "at least 1"),
-                           ("WEIGHT_DECAY", 0 <= WEIGHT_DECAY <= 1, "between 0 and 1"),
-                           ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
-                           ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
-                           ("BALANCE", all(isinstance(v, str) for v in BALANCE), 'names\' beginnings, as ("news-",)'),
-                           ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
-                           ("AUGMENT", AUGMENT in dataset.AUGMENTATIONS, f"one of {', '.join(dataset.AUGMENTATIONS)}"),
-                           ("SCHEDULE", SCHEDULE in ("onecycle", "constant"), "onecycle or constant"),
-                           ("PRECISION", PRECISION in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
-                           ("DEVICE", DEVICE in ("auto", "cpu", "cuda", "mps"), "auto, cpu, cuda or mps")):
-        if not ok:
-            script.fail(f"{name}={globals()[name]!r}: must be {want}")
+    script.check(globals(), ("EPOCHS", EPOCHS >= 1, "at least 1"), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"),
+                 ("LR", 0 < LR < 10, "above 0 and below 10"),
+                 ("WARMUP_EPOCHS", WARMUP_EPOCHS >= 0, "at least 0"),
+                 ("KEEP_BEST", KEEP_BEST >= 1, "at least 1"),
+                 ("WEIGHT_DECAY", 0 <= WEIGHT_DECAY <= 1, "between 0 and 1"),
+                 ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
+                 ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
+                 ("BALANCE", all(isinstance(v, str) for v in BALANCE), 'names\' beginnings, as ("news-",)'),
+                 ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
+                 ("AUGMENT", AUGMENT in dataset.AUGMENTATIONS, f"one of {', '.join(dataset.AUGMENTATIONS)}"),
+                 ("SCHEDULE", SCHEDULE in ("onecycle", "constant"), "onecycle or constant"),
+                 ("PRECISION", PRECISION in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
+                 ("DEVICE", DEVICE in ("auto", "cpu", "cuda", "mps"), "auto, cpu, cuda or mps"))
 
 
 def learning_rate(progress):
