@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import cv2
@@ -113,18 +114,11 @@ def plain_live(path, net, info):
         frames += 1
 
 
-def seconds(function, *arguments):
-    """How long a call takes."""
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
-
-
 def compare(name, unit, count, ours, plain, first=True):
     """Run two functions in turn, REPEATS times after a warm-up, and print their rates and the ratio."""
     if first:
         ours(), plain()
-    pairs = [(seconds(ours), seconds(plain)) for _ in range(REPEATS)]
+    pairs = [(realtime.timed(ours), realtime.timed(plain)) for _ in range(REPEATS)]
     ratios = sorted(b / a for a, b in pairs)
     a, b = (statistics.median(times) for times in zip(*pairs, strict=True))
     print(f"{name:<42}{count / a:>10.1f}{count / b:>10.1f}  {unit:<9}{statistics.median(ratios):>6.2f}"
@@ -251,19 +245,10 @@ def clip(path, pictures, people):
 
 def follow(path, loaded):
     """realtime.py on a video, without a window. Returns its dict of results."""
-    opened = capture.open_capture(str(path))
+    opened, ready = capture.open_capture(str(path)), Future()
+    ready.set_result(loaded)
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-        return realtime.play(capture.Reader(None, False, 30.0, 0, opened), Future(loaded))
-
-
-class Future:
-    """What realtime.load() has given, as realtime.play() wants it."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def result(self):
-        return self.value
+        return realtime.play(capture.Reader(None, False, 30.0, 0, opened), ready)
 
 
 @contextlib.contextmanager
@@ -329,7 +314,7 @@ def bench_size(place, pictures):
             continue
         some = {p.relative_to(folder).as_posix(): p for p in sorted(files[:size])}
         with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
-            spent = seconds(validation.split, some)
+            spent = realtime.timed(validation.split, some)
         print(f"split {size:>6,} crops: {spent:.1f} s, {1000 * spent / size:.2f} ms a crop")
 
 
