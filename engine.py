@@ -43,7 +43,8 @@ def hardware(device="auto", precision="auto"):
 def join(device):
     """Become one of WORLD ranks: gloo carries what they tell each other on a CPU, nccl on GPUs."""
     if WORLD > 1:
-        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        # torchrun sets 1 where the user has set nothing, which would leave cores idle.
+        if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))))
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
