@@ -23,7 +23,7 @@ import script
 import stills
 import test as step5
 import train
-from test_dataset import split
+from test_dataset import both_splits
 
 KINDS = {c.name: c for c in (backbones.VGG16, backbones.ResNet18, backbones.MobileNetV3Small,
                              backbones.EfficientNetB0)}
@@ -32,10 +32,7 @@ KINDS = {c.name: c for c in (backbones.VGG16, backbones.ResNet18, backbones.Mobi
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     """processed/train (16 crops) and processed/valid (4) of drawn faces."""
-    folder = tmp_path_factory.mktemp("faces")
-    split(folder / "train", 8)
-    split(folder / "valid", 2)
-    return folder
+    return both_splits(tmp_path_factory.mktemp("faces"), train=8)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ import reading
 import script
 import test as step5
 import train
-from test_dataset import split
+from test_dataset import both_splits
 
 ROOT = Path(compare.__file__).parent
 SETTINGS = {"MODEL": "small", "EPOCHS": 1, "BATCH_SIZE": 8, "PRECISION": "float32"}
@@ -27,8 +27,7 @@ SETTINGS = {"MODEL": "small", "EPOCHS": 1, "BATCH_SIZE": 8, "PRECISION": "float3
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Crops and test photos of drawn faces, and compare.py's constants set to them."""
-    split(tmp_path / "train", 4)
-    split(tmp_path / "valid", 2)
+    both_splits(tmp_path)
     for name in drawn.CLASSES:
         for i in range(2):
             path = tmp_path / "photos" / name / f"{i}.png"

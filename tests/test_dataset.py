@@ -26,6 +26,13 @@ def split(folder, count=4):
     return folder
 
 
+def both_splits(folder, train=4, valid=2):
+    """folder/train and folder/valid, so many crops a class each."""
+    split(folder / "train", train)
+    split(folder / "valid", valid)
+    return folder
+
+
 def logits(net, images):
     batch = dataset.evaluation_transform(224)(images)
     with torch.inference_mode():

@@ -14,7 +14,7 @@ import torch
 import engine
 import model as networks
 import train
-from test_dataset import split
+from test_dataset import both_splits
 
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("KILLS", 6))
@@ -24,9 +24,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="fork, SIGKILL and limits of 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     """processed/train and processed/valid of drawn faces, and the constants of a run that takes seconds."""
-    folder = tmp_path_factory.mktemp("faces")
-    split(folder / "train", 4)
-    split(folder / "valid", 2)
+    folder = both_splits(tmp_path_factory.mktemp("faces"))
     return [f"TRAIN_DIR={folder / 'train'}", f"VALID_DIR={folder / 'valid'}", "BATCH_SIZE=4", "PRECISION=float32",
             "MODEL=small", "DEVICE=cpu"]
 

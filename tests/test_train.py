@@ -15,7 +15,7 @@ from torch.nn import functional
 import engine
 import model as networks
 import train
-from test_dataset import split
+from test_dataset import both_splits
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["BATCH_SIZE=4", "PRECISION=float32"]
@@ -24,10 +24,7 @@ SMALL = ["BATCH_SIZE=4", "PRECISION=float32"]
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     """processed/train and processed/valid of drawn faces."""
-    folder = tmp_path_factory.mktemp("faces")
-    split(folder / "train", 4)
-    split(folder / "valid", 2)
-    return folder
+    return both_splits(tmp_path_factory.mktemp("faces"))
 
 
 def start(folder, faces, *arguments):
