@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 import covers
+import model as networks
 import processed
 import reading
 import script
@@ -66,7 +67,8 @@ def probabilities(model, info, crops, device="cpu"):
         return np.zeros((0, len(info["classes"])), np.float32)
     with torch.inference_mode():
         batch = prepare(info, crops, device)
-        logits = model(batch.contiguous(memory_format=torch.channels_last)).float()
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        logits = networks.logits_of(model, batch, info["flip"]).float()
         return (logits / info["temperature"]).softmax(1).cpu().numpy()
 
 

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import dataset
+import model as networks
 import script
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -94,10 +95,10 @@ def blend(average, net, step, most):
 
 
 @torch.inference_mode()
-def evaluate(net, batches, device, bf16):
+def evaluate(net, batches, device, bf16, flip=False):
     """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation.
 
-    Every rank does its share and gets all of it.
+    `flip`: see model.logits_of. Every rank does its share and gets all of it.
     """
     net.eval()
     if WORLD > 1:
@@ -109,7 +110,8 @@ def evaluate(net, batches, device, bf16):
     bar = tqdm(batches, desc="validation", unit="batch", leave=False, disable=True if RANK else None)
     for (images, *_), rows in zip(bar, batches.sampler, strict=True):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            part = net(transform(images.to(device)).contiguous(memory_format=torch.channels_last))
+            images = transform(images.to(device)).contiguous(memory_format=torch.channels_last)
+            part = networks.logits_of(net, images, flip)
         logits[rows] = part.float()
     return total(logits).cpu(), crops.labels
 

@@ -28,6 +28,8 @@ def whole(net, info):
     """A module from crops (float32 [N, 3, S, S], RGB, 0..255) to what dataset.probabilities() makes of them."""
     import torch
 
+    import model
+
     class Whole(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -36,7 +38,8 @@ def whole(net, info):
             self.register_buffer("scale", 1 / (255 * torch.tensor(info["std"]).view(1, 3, 1, 1)))
 
         def forward(self, crops):
-            return (self.net((crops - self.mean) * self.scale) / info["temperature"]).softmax(1)
+            logits = model.logits_of(self.net, (crops - self.mean) * self.scale, info["flip"])
+            return (logits / info["temperature"]).softmax(1)
 
     return Whole().eval()
 

@@ -119,6 +119,12 @@ def image_size(name="paper"):
     return NETWORKS[name].image_size
 
 
+def logits_of(net, batch, flip):
+    """Logits [N, n_classes] of a normalised batch [N, 3, H, W]; `flip`: the mean of those of the images and of their
+    mirror images, twice the work for fewer errors."""
+    return (net(batch) + net(batch.flip(3))) / 2 if flip else net(batch)
+
+
 def grad_cam(model, batch, class_index=None):
     """Where the network looked: float32 [N, H, W] in 0..1, the size of `batch` (float32 [N, 3, H, W], normalised).
 
@@ -150,7 +156,7 @@ class WeightsError(script.Problem):
 
 
 FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
-         "clahe": float, "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
+         "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
 
 
 def plausible(facts):
@@ -196,7 +202,8 @@ def load_checkpoint(path):
         raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
     wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)
     if not wrong:
-        checkpoint.setdefault("clahe", 0.0)  # files from before it was an option
+        for name, value in (("clahe", 0.0), ("flip", False)):  # files from before these were options
+            checkpoint.setdefault(name, value)
     wrong = wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items())
     if wrong or not plausible(checkpoint):
         raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
@@ -217,3 +224,20 @@ def load_weights(path):
     if not all(v.isfinite().all() for v in model.state_dict().values()):
         raise WeightsError(f"{path} holds weights that are no numbers: train again, or fetch the file again")
     return model.float().eval(), info
+
+
+def start_from(net, path, name, classes):
+    """Give `net` (of NETWORKS[name], for `classes`) the weights of a file, without its last layer where that is for
+    other classes. Returns whether all were taken; raises WeightsError.
+    """
+    model, info = load_weights(path)
+    if info["model"] != name:
+        raise WeightsError(f"START={path} is a {info['model']} network and this run trains {name}: choose another "
+                           f"START, or MODEL={info['model']}")
+    state, same = model.state_dict(), info["classes"] == classes
+    if not same:
+        last = f"classifier.{len(model.classifier) - 1}."
+        state = {k: v for k, v in net.state_dict().items() if k.startswith(last)} | {
+            k: v for k, v in state.items() if not k.startswith(last)}
+    net.load_state_dict(state)
+    return same

@@ -8,7 +8,7 @@ Writes weights/best_weights_<epoch>.pt whenever the validation loss improves (an
 test.py and realtime.py read), weights/last.pt and plots/log.csv after every epoch, and plots/metrics_<epoch>.png at
 the end. The files of an earlier run are kept in weights/run_<number>/.
 The paper's own settings: python train.py EPOCHS=50 BATCH_SIZE=16 SCHEDULE=constant WEIGHT_DECAY=0.0
-LABEL_SMOOTHING=0.0 AVERAGE=0.0 AUGMENT=paper
+LABEL_SMOOTHING=0.0 AVERAGE=0.0 AUGMENT=paper FLIP=False
 """
 
 import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
@@ -36,8 +36,10 @@ from validation import TRAIN_DIR, VALID_DIR
 WEIGHTS_DIR = "weights"
 PLOTS_DIR = "plots"
 MODEL = "paper"  # a key of model.NETWORKS: paper, small, or vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
+IMAGE_SIZE = None  # side of the network's input in pixels; None: the one it was made for
+START = None  # a weights file of the same network to go on from, as "weights/small.pt"; for other classes too
 PRETRAINED = True  # torchvision's networks start from ImageNet weights, where they can be had
-WARMUP_EPOCHS = 1  # first epochs of a network with ImageNet weights, in which only its new head learns
+WARMUP_EPOCHS = 1  # first epochs after such a start, in which only a new head learns
 EPOCHS = 12  # the paper: 50
 BATCH_SIZE = 64  # the paper: 16
 LR = 1e-3  # of Adam, at its highest; to fine-tune ImageNet weights a third of it is usual
@@ -49,6 +51,7 @@ AUGMENT = "face"  # a key of dataset.AUGMENTATIONS
 # Name beginnings of sources, as ("news-",): within each, all classes count the same, so that "in the news" doesn't come
 # to mean "a man". (): every photo counts the same.
 BALANCE = ()
+FLIP = True  # judge a crop by itself and its mirror image, at validation and with the weights from then on
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
 KEEP_BEST = 3  # best_weights_<epoch>.pt files that stay
@@ -65,6 +68,9 @@ def check_constants():
     """End with one line if a constant is out of its range."""
     script.check(globals(), ("EPOCHS", EPOCHS >= 1, "at least 1"), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"),
                  ("LR", 0 < LR < 10, "above 0 and below 10"),
+                 ("IMAGE_SIZE", IMAGE_SIZE in (None, 224) or MODEL != "paper" and isinstance(IMAGE_SIZE, int)
+                  and 32 <= IMAGE_SIZE <= 224, "None, or from 32 to 224; the paper's network takes 224 alone"),
+                 ("START", START is None or isinstance(START, str), "None, or the path of a weights file"),
                  ("WARMUP_EPOCHS", WARMUP_EPOCHS >= 0, "at least 0"),
                  ("KEEP_BEST", KEEP_BEST >= 1, "at least 1"),
                  ("WEIGHT_DECAY", 0 <= WEIGHT_DECAY <= 1, "between 0 and 1"),
@@ -204,8 +210,10 @@ def announce(net, train, valid, done, device, bf16):
     print("".join(f"{c:>15}" for c in COLUMNS))
 
 
-def start_from_imagenet(net):
-    """Give one of torchvision's networks its ImageNet weights; returns whether they could be had and were wanted."""
+def starting_weights(net, classes):
+    """Give the network the weights that START or PRETRAINED name; returns whether all but its head has learned."""
+    if START:
+        return not networks.start_from(net, START, MODEL, classes)
     if not PRETRAINED or not isinstance(net, backbones.Backbone):
         return False
     with engine.one_at_first():
@@ -218,7 +226,7 @@ def start_from_imagenet(net):
 def resume(net, average, optimizer, classes, constants):
     """Load weights/last.pt into the parts given.
 
-    Returns (epochs done, history, best validation loss, whether the network began with ImageNet weights).
+    Returns (epochs done, history, best validation loss, what starting_weights() returned).
     """
     last = networks.load_checkpoint(Path(WEIGHTS_DIR, "last.pt"))
     if "optimizer" not in last:
@@ -250,7 +258,7 @@ def main():
 def fit(device, bf16):
     """All epochs, from the first or from where weights/last.pt stands."""
     writes = engine.RANK == 0
-    size = networks.image_size(MODEL)
+    size = IMAGE_SIZE or networks.image_size(MODEL)
     with engine.one_at_first():
         train = dataset.loader(TRAIN_DIR, size, BATCH_SIZE, SEED, engine.RANK, engine.WORLD)
         valid = dataset.loader(VALID_DIR, size, 128, None, engine.RANK, engine.WORLD)
@@ -264,7 +272,7 @@ def fit(device, bf16):
         dataset.balance(train.dataset, BALANCE)
     torch.manual_seed(SEED)
     net = networks.build(MODEL, len(classes)).to(device, memory_format=torch.channels_last)
-    pretrained = not RESUME and start_from_imagenet(net)
+    pretrained = not RESUME and starting_weights(net, classes)
     average = copy.deepcopy(net) if AVERAGE else None
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
     constants = {k: v for k, v in script.constants(globals()).items() if k not in ("COLUMNS", "MAY_CHANGE")}
@@ -283,7 +291,7 @@ def fit(device, bf16):
             spread = engine.spread(net, device)  # anew when more parameters learn
         loss, accuracy, data_s, compute_s = train_epoch(spread, average, optimizer, train, epoch, device, bf16)
         shown = net if average is None else average
-        logits, labels = engine.evaluate(shown, valid, device, bf16)
+        logits, labels = engine.evaluate(shown, valid, device, bf16, FLIP)
         valid_loss = functional.cross_entropy(logits, labels).item()
         check_loss(valid_loss, epoch)  # the last step of an epoch can break what its own loss does not show
         improved = valid_loss < best
@@ -296,8 +304,8 @@ def fit(device, bf16):
             continue
         temperature, threshold = engine.calibrate(logits, labels, SURE)
         checkpoint = {"model": MODEL, "classes": classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
-                      "margin": processed.MARGIN, "clahe": processed.CLAHE, "temperature": temperature,
-                      "threshold": threshold, "epoch": epoch, "metrics": history[-1],
+                      "margin": processed.MARGIN, "clahe": processed.CLAHE, "flip": FLIP,
+                      "temperature": temperature, "threshold": threshold, "epoch": epoch, "metrics": history[-1],
                       "state": {k: v.cpu() for k, v in shown.state_dict().items()}}
         # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
         if improved:

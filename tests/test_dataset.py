@@ -9,7 +9,8 @@ import drawn
 import model as networks
 import processed
 
-INFO = {"image_size": 224, "mean": dataset.MEAN, "std": dataset.STD, "temperature": 1.0, "classes": ["a", "b"]}
+INFO = {"image_size": 224, "mean": dataset.MEAN, "std": dataset.STD, "temperature": 1.0, "classes": ["a", "b"],
+        "flip": False}
 
 
 def face(seed=0, name="hat"):
@@ -67,6 +68,18 @@ def test_probabilities_are_softmax_over_temperature():
     got = dataset.probabilities(net, {**INFO, "temperature": 2.0}, [crop, crop])
     assert got.dtype == np.float32 and np.allclose(got, expected, atol=1e-5)
     assert dataset.probabilities(net, INFO, []).shape == (0, 2)
+
+
+def test_flip_judges_the_mirror_image_too():
+    """The same for a crop and its mirror image, and the mean of what each alone would get."""
+    torch.manual_seed(0)
+    net, crop = networks.Model(2).eval(), processed.crop_face(face(), processed.largest_face(face()))
+    mirrored, info = np.ascontiguousarray(crop[:, ::-1]), {**INFO, "flip": True}
+    both = dataset.probabilities(net, info, [crop, mirrored])
+    assert np.allclose(both[0], both[1], atol=1e-6)
+    alone = logits(net, dataset.to_batch([crop, mirrored]))
+    assert (alone[0] - alone[1]).abs().max() > 1e-4, "a test of nothing otherwise"
+    assert np.allclose(both[0], alone.mean(0).softmax(0).numpy(), atol=1e-5)
 
 
 def test_evaluation_transform_normalises_rgb():

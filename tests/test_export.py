@@ -22,7 +22,7 @@ ROOT = Path(export.__file__).parent
 needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="the package onnx is not installed")
 
 
-def save(path, name, seed=0):
+def save(path, name, flip=False, seed=0):
     """A weights file of random weights, whose answers differ from crop to crop."""
     torch.manual_seed(seed)
     net = networks.build(name, 3)
@@ -41,14 +41,15 @@ def save(path, name, seed=0):
     networks.save_weights(path, {
         "model": name, "classes": ["a", "b", "señor"], "image_size": size, "mean": dataset.MEAN,
         "std": dataset.STD, "margin": 0.2, "clahe": 2.0, "temperature": 1.7, "threshold": 0.7, "epoch": 3,
-        "metrics": {}, "state": net.state_dict()})
+        "flip": flip, "metrics": {}, "state": net.state_dict()})
     return path
 
 
 @needs_onnx
-@pytest.mark.parametrize("name", ["paper", "small", "resnet18", "mobilenet_v3_small", "efficientnet_b0"])
-def test_opencv_gives_the_same_probabilities(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export, "WEIGHTS", str(save(tmp_path / "w.pt", name)))
+@pytest.mark.parametrize(("name", "flip"), [("paper", False), ("paper", True), ("small", True), ("resnet18", False),
+                                            ("mobilenet_v3_small", False), ("efficientnet_b0", False)])
+def test_opencv_gives_the_same_probabilities(name, flip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, "WEIGHTS", str(save(tmp_path / "w.pt", name, flip)))
     monkeypatch.setattr(export, "OUTPUT", str(tmp_path / "out" / "model.onnx"))
     export.main()
     facts = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
