@@ -195,6 +195,54 @@ def test_a_resume_draws_the_same_dropout(faces, tmp_path, monkeypatch):
     assert run(monkeypatch, faces, tmp_path / "halves", EPOCHS=2, RESUME=True, **settings) == whole
 
 
+def weights_file(path, classes):
+    """Small with random weights, as a file that START can name. Returns its state."""
+    torch.manual_seed(3)
+    net = networks.build("small", len(classes))
+    facts = {"model": "small", "classes": classes, "image_size": 96, "mean": dataset.MEAN, "std": dataset.STD,
+             "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
+    networks.save_weights(path, {**facts, "state": net.state_dict()})
+    return net.state_dict()
+
+
+def test_training_goes_on_from_a_weights_file_at_another_size(faces, tmp_path, monkeypatch):
+    """With next to no learning rate, what comes out is what went in; and it is used at the size it was trained at."""
+    state = weights_file(tmp_path / "start.pt", ["beard", "hat"])
+    run(monkeypatch, faces, tmp_path, MODEL="small", EPOCHS=1, LR=1e-9, AVERAGE=0.0, IMAGE_SIZE=64,
+        START=tmp_path / "start.pt")
+    last = networks.load_checkpoint(tmp_path / "weights" / "last.pt")
+    learned = [k for k, v in state.items() if v.is_floating_point() and "running" not in k]
+    assert len(learned) > 20
+    for name in learned:
+        torch.testing.assert_close(last["net"][name], state[name], atol=1e-6, rtol=0)
+    net, info = networks.load_weights(tmp_path / "weights" / "best_weights.pt")
+    assert info["image_size"] == 64 and info["flip"] is True
+    seen = []
+    net.features.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
+    assert dataset.probabilities(net, info, [np.zeros((224, 224, 3), np.uint8)]).shape == (1, 2)
+    assert seen == [64, 64], "the crop and its mirror image"
+
+
+def test_other_classes_get_a_new_head_that_warms_up_alone(faces, tmp_path, monkeypatch):
+    state = weights_file(tmp_path / "start.pt", ["cap", "glasses", "none"])
+    run(monkeypatch, faces, tmp_path, MODEL="small", EPOCHS=1, AVERAGE=0.0, START=tmp_path / "start.pt")
+    last = networks.load_checkpoint(tmp_path / "weights" / "last.pt")
+    assert last["classes"] == ["beard", "hat"] and last["net"]["classifier.3.weight"].shape == (2, 192)
+    assert all(torch.equal(last["net"][k], v) for k, v in state.items() if k.startswith("features."))
+
+
+@pytest.mark.parametrize(("settings", "line"), [
+    ({"MODEL": "paper"}, "is a small network and this run trains paper: choose another START, or MODEL=small"),
+    ({"MODEL": "small", "START": "none.pt"}, "no weights at none.pt"),
+    ({"MODEL": "paper", "IMAGE_SIZE": 112, "START": None}, "IMAGE_SIZE=112: must be .*takes 224 alone"),
+    ({"MODEL": "small", "IMAGE_SIZE": 8}, "IMAGE_SIZE=8: must be ")])
+def test_a_wrong_start_or_size_is_one_line(settings, line, faces, tmp_path, monkeypatch):
+    weights_file(tmp_path / "start.pt", ["beard", "hat"])
+    with pytest.raises((script.Problem, SystemExit), match=line):
+        run(monkeypatch, faces, tmp_path, EPOCHS=1, **{"START": tmp_path / "start.pt", **settings})
+    assert not (tmp_path / "weights").exists()
+
+
 @pytest.mark.parametrize("kind", ["no network", "damaged file", "other file"])
 def test_without_imagenet_weights_it_says_so_and_trains(kind, faces, tmp_path, monkeypatch, capsys):
     if kind != "no network":
