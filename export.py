@@ -1,6 +1,6 @@
 """The weights as ONNX, for programs without PyTorch: OpenCV, ONNX Runtime, a phone.
 
-    python export.py                   weights/best_weights.pt  ->  weights/model.onnx, weights/model.json
+    python export.py                   the weights that realtime.py takes  ->  weights/model.onnx, weights/model.json
 
 The graph holds everything after the crop: it takes RGB crops as they are, float32 [N, 3, S, S] in 0..255, N any number,
 and gives probabilities, float32 [N, n_classes]; mean and deviation, the temperature and softmax are inside. model.json
@@ -16,7 +16,7 @@ from pathlib import Path
 import script
 
 # ------------------------------------------------------------------------------------------------
-WEIGHTS = "weights/best_weights.pt"
+WEIGHTS = None  # None: your own weights/best_weights.pt if train.py has made one here, else those that ship
 OUTPUT = "weights/model.onnx"
 # ------------------------------------------------------------------------------------------------
 
@@ -28,17 +28,19 @@ def whole(net, info):
     """A module from crops (float32 [N, 3, S, S], RGB, 0..255) to what dataset.probabilities() makes of them."""
     import torch
 
-    import model
-
     class Whole(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.net = net
             self.register_buffer("mean", 255 * torch.tensor(info["mean"]).view(1, 3, 1, 1))
+            self.register_buffer("backwards", torch.arange(info["image_size"]).flip(0))
             self.register_buffer("scale", 1 / (255 * torch.tensor(info["std"]).view(1, 3, 1, 1)))
 
         def forward(self, crops):
-            logits = model.logits_of(self.net, (crops - self.mean) * self.scale, info["flip"])
+            crops = (crops - self.mean) * self.scale
+            logits = self.net(crops)
+            if info["flip"]:  # as model.logits_of, with a gather: OpenCV reads no flip of the last axis
+                logits = (logits + self.net(crops.index_select(3, self.backwards))) / 2
             return (logits / info["temperature"]).softmax(1)
 
     return Whole().eval()
@@ -51,7 +53,8 @@ def main():
 
     import model
 
-    net, info = model.load_weights(WEIGHTS)
+    weights = script.weights(WEIGHTS)
+    net, info = model.load_weights(weights)
     size = info["image_size"]
     with script.atomic(OUTPUT) as temporary, warnings.catch_warnings():
         # The newer exporter needs one package more and writes graphs that OpenCV may not read.
@@ -63,7 +66,7 @@ def main():
     with script.atomic(facts) as temporary:
         temporary.write_text(json.dumps({name: info[name] for name in TOLD}, indent=1, ensure_ascii=False),
                              encoding="utf-8")
-    print(f"{WEIGHTS} ({info['model']}, {size}x{size}, classes {', '.join(info['classes'])}) -> {OUTPUT}, "
+    print(f"{weights} ({info['model']}, {size}x{size}, classes {', '.join(info['classes'])}) -> {OUTPUT}, "
           f"{Path(OUTPUT).stat().st_size / 1e6:.1f} MB, and {facts}")
 
 
