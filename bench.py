@@ -24,8 +24,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader
-from torchvision import datasets, transforms
 
 sys.path.append(str(Path(__file__).resolve().parent / "data"))
 import capture  # noqa: E402
@@ -34,6 +32,7 @@ import drawn  # noqa: E402
 import engine  # noqa: E402
 import model  # noqa: E402
 import overlay  # noqa: E402
+import plain  # noqa: E402
 import processed  # noqa: E402
 import reading  # noqa: E402
 import realtime  # noqa: E402
@@ -52,66 +51,6 @@ CROPS = 256  # crops in an epoch of "train" and "evaluate"
 FRAMES = 300  # of the clip, 640x480 with one to three faces
 SIZES = (1000, 5000, 25000)  # crops, for "size"
 # ------------------------------------------------------------------------------------------------
-
-
-def plain_boxes(bgr):
-    """The paper's way to look for faces: the cascade as it comes, on the whole picture."""
-    return processed.cascade().detectMultiScale(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), 1.1, 5)
-
-
-def plain_crops(paths, folder):
-    """One photo after the other: read, find, cut, resize, write."""
-    for i, path in enumerate(paths):
-        image = cv2.imread(str(path))
-        for x, y, w, h in plain_boxes(image)[:1]:
-            cv2.imwrite(str(folder / f"{i}.jpg"), cv2.resize(image[y:y + h, x:x + w], (224, 224)))
-
-
-def plain_loader(folder, training):
-    """torchvision's transforms, image by image, over the files; batches of 16."""
-    turns = [transforms.RandomRotation((0, 90)), transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip()]
-    steps = [transforms.Resize((224, 224)), *(turns if training else []), transforms.ToTensor(),
-             transforms.Normalize(dataset.MEAN, dataset.STD)]
-    return DataLoader(datasets.ImageFolder(folder, transforms.Compose(steps)), 16, shuffle=training)
-
-
-class PlainModel(nn.Sequential):
-    """The paper's network, layer after layer as the paper has them."""
-
-    def __init__(self):
-        blocks = [(nn.Conv2d(a, b, 5, padding=1), nn.ReLU(), nn.MaxPool2d(4, 2))
-                  for a, b in ((3, 16), (16, 16), (16, 32), (32, 64))]
-        super().__init__(*itertools.chain(*blocks), nn.Flatten(), nn.Linear(6400, 2048), nn.ReLU(), nn.Linear(2048, 2))
-
-
-def plain_epoch(net, optimizer, batches):
-    """The paper's training loop."""
-    net.train()
-    for images, labels in batches:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(net(images), labels)
-        loss.backward()
-        optimizer.step()
-        loss.item()
-
-
-def plain_live(path, net, info):
-    """The paper's live loop on a video: every frame searched whole, each face classified by itself. Returns frames."""
-    video, frames = cv2.VideoCapture(str(path)), 0
-    transform = transforms.Compose([transforms.ToPILImage(), transforms.Resize((info["image_size"],) * 2),
-                                    transforms.ToTensor(), transforms.Normalize(info["mean"], info["std"])])
-    while True:
-        done, frame = video.read()
-        if not done:
-            video.release()
-            return frames
-        for x, y, w, h in plain_boxes(frame):
-            face = cv2.cvtColor(frame[y:y + h, x:x + w], cv2.COLOR_BGR2RGB)
-            with torch.no_grad():
-                answer = net(transform(face)[None]).argmax(1).item()
-            cv2.rectangle(frame, (x, y), (x + w, y + h), (0, 255, 0), 2)
-            cv2.putText(frame, info["classes"][answer], (x, y), cv2.FONT_HERSHEY_SIMPLEX, 1, (0, 255, 0), 2)
-        frames += 1
 
 
 def compare(name, unit, count, ours, plain, first=True):
@@ -148,7 +87,7 @@ def bench_crop(place, pictures):
     (place / "crops").mkdir()
     cores = os.cpu_count() or 1
     compare(f"crop photos: {cores} processes, plain loop", "photos/s", len(paths), lambda: ours(cores),
-            lambda: plain_crops(paths, place / "crops"), first=False)
+            lambda: plain.crops(paths, place / "crops"), first=False)
     compare(f"crop photos: {cores} processes, 1 process", "photos/s", len(paths), lambda: ours(cores), lambda: ours(1),
             first=False)
 
@@ -163,7 +102,7 @@ def bench_big(place, pictures):
     cv2.setNumThreads(1)
     compare("crop 12-megapixel photos, one core", "photos/s", len(paths),
             lambda: [processed.one_photo((p, 0, place / "big_crop.jpg")) for p in paths],
-            lambda: plain_crops(paths, place))
+            lambda: plain.crops(paths, place))
     cv2.setNumThreads(threads)
 
 
@@ -200,10 +139,10 @@ def bench_train(place, pictures):
                 optimizer.step()
 
         if name == "paper":
-            plain = PlainModel()
-            rest = torch.optim.Adam(plain.parameters(), 1e-4), plain_loader(folder, True)
+            net_of_paper = plain.Model()
+            rest = torch.optim.Adam(net_of_paper.parameters(), 1e-4), plain.loader(folder, True)
             compare("train the paper's network: train.py, plain", "images/s", CROPS, epoch,
-                    functools.partial(plain_epoch, plain, *rest))
+                    functools.partial(plain.epoch, net_of_paper, *rest))
         compare(f"train {name!r}: train.py, steps in memory", "images/s", CROPS, epoch, steps)
 
 
@@ -211,13 +150,14 @@ def bench_evaluate(place, pictures):
     """Evaluation of crops on disk: the paper's network, train.py's way and the plain way."""
     folder = make_crops(place, pictures)
     device, bf16 = engine.hardware()
-    net, plain = model.build("paper", 2).to(device, memory_format=torch.channels_last), PlainModel().eval()
-    batches, plain_batches = dataset.loader(folder, 224, 128), plain_loader(folder, False)
+    net = model.build("paper", 2).to(device, memory_format=torch.channels_last)
+    net_of_paper = plain.Model().eval()
+    batches, plain_batches = dataset.loader(folder, 224, 128), plain.loader(folder, False)
 
     def plainly():
         with torch.no_grad():
             for images, _ in plain_batches:
-                plain(images).argmax(1)
+                net_of_paper(images).argmax(1)
 
     compare("evaluate the paper's network: ours, plain", "images/s", CROPS,
             lambda: engine.evaluate(net, batches, device, bf16), plainly)
@@ -279,7 +219,7 @@ def bench_live(place, pictures):
 
     def plainly():
         torch.set_num_threads(os.cpu_count() or 1)
-        plain_live(place / "clip.mp4", net, info)
+        plain.live(place / "clip.mp4", net, info)
         torch.set_num_threads(threads)
 
     compare("live, 1 to 3 faces: realtime.py, plain", "frames/s", FRAMES,

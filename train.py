@@ -14,9 +14,7 @@ LABEL_SMOOTHING=0.0 AVERAGE=0.0 AUGMENT=paper FLIP=False
 import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
 
 import copy
-import csv
 import math
-import re
 import sys
 import time
 from pathlib import Path
@@ -30,6 +28,7 @@ import dataset
 import engine
 import model as networks
 import processed
+import runs
 from validation import TRAIN_DIR, VALID_DIR
 
 # ------------------------------------------------------------------------------------------------
@@ -60,7 +59,6 @@ DEVICE = "auto"  # "auto", "cpu", "cuda", "mps"
 PRECISION = "auto"  # "auto": bfloat16 where the hardware has it; "float32"; "bfloat16"
 # ------------------------------------------------------------------------------------------------
 
-COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "lr", "data_s", "compute_s", "best")
 MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "KEEP_BEST", "DEVICE", "PRECISION"}
 
 
@@ -142,62 +140,6 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
     return loss / seen, right / seen, data_s, compute_s
 
 
-def set_aside():
-    """Keep what an earlier run left: its files move to weights/run_<number>/; best_weights.pt stays in place too."""
-    weights = Path(WEIGHTS_DIR)
-    # last.pt first: whatever stops the program in between, RESUME does not take it for this run's.
-    files = (weights / "last.pt", *weights.glob("best_weights*.pt"), Path(PLOTS_DIR, "log.csv"))
-    old = [path for path in files if path.exists()]
-    if not old:
-        return
-    numbers = [int(m[1]) for p in weights.glob("run_*") if (m := re.fullmatch(r"run_(\d+)", p.name))]
-    folder = weights / f"run_{max(numbers, default=0) + 1}"
-    folder.mkdir(parents=True)
-    for path in old:
-        if path.name == "best_weights.pt":
-            script.link(path, folder / path.name)
-        else:
-            path.replace(folder / path.name)
-    print(f"kept the {len(old)} files of the run before in {folder}")
-
-
-def plot(history, path):
-    """The paper's two panels: loss and accuracy per epoch, for training and validation."""
-    from matplotlib.figure import Figure  # only here: it takes a second to import
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split in ("train", "valid"):
-            axes.plot([r["epoch"] for r in history], [r[f"{split}_{what}"] for r in history], marker=".", label=split)
-        axes.set(xlabel="epoch", ylabel=what, title=f"{what} per epoch")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    with script.atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-
-
-def write_log(history, constants):
-    """plots/log.csv: a row an epoch, and the constants of the run with each."""
-    said = " ".join(f"{k}={v}" for k, v in constants.items())
-    with script.atomic(Path(PLOTS_DIR, "log.csv")) as temporary:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow([*COLUMNS, "constants"])
-            rows.writerows([*(row[c] for c in COLUMNS), said] for row in history)
-
-
-def keep_best(epoch, checkpoint):
-    """Save the weights of a best epoch, in half precision; only the last KEEP_BEST such files stay."""
-    state = {k: v.half() if v.is_floating_point() else v for k, v in checkpoint["state"].items()}
-    checkpoint = {**checkpoint, "state": state}
-    path = Path(WEIGHTS_DIR, f"best_weights_{epoch}.pt")
-    networks.save_weights(path, checkpoint)
-    networks.save_weights(Path(WEIGHTS_DIR, "best_weights.pt"), checkpoint)
-    names = [p.name for p in Path(WEIGHTS_DIR).iterdir()]
-    for old in sorted(int(m[1]) for n in names if (m := re.fullmatch(r"best_weights_(\d+)\.pt", n)))[:-KEEP_BEST]:
-        Path(WEIGHTS_DIR, f"best_weights_{old}.pt").unlink(missing_ok=True)
-
-
 def announce(net, train, valid, done, device, bf16):
     """Print what is about to happen, and the head of the table that follows."""
     for name, split in (("train", train.dataset), ("valid", valid.dataset)):
@@ -207,7 +149,7 @@ def announce(net, train, valid, done, device, bf16):
     print(f"network: {MODEL}, {sum(p.numel() for p in net.parameters()):,} parameters, {size}x{size} pixels; "
           f"{device}, {'bfloat16' if bf16 else 'float32'}, {torch.get_num_threads()} threads{ranks}; "
           f"epochs {done + 1} to {EPOCHS}, {len(train)} steps each")
-    print("".join(f"{c:>15}" for c in COLUMNS))
+    print("".join(f"{c:>15}" for c in runs.COLUMNS))
 
 
 def starting_weights(net, classes):
@@ -275,13 +217,13 @@ def fit(device, bf16):
     pretrained = not RESUME and starting_weights(net, classes)
     average = copy.deepcopy(net) if AVERAGE else None
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
-    constants = {k: v for k, v in script.constants(globals()).items() if k not in ("COLUMNS", "MAY_CHANGE")}
+    constants = {k: v for k, v in script.constants(globals()).items() if k != "MAY_CHANGE"}
     constants["CLAHE"] = processed.CLAHE
     done, history, best = 0, [], math.inf
     if RESUME:
         done, history, best, pretrained = resume(net, average, optimizer, classes, constants)
     elif writes:
-        set_aside()
+        runs.set_aside(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
     script.sweep(WEIGHTS_DIR)
     if writes:
         announce(net, train, valid, done, device, bf16)
@@ -299,7 +241,7 @@ def fit(device, bf16):
         valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
         row = (epoch, loss, accuracy, valid_loss, valid_accuracy, optimizer.param_groups[0]["lr"], round(data_s, 2),
                round(compute_s, 2), "yes" if improved else "")
-        history.append(dict(zip(COLUMNS, row, strict=True)))
+        history.append(dict(zip(runs.COLUMNS, row, strict=True)))
         if not writes:
             continue
         temperature, threshold = engine.calibrate(logits, labels, SURE)
@@ -309,15 +251,15 @@ def fit(device, bf16):
                       "state": {k: v.cpu() for k, v in shown.state_dict().items()}}
         # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
         if improved:
-            keep_best(epoch, checkpoint)
-        write_log(history, constants)
+            runs.keep_best(Path(WEIGHTS_DIR), checkpoint, KEEP_BEST)
+        runs.write_log(Path(PLOTS_DIR, "log.csv"), history, constants)
         networks.save_weights(Path(WEIGHTS_DIR, "last.pt"), {
             **checkpoint, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "history": history,
             "best": best, "pretrained": pretrained, "constants": constants})
         print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in history[-1].values()), flush=True)
     if history and writes:
         top = min(history, key=lambda r: r["valid_loss"])
-        plot(history, Path(PLOTS_DIR, f"metrics_{history[-1]['epoch']}.png"))
+        runs.plot(history, Path(PLOTS_DIR, f"metrics_{history[-1]['epoch']}.png"))
         print(f"{len(history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
               f"accuracy {top['valid_accuracy']:.2%} -> {WEIGHTS_DIR}/best_weights.pt; next: python test.py")
 

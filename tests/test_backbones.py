@@ -19,6 +19,7 @@ import model as networks
 import processed
 import reading
 import realtime
+import runs
 import script
 import stills
 import test as step5
@@ -45,7 +46,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "urlopen", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(backbones.Backbone, "image_size", 64)
-    monkeypatch.setattr(train, "plot", lambda *_: None)  # drawn elsewhere, and slow
+    monkeypatch.setattr(runs, "plot", lambda *_: None)  # drawn elsewhere, and slow
 
 
 def run(monkeypatch, faces, folder, **constants):
@@ -104,7 +105,7 @@ def trained(faces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones.Backbone, "image_size", 64)
-        patch.setattr(train, "plot", lambda *_: None)
+        patch.setattr(runs, "plot", lambda *_: None)
         patch.setattr(processed, "CLAHE", 2.0)
         for name in KINDS:
             run(patch, faces, folder / name, MODEL=name, EPOCHS=1, PRETRAINED=False)

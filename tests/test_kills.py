@@ -13,6 +13,7 @@ import torch
 
 import engine
 import model as networks
+import runs
 import train
 from test_dataset import both_splits
 
@@ -73,7 +74,7 @@ def test_a_full_disk_is_said_and_the_best_weights_stay(constants, tmp_path):
 def test_numbers_that_are_none_are_never_saved(constants, tmp_path, monkeypatch):
     """The last step of an epoch breaks the weights, which only validation shows: last.pt stays as it was."""
     (tmp_path / "last.pt").write_bytes(b"good")
-    monkeypatch.setattr(train, "set_aside", lambda: None)
+    monkeypatch.setattr(runs, "set_aside", lambda *_: None)
     monkeypatch.setattr(engine, "evaluate", lambda *_: (torch.full((4, 2), float("nan")), torch.zeros(4).long()))
     with pytest.raises(SystemExit, match="the loss became nan in epoch 1: the weights saved so far are kept"):
         train.main()
