@@ -7,6 +7,8 @@ Needs nothing: it draws its faces, or takes your photos (PHOTOS). Writes nothing
 1 says that this project is faster; the spread is over the repeats. Close other programs: they take part in it.
 """
 
+import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+
 import contextlib
 import functools
 import itertools
@@ -36,7 +38,6 @@ import plain  # noqa: E402
 import processed  # noqa: E402
 import reading  # noqa: E402
 import realtime  # noqa: E402
-import script  # noqa: E402
 import tracks  # noqa: E402
 import train  # noqa: E402
 import validation  # noqa: E402

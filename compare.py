@@ -8,6 +8,8 @@ prints the table of means and deviations over the seeds and writes compare/resul
 it was stopped. Choose by the validation loss: numbers of the test that were chosen by are no test any more.
 """
 
+import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+
 import csv
 import json
 import re
@@ -19,7 +21,6 @@ from tqdm import tqdm
 import model
 import processed
 import reading
-import script
 import test
 import train
 

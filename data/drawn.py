@@ -7,16 +7,15 @@ split by person has something to do. Nobody is shown: these are ellipses with no
 finds a face.
 """
 
-import sys
+import importing  # isort: skip  # before the slow ones: it imports script, for which Ctrl-C is one line
+
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import importing  # noqa: E402
-import script  # noqa: E402
+import script
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"
