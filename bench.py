@@ -2,6 +2,7 @@
 
     python bench.py                               all stages, some ten minutes on two cores
     python bench.py "STAGES=('live',)" REPEATS=9
+    python bench.py "STAGES=('hour',)"            an hour of frames as fast as they go: what memory and threads do
 
 Needs nothing: it draws its faces, or takes your photos (PHOTOS). Writes nothing but a temporary folder. A ratio above
 1 says that this project is faster; the spread is over the repeats. Close other programs: they take part in it.
@@ -17,6 +18,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -51,6 +53,7 @@ WEIGHTS = None  # of the network that "live" runs, on both sides; None: as realt
 CROPS = 256  # crops in an epoch of "train" and "evaluate"
 FRAMES = 300  # of the clip, 640x480 with one to three faces
 SIZES = (1000, 5000, 25000)  # crops, for "size"
+HOUR = 108_000  # frames, for "hour", which only Linux can run
 # ------------------------------------------------------------------------------------------------
 
 
@@ -184,9 +187,9 @@ def clip(path, pictures, people):
     video.release()
 
 
-def follow(path, loaded):
-    """realtime.py on a video, without a window. Returns its dict of results."""
-    opened, ready = capture.open_capture(str(path)), Future()
+def follow(opened, loaded):
+    """realtime.py on an opened video, without a window. Returns its dict of results."""
+    ready = Future()
     ready.set_result(loaded)
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
         return realtime.play(capture.Reader(None, False, 30.0, 0, opened), ready)
@@ -224,7 +227,7 @@ def bench_live(place, pictures):
         torch.set_num_threads(threads)
 
     compare("live, 1 to 3 faces: realtime.py, plain", "frames/s", FRAMES,
-            lambda: follow(place / "clip.mp4", (info, classify, explain)), plainly)
+            lambda: follow(capture.open_capture(place / "clip.mp4"), (info, classify, explain)), plainly)
     for count in (1, 3, 10):
         clip(place / "faces.mp4", pictures, lambda i, count=count: count)
         spent = dict.fromkeys(("grab", "detect", "crop", "model", "draw"), 0.0)
@@ -238,10 +241,45 @@ def bench_live(place, pictures):
         with timed(spent, [("grab", capture.Reader, "read"), ("detect", tracks.Tracker, "everywhere"),
                            ("detect", tracks.Tracker, "near_tracks"), ("detect", tracks.Tracker, "second_look"),
                            ("crop", processed, "crop_face"), ("draw", overlay, "draw")]):
-            result = follow(place / "faces.mp4", (info, watched, explain))
+            result = follow(capture.open_capture(place / "faces.mp4"), (info, watched, explain))
         print(f"    {count:>2} face(s), {result['faces']} followed: {1000 * result['seconds'] / FRAMES:.2f} ms a frame"
               + " (" + ", ".join(f"{name} {1000 * spent[name] / FRAMES:.2f}" for name in spent)
               + f"), each labelled {30 * result['classified'] / FRAMES / count:.1f} times a second of the clip")
+
+
+class Endless:
+    """Stands in for cv2.VideoCapture: the frames given, over and over, HOUR of them; notes memory on the way."""
+
+    def __init__(self, frames):
+        self.frames, self.count, self.noted = frames, 0, []
+
+    def read(self):
+        if self.count == HOUR:
+            return False, None
+        self.count += 1
+        if self.count % (HOUR // 20) == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.noted.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+        return True, self.frames[self.count % len(self.frames)].copy()
+
+    def release(self):
+        self.frames = []
+
+
+def bench_hour(place, pictures):
+    """realtime.py through an hour of frames: people, nobody, people in the mirror, in turn."""
+    realtime.SHOW = False
+    clip(place / "clip.mp4", pictures, lambda i: 1 + i * 3 // FRAMES)
+    video = cv2.VideoCapture(str(place / "clip.mp4"))
+    frames = [video.read()[1] for _ in range(FRAMES)]
+    frames += [cv2.GaussianBlur(f, (0, 0), 40) for f in frames[:FRAMES // 5]] + [f[:, ::-1].copy() for f in frames]
+    before, endless = threading.active_count(), Endless(frames)
+    result = follow(endless, realtime.load(script.weights(WEIGHTS)))
+    noted = endless.noted[1:]  # the first note still has what starting took
+    rate = result["frames"] / result["seconds"]
+    print(f"{result['frames']:,} frames at {rate:.0f} a second, {result['faces']} faces followed; memory "
+          f"{noted[0]:.0f} MB after a tenth of them, {noted[-1]:.0f} MB at the end, {min(noted):.0f} to "
+          f"{max(noted):.0f} MB between; threads {before} before, {threading.active_count()} after")
 
 
 def bench_size(place, pictures):
@@ -262,7 +300,7 @@ def bench_size(place, pictures):
 def main():
     unknown = [name for name in STAGES if f"bench_{name}" not in globals()]
     if unknown or REPEATS < 1:
-        script.fail(f"STAGES={STAGES}, REPEATS={REPEATS}: stages are crop, big, train, evaluate, live, size")
+        script.fail(f"STAGES={STAGES}, REPEATS={REPEATS}: stages are crop, big, train, evaluate, live, size, hour")
     device, bf16 = engine.hardware()
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} ({torch.get_num_threads()} "
           f"threads, {device}, {'bfloat16' if bf16 else 'float32'}), OpenCV {cv2.__version__}, Python "
