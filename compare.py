@@ -2,6 +2,7 @@
 
     python compare.py                                       CLAHE and occlusion on and off, as VARIANTS says
     python compare.py "VARIANTS={'low': {'LR': 5e-4}, 'high': {'LR': 2e-3}}" "SETTINGS={'EPOCHS': 6}"
+    python compare.py NEW_SPLITS=True TEST_DIR= "SEEDS=(0, 1, 2, 3, 4)"      a split for each seed, as papers report it
 
 Runs train.py for each variant and seed, and test.py on data/test with what came of it, in compare/<variant>/<seed>/;
 prints the table of means and deviations over the seeds and writes compare/results.csv. Started again it goes on where
@@ -23,6 +24,7 @@ import processed
 import reading
 import test
 import train
+import validation
 
 # ------------------------------------------------------------------------------------------------
 # Name -> constants of train.py that differ; CLAHE, of processed.py, is understood too.
@@ -33,6 +35,7 @@ SETTINGS = {}  # constants of train.py for all of them, such as {"MODEL": "small
 TRAIN_DIR, VALID_DIR = train.TRAIN_DIR, train.VALID_DIR
 TEST_DIR = "data/test"  # "": no test, which is how to search
 ROBUSTNESS_PHOTOS = 500  # photos that are damaged in 46 ways, with things that cover faces among them; 0: all
+NEW_SPLITS = False  # True: every seed splits processed/faces anew too, by validation.py
 RUNS_DIR = "compare"
 # ------------------------------------------------------------------------------------------------
 
@@ -55,7 +58,7 @@ def equalised(folder, limit):
 
     The split stays the same, so that variants differ by nothing else; the crops go through JPEG once more.
     """
-    copy = Path(RUNS_DIR, f"clahe_{limit:g}", Path(folder).name)
+    copy = Path(RUNS_DIR, f"clahe_{limit:g}", Path(folder).parent.name, Path(folder).name)
     wanted = {copy / p.relative_to(folder): p for p in reading.list_photos(folder)}
     for old in set(reading.list_photos(copy)) - wanted.keys():
         old.unlink()  # moved to the other side since, perhaps
@@ -66,11 +69,21 @@ def equalised(folder, limit):
     return copy
 
 
+def splits(seed):
+    """The folders that a run with this seed trains on and is judged on."""
+    if not NEW_SPLITS:
+        return TRAIN_DIR, VALID_DIR
+    folders = [str(Path(RUNS_DIR, f"split_{seed}", name)) for name in ("train", "valid")]
+    run(validation, {"SEED": seed, "TRAIN_DIR": folders[0], "VALID_DIR": folders[1]})
+    return folders
+
+
 def one_run(variant, seed):
     """Train and test a variant, or what is missing of that. Returns dict of COLUMNS, None: not measured."""
     folder = Path(RUNS_DIR, variant, str(seed))
     settings = {**SETTINGS, **VARIANTS[variant]}
-    note, said = folder / "settings.json", json.dumps(settings, sort_keys=True)
+    note = folder / "settings.json"
+    said = json.dumps({**settings, "NEW_SPLITS": True} if NEW_SPLITS else settings, sort_keys=True)
     if note.is_file() and note.read_text(encoding="utf-8") != said:
         script.fail(f"{folder} holds a run with other constants ({note.read_text(encoding='utf-8')}): choose another "
                     "name for the variant, or another RUNS_DIR")
@@ -83,7 +96,7 @@ def one_run(variant, seed):
     told = plots / "test_metrics.json"
     if not (weights / "done").is_file():
         print(f"\n{variant}, seed {seed}: {said}", flush=True)
-        folders = [equalised(f, limit) if limit else f for f in (TRAIN_DIR, VALID_DIR)]
+        folders = [equalised(f, limit) if limit else f for f in splits(seed)]
         before, processed.CLAHE = processed.CLAHE, float(limit)  # train.py writes it into the weights
         try:
             run(train, {**settings, "SEED": seed, "RESUME": (weights / "last.pt").is_file(),

@@ -90,6 +90,23 @@ def test_a_search_over_seeds_without_a_test(world, monkeypatch, capsys):
         compare.main()
 
 
+def test_every_seed_gets_a_split_of_its_own(world, monkeypatch):
+    Path("processed").mkdir()
+    Path("train").rename("processed/faces")
+    for name, value in {"NEW_SPLITS": True, "TEST_DIR": "", "SEEDS": (0, 1)}.items():
+        monkeypatch.setattr(compare, name, value)
+    compare.main()
+    assert len(results()) == 4
+    sides = [{p.relative_to(f"runs/split_{seed}/{side}").as_posix() for p in reading.list_photos(Path(
+        f"runs/split_{seed}/{side}"))} for seed in (0, 1) for side in ("train", "valid")]
+    assert sides[0] | sides[1] == sides[2] | sides[3] and sides[1] != sides[3]
+    assert {p.name for p in Path("runs/clahe_2").iterdir()} == {"split_0", "split_1"}
+    assert not Path("processed/train").exists()
+    monkeypatch.setattr(compare, "NEW_SPLITS", False)
+    with pytest.raises(SystemExit, match="with other constants"):
+        compare.main()
+
+
 def test_a_crop_that_changed_sides_leaves_the_copy(world):
     compare.equalised("train", 2.0)
     Path("train/hat/1.jpg").rename(Path("valid/hat/moved.jpg"))
