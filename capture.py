@@ -143,6 +143,11 @@ class Reader:
             self.changed.notify_all()
         return frame, moment, arrival if self.live else time.perf_counter()
 
+    def peek(self):
+        """The picture that read() would give next, or None if there is none yet."""
+        with self.changed:
+            return self.frames[0][0] if self.frames else None
+
     def over(self):
         """Whether no frame will come any more."""
         return self.ended and not self.frames

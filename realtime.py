@@ -155,7 +155,8 @@ def say(faces, info, moment, said):
 def play(reader, loaded, output=None, mirror=False):
     """Follow the faces of a camera or a video until it ends or the user quits. Returns the dict of results.
 
-    `loaded`: a future of load(); a live picture is shown before it is done, a video waits for it.
+    `loaded`: a future of load(); before it is done a live picture is shown without labels, and a video's first
+    picture stands still.
     """
     tracker, screen, info, picture = tracks.Tracker(), window.Window(SHOW), None, None
     view = {"help": False, "heat": False, "mirror": mirror, "record": None, "pause": False, "quit": False}
@@ -167,6 +168,13 @@ def play(reader, loaded, output=None, mirror=False):
         write = files.enter_context(capture.video_writer(output, reader.rate, reader.live)) if output else None
         try:
             while not reader.over() and not view["quit"]:
+                if SHOW and not reader.live and not loaded.done():
+                    first = reader.peek()
+                    if first is None:
+                        time.sleep(0.01)
+                    elif screen.key(overlay.note(first, "loading the network ..."), 30) in window.QUIT:
+                        view["quit"] = True
+                    continue
                 if info is None and (not reader.live or loaded.done()):
                     info, tracker.classify, explain = loaded.result()
                     tracker.threshold, tracker.margin, tracker.clahe = info["threshold"], info["margin"], info["clahe"]

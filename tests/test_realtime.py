@@ -304,6 +304,32 @@ def test_what_the_window_shows(clip, monkeypatch, tmp_path):
     assert cv2.VideoCapture(str(written)).get(cv2.CAP_PROP_FRAME_COUNT) == 10
 
 
+def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypatch):
+    shown, future = [], Future()
+
+    class Screen:
+        def __init__(self, show):
+            pass
+
+        def key(self, image, wait):
+            shown.append(image)
+            if len(shown) == 3 and not quits:
+                future.set_result(loaded().result())
+            return ord("q" if len(shown) == (3 if quits else 8) else "s")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(window, "Window", Screen)
+    monkeypatch.setattr(window, "snapshot", lambda picture: None)
+    for quits in (True, False):
+        shown.clear()
+        reader = capture.Reader(lambda: None, False, 24.0, capture=capture.open_capture(clip))
+        result = realtime.play(reader, future)
+        assert result["frames"] == (0 if quits else 5), "no frame is lost to the waiting"
+        np.testing.assert_array_equal(shown[0], shown[2])
+
+
 def test_status_tells_rates():
     reader = capture.Reader(lambda: None, False)
     recent = [(i / 25, 2) for i in range(26)]

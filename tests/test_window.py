@@ -93,6 +93,10 @@ class Session:
             self.xdotool("windowfocus", "--sync", self.window, "key", key)
             time.sleep(0.3)
 
+    def ready(self):
+        """Wait for the network: until then the first picture stands still, and keys but q and Esc do nothing."""
+        self.until(lambda: self.press("s") or self.snapshots(), 60)
+
     def snapshot(self):
         """What is on the screen, by the key s."""
         before = len(self.snapshots())
@@ -128,7 +132,7 @@ def session(display, clip, tmp_path):
 
 
 def test_keys_do_what_the_help_says(session, tmp_path):
-    time.sleep(2)
+    session.ready()
     plain = session.snapshot()
     assert plain.shape == (480, 640, 3)
 
@@ -158,8 +162,14 @@ def test_keys_do_what_the_help_says(session, tmp_path):
 
 @pytest.mark.parametrize("way", ["Escape", "X"])
 def test_escape_and_the_x_button_end_it(session, way):
+    session.ready()
     if way == "X":
         click_x(session.env["DISPLAY"], int(session.window))
     else:
         session.press(way)
     assert "frames in" in session.end()
+
+
+def test_escape_ends_it_while_the_network_loads(session):
+    session.press("Escape")
+    session.end()
