@@ -16,6 +16,7 @@ import itertools
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -43,7 +44,6 @@ import realtime  # noqa: E402
 import tracks  # noqa: E402
 import train  # noqa: E402
 import validation  # noqa: E402
-import workers  # noqa: E402
 
 # ------------------------------------------------------------------------------------------------
 STAGES = ("crop", "big", "train", "evaluate", "live", "size")
@@ -77,23 +77,27 @@ def faces(count):
 
 
 def bench_crop(place, pictures):
-    """Cropping: ours on all cores, ours on one, the plain loop on one core and on OpenCV's own threads."""
+    """Cropping: processed.py, start included, on all cores and on one; the plain loop on OpenCV's own threads."""
     paths = []
     for i, picture in enumerate(pictures * 20):
-        paths.append(place / f"{i}.jpg")
+        paths.append(place / "raw" / drawn.CLASSES[i % 2] / f"{i}.jpg")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(paths[-1], quality=90)
-    jobs = [(p, 0, place / "crops" / p.name) for p in paths]
+    (place / "crops").mkdir()
+    program = [sys.executable, processed.__file__, f"RAW_DIR={place / 'raw'}", f"FACES_DIR={place / 'faces'}",
+               f"SKIPPED={place / 'skipped.csv'}"]
 
     def ours(count):
-        with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
-            list(workers.in_processes(processed.one_photo, jobs, count))
+        for old in reading.list_photos(place / "faces"):
+            old.unlink()
+        (place / "skipped.csv").unlink(missing_ok=True)
+        subprocess.run([*program, f"WORKERS={count}"], check=True, capture_output=True)
 
-    (place / "crops").mkdir()
     cores = os.cpu_count() or 1
-    compare(f"crop photos: {cores} processes, plain loop", "photos/s", len(paths), lambda: ours(cores),
+    compare(f"processed.py: {cores} processes, plain loop", "photos/s", len(paths), lambda: ours(cores),
             lambda: plain.crops(paths, place / "crops"), first=False)
-    compare(f"crop photos: {cores} processes, 1 process", "photos/s", len(paths), lambda: ours(cores), lambda: ours(1),
-            first=False)
+    compare(f"processed.py: {cores} processes, 1 process", "photos/s", len(paths), lambda: ours(cores),
+            lambda: ours(1), first=False)
 
 
 def bench_big(place, pictures):
