@@ -84,14 +84,11 @@ def bench_crop(place, pictures):
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(paths[-1], quality=90)
     (place / "crops").mkdir()
-    program = [sys.executable, processed.__file__, f"RAW_DIR={place / 'raw'}", f"FACES_DIR={place / 'faces'}",
-               f"SKIPPED={place / 'skipped.csv'}"]
 
     def ours(count):
-        for old in reading.list_photos(place / "faces"):
-            old.unlink()
-        (place / "skipped.csv").unlink(missing_ok=True)
-        subprocess.run([*program, f"WORKERS={count}"], check=True, capture_output=True)
+        folder = tempfile.mkdtemp(dir=place)  # anew each time: what is there already is not cropped again
+        subprocess.run([sys.executable, processed.__file__, f"RAW_DIR={place / 'raw'}", f"FACES_DIR={folder}/faces",
+                        f"SKIPPED={folder}/skipped.csv", f"WORKERS={count}"], check=True, capture_output=True)
 
     cores = os.cpu_count() or 1
     compare(f"processed.py: {cores} processes, plain loop", "photos/s", len(paths), lambda: ours(cores),

@@ -40,6 +40,7 @@ MIRROR = True  # cameras are shown as a mirror shows; the key m changes it, the 
 RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
 # ------------------------------------------------------------------------------------------------
 
+LOADING = "loading the network ..."
 HELP = ("h  help", "q, Esc  quit", "space  pause", "s  snapshot", "g  Grad-CAM", "m  mirror", "r  record")
 
 
@@ -140,7 +141,7 @@ def status_lines(view, recent, reader, ready):
     span = recent[-1][0] - recent[0][0]
     rate, faces = (0, 0) if span <= 0 else ((len(recent) - 1) / span, sum(n for _, n in list(recent)[1:]) / span)
     lines = [f"{rate:.0f} frames/s   {faces:.0f} faces/s   {reader.dropped} dropped   h: help"]
-    lines += ["loading the network ..."] * (not ready) + ["recording"] * bool(view["record"])
+    lines += [LOADING] * (not ready) + ["recording"] * bool(view["record"])
     return lines + list(HELP) * view["help"]
 
 
@@ -168,11 +169,11 @@ def play(reader, loaded, output=None, mirror=False):
         write = files.enter_context(capture.video_writer(output, reader.rate, reader.live)) if output else None
         try:
             while not reader.over() and not view["quit"]:
-                if SHOW and not reader.live and not loaded.done():
+                if info is None and SHOW and not reader.live and not loaded.done():
                     first = reader.peek()
                     if first is None:
                         time.sleep(0.01)
-                    elif screen.key(overlay.note(first, "loading the network ..."), 30) in window.QUIT:
+                    elif screen.key(overlay.note(first, LOADING), 30) in window.QUIT:
                         view["quit"] = True
                     continue
                 if info is None and (not reader.live or loaded.done()):
