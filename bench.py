@@ -11,8 +11,8 @@ Needs nothing: it draws its faces, or takes your photos (PHOTOS). Writes nothing
 import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
 
 import contextlib
-import functools
 import itertools
+import multiprocessing
 import os
 import platform
 import statistics
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -66,6 +66,13 @@ def compare(name, unit, count, ours, plain, first=True):
     a, b = (statistics.median(times) for times in zip(*pairs, strict=True))
     print(f"{name:<42}{count / a:>10.1f}{count / b:>10.1f}  {unit:<9}{statistics.median(ratios):>6.2f}"
           f"  ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+
+
+@contextlib.contextmanager
+def elsewhere():
+    """A function that calls another in a process of its own, which knows nothing of engine.keep_memory()."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
 def faces(count):
@@ -124,6 +131,7 @@ def bench_train(place, pictures):
     """An epoch of train.py beside the paper's loop, and beside its own steps on a batch that is ready in memory."""
     folder = make_crops(place, pictures)
     device, bf16 = engine.hardware()
+    engine.keep_memory()
     for name in ("paper", "small"):
         net = model.build(name, 2).to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=device.type != "mps")
@@ -144,10 +152,9 @@ def bench_train(place, pictures):
                 optimizer.step()
 
         if name == "paper":
-            net_of_paper = plain.Model()
-            rest = torch.optim.Adam(net_of_paper.parameters(), 1e-4), plain.loader(folder, True)
-            compare("train the paper's network: train.py, plain", "images/s", CROPS, epoch,
-                    functools.partial(plain.epoch, net_of_paper, *rest))
+            with elsewhere() as call:
+                compare("train the paper's network: train.py, plain", "images/s", CROPS, epoch,
+                        lambda: call(plain.train, folder))
         compare(f"train {name!r}: train.py, steps in memory", "images/s", CROPS, epoch, steps)
 
 
@@ -155,17 +162,12 @@ def bench_evaluate(place, pictures):
     """Evaluation of crops on disk: the paper's network, train.py's way and the plain way."""
     folder = make_crops(place, pictures)
     device, bf16 = engine.hardware()
+    engine.keep_memory()
     net = model.build("paper", 2).to(device, memory_format=torch.channels_last)
-    net_of_paper = plain.Model().eval()
-    batches, plain_batches = dataset.loader(folder, 224, 128), plain.loader(folder, False)
-
-    def plainly():
-        with torch.no_grad():
-            for images, _ in plain_batches:
-                net_of_paper(images).argmax(1)
-
-    compare("evaluate the paper's network: ours, plain", "images/s", CROPS,
-            lambda: engine.evaluate(net, batches, device, bf16), plainly)
+    batches = dataset.loader(folder, 224, 128)
+    with elsewhere() as call:
+        compare("evaluate the paper's network: ours, plain", "images/s", CROPS,
+                lambda: engine.evaluate(net, batches, device, bf16), lambda: call(plain.evaluate, folder))
 
 
 def clip(path, pictures, people):

@@ -156,7 +156,8 @@ def jpeg(image, quality):
 
 class Crops(Dataset):
     """The crops of a split as raw pixels on disk. `crops[[3, 1, 2]]` is (uint8 [3, 3, S, S], labels int64 [3], weights
-    float32 [3]); `weights`, ones at first, are what the crops count for in the training loss.
+    float32 [3], auxiliary int64 [3, tasks]); `weights`, ones at first, are what the crops count for in the training
+    loss, `auxiliary` the labels of groups.auxiliary_labels(), of no task at first.
     """
 
     def __init__(self, folder, image_size):
@@ -169,6 +170,7 @@ class Crops(Dataset):
             script.fail(f"{folder}: no crops of {', '.join(empty)}; add photos to data/raw, then run "
                         "'python processed.py' and 'python validation.py'")
         self.weights = torch.ones(len(self.files))
+        self.auxiliary, self.auxiliary_sizes = torch.empty(len(self.files), 0, dtype=torch.int64), []
         self.shape = (len(self.files), image_size, image_size, 3)
         self.path = folder.parent / f".{folder.name}_{image_size}.pixels"
         self.held = None
@@ -207,12 +209,12 @@ class Crops(Dataset):
         return len(self.files)
 
     def __getitem__(self, index):
+        facts = self.labels[index], self.weights[index], self.auxiliary[index]
         if self.held is not None:
-            return self.held[index].permute(0, 3, 1, 2), self.labels[index], self.weights[index]
+            return self.held[index].permute(0, 3, 1, 2), *facts
         # Mapped anew each time: pages that stay mapped would count as this process's memory for ever.
         pixels = np.memmap(self.path, np.uint8, "r", shape=self.shape)
-        pixels = torch.from_numpy(np.ascontiguousarray(pixels[index])).permute(0, 3, 1, 2)
-        return pixels, self.labels[index], self.weights[index]
+        return torch.from_numpy(np.ascontiguousarray(pixels[index])).permute(0, 3, 1, 2), *facts
 
 
 def balance(crops, sources):
@@ -259,7 +261,7 @@ def generator_for(*numbers):
 
 
 def loader(folder, image_size, batch_size, seed=None, rank=0, world=1):
-    """DataLoader of (uint8 [N, 3, S, S], labels int64 [N], weights float32 [N]) batches.
+    """DataLoader of Crops' (uint8 [N, 3, S, S], labels int64 [N], weights float32 [N], auxiliary int64 [N, tasks]).
 
     `seed` shuffles, None keeps the files' order. Set `loader.sampler.epoch` before each epoch. No worker processes: a
     batch is a copy out of the pixels' file. `rank` and `world`: see Batches.

@@ -226,18 +226,30 @@ def load_weights(path):
     return model.float().eval(), info
 
 
+def last_layer(net):
+    """The names in a state dict of the last layer's weight and bias."""
+    return [f"classifier.{len(net.classifier) - 1}.{name}" for name in ("weight", "bias")]
+
+
+def trimmed(net, n_classes):
+    """The state dict of `net`, on the CPU, with a last layer for `n_classes` alone: without auxiliary outputs."""
+    return {k: v.cpu()[:n_classes].clone() if k in last_layer(net) and len(v) > n_classes else v.cpu()
+            for k, v in net.state_dict().items()}
+
+
 def start_from(net, path, name, classes):
-    """Give `net` (of NETWORKS[name], for `classes`) the weights of a file, without its last layer where that is for
-    other classes. Returns whether all were taken; raises WeightsError.
+    """Give `net` (of NETWORKS[name], for `classes` and maybe more) the weights of a file, without its last layer where
+    that is for other classes. Returns whether all were taken; raises WeightsError.
     """
     model, info = load_weights(path)
     if info["model"] != name:
         raise WeightsError(f"START={path} is a {info['model']} network and this run trains {name}: choose another "
                            f"START, or MODEL={info['model']}")
     state, same = model.state_dict(), info["classes"] == classes
-    if not same:
-        last = f"classifier.{len(model.classifier) - 1}."
-        state = {k: v for k, v in net.state_dict().items() if k.startswith(last)} | {
-            k: v for k, v in state.items() if not k.startswith(last)}
+    for key in last_layer(net):
+        own = net.state_dict()[key].clone()
+        if same:
+            own[:len(classes)] = state[key]
+        state[key] = own
     net.load_state_dict(state)
     return same

@@ -1,5 +1,6 @@
 """The paper's plain way of every stage, which bench.py measures beside ours. Nothing to run."""
 
+import functools
 import itertools
 
 import cv2
@@ -51,6 +52,28 @@ def epoch(net, optimizer, batches):
         loss.backward()
         optimizer.step()
         loss.item()
+
+
+@functools.cache
+def kept(folder):
+    """(network, optimizer, batches to train on, batches to judge) for crops in `folder`, made once a process."""
+    net = Model()
+    return net, torch.optim.Adam(net.parameters(), 1e-4), loader(folder, True), loader(folder, False)
+
+
+def train(folder):
+    """An epoch over the crops in `folder`."""
+    net, optimizer, batches, _ = kept(folder)
+    epoch(net, optimizer, batches)
+
+
+def evaluate(folder):
+    """Every crop in `folder` judged."""
+    net, _, _, batches = kept(folder)
+    net.eval()
+    with torch.no_grad():
+        for images, _ in batches:
+            net(images).argmax(1)
 
 
 def live(path, net, info):

@@ -28,12 +28,12 @@ import processed
 import reading
 import report
 import workers
+from groups import GROUPS, read_groups
 
 # ------------------------------------------------------------------------------------------------
 TEST_DIR = "data/test"  # one subfolder a class, named as the weights name it
 WEIGHTS = None  # None: your own, or else the better that ship; a file; a pattern such as weights/best_weights_*.pt
 PLOTS_DIR = "plots"
-GROUPS = "data/groups.csv"  # columns file,age,ethnicity; without the file there is no report by group
 
 CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face is looked for
 ROBUSTNESS = False  # True: also damage the crops (light, blur, noise, ...) and see what accuracy is left
@@ -154,24 +154,6 @@ def classify(photos, loaded):
                 output.append(dataset.probabilities(net, info, [crops[which] for crops in waiting], device))
             waiting = []
     return rows, [np.concatenate(o) if o else None for o in outputs]
-
-
-def read_groups(path):
-    """{photo name or stem: (age, ethnicity)} from a groups.csv, or None where there is no such file."""
-    if not Path(path).is_file():
-        return None
-    groups = {}
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        lacking = {"file", "age", "ethnicity"} - set(reader.fieldnames or ())
-        if lacking:
-            script.fail(f"{path} lacks the column(s) {', '.join(sorted(lacking))}: run its importer in data/ again")
-        for line in reader:
-            name = (line["file"] or "").replace("\\", "/").rsplit("/", 1)[-1]
-            value = (line["age"] or "").strip(), (line["ethnicity"] or "").strip()
-            groups[name] = value
-            groups.setdefault(Path(name).stem, value)  # a crop bears its photo's stem
-    return groups
 
 
 def mistakes(rows, probabilities, labels, net, info):

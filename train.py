@@ -26,6 +26,7 @@ from tqdm import tqdm
 import backbones
 import dataset
 import engine
+import groups
 import model as networks
 import processed
 import runs
@@ -50,6 +51,10 @@ AUGMENT = "face"  # a key of dataset.AUGMENTATIONS
 # Name beginnings of sources, as ("news-",): within each, all classes count the same, so that "in the news" doesn't come
 # to mean "a man". (): every photo counts the same.
 BALANCE = ()
+# Columns of data/groups.csv, as ("age", "ethnicity"), that the network has to tell beside the class while it learns:
+# features that know more of a face are better at the class too. Weights files do not hold that part. (): class alone.
+AUXILIARY = ()
+AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
 FLIP = True  # judge a crop by itself and its mirror image, at validation and with the weights from then on
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
@@ -75,6 +80,8 @@ def check_constants():
                  ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
                  ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
                  ("BALANCE", all(isinstance(v, str) for v in BALANCE), 'names\' beginnings, as ("news-",)'),
+                 ("AUXILIARY", set(AUXILIARY) <= set(groups.COLUMNS), f"of {groups.COLUMNS}, or ()"),
+                 ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
                  ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
                  ("AUGMENT", AUGMENT in dataset.AUGMENTATIONS, f"one of {', '.join(dataset.AUGMENTATIONS)}"),
                  ("SCHEDULE", SCHEDULE in ("onecycle", "constant"), "onecycle or constant"),
@@ -111,8 +118,9 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
     start = time.perf_counter()
     bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=BATCH_SIZE, unit="img", leave=False,
                disable=True if engine.RANK else None)
-    for step, (images, labels, weights) in enumerate(bar):
-        images, labels, weights = images.to(device), labels.to(device), weights.to(device)
+    n_classes, sizes = len(batches.dataset.classes), batches.dataset.auxiliary_sizes
+    for step, batch in enumerate(bar):
+        images, labels, weights, auxiliary = (part.to(device) for part in batch)
         rows, size = sampler.share(step)
         images = dataset.augment(images, AUGMENT, dataset.generator_for(SEED, epoch, step), rows, size)
         images = images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
@@ -121,10 +129,13 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate((done + 1) / (EPOCHS * len(batches)))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = net(images).float()
+            logits, more = net(images).float().tensor_split([n_classes], 1)
         loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none")
         # Ranks average their gradients, and their shares of a batch may differ by one image: the whole batch's mean.
-        loss = (loss * weights).sum() * (engine.WORLD / size)
+        loss = loss * weights
+        if sizes:
+            loss = loss + AUXILIARY_WEIGHT * groups.auxiliary_loss(more, auxiliary, sizes)
+        loss = loss.sum() * (engine.WORLD / size)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -176,6 +187,9 @@ def resume(net, average, optimizer, classes, constants):
     if last["classes"] != classes or last["model"] != MODEL:
         script.fail(f"weights/last.pt is a {last['model']} network for {', '.join(last['classes'])}, and this run is "
                     f"{MODEL} for {', '.join(classes)}: start anew with RESUME=False")
+    if tuple(last["constants"].get("AUXILIARY", ())) != tuple(AUXILIARY):
+        script.fail("AUXILIARY is not what the run began with, and the network's last layer depends on it: set it to "
+                    f"{tuple(last['constants'].get('AUXILIARY', ()))}, or start anew with RESUME=False")
     changed = [k for k, v in constants.items() if k not in MAY_CHANGE and last["constants"].get(k, v) != v]
     if changed:
         print("changed since the run began, so its numbers will differ: "
@@ -183,13 +197,14 @@ def resume(net, average, optimizer, classes, constants):
     net.load_state_dict(last["net"])
     optimizer.load_state_dict(last["optimizer"])
     if average is not None:
-        average.load_state_dict(last["state"])
+        average.load_state_dict(last.get("average") or last["state"])
     return last["epoch"], last["history"], last["best"], last.get("pretrained", False)
 
 
 def main():
     check_constants()
     device, bf16 = engine.hardware(DEVICE, PRECISION)
+    engine.keep_memory()
     engine.join(device)
     try:
         fit(device, bf16)
@@ -212,8 +227,10 @@ def fit(device, bf16):
             loader.dataset.hold(device, torch.cuda.mem_get_info(device)[0])
     if BALANCE:
         dataset.balance(train.dataset, BALANCE)
+    auxiliary, sizes = groups.auxiliary_labels(train.dataset.files, AUXILIARY)
+    train.dataset.auxiliary, train.dataset.auxiliary_sizes = auxiliary, sizes
     torch.manual_seed(SEED)
-    net = networks.build(MODEL, len(classes)).to(device, memory_format=torch.channels_last)
+    net = networks.build(MODEL, len(classes) + sum(sizes)).to(device, memory_format=torch.channels_last)
     pretrained = not RESUME and starting_weights(net, classes)
     average = copy.deepcopy(net) if AVERAGE else None
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
@@ -248,14 +265,15 @@ def fit(device, bf16):
         checkpoint = {"model": MODEL, "classes": classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
                       "margin": processed.MARGIN, "clahe": processed.CLAHE, "flip": FLIP,
                       "temperature": temperature, "threshold": threshold, "epoch": epoch, "metrics": history[-1],
-                      "state": {k: v.cpu() for k, v in shown.state_dict().items()}}
+                      "state": networks.trimmed(shown, len(classes))}
         # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
         if improved:
             runs.keep_best(Path(WEIGHTS_DIR), checkpoint, KEEP_BEST)
         runs.write_log(Path(PLOTS_DIR, "log.csv"), history, constants)
         networks.save_weights(Path(WEIGHTS_DIR, "last.pt"), {
             **checkpoint, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "history": history,
-            "best": best, "pretrained": pretrained, "constants": constants})
+            "best": best, "pretrained": pretrained, "constants": constants,
+            "average": None if average is None else average.state_dict()})
         print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in history[-1].values()), flush=True)
     if history and writes:
         top = min(history, key=lambda r: r["valid_loss"])

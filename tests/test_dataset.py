@@ -120,7 +120,8 @@ def test_faces_stay_upright(monkeypatch):
 def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
     folder = split(tmp_path / "train")
     crops = dataset.Crops(folder, 224)
-    images, labels, weights = crops[[0, 5, 7]]
+    images, labels, weights, auxiliary = crops[[0, 5, 7]]
+    assert auxiliary.shape == (3, 0)
     crops.hold("cpu", 1e6)
     assert crops.held is None, "a device without room for them"
     crops.hold("cpu", 1e9)
