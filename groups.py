@@ -36,7 +36,7 @@ def read_groups(path):
     return groups
 
 
-def auxiliary_labels(files, columns, path=GROUPS):
+def auxiliary_labels(files, columns, path):
     """(labels int64 [N, tasks], number of classes of each task) for crops (paths), a task a column; -1: not known."""
     import torch  # only here: test.py reads groups before it needs the network
 

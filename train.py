@@ -26,10 +26,10 @@ from tqdm import tqdm
 import backbones
 import dataset
 import engine
-import groups
 import model as networks
 import processed
 import runs
+from groups import COLUMNS, GROUPS, auxiliary_labels, auxiliary_loss
 from validation import TRAIN_DIR, VALID_DIR
 
 # ------------------------------------------------------------------------------------------------
@@ -64,7 +64,8 @@ DEVICE = "auto"  # "auto", "cpu", "cuda", "mps"
 PRECISION = "auto"  # "auto": bfloat16 where the hardware has it; "float32"; "bfloat16"
 # ------------------------------------------------------------------------------------------------
 
-MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "KEEP_BEST", "DEVICE", "PRECISION"}
+MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "KEEP_BEST", "DEVICE", "PRECISION",
+              "GROUPS"}
 
 
 def check_constants():
@@ -80,7 +81,7 @@ def check_constants():
                  ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
                  ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
                  ("BALANCE", all(isinstance(v, str) for v in BALANCE), 'names\' beginnings, as ("news-",)'),
-                 ("AUXILIARY", set(AUXILIARY) <= set(groups.COLUMNS), f"of {groups.COLUMNS}, or ()"),
+                 ("AUXILIARY", set(AUXILIARY) <= set(COLUMNS), f"of {COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
                  ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
                  ("AUGMENT", AUGMENT in dataset.AUGMENTATIONS, f"one of {', '.join(dataset.AUGMENTATIONS)}"),
@@ -134,7 +135,7 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
         # Ranks average their gradients, and their shares of a batch may differ by one image: the whole batch's mean.
         loss = loss * weights
         if sizes:
-            loss = loss + AUXILIARY_WEIGHT * groups.auxiliary_loss(more, auxiliary, sizes)
+            loss = loss + AUXILIARY_WEIGHT * auxiliary_loss(more, auxiliary, sizes)
         loss = loss.sum() * (engine.WORLD / size)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -227,7 +228,7 @@ def fit(device, bf16):
             loader.dataset.hold(device, torch.cuda.mem_get_info(device)[0])
     if BALANCE:
         dataset.balance(train.dataset, BALANCE)
-    auxiliary, sizes = groups.auxiliary_labels(train.dataset.files, AUXILIARY)
+    auxiliary, sizes = auxiliary_labels(train.dataset.files, AUXILIARY, GROUPS)
     train.dataset.auxiliary, train.dataset.auxiliary_sizes = auxiliary, sizes
     torch.manual_seed(SEED)
     net = networks.build(MODEL, len(classes) + sum(sizes)).to(device, memory_format=torch.channels_last)

@@ -1,0 +1,92 @@
+"""groups.py and the auxiliary tasks of train.py: what is learned beside the class, and that weights do not hold it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+import groups
+import model as networks
+from test_dataset import both_splits
+from test_train import losses, run
+
+FILES = [Path(f"{name}.jpg") for name in ("a", "b", "c", "d", "e")]
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "groups.csv"
+    path.write_text("file,age,ethnicity\na.jpg,1,Asian\nb.jpg,30,White\nc.png,,White\nd.jpg,31,\n", encoding="utf-8")
+    return path
+
+
+def test_ages_become_bands_and_what_is_not_known_is_minus_one(table):
+    labels, sizes = groups.auxiliary_labels(FILES, ("age", "ethnicity"), table)
+    assert labels.tolist() == [[0, 0], [1, 1], [-1, 1], [1, -1], [-1, -1]] and sizes == [2, 2]
+    labels, sizes = groups.auxiliary_labels(FILES, (), "nowhere.csv")
+    assert labels.shape == (5, 0) and sizes == []
+
+
+def test_what_is_missing_is_one_line(table):
+    with pytest.raises(SystemExit, match="no nowhere.csv, which some importers"):
+        groups.auxiliary_labels(FILES, ("age",), "nowhere.csv")
+    with pytest.raises(SystemExit, match="tells no age of these crops"):
+        groups.auxiliary_labels(FILES[2:3], ("age",), table)
+
+
+def test_the_loss_leaves_out_what_is_not_known():
+    logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[1, 2], [-1, 0], [-1, -1]])
+    loss = groups.auxiliary_loss(logits, labels, [2, 3])
+    first, second = logits.split([2, 3], 1)
+    both = functional.cross_entropy(first[:1], labels[:1, 0]) + functional.cross_entropy(second[:1], labels[:1, 1])
+    one = functional.cross_entropy(second[1:2], labels[1:2, 1])
+    assert loss.tolist() == pytest.approx([both.item(), one.item(), 0.0])
+
+
+def test_a_network_with_more_outputs_starts_from_one_without(tmp_path):
+    torch.manual_seed(0)
+    net = networks.build("small", 5)
+    state = networks.trimmed(net, 2)
+    plain = networks.build("small", 2)
+    plain.load_state_dict(state)
+    images = torch.rand(2, 3, 96, 96)
+    with torch.inference_mode():
+        assert torch.equal(plain.eval()(images), net.eval()(images)[:, :2])
+    facts = {"model": "small", "classes": ["man", "woman"], "image_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3,
+             "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
+    networks.save_weights(tmp_path / "w.pt", {**facts, "state": state})
+    other = networks.build("small", 7)
+    assert networks.start_from(other, tmp_path / "w.pt", "small", ["man", "woman"])
+    with torch.inference_mode():
+        assert torch.equal(other.eval()(images)[:, :2], plain(images))
+    assert not networks.start_from(networks.build("small", 7), tmp_path / "w.pt", "small", ["cat", "dog"])
+
+
+def test_training_with_ages_resumes_and_its_weights_hold_the_classes_alone(tmp_path):
+    faces = both_splits(tmp_path / "faces")
+    files = sorted((faces / "train").glob("*/*.jpg"))
+    rows = [f"{f.name},{(5, 40)[i % 2]},{'Asian' if i % 3 else 'White'}" for i, f in enumerate(files)]
+    (tmp_path / "groups.csv").write_text("file,age,ethnicity\n" + "\n".join(rows), encoding="utf-8")
+    tasks = ["MODEL=small", "IMAGE_SIZE=32", f"GROUPS={tmp_path / 'groups.csv'}", "AUXILIARY=('age', 'ethnicity')"]
+    results = {}
+    for name, runs in {"whole": [["EPOCHS=2"]], "stopped": [["EPOCHS=1", "SCHEDULE=constant"]],
+                       "without": [["EPOCHS=2", "AUXILIARY=()"]]}.items():
+        (tmp_path / name).mkdir()
+        for arguments in runs:
+            code, _, err = run(tmp_path / name, faces, *tasks, *arguments)
+            assert code == 0, err
+        results[name] = losses(tmp_path / name)
+    assert results["whole"] != results["without"], "what is asked beside the class must change what is learned"
+    net, _ = networks.load_weights(tmp_path / "whole" / "weights" / "best_weights.pt")
+    assert net.classifier[-1].out_features == 2
+    last = networks.load_checkpoint(tmp_path / "whole" / "weights" / "last.pt")
+    assert len(last["net"]["classifier.3.weight"]) == 2 + 4 == len(last["average"]["classifier.3.weight"])
+    code, out, err = run(tmp_path / "stopped", faces, *tasks, "EPOCHS=2", "SCHEDULE=constant", "RESUME=True")
+    assert code == 0, err
+    (tmp_path / "constant").mkdir()
+    assert run(tmp_path / "constant", faces, *tasks, "EPOCHS=2", "SCHEDULE=constant")[0] == 0
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "constant")
+    code, _, err = run(tmp_path / "whole", faces, *tasks, "EPOCHS=3", "RESUME=True", "AUXILIARY=()")
+    assert code == 1 and "AUXILIARY is not what the run began with" in err and err.strip().count("\n") == 0
