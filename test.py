@@ -52,8 +52,10 @@ def load_all(pattern):
     """The weights files of a path or pattern, in natural order: list of (path, net, info) with equal classes."""
     import torch
 
+    import engine
     import model
 
+    engine.keep_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     paths = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
     paths = [p for p in paths if Path(p).is_file()]
