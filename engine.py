@@ -46,7 +46,7 @@ def hardware(device="auto", precision="auto"):
 def keep_memory():
     """Keep memory that was freed for the next step, where C's library would give it back to the system and ask anew.
 
-    On a CPU the activations of every step come from there, and fresh pages cost a third of the time of a step of the
+    On a CPU the activations of every step come from there, and fresh pages cost much of the time of a step of the
     paper's network. Linux's C library alone has this (mallopt(3)); elsewhere nothing happens.
     """
     if sys.platform == "linux":

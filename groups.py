@@ -9,6 +9,7 @@ import bisect
 import csv
 from pathlib import Path
 
+import metrics
 import script
 
 # ------------------------------------------------------------------------------------------------
@@ -47,13 +48,15 @@ def auxiliary_labels(files, columns, path):
         script.fail(f"AUXILIARY={columns}: no {path}, which some importers in data/ write; set AUXILIARY=()")
     labels, sizes = [], []
     for column in columns:
-        values = [groups.get(f.name, groups.get(f.stem, ("",) * len(COLUMNS)))[COLUMNS.index(column)] for f in files]
+        texts = [groups.get(f.name, groups.get(f.stem, ("",) * len(COLUMNS)))[COLUMNS.index(column)] for f in files]
+        values = [text or None for text in texts]
         if column == "age":
-            values = [bisect.bisect(AGES, int(v)) - 1 if v.isdecimal() else "" for v in values]
-        kinds = sorted({v for v in values if v != ""})
+            first = [metrics.age_band(text)[1] for text in texts]
+            values = [None if age is None else bisect.bisect(AGES, age) - 1 for age in first]
+        kinds = sorted(set(values) - {None})
         if len(kinds) < 2:
             script.fail(f"{path} tells no {column} of these crops: leave it out of AUXILIARY")
-        labels.append([kinds.index(v) if v != "" else -1 for v in values])
+        labels.append([-1 if value is None else kinds.index(value) for value in values])
         sizes.append(len(kinds))
     return torch.tensor(labels).T.contiguous(), sizes
 

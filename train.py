@@ -188,9 +188,10 @@ def resume(net, average, optimizer, classes, constants):
     if last["classes"] != classes or last["model"] != MODEL:
         script.fail(f"weights/last.pt is a {last['model']} network for {', '.join(last['classes'])}, and this run is "
                     f"{MODEL} for {', '.join(classes)}: start anew with RESUME=False")
-    if tuple(last["constants"].get("AUXILIARY", ())) != tuple(AUXILIARY):
+    began = tuple(last["constants"].get("AUXILIARY", ()))
+    if began != tuple(AUXILIARY):
         script.fail("AUXILIARY is not what the run began with, and the network's last layer depends on it: set it to "
-                    f"{tuple(last['constants'].get('AUXILIARY', ()))}, or start anew with RESUME=False")
+                    f"{began}, or start anew with RESUME=False")
     changed = [k for k, v in constants.items() if k not in MAY_CHANGE and last["constants"].get(k, v) != v]
     if changed:
         print("changed since the run began, so its numbers will differ: "

@@ -28,6 +28,12 @@ def test_ages_become_bands_and_what_is_not_known_is_minus_one(table):
     assert labels.shape == (5, 0) and sizes == []
 
 
+def test_ages_published_as_bands_count_from_their_first_year(tmp_path):
+    (tmp_path / "groups.csv").write_text("file,age,ethnicity\na.jpg,0-2,\nb.jpg,20-29,\nc.jpg,24,\nd.jpg,70+,\n",
+                                         encoding="utf-8")
+    assert groups.auxiliary_labels(FILES, ("age",), tmp_path / "groups.csv")[0][:, 0].tolist() == [0, 1, 2, 3, -1]
+
+
 def test_what_is_missing_is_one_line(table):
     with pytest.raises(SystemExit, match="no nowhere.csv, which some importers"):
         groups.auxiliary_labels(FILES, ("age",), "nowhere.csv")
