@@ -136,20 +136,24 @@ def bench_train(place, pictures):
         net = model.build(name, 2).to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=device.type != "mps")
         batches = dataset.loader(folder, model.image_size(name), train.BATCH_SIZE, 0)
+        engine.hold(batches, device)
         ready = torch.rand(train.BATCH_SIZE, 3, batches.dataset.shape[1], batches.dataset.shape[1], device=device)
         ready = ready.contiguous(memory_format=torch.channels_last)
         labels = torch.arange(train.BATCH_SIZE, device=device) % 2
+        forward = engine.spread(net, ready, bf16)
 
-        def epoch(net=net, optimizer=optimizer, batches=batches):
-            train.train_epoch(net, None, optimizer, batches, 1, device, bf16)
+        def epoch(net=net, optimizer=optimizer, batches=batches, forward=forward):
+            train.train_epoch(net, None, optimizer, batches, 1, device, bf16, forward)
 
-        def steps(net=net, optimizer=optimizer, batches=batches, ready=ready, labels=labels):
+        def steps(optimizer=optimizer, batches=batches, forward=forward, ready=ready, labels=labels):
             for _ in batches.sampler:
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    logits = net(ready).float()
+                    logits = forward(ready).float()
                 optimizer.zero_grad(set_to_none=True)
                 nn.functional.cross_entropy(logits, labels).backward()
                 optimizer.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
 
         if name == "paper":
             with elsewhere() as call:
@@ -165,6 +169,7 @@ def bench_evaluate(place, pictures):
     engine.keep_memory()
     net = model.build("paper", 2).to(device, memory_format=torch.channels_last)
     batches = dataset.loader(folder, 224, 128)
+    engine.hold(batches, device)
     with elsewhere() as call:
         compare("evaluate the paper's network: ours, plain", "images/s", CROPS,
                 lambda: engine.evaluate(net, batches, device, bf16), lambda: call(plain.evaluate, folder))

@@ -10,11 +10,13 @@ import ctypes
 import math
 import os
 import sys
+import warnings
 
 import torch
 from torch import distributed
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 import dataset
@@ -62,7 +64,8 @@ def join(device):
         # torchrun sets 1 where the user has set nothing, which would leave cores idle.
         if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))))
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # Sums and logits are told from the CPU, gradients from where they are.
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
 
 
 def leave():
@@ -71,11 +74,53 @@ def leave():
         distributed.destroy_process_group()
 
 
-def spread(net, device):
-    """`net` so that its gradients are averaged over all ranks as they appear."""
-    if WORLD == 1:
+def spread(net, images, bf16):
+    """`net` as a training step calls it: over all ranks, or at one go on a CUDA GPU.
+
+    Ranks average their gradients as they appear. On one GPU both passes are recorded for batches like `images` (float32
+    [N, 3, S, S]) and replayed: a small network's kernels end sooner than a processor can start them one by one.
+    """
+    if WORLD > 1:
+        return DistributedDataParallel(net, device_ids=[images.device] if images.device.type == "cuda" else None)
+    if images.device.type != "cuda" or not all(p.requires_grad for p in net.parameters()):
         return net
-    return DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
+    # PyTorch warns of what recording entails: gradients that were first asked for on another stream.
+    warnings.filterwarnings("ignore", "The AccumulateGrad node's stream|Attempting to run cuBLAS")
+    net.train()
+    buffers = [v.clone() for v in net.buffers()]
+    with torch.autocast("cuda", torch.bfloat16, enabled=bf16, cache_enabled=False):
+        recorded = torch.cuda.make_graphed_callables(torch.nn.Sequential(net), (images,))
+    for buffer, value in zip(net.buffers(), buffers, strict=True):
+        buffer.copy_(value)  # recording has counted `images` in
+    return lambda batch: recorded(batch) if batch.shape == images.shape else net(batch)
+
+
+def ahead(prepare, batches, device):
+    """prepare(step, batch), a tuple of tensors, for all batches; on a CUDA GPU beside the step before."""
+    if device.type != "cuda":
+        yield from (prepare(step, batch) for step, batch in enumerate(batches))
+        return
+    own, main, before = torch.cuda.Stream(device), torch.cuda.current_stream(device), None
+    own.wait_stream(main)
+    steps = enumerate(batches)
+    while True:
+        with torch.cuda.stream(own):
+            step = next(steps, None)
+            tensors, done = step and prepare(*step), own.record_event()
+        if before is not None:
+            main.wait_event(before[1])
+            yield before[0]
+        if step is None:
+            return
+        for tensor in tensors:
+            tensor.record_stream(main)  # its memory is free again only when `main` is done with it
+        before = tensors, done
+
+
+def hold(batches, device):
+    """Keep the crops of a loader in the memory of a CUDA GPU that has the room."""
+    if device.type == "cuda":
+        batches.dataset.hold(device, torch.cuda.mem_get_info(device)[0])
 
 
 @contextlib.contextmanager
@@ -95,18 +140,17 @@ def total(tensor):
     return tensor
 
 
-@torch.no_grad()
-def blend(average, net, step, most):
-    """Move the averaged weights a little towards those of `net`; less so late, when there is much to average.
+def blend(old, new, step, most):
+    """Move averaged weights (lists of tensors) a little towards new ones; less so late, when there is much to average.
 
     `most` (0..1): the share of the old that is kept at most.
     """
-    keep = min(most, (1 + step) / (10 + step))
-    for old, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - keep)
-        else:
-            old.copy_(new)
+    get_ema_multi_avg_fn(min(most, (1 + step) / (10 + step)))(old, new, None)
+
+
+def numbers(net):
+    """All parameters and batch statistics of a network, as a list of floating-point tensors."""
+    return [v for v in net.state_dict().values() if v.is_floating_point()]
 
 
 @torch.inference_mode()
@@ -125,8 +169,7 @@ def evaluate(net, batches, device, bf16, flip=False):
     bar = tqdm(batches, desc="validation", unit="batch", leave=False, disable=True if RANK else None)
     for (images, *_), rows in zip(bar, batches.sampler, strict=True):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            images = transform(images.to(device)).contiguous(memory_format=torch.channels_last)
-            part = networks.logits_of(net, images, flip)
+            part = networks.logits_of(net, transform(images.to(device)), flip)
         logits[rows] = part[:, :logits.shape[1]].float()  # without those of auxiliary tasks
     return total(logits).cpu(), crops.labels
 

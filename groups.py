@@ -37,6 +37,11 @@ def read_groups(path):
     return groups
 
 
+def group_of(groups, path):
+    """(age, ethnicity) of a photo or a crop of it, by its name or stem, from read_groups(); None: not known."""
+    return groups.get(path.name) or groups.get(path.stem)
+
+
 def auxiliary_labels(files, columns, path):
     """(labels int64 [N, tasks], number of classes of each task) for crops (paths), a task a column; -1: not known."""
     import torch  # only here: test.py reads groups before it needs the network
@@ -48,7 +53,7 @@ def auxiliary_labels(files, columns, path):
         script.fail(f"AUXILIARY={columns}: no {path}, which some importers in data/ write; set AUXILIARY=()")
     labels, sizes = [], []
     for column in columns:
-        texts = [groups.get(f.name, groups.get(f.stem, ("",) * len(COLUMNS)))[COLUMNS.index(column)] for f in files]
+        texts = [(group_of(groups, f) or ("",) * len(COLUMNS))[COLUMNS.index(column)] for f in files]
         values = [text or None for text in texts]
         if column == "age":
             first = [metrics.age_band(text)[1] for text in texts]

@@ -12,6 +12,8 @@ from torchvision import datasets, transforms
 import dataset
 import processed
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
 
 def boxes(bgr):
     """The paper's way to look for faces: the cascade as it comes, on the whole picture."""
@@ -47,6 +49,7 @@ def epoch(net, optimizer, batches):
     """The paper's training loop."""
     net.train()
     for images, labels in batches:
+        images, labels = images.to(DEVICE), labels.to(DEVICE)
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(net(images), labels)
         loss.backward()
@@ -57,7 +60,7 @@ def epoch(net, optimizer, batches):
 @functools.cache
 def kept(folder):
     """(network, optimizer, batches to train on, batches to judge) for crops in `folder`, made once a process."""
-    net = Model()
+    net = Model().to(DEVICE)
     return net, torch.optim.Adam(net.parameters(), 1e-4), loader(folder, True), loader(folder, False)
 
 
@@ -73,7 +76,7 @@ def evaluate(folder):
     net.eval()
     with torch.no_grad():
         for images, _ in batches:
-            net(images).argmax(1)
+            net(images.to(DEVICE)).argmax(1)
 
 
 def live(path, net, info):

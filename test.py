@@ -28,7 +28,7 @@ import processed
 import reading
 import report
 import workers
-from groups import GROUPS, read_groups
+from groups import GROUPS, group_of, read_groups
 
 # ------------------------------------------------------------------------------------------------
 TEST_DIR = "data/test"  # one subfolder a class, named as the weights name it
@@ -249,7 +249,7 @@ def draw_and_write(plots, rows, found, labels, probabilities, result, net, info,
         seen = [r for r in rows if r["status"] != "unreadable"]
         right = iter(correct)
         result["groups"] = metrics.group_report(
-            [groups.get(r["path"].name) or groups.get(r["path"].stem) for r in seen], [r["class"] for r in seen],
+            [group_of(groups, r["path"]) for r in seen], [r["class"] for r in seen],
             [r["status"] == "ok" for r in seen], [r["status"] == "ok" and next(right) for r in seen])
         if result["groups"]:
             report.show_groups(result["groups"])

@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional
 from tqdm import tqdm
@@ -29,6 +30,7 @@ import engine
 import model as networks
 import processed
 import runs
+from augment import AUGMENTATIONS, augment
 from groups import COLUMNS, GROUPS, auxiliary_labels, auxiliary_loss
 from validation import TRAIN_DIR, VALID_DIR
 
@@ -47,7 +49,7 @@ SCHEDULE = "onecycle"  # "onecycle": warm up, then down to zero along a cosine; 
 WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
 LABEL_SMOOTHING = 0.05  # training only: losses that are reported have none
 AVERAGE = 0.998  # share of the old in the moving average of the weights, which is what is evaluated; 0.0: off
-AUGMENT = "face"  # a key of dataset.AUGMENTATIONS
+AUGMENT = "face"  # a key of augment.AUGMENTATIONS
 # Name beginnings of sources, as ("news-",): within each, all classes count the same, so that "in the news" doesn't come
 # to mean "a man". (): every photo counts the same.
 BALANCE = ()
@@ -55,6 +57,7 @@ BALANCE = ()
 # features that know more of a face are better at the class too. Weights files do not hold that part. (): class alone.
 AUXILIARY = ()
 AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
+MIXUP = 0.0
 FLIP = True  # judge a crop by itself and its mirror image, at validation and with the weights from then on
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
@@ -84,7 +87,7 @@ def check_constants():
                  ("AUXILIARY", set(AUXILIARY) <= set(COLUMNS), f"of {COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
                  ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
-                 ("AUGMENT", AUGMENT in dataset.AUGMENTATIONS, f"one of {', '.join(dataset.AUGMENTATIONS)}"),
+                 ("AUGMENT", AUGMENT in AUGMENTATIONS, f"one of {', '.join(AUGMENTATIONS)}"),
                  ("SCHEDULE", SCHEDULE in ("onecycle", "constant"), "onecycle or constant"),
                  ("PRECISION", PRECISION in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
                  ("DEVICE", DEVICE in ("auto", "cpu", "cuda", "mps"), "auto, cpu, cuda or mps"))
@@ -104,49 +107,69 @@ def check_loss(loss, epoch):
                     f"(now {LR}) and start again, or continue with RESUME=True LR={LR / 3:.0e}")
 
 
-def train_epoch(net, average, optimizer, batches, epoch, device, bf16):
-    """One pass over the training crops. Returns (loss, accuracy) per sample and seconds for data and for compute."""
+def train_epoch(net, average, optimizer, batches, epoch, device, bf16, forward=None):
+    """One pass over the training crops. Returns (loss, accuracy) per sample and seconds for data and for compute.
+
+    `forward`: what engine.spread() makes of `net`. A GPU works on what is started here, so only the sum of its seconds
+    means something.
+    """
     net.train()
-    sampler, plain_net = batches.sampler, getattr(net, "module", net)
+    forward, sampler = forward or net, batches.sampler
     sampler.epoch = epoch
-    if not next(plain_net.features.parameters()).requires_grad:
-        plain_net.features.eval()  # what is frozen keeps its batch statistics too
+    if not next(net.features.parameters()).requires_grad:
+        net.features.eval()  # what is frozen keeps its batch statistics too
     # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
     torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (dataset.MEAN, dataset.STD))
+    n_classes, sizes = len(batches.dataset.classes), batches.dataset.auxiliary_sizes
+    averaged = None if average is None else (engine.numbers(average), engine.numbers(net))
+
+    def prepare(step, batch):
+        images, labels, weights, auxiliary = (part.to(device) for part in batch)
+        images = augment(images, AUGMENT, dataset.generator_for(SEED, epoch, step), *sampler.share(step))
+        targets = functional.one_hot(labels, n_classes).float()
+        part = labels
+        if MIXUP:
+            rng = np.random.default_rng((SEED, epoch, step, engine.RANK))
+            part = torch.from_numpy(rng.beta(MIXUP, MIXUP, len(images)).astype(np.float32)).to(device)
+            images = images.lerp(images.flip(0), part[:, None, None, None])
+            targets = targets.lerp(targets.flip(0), part[:, None])
+        return images, labels, targets, weights, auxiliary, part
+
     sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
+    waiting = []  # losses and right answers of steps that a GPU may not have finished
     data_s = compute_s = 0
     start = time.perf_counter()
-    bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=BATCH_SIZE, unit="img", leave=False,
-               disable=True if engine.RANK else None)
-    n_classes, sizes = len(batches.dataset.classes), batches.dataset.auxiliary_sizes
-    for step, batch in enumerate(bar):
-        images, labels, weights, auxiliary = (part.to(device) for part in batch)
-        rows, size = sampler.share(step)
-        images = dataset.augment(images, AUGMENT, dataset.generator_for(SEED, epoch, step), rows, size)
-        images = images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+    bar = tqdm(engine.ahead(prepare, batches, device), desc=f"epoch {epoch}", total=len(batches),
+               unit_scale=BATCH_SIZE, unit="img", leave=False, disable=True if engine.RANK else None)
+    for step, (images, labels, targets, weights, auxiliary, part) in enumerate(bar):
         data_s, start = data_s + time.perf_counter() - start, time.perf_counter()
         done = (epoch - 1) * len(batches) + step
         for group in optimizer.param_groups:
             group["lr"] = learning_rate((done + 1) / (EPOCHS * len(batches)))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits, more = net(images).float().tensor_split([n_classes], 1)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none")
-        # Ranks average their gradients, and their shares of a batch may differ by one image: the whole batch's mean.
+            logits, more = forward(images).float().tensor_split([n_classes], 1)
+        loss = functional.cross_entropy(logits, targets, label_smoothing=LABEL_SMOOTHING, reduction="none")
         loss = loss * weights
         if sizes:
-            loss = loss + AUXILIARY_WEIGHT * auxiliary_loss(more, auxiliary, sizes)
-        loss = loss.sum() * (engine.WORLD / size)
+            extra = auxiliary_loss(more, auxiliary, sizes)
+            if MIXUP:
+                extra = extra.lerp(auxiliary_loss(more, auxiliary.flip(0), sizes), part)
+            loss = loss + AUXILIARY_WEIGHT * extra
+        # Ranks average their gradients, and their shares of a batch may differ by one image: the whole batch's mean.
+        loss = loss.sum() * (engine.WORLD / sampler.share(step)[1])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        if average is not None:
-            engine.blend(average, plain_net, done, AVERAGE)
+        if averaged is not None:
+            engine.blend(*averaged, done, AVERAGE)
         with torch.no_grad():
-            plain = functional.cross_entropy(logits, labels, reduction="sum").item()
-            right = (logits.argmax(1) == labels).sum().item()
-        check_loss(plain, epoch)
-        sums += torch.tensor([plain, right, len(labels)], dtype=torch.float64)
+            plain = functional.cross_entropy(logits, labels, reduction="sum")
+            waiting.append(torch.stack([plain, (logits.argmax(1) == labels).sum()]))
+        sums[2] += len(labels)
+        if device.type == "cpu" or len(waiting) == 50 or step == len(batches) - 1:
+            sums[:2] += torch.stack(waiting).cpu().double().sum(0)
+            waiting.clear()
+            check_loss(sums[0].item(), epoch)
         compute_s, start = compute_s + time.perf_counter() - start, time.perf_counter()
     loss, right, seen = engine.total(sums).tolist()
     return loss / seen, right / seen, data_s, compute_s
@@ -220,17 +243,16 @@ def fit(device, bf16):
     size = IMAGE_SIZE or networks.image_size(MODEL)
     with engine.one_at_first():
         train = dataset.loader(TRAIN_DIR, size, BATCH_SIZE, SEED, engine.RANK, engine.WORLD)
-        valid = dataset.loader(VALID_DIR, size, 128, None, engine.RANK, engine.WORLD)
+        valid = dataset.loader(VALID_DIR, size, 256 if device.type == "cuda" else 128, None, engine.RANK, engine.WORLD)
     classes = train.dataset.classes
     if valid.dataset.classes != classes:
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
-    if device.type == "cuda":
-        for loader in (train, valid):
-            loader.dataset.hold(device, torch.cuda.mem_get_info(device)[0])
     if BALANCE:
         dataset.balance(train.dataset, BALANCE)
     auxiliary, sizes = auxiliary_labels(train.dataset.files, AUXILIARY, GROUPS)
     train.dataset.auxiliary, train.dataset.auxiliary_sizes = auxiliary, sizes
+    for loader in (train, valid):
+        engine.hold(loader, device)
     torch.manual_seed(SEED)
     net = networks.build(MODEL, len(classes) + sum(sizes)).to(device, memory_format=torch.channels_last)
     pretrained = not RESUME and starting_weights(net, classes)
@@ -249,8 +271,9 @@ def fit(device, bf16):
     for epoch in range(done + 1, EPOCHS + 1):
         net.features.requires_grad_(not pretrained or epoch > WARMUP_EPOCHS)
         if epoch in (done + 1, WARMUP_EPOCHS + 1):
-            spread = engine.spread(net, device)  # anew when more parameters learn
-        loss, accuracy, data_s, compute_s = train_epoch(spread, average, optimizer, train, epoch, device, bf16)
+            sample = torch.zeros(BATCH_SIZE, 3, size, size, device=device).to(memory_format=torch.channels_last)
+            forward = engine.spread(net, sample, bf16)  # anew when more parameters learn
+        loss, accuracy, data_s, compute_s = train_epoch(net, average, optimizer, train, epoch, device, bf16, forward)
         shown = net if average is None else average
         logits, labels = engine.evaluate(shown, valid, device, bf16, FLIP)
         valid_loss = functional.cross_entropy(logits, labels).item()

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+import augment
 import covers
 import dataset
 import processed
+from test_augment import shown
 
 # Where a thing must be, and where it must not, as shares of a crop's side: (x, y) of points.
 EYES, MOUTH, FOREHEAD = [(0.38, 0.43), (0.62, 0.43)], [(0.5, 0.72)], [(0.5, 0.2)]
@@ -70,22 +72,22 @@ def test_over_leaves_the_rest_alone_and_blends_edges():
 
 def only(monkeypatch, chance):
     rules = dict.fromkeys(("light", "contrast", "cast"), 0) | {"occlude": chance}
-    monkeypatch.setitem(dataset.AUGMENTATIONS, "occlusion", rules)
+    monkeypatch.setitem(augment.AUGMENTATIONS, "occlusion", rules)
 
 
 def test_training_images_wear_their_own_things(monkeypatch):
     only(monkeypatch, 0.5)
     plain = torch.randint(0, 256, (64, 3, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     plain = torch.nn.functional.interpolate(plain[:, :, ::16, ::16], (48, 48), mode="bilinear")
-    out = dataset.augment(plain, "occlusion", dataset.generator_for(0))
+    out = shown(plain, "occlusion", dataset.generator_for(0))
     changed = ((out - plain / 255).abs().amax(1) > 0.02).float().mean((1, 2))
     worn = changed > 0.03
     assert 16 < worn.sum() < 48 and (changed[~worn] == 0).all(), "half of them, and the others are as they were"
     assert len({round(c, 4) for c in changed[worn].tolist()}) > worn.sum() - 3, "no two alike"
     assert out.dtype == torch.float32 and out.min() >= 0 and out.max() <= 1
-    assert torch.equal(out, dataset.augment(plain, "occlusion", dataset.generator_for(0)))
-    assert not torch.equal(out, dataset.augment(plain, "occlusion", dataset.generator_for(1)))
-    half = dataset.augment(plain[::2], "occlusion", dataset.generator_for(0), slice(0, None, 2), 64)
+    assert torch.equal(out, shown(plain, "occlusion", dataset.generator_for(0)))
+    assert not torch.equal(out, shown(plain, "occlusion", dataset.generator_for(1)))
+    half = shown(plain[::2], "occlusion", dataset.generator_for(0), slice(0, None, 2), 64)
     assert torch.equal(half, out[::2]), "a process's share of a batch wears what it would wear among the others"
 
 
@@ -95,17 +97,17 @@ def test_training_and_test_draw_the_same_thing(monkeypatch):
     crop = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
     given, thing = [], covers.thing
     monkeypatch.setattr(covers, "thing", lambda *a: given.append(thing(*a)) or given[-1])
-    out = dataset.augment(dataset.to_batch([crop]), "occlusion", dataset.generator_for(4))[0]
+    out = shown(dataset.to_batch([crop]), "occlusion", dataset.generator_for(4))[0]
     assert np.abs(out.permute(1, 2, 0).numpy() * 255 - covers.over(crop, given[0])).max() < 1.5
 
 
 def test_face_without_occlusion_draws_what_it_drew_before():
     """The option must not move the draws of runs that do not use it: their numbers stay."""
     batch = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    expected = dataset.augment(batch, "face", dataset.generator_for(0))
-    rules = {k: v for k, v in dataset.AUGMENTATIONS["face"].items() if k != "occlude"}
-    dataset.AUGMENTATIONS["before"] = rules
+    expected = shown(batch, "face", dataset.generator_for(0))
+    rules = {k: v for k, v in augment.AUGMENTATIONS["face"].items() if k != "occlude"}
+    augment.AUGMENTATIONS["before"] = rules
     try:
-        assert torch.equal(dataset.augment(batch, "before", dataset.generator_for(0)), expected)
+        assert torch.equal(shown(batch, "before", dataset.generator_for(0)), expected)
     finally:
-        del dataset.AUGMENTATIONS["before"]
+        del augment.AUGMENTATIONS["before"]

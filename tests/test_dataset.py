@@ -91,32 +91,6 @@ def test_evaluation_transform_normalises_rgb():
     assert out.shape == (1, 3, 2, 2) and out.dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind", ["face", "paper"])
-def test_every_image_of_a_batch_has_its_own_draw(kind):
-    crop = processed.crop_face(face(), processed.largest_face(face()))
-    batch = dataset.to_batch([crop] * 8)
-    out = dataset.augment(batch, kind, dataset.generator_for(0))
-    assert out.shape == (8, 3, 224, 224) and out.dtype == torch.float32 and out.min() >= 0 and out.max() <= 1
-    assert all((out[i] - out[j]).abs().mean() > 0.005 for i in range(8) for j in range(i))
-    assert torch.equal(out, dataset.augment(batch, kind, dataset.generator_for(0)))
-    assert not torch.equal(out, dataset.augment(batch, kind, dataset.generator_for(1)))
-
-
-def test_no_augmentation_changes_nothing():
-    batch = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    torch.testing.assert_close(dataset.augment(batch, "none", dataset.generator_for(0)), batch / 255)
-
-
-def test_faces_stay_upright(monkeypatch):
-    """The paper's mistake: training on faces upside down. With only the geometry on, the top stays the top."""
-    rules = {k: v for k, v in dataset.AUGMENTATIONS["face"].items() if k in ("mirror", "rotate", "zoom", "shift")}
-    monkeypatch.setitem(dataset.AUGMENTATIONS, "face", {**rules, "light": 0, "contrast": 0, "cast": 0})
-    batch = torch.zeros(64, 3, 64, 64, dtype=torch.uint8)
-    batch[:, :, :32] = 255
-    out = dataset.augment(batch, "face", dataset.generator_for(0))
-    assert (out[:, :, :16].mean((1, 2, 3)) > out[:, :, -16:].mean((1, 2, 3)) + 0.8).all()
-
-
 def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
     folder = split(tmp_path / "train")
     crops = dataset.Crops(folder, 224)
@@ -149,15 +123,6 @@ def test_within_a_source_all_classes_count_the_same(tmp_path):
     for some in (news, ~news):
         sums = [crops.weights[some & (crops.labels == c)].sum().item() for c in (0, 1)]
         assert sums[0] == pytest.approx(sums[1]) and sum(sums) == pytest.approx(some.sum().item())
-
-
-def test_rows_of_a_batch_are_augmented_as_within_it():
-    """What makes two processes train as one."""
-    batch = torch.randint(0, 256, (9, 3, 64, 64), dtype=torch.uint8, generator=dataset.generator_for(1))
-    whole = dataset.augment(batch, "face", dataset.generator_for(2))
-    for rank in (0, 1):
-        rows = slice(rank, None, 2)
-        assert torch.equal(dataset.augment(batch[rows], "face", dataset.generator_for(2), rows, 9), whole[rows])
 
 
 def test_batches_depend_on_seed_and_epoch_alone():
