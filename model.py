@@ -35,7 +35,7 @@ class Model(nn.Module):
             # ReLU and MaxPool2d(4, 2), in an order that gives the same values and gradients for less work: the largest
             # of 16 values is found from 2x2 windows, and what is below 0 is cut off where a quarter is left.
             layers += [nn.Conv2d(into, out, 5, padding=1), nn.MaxPool2d(2),
-                       nn.Sequential(nn.MaxPool2d(2, 1), nn.ReLU())]
+                       nn.Sequential(nn.MaxPool2d(2, 1), nn.ReLU(inplace=True))]
         # The last ReLU's output is what the hook watches and Grad-CAM weighs, so the last pooling stands apart.
         self.features = nn.Sequential(*layers, nn.Conv2d(channels[3], channels[4], 5, padding=1), nn.ReLU())
         self.pool = nn.MaxPool2d(4, 2)

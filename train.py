@@ -19,7 +19,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn import functional
 from tqdm import tqdm
@@ -57,7 +56,6 @@ BALANCE = ()
 # features that know more of a face are better at the class too. Weights files do not hold that part. (): class alone.
 AUXILIARY = ()
 AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
-MIXUP = 0.0
 FLIP = True  # judge a crop by itself and its mirror image, at validation and with the weights from then on
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
@@ -126,14 +124,7 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16, forward=N
     def prepare(step, batch):
         images, labels, weights, auxiliary = (part.to(device) for part in batch)
         images = augment(images, AUGMENT, dataset.generator_for(SEED, epoch, step), *sampler.share(step))
-        targets = functional.one_hot(labels, n_classes).float()
-        part = labels
-        if MIXUP:
-            rng = np.random.default_rng((SEED, epoch, step, engine.RANK))
-            part = torch.from_numpy(rng.beta(MIXUP, MIXUP, len(images)).astype(np.float32)).to(device)
-            images = images.lerp(images.flip(0), part[:, None, None, None])
-            targets = targets.lerp(targets.flip(0), part[:, None])
-        return images, labels, targets, weights, auxiliary, part
+        return images, labels, weights, auxiliary
 
     sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
     waiting = []  # losses and right answers of steps that a GPU may not have finished
@@ -141,20 +132,17 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16, forward=N
     start = time.perf_counter()
     bar = tqdm(engine.ahead(prepare, batches, device), desc=f"epoch {epoch}", total=len(batches),
                unit_scale=BATCH_SIZE, unit="img", leave=False, disable=True if engine.RANK else None)
-    for step, (images, labels, targets, weights, auxiliary, part) in enumerate(bar):
+    for step, (images, labels, weights, auxiliary) in enumerate(bar):
         data_s, start = data_s + time.perf_counter() - start, time.perf_counter()
         done = (epoch - 1) * len(batches) + step
         for group in optimizer.param_groups:
             group["lr"] = learning_rate((done + 1) / (EPOCHS * len(batches)))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits, more = forward(images).float().tensor_split([n_classes], 1)
-        loss = functional.cross_entropy(logits, targets, label_smoothing=LABEL_SMOOTHING, reduction="none")
+        loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none")
         loss = loss * weights
         if sizes:
-            extra = auxiliary_loss(more, auxiliary, sizes)
-            if MIXUP:
-                extra = extra.lerp(auxiliary_loss(more, auxiliary.flip(0), sizes), part)
-            loss = loss + AUXILIARY_WEIGHT * extra
+            loss = loss + AUXILIARY_WEIGHT * auxiliary_loss(more, auxiliary, sizes)
         # Ranks average their gradients, and their shares of a batch may differ by one image: the whole batch's mean.
         loss = loss.sum() * (engine.WORLD / sampler.share(step)[1])
         optimizer.zero_grad(set_to_none=True)
