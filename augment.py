@@ -59,17 +59,14 @@ def augment(images, kind, generator, rows=slice(None), size=None):
     table = numbers(rules, u)
     if device.type == "cuda" and rules and all(mask.any() for mask in hit.values()):
         return replayed(kind, images, table, hit, pattern, size)
-    table, out = table.to(device), torch.empty_like(images, dtype=torch.float32, memory_format=torch.channels_last)
-    # A few images at a time stay in a processor's cache from the first change to the last.
+    # A few images at a time stay in a processor's cache from one step to the next; a GPU takes them all at once.
     step = torch.get_num_threads() * max(1, 110_000 // side ** 2) if device.type == "cpu" else size
-    for start in range(0, len(images), step):
-        some = slice(start, start + step)
-        parts = {}
-        for name, mask in hit.items():
-            edges = np.flatnonzero(np.diff(mask[some], prepend=False, append=False)).tolist()
-            parts[name] = [slice(*ends) for ends in zip(edges[::2], edges[1::2], strict=True)]
-        change(rules, images[some], table[some], parts, pattern, out[some])
-    return out
+    parts = {}
+    for name, mask in {**hit, "all": np.full(len(images), True)}.items():
+        edges = np.flatnonzero(np.diff(mask, prepend=False, append=False)).tolist()
+        parts[name] = [slice(i, min(i + step, high)) for low, high in zip(edges[::2], edges[1::2], strict=True)
+                       for i in range(low, high, step)]
+    return change(rules, images, table.to(device), parts, pattern)
 
 
 def shares(rules):
@@ -104,14 +101,17 @@ def numbers(rules, u):
                       rectangles(u["erase"]), light * cast * contrast, light * cast * (1 - contrast)], 1)
 
 
-def change(rules, images, table, parts, pattern, out):
-    """Do to images [N, 3, S, S], 0..255, what `table` says, and normalise them into `out`, float32 [N, 3, S, S].
+def change(rules, images, table, parts, pattern):
+    """Do to images [N, 3, S, S], 0..255, what `table` says, a part of them after the other, and normalise them.
 
-    `parts`: {change: indices of the images that undergo it, each a slice or a tensor}; `pattern`: noise [1, 3, S, S].
+    `parts`: {change: indices of images, each a slice or a tensor}, "all" of them among these; `pattern`: noise
+    [1, 3, S, S] or None.
     """
     matrix, quality, sigma, rectangle, gain, lift = table.split([6, 1, 1, 7, 3, 3], 1)
     side, (mean, scale, luma) = images.shape[-1], constants(images.device)
-    x = warp(images.float(), matrix, rules.get("border", "border")) if rules else images.float()
+    x = torch.empty(images.shape, device=images.device)
+    for part in parts["all"]:
+        x[part] = warp(images[part].float(), matrix[part], rules.get("border", "border")) if rules else images[part]
     for pixels in SMALL_SIDES:
         for part in parts.get(pixels, ()):
             little = functional.interpolate(x[part], (pixels, pixels), mode="area")
@@ -124,10 +124,14 @@ def change(rules, images, table, parts, pattern, out):
         x[part] = torch.addcmul(x[part], pattern, sigma[part][:, :, None, None])
     for part in parts.get("erase", ()):
         x[part] = erase(x[part], rectangle[part])
-    if "light" in rules:  # and colour cast and contrast, about the image's own level, which few pixels tell
-        level = x[:, :, ::4, ::4].mean((1, 2, 3))[:, None]
-        x.mul_(gain[:, :, None, None]).add_((lift * level)[:, :, None, None]).clamp_(0, 255)
-    out.copy_(x.sub_(mean).mul_(scale) if rules else (x - mean) * scale)
+    out = torch.empty_like(x, memory_format=torch.channels_last)
+    for part in parts["all"]:
+        y = x[part]
+        if "light" in rules:  # and colour cast and contrast, about the image's own level, which few pixels tell
+            level = y[:, :, ::4, ::4].mean((1, 2, 3))[:, None]
+            y.mul_(gain[part][:, :, None, None]).add_((lift[part] * level)[:, :, None, None]).clamp_(0, 255)
+        out[part] = y.sub_(mean).mul_(scale)
+    return out
 
 
 def replayed(kind, images, table, hit, pattern, size):
@@ -155,18 +159,15 @@ def recorded(kind, shape, dtype, device, lengths):
              torch.zeros(sum(n for _, n in lengths), dtype=torch.int64, device=device),
              torch.zeros(1, 3, side, side, device=device)]
 
-    out = torch.empty_like(still[0], dtype=torch.float32)
-
     def run():
-        indices = still[2].split([length for _, length in lengths])
-        parts = {name: [part] for (name, _), part in zip(lengths, indices, strict=True)}
-        change(AUGMENTATIONS[kind], still[0], still[1], parts, still[3], out)
+        parts = {name: [part] for (name, _), part in zip(lengths, still[2].split([n for _, n in lengths]), strict=True)}
+        return change(AUGMENTATIONS[kind], still[0], still[1], {**parts, "all": [slice(None)]}, still[3])
 
     run()  # what is made once is made now
     torch.cuda.synchronize(device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        run()
+        out = run()
 
     def replay(*inputs):
         for place, value in zip(still, inputs, strict=False):
