@@ -23,14 +23,15 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+import augment
 import backbones
 import dataset
 import engine
+import groups
 import model as networks
 import processed
 import runs
-from augment import AUGMENTATIONS, augment
-from groups import COLUMNS, GROUPS, auxiliary_labels, auxiliary_loss
+from groups import GROUPS, auxiliary_labels, auxiliary_loss
 from validation import TRAIN_DIR, VALID_DIR
 
 # ------------------------------------------------------------------------------------------------
@@ -82,10 +83,10 @@ def check_constants():
                  ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
                  ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
                  ("BALANCE", all(isinstance(v, str) for v in BALANCE), 'names\' beginnings, as ("news-",)'),
-                 ("AUXILIARY", set(AUXILIARY) <= set(COLUMNS), f"of {COLUMNS}, or ()"),
+                 ("AUXILIARY", set(AUXILIARY) <= set(groups.COLUMNS), f"of {groups.COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
                  ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
-                 ("AUGMENT", AUGMENT in AUGMENTATIONS, f"one of {', '.join(AUGMENTATIONS)}"),
+                 ("AUGMENT", AUGMENT in augment.AUGMENTATIONS, f"one of {', '.join(augment.AUGMENTATIONS)}"),
                  ("SCHEDULE", SCHEDULE in ("onecycle", "constant"), "onecycle or constant"),
                  ("PRECISION", PRECISION in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
                  ("DEVICE", DEVICE in ("auto", "cpu", "cuda", "mps"), "auto, cpu, cuda or mps"))
@@ -123,7 +124,8 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16, forward=N
 
     def prepare(step, batch):
         images, labels, weights, auxiliary = (part.to(device) for part in batch)
-        images = augment(images, AUGMENT, dataset.generator_for(SEED, epoch, step), *sampler.share(step))
+        generator = dataset.generator_for(SEED, epoch, step)
+        images = augment.augment(images, AUGMENT, generator, *sampler.share(step))
         return images, labels, weights, auxiliary
 
     sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
