@@ -120,7 +120,7 @@ def bench_big(place, pictures):
 
 def make_crops(place, pictures):
     """place/set/{beard,hat}: CROPS crops, cut from the pictures. Returns the folder."""
-    crops = [processed.crop_face(p, box) for p in pictures if (box := processed.largest_face(p)) is not None]
+    crops = [processed.crop_face(p, box) for p in pictures if (box := processed.main_face(p)) is not None]
     for i in range(CROPS):
         path = place / "set" / drawn.CLASSES[i % 2] / f"{i}.jpg"
         processed.write_crop(path, crops[i % len(crops)])
@@ -186,7 +186,7 @@ def clip(path, pictures, people):
         columns = min(count, 5)
         size = min(230, 640 // columns - 2)
         for k in range(count):
-            box = processed.largest_face(pictures[k])
+            box = processed.main_face(pictures[k])
             head = cv2.cvtColor(processed.crop_face(pictures[k], box, 0.3, size), cv2.COLOR_RGB2BGR)
             x = round(640 * (k % columns + 0.5) / columns - size / 2 + 8 * np.sin(i / 15 + k))
             x, y = int(np.clip(x, 0, 640 - size)), 20 + 235 * (k // columns) + round(8 * np.cos(i / 20 + k))

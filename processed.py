@@ -2,9 +2,9 @@
 
     python processed.py        data/raw/<class>/*  ->  processed/faces/<class>/*.jpg  (224x224 RGB)
 
-Finds the largest face of each photo with the Haar cascade that ships with OpenCV, cuts it square with a relative
-margin and saves it. Photos are only read. Photos that give no crop are listed, with the reason, in
-processed/skipped.csv. Running it again does only what is missing or has changed.
+Finds the face that each photo is about (large, in the middle, clearly a face) with the Haar cascade that ships with
+OpenCV, cuts it square with a relative margin and saves it. Photos are only read. Photos that give no crop are listed,
+with the reason, in processed/skipped.csv. Running it again does only what is missing or has changed.
 """
 
 import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
@@ -37,6 +37,7 @@ BORDER = 0.20  # replicated border around the photo, so that a face cut tight is
 # share of the photo's shorter side, step of the Haar pyramid, whether a second look must confirm the face). The first
 # finds nearly all and is the fast one; the second finds half of the rest, and would bring in knees and curtains alone.
 PASSES = ((5, 0.3, 1.1, False), (3, 0.2, 1.05, True))
+OFF_CENTRE = 0.18  # of several faces, one this far from the photo's middle (in shorter sides) counts 0.6 of its size
 LONGEST_SIDE = 640  # detection runs on a copy no larger than this, so that a 12-megapixel photo takes no seconds
 SHORTEST_SIDE = 200  # and smaller photos are enlarged to this: the cascade knows no face under 24 pixels
 JPEG_QUALITY = 95
@@ -58,9 +59,9 @@ def cascade(name="frontalface_default"):
     return classifier
 
 
-def find_faces(image, neighbors=5, smallest=0.12, longest=LONGEST_SIDE, shortest=SHORTEST_SIDE,
-               border=BORDER, step=1.1):
-    """All faces of an RGB or gray uint8 image. Returns int32 [N, 4] boxes (x, y, width, height), largest first.
+def search(image, neighbors=5, smallest=0.12, longest=LONGEST_SIDE, shortest=SHORTEST_SIDE, border=BORDER, step=1.1):
+    """All faces of an RGB or gray uint8 image: int32 [N, 4] boxes (x, y, width, height), and how many windows of the
+    cascade agree on each, int [N].
 
     Boxes are in the image's pixels and may reach over its edge, since the cascade runs on a replicated border.
     `smallest` is a share of the shorter side; `longest`/`shortest` bound the size of the copy that is searched.
@@ -77,10 +78,15 @@ def find_faces(image, neighbors=5, smallest=0.12, longest=LONGEST_SIDE, shortest
     if pad:
         gray = cv2.copyMakeBorder(gray, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
     least = max(24, round(smallest * (min(gray.shape) - 2 * pad)))
-    boxes = cascade().detectMultiScale(gray, step, neighbors, minSize=(least, least))
+    boxes, windows = cascade().detectMultiScale2(gray, step, neighbors, minSize=(least, least))
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     boxes[:, :2] -= pad
-    boxes = np.rint(boxes / scale).astype(np.int32)
+    return np.rint(boxes / scale).astype(np.int32), np.asarray(windows, dtype=np.int64).reshape(-1)
+
+
+def find_faces(image, *arguments, **more):
+    """All faces of an image, int32 [N, 4] boxes (x, y, width, height), largest first. Arguments: those of search()."""
+    boxes, _ = search(image, *arguments, **more)
     return boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
 
 
@@ -95,10 +101,23 @@ def looks_like_a_face(image, box):
                for name, wanted in (("eye", 3), ("eye_tree_eyeglasses", 2)))
 
 
-def largest_face(image):
-    """The box (x, y, width, height) of the largest face of an RGB image, or None. For photos, not for live video."""
+def prominence(boxes, windows, shape):
+    """How much a photo of `shape` (height, width, ...) is about each face: float64 [N], to be compared only.
+
+    A face's area, times the windows that agree on it, less the further it is from the middle of the photo. The area
+    alone would take a bystander who stands nearer, or a box around head and shoulders that few windows agree on.
+    """
+    height, width = shape[:2]
+    middle = boxes[:, :2] + boxes[:, 2:] / 2 - np.array([width, height]) / 2
+    distance = np.hypot(*middle.T) / min(height, width)
+    return boxes[:, 2] * boxes[:, 3] * windows * np.exp(-0.5 * (distance / OFF_CENTRE) ** 2)
+
+
+def main_face(image):
+    """The box (x, y, width, height) of the face that an RGB photo is about, or None. Not for live video."""
     for neighbors, smallest, step, confirm in PASSES:
-        for box in find_faces(image, neighbors, smallest, step=step):
+        boxes, windows = search(image, neighbors, smallest, step=step)
+        for box in boxes[np.argsort(-prominence(boxes, windows, image.shape), kind="stable")]:
             if not confirm or looks_like_a_face(image, box):
                 return box
     return None
@@ -177,7 +196,7 @@ def one_photo(job):
     photo, time, target = job
     try:
         image = reading.read_photo(photo)
-        box = largest_face(image)
+        box = main_face(image)
         if box is None:
             return "no face", "the cascade found no face"
         write_crop(target, crop_face(image, box, clahe=CLAHE), time)
@@ -206,7 +225,7 @@ def targets(photos, folder, faces_dir):
 
 def recipe():
     """A short fingerprint of everything that shapes a crop: change one of these constants and crops are made anew."""
-    facts = (IMAGE_SIZE, MARGIN, CLAHE, BORDER, PASSES, LONGEST_SIDE, SHORTEST_SIDE, JPEG_QUALITY)
+    facts = (IMAGE_SIZE, MARGIN, CLAHE, BORDER, PASSES, OFF_CENTRE, LONGEST_SIDE, SHORTEST_SIDE, JPEG_QUALITY)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 

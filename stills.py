@@ -59,7 +59,7 @@ def outputs(output, paths, folder):
 
 def faces_of_photo(image):
     """Boxes of an RGB photo: the face that test.py takes first, then the others."""
-    first = processed.largest_face(image)
+    first = processed.main_face(image)
     if first is None:
         return []
     return [first] + [b for b in processed.find_faces(image) if tracks.inside(b, first) < 0.5]

@@ -4,7 +4,7 @@
     python test.py "WEIGHTS=weights/best_weights_*.pt"      # one table that compares the epochs
     python test.py TEST_DIR=processed/valid CROPPED=True    # crops from processed.py instead of photos
 
-Reads photos, finds the largest face, crops and classifies it exactly as realtime.py does, and prints the metrics.
+Reads photos, finds the face each is about, crops and classifies it as realtime.py does, and prints the metrics.
 Writes confusion_matrix.png, roc.png, reliability.png, errors.png, predictions.csv and test_metrics.json into plots/,
 and groups.png where data/groups.csv tells ages and ethnicities. Photos without a face are counted apart.
 """
@@ -115,7 +115,7 @@ def look(job):
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
             return "ok", "", None, [crop] * len(cuts)
         image = reading.read_photo(path)
-        box = processed.largest_face(image)
+        box = processed.main_face(image)
         if box is None:
             return "no face", "the cascade found no face", None, []
         crops = [processed.crop_face(image, box, margin, clahe=clahe) for margin, clahe in cuts]

@@ -23,7 +23,7 @@ def shown(images, kind, generator, *share):
 
 @pytest.mark.parametrize("kind", ["face", "paper"])
 def test_every_image_of_a_batch_has_its_own_draw(kind):
-    crop = processed.crop_face(face(), processed.largest_face(face()))
+    crop = processed.crop_face(face(), processed.main_face(face()))
     batch = dataset.to_batch([crop] * 8)
     out = shown(batch, kind, dataset.generator_for(0))
     assert out.shape == (8, 3, 224, 224)
@@ -80,7 +80,7 @@ def test_a_share_of_every_batch_is_changed(monkeypatch, size):
 
 @pytest.mark.parametrize("quality", [20, 50, 80])
 def test_jpeg_leaves_what_an_encoder_leaves(quality):
-    photo = processed.crop_face(face(), processed.largest_face(face()))[:200, :200]  # not a multiple of 16
+    photo = processed.crop_face(face(), processed.main_face(face()))[:200, :200]  # not a multiple of 16
     _, data = cv2.imencode(".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     coded = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(np.float32)
     ours = augment.jpeg(dataset.to_batch([photo]).float(), torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy()
@@ -90,7 +90,7 @@ def test_jpeg_leaves_what_an_encoder_leaves(quality):
 
 
 def test_images_of_a_batch_get_their_own_quality():
-    photo = processed.crop_face(face(), processed.largest_face(face()))
+    photo = processed.crop_face(face(), processed.main_face(face()))
     batch, qualities = dataset.to_batch([photo, photo]).float(), torch.tensor([20.0, 80.0])
     damage = (augment.jpeg(batch, qualities) - batch).abs().mean((1, 2, 3))
     assert damage[0] > 1.5 * damage[1]

@@ -22,7 +22,7 @@ def split(folder, count=4):
     for name in drawn.CLASSES:
         for i in range(count):
             image = face(i, name)
-            crop = processed.crop_face(image, processed.largest_face(image))
+            crop = processed.crop_face(image, processed.main_face(image))
             processed.write_crop(folder / name / f"{i}.jpg", crop)
     return folder
 
@@ -48,7 +48,7 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
     for layer in (*net.features, *net.classifier):
         if hasattr(layer, "weight"):
             torch.nn.init.kaiming_normal_(layer.weight)
-    live = processed.crop_face(photo, processed.largest_face(photo))
+    live = processed.crop_face(photo, processed.main_face(photo))
     for name in ("a", "b"):
         processed.write_crop(tmp_path / "train" / name / "x.jpg", live)
     cached, *_ = dataset.Crops(tmp_path / "train", 224)[[0]]
@@ -63,7 +63,7 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
 
 def test_probabilities_are_softmax_over_temperature():
     torch.manual_seed(0)
-    net, crop = networks.Model(2).eval(), processed.crop_face(face(), processed.largest_face(face()))
+    net, crop = networks.Model(2).eval(), processed.crop_face(face(), processed.main_face(face()))
     expected = (logits(net, dataset.to_batch([crop, crop])) / 2).softmax(1).numpy()
     got = dataset.probabilities(net, {**INFO, "temperature": 2.0}, [crop, crop])
     assert got.dtype == np.float32 and np.allclose(got, expected, atol=1e-5)
@@ -73,7 +73,7 @@ def test_probabilities_are_softmax_over_temperature():
 def test_flip_judges_the_mirror_image_too():
     """The same for a crop and its mirror image, and the mean of what each alone would get."""
     torch.manual_seed(0)
-    net, crop = networks.Model(2).eval(), processed.crop_face(face(), processed.largest_face(face()))
+    net, crop = networks.Model(2).eval(), processed.crop_face(face(), processed.main_face(face()))
     mirrored, info = np.ascontiguousarray(crop[:, ::-1]), {**INFO, "flip": True}
     both = dataset.probabilities(net, info, [crop, mirrored])
     assert np.allclose(both[0], both[1], atol=1e-6)

@@ -84,7 +84,7 @@ def test_the_readmes_lines_run(tmp_path):
                               env={**os.environ, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8")
         assert done.returncode == 0, done.stderr
         net, info = networks.load_weights(folder / "weights" / "best_weights.pt")
-        crop = processed.crop_face(picture, processed.largest_face(picture), 0.2, clahe=2.0)
+        crop = processed.crop_face(picture, processed.main_face(picture), 0.2, clahe=2.0)
         expected = dataset.probabilities(net, info, [crop])[0]
         said, share = done.stdout.split()
         assert said == info["classes"][expected.argmax()] and float(share) == pytest.approx(expected.max(), abs=0.03)

@@ -415,7 +415,7 @@ def crops(folder, counts, seed=0):
     for c, (name, count) in enumerate(counts.items()):
         for i in range(count):
             picture = drawn.draw_face(seed + 50 * c + i, drawn.CLASSES[c % 2])
-            box = processed.largest_face(picture)
+            box = processed.main_face(picture)
             processed.write_crop(folder / name / f"{i}.jpg", processed.crop_face(picture, box))
 
 

@@ -94,23 +94,44 @@ def test_the_drawn_face_is_found_where_it_is():
     image = np.full((480, 640, 3), 128, np.uint8)
     small = cv2.resize(face(), (180, 240))
     image[100:340, 300:480] = small
-    x, y, width, height = processed.largest_face(image)
+    x, y, width, height = processed.main_face(image)
     assert 300 <= x + width / 2 <= 480 and 100 <= y + height / 2 <= 340
-    assert processed.largest_face(np.full((200, 200, 3), 90, np.uint8)) is None
+    assert processed.main_face(np.full((200, 200, 3), 90, np.uint8)) is None
+
+
+def test_a_photo_is_about_the_face_in_its_middle():
+    photo = np.full((480, 1000, 3), 128, np.uint8)
+    photo[100:420, 380:620] = cv2.resize(face(0), (240, 320))
+    photo[:, :360] = cv2.resize(face(2), (360, 480))  # nearer, at the edge
+    boxes = processed.find_faces(photo)
+    assert len(boxes) == 2 and boxes[0][0] < 200
+    assert np.abs(processed.main_face(photo) - boxes[1]).max() < 10
+
+
+def test_prominence_weighs_size_middle_and_agreement():
+    near, far = np.array([[70, 70, 60, 60]]), np.array([[0, 70, 60, 60]])
+    shape, ten = (200, 200, 3), np.array([10])
+    assert processed.prominence(near, ten, shape) > processed.prominence(far, ten, shape)
+    assert processed.prominence(near, 2 * ten, shape) == 2 * processed.prominence(near, ten, shape)
+    assert processed.prominence(near * 2, ten, (400, 400)) == pytest.approx(4 * processed.prominence(near, ten, shape))
+    # At the stated distance from the middle a face counts exp(-1/2) of its size.
+    off = near + [[round(200 * processed.OFF_CENTRE), 0, 0, 0]]
+    share = processed.prominence(off, ten, shape) / processed.prominence(near, ten, shape)
+    assert share == pytest.approx(np.exp(-0.5))
 
 
 def test_boxes_scale_with_the_photo():
     image = face(3)
-    box = processed.largest_face(image)
-    large = processed.largest_face(cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC))
+    box = processed.main_face(image)
+    large = processed.main_face(cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC))
     assert np.abs(large / 6 - box).max() < 0.12 * box[2]
 
 
 def test_a_tight_face_is_found_on_the_border():
     image = face(5)
-    x, y, width, height = processed.largest_face(image)
+    x, y, width, height = processed.main_face(image)
     tight = np.ascontiguousarray(image[max(0, y):y + height, max(0, x):x + width])
-    assert processed.largest_face(tight) is not None
+    assert processed.main_face(tight) is not None
 
 
 @pytest.mark.parametrize("box", [(10, 10, 40, 40), (-20, -20, 60, 60), (90, 60, 50, 50), (0, 0, 120, 80)])
@@ -128,7 +149,7 @@ def test_crop_outside_the_photo_is_an_error():
 
 
 def test_a_crop_survives_the_disk(tmp_path):
-    crop = processed.crop_face(face(), processed.largest_face(face()))
+    crop = processed.crop_face(face(), processed.main_face(face()))
     processed.write_crop(tmp_path / "ñ.jpg", crop)
     again = processed.read_crop(tmp_path / "ñ.jpg")
     assert np.abs(again.astype(int) - crop).mean() < 3
@@ -212,5 +233,5 @@ PAPER = ROOT.parent / "shared" / "data" / "paper"
 @pytest.mark.skipif(not PAPER.is_dir(), reason="the paper's photos are not here (../shared/data/paper)")
 def test_faces_of_the_papers_photos_are_found():
     photos = reading.list_photos(PAPER)
-    found = sum(processed.largest_face(reading.read_photo(p)) is not None for p in photos)
+    found = sum(processed.main_face(reading.read_photo(p)) is not None for p in photos)
     assert found / len(photos) >= 0.92

@@ -54,7 +54,7 @@ def world(tmp_path_factory):
     torch.manual_seed(0)
     net = model.build("paper", 2)
     pictures = [(drawn.draw_face(1000 + i, name), c) for c, name in enumerate(CLASSES) for i in range(12)]
-    boxes = [processed.largest_face(p) for p, _ in pictures]
+    boxes = [processed.main_face(p) for p, _ in pictures]
     crops = [processed.crop_face(p, b, 0.2) for (p, _), b in zip(pictures, boxes, strict=True) if b is not None]
     x = normalised(crops)
     y = torch.tensor([c for (_, c), b in zip(pictures, boxes, strict=True) if b is not None])
@@ -109,7 +109,7 @@ def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
     net, info = model.load_weights(world / "w/best_weights_10.pt")
     for row in by_status["ok"][::5]:
         picture = cv2.cvtColor(cv2.imdecode(np.fromfile(row["file"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        box = processed.largest_face(picture)
+        box = processed.main_face(picture)
         assert [int(row[k]) for k in ("x", "y", "width", "height")] == list(box)
         crop = processed.crop_face(picture, box, 0.2)
         expected = dataset.probabilities(net, info, [crop])[0]
@@ -140,8 +140,8 @@ def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
 
 def test_pattern_compares_epochs_and_details_the_lowest_loss(world, tmp_path, monkeypatch, capsys):
     looked = []
-    monkeypatch.setattr(processed, "largest_face",
-                        lambda image, find=processed.largest_face: looked.append(1) or find(image))
+    monkeypatch.setattr(processed, "main_face",
+                        lambda image, find=processed.main_face: looked.append(1) or find(image))
     result, _ = run(monkeypatch, world, tmp_path, WEIGHTS=str(world / "w/best_weights_*.pt"))
     wrong = result["n"] - np.trace(result["confusion"])
     # Faces are found once for all three files, and again only for the mistakes in errors.png.
@@ -163,9 +163,9 @@ def test_crops_need_no_face_finding(world, tmp_path, monkeypatch):
     for row in rows:
         if row["status"] == "ok":
             image = reading.read_photo(Path(row["file"]))
-            crop = processed.crop_face(image, processed.largest_face(image), 0.2)
+            crop = processed.crop_face(image, processed.main_face(image), 0.2)
             processed.write_crop(tmp_path / "crops" / row["class"] / f"{Path(row['file']).stem}.jpg", crop)
-    monkeypatch.setattr(processed, "largest_face", lambda image: pytest.fail("looked for a face in a crop"))
+    monkeypatch.setattr(processed, "main_face", lambda image: pytest.fail("looked for a face in a crop"))
     again, crops = run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "crops"), CROPPED=True)
     assert again["n"] == result["n"] and again["no_face"] == 0
     assert again["loss"] == pytest.approx(result["loss"], abs=0.05)
