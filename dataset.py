@@ -64,10 +64,10 @@ def probabilities(model, info, crops, device="cpu"):
 class Crops(Dataset):
     """The crops of a split as raw pixels on disk. `crops[[3, 1, 2]]` is (uint8 [3, 3, S, S], labels int64 [3], weights
     float32 [3], auxiliary int64 [3, tasks]); `weights`, ones at first, are what the crops count for in the training
-    loss, `auxiliary` the labels of groups.auxiliary_labels(), of no task at first.
+    loss, `auxiliary` the labels of groups.auxiliary_labels(), of no task at first. `margin`: see processed.recut().
     """
 
-    def __init__(self, folder, image_size):
+    def __init__(self, folder, image_size, margin=processed.MARGIN):
         folder = Path(folder)
         self.classes = script.classes_of(folder, "run 'python validation.py' (and 'python processed.py' before it)")
         self.files = [p for name in self.classes for p in reading.list_photos(folder / name)]
@@ -78,7 +78,7 @@ class Crops(Dataset):
                         "'python processed.py' and 'python validation.py'")
         self.weights = torch.ones(len(self.files))
         self.auxiliary, self.auxiliary_sizes = torch.empty(len(self.files), 0, dtype=torch.int64), []
-        self.shape = (len(self.files), image_size, image_size, 3)
+        self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
         self.path = folder.parent / f".{folder.name}_{image_size}.pixels"
         self.held = None
         self.fill()
@@ -86,7 +86,7 @@ class Crops(Dataset):
     def fill(self):
         """Decode the crops into the file of pixels, unless it holds these very files already."""
         stats = [(p.as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in self.files]
-        mark = hashlib.sha256(json.dumps([self.shape, stats]).encode()).hexdigest()
+        mark = hashlib.sha256(json.dumps([self.shape, self.margin, stats]).encode()).hexdigest()
         note = self.path.with_suffix(".json")
         if self.path.is_file() and note.is_file() and note.read_text() == mark:
             return
@@ -96,7 +96,8 @@ class Crops(Dataset):
 
         def decode(path):
             try:
-                return resize(to_batch([processed.read_crop(path)])).permute(0, 2, 3, 1).numpy()
+                crop = processed.recut(processed.read_crop(path), self.margin)
+                return resize(to_batch([crop])).permute(0, 2, 3, 1).numpy()
             except reading.PhotoError as error:
                 script.fail(f"{path}: {error}; delete it and run 'python processed.py' and 'python validation.py'")
 
@@ -171,11 +172,11 @@ def generator_for(*numbers):
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def loader(folder, image_size, batch_size, seed=None, rank=0, world=1):
+def loader(folder, image_size, batch_size, seed=None, rank=0, world=1, margin=processed.MARGIN):
     """DataLoader of Crops' (uint8 [N, 3, S, S], labels int64 [N], weights float32 [N], auxiliary int64 [N, tasks]).
 
     `seed` shuffles, None keeps the files' order. Set `loader.sampler.epoch` before each epoch. No worker processes: a
-    batch is a copy out of the pixels' file. `rank` and `world`: see Batches.
+    batch is a copy out of the pixels' file. `rank` and `world`: see Batches; `margin`: see processed.recut().
     """
-    crops = Crops(folder, image_size)
+    crops = Crops(folder, image_size, margin)
     return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed, rank, world))

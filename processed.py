@@ -161,6 +161,13 @@ def crop_face(image, box, margin=MARGIN, size=IMAGE_SIZE, clahe=0.0):
     return equalise(crop, clahe)
 
 
+def recut(crop, margin):
+    """What crop_face() would have made with `margin`, of a square crop made with MARGIN: uint8 of the same shape."""
+    side = len(crop)
+    box = side / (1 + 2 * MARGIN)
+    return crop_face(crop, ((side - box) / 2, (side - box) / 2, box, box), margin, side)
+
+
 def write_crop(path, crop, time=None):
     """Save an RGB crop as JPEG, whole or not at all; full colour resolution, so that disk and live agree.
 

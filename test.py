@@ -106,14 +106,14 @@ def look(job):
     """Worker: (path, cropped, cuts) -> (status, reason, box, crops), a uint8 RGB crop for each cut_of() weights.
 
     Status is 'ok', 'no face' or 'unreadable'; box is (x, y, width, height) or None. Crops that processed.py made are
-    taken as they are: what it did to them was done before.
+    cut to the margin; what else it did to them was done before.
     """
     path, cropped, cuts = job
     try:
         if cropped:
             crop, size = processed.read_crop(path), (processed.IMAGE_SIZE, processed.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-            return "ok", "", None, [crop] * len(cuts)
+            return "ok", "", None, [processed.recut(crop, margin) for margin, _ in cuts]
         image = reading.read_photo(path)
         box = processed.main_face(image)
         if box is None:

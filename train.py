@@ -57,6 +57,10 @@ BALANCE = ()
 # features that know more of a face are better at the class too. Weights files do not hold that part. (): class alone.
 AUXILIARY = ()
 AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
+# Margin of the crops that are judged, at validation and with the weights from then on; None: processed.MARGIN, as in
+# training. There crops are enlarged at random, and networks with a global pooling are better if those that are judged
+# are so a little too: Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019.
+JUDGED_MARGIN = None
 FLIP = True  # judge a crop by itself and its mirror image, at validation and with the weights from then on
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
@@ -82,6 +86,7 @@ def check_constants():
                  ("WEIGHT_DECAY", 0 <= WEIGHT_DECAY <= 1, "between 0 and 1"),
                  ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
                  ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
+                 ("JUDGED_MARGIN", JUDGED_MARGIN is None or 0 <= JUDGED_MARGIN <= 1, "None, or between 0 and 1"),
                  ("BALANCE", all(isinstance(v, str) for v in BALANCE), 'names\' beginnings, as ("news-",)'),
                  ("AUXILIARY", set(AUXILIARY) <= set(groups.COLUMNS), f"of {groups.COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
@@ -231,9 +236,11 @@ def fit(device, bf16):
     """All epochs, from the first or from where weights/last.pt stands."""
     writes = engine.RANK == 0
     size = IMAGE_SIZE or networks.image_size(MODEL)
+    margin = processed.MARGIN if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
     with engine.one_at_first():
         train = dataset.loader(TRAIN_DIR, size, BATCH_SIZE, SEED, engine.RANK, engine.WORLD)
-        valid = dataset.loader(VALID_DIR, size, 256 if device.type == "cuda" else 128, None, engine.RANK, engine.WORLD)
+        valid = dataset.loader(VALID_DIR, size, 256 if device.type == "cuda" else 128, None, engine.RANK, engine.WORLD,
+                               margin)
     classes = train.dataset.classes
     if valid.dataset.classes != classes:
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
@@ -278,7 +285,7 @@ def fit(device, bf16):
             continue
         temperature, threshold = engine.calibrate(logits, labels, SURE)
         checkpoint = {"model": MODEL, "classes": classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
-                      "margin": processed.MARGIN, "clahe": processed.CLAHE, "flip": FLIP,
+                      "margin": margin, "clahe": processed.CLAHE, "flip": FLIP,
                       "temperature": temperature, "threshold": threshold, "epoch": epoch, "metrics": history[-1],
                       "state": networks.trimmed(shown, len(classes))}
         # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
