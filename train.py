@@ -86,7 +86,8 @@ def check_constants():
                  ("WEIGHT_DECAY", 0 <= WEIGHT_DECAY <= 1, "between 0 and 1"),
                  ("LABEL_SMOOTHING", 0 <= LABEL_SMOOTHING < 1, "from 0 to below 1"),
                  ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
-                 ("JUDGED_MARGIN", JUDGED_MARGIN is None or 0 <= JUDGED_MARGIN <= 1, "None, or between 0 and 1"),
+                 ("JUDGED_MARGIN", JUDGED_MARGIN is None or isinstance(JUDGED_MARGIN, float | int)
+                  and 0 <= JUDGED_MARGIN <= 1, "None, or between 0 and 1"),
                  ("BALANCE", all(isinstance(v, str) for v in BALANCE), 'names\' beginnings, as ("news-",)'),
                  ("AUXILIARY", set(AUXILIARY) <= set(groups.COLUMNS), f"of {groups.COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),

@@ -81,6 +81,23 @@ def test_losses_are_means_per_sample(whole, faces):
     assert torch.stack(each).mean().item() == pytest.approx(float(losses(folder)[-1][2]), rel=1e-4)
 
 
+def test_what_is_judged_has_the_margin_of_the_weights(faces, tmp_path):
+    """The margin is in the weights, and test.py cuts validation's crops to it: the same loss as in training."""
+    code, _, err = run(tmp_path, faces, "EPOCHS=1", "MODEL=small", "IMAGE_SIZE=64", "FLIP=False", "JUDGED_MARGIN=0.1")
+    assert code == 0, err
+    info = networks.load_checkpoint(tmp_path / "weights" / "best_weights.pt")
+    assert info["margin"] == 0.1
+    done = subprocess.run([sys.executable, str(ROOT / "test.py"), f"TEST_DIR={faces / 'valid'}", "CROPPED=True",
+                           "WEIGHTS=weights/best_weights.pt"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "plots" / "predictions.csv", encoding="utf-8") as file:
+        predictions = list(csv.DictReader(file))
+    scores = torch.tensor([[float(row[f"p_{c}"]) for c in info["classes"]] for row in predictions]).log()
+    scores *= info["temperature"]
+    labels = torch.tensor([info["classes"].index(row["class"]) for row in predictions])
+    assert functional.cross_entropy(scores, labels).item() == pytest.approx(info["metrics"]["valid_loss"], abs=2e-3)
+
+
 def test_stopped_and_resumed_gives_the_same_numbers(whole, faces, tmp_path):
     process = start(tmp_path, faces, "EPOCHS=3", "KEEP_BEST=1")
     for _ in range(1200):
@@ -110,11 +127,13 @@ def test_a_new_run_keeps_the_files_of_the_one_before(whole, faces, tmp_path):
 @pytest.mark.parametrize(("arguments", "line"), [
     (["EPOCHS=0"], "EPOCHS=0: must be at least 1"), (["LR=-1"], "LR=-1.0: must be"), (["MODEL=vgg99"], "one of paper"),
     (["AUGMENT=x"], "must be one of"), (["TRAIN_DIR=nowhere"], "run 'python validation.py'"),
+    (["JUDGED_MARGIN=x"], "None, or between 0 and 1"), (["JUDGED_MARGIN=20"], "None, or between 0 and 1"),
     (["RESUME=True"], "no weights at"),
 ])
 def test_one_line_errors(faces, tmp_path, arguments, line):
     code, _, err = run(tmp_path, faces, *arguments)
-    assert code == 1 and line in err and err.strip().count("\n") == 0
+    said = [text for text in err.splitlines() if text and not text.startswith("decoding")]
+    assert code == 1 and len(said) == 1 and line in said[0]
 
 
 def test_nan_is_said_and_nothing_is_saved(faces, tmp_path, monkeypatch):
