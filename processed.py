@@ -33,11 +33,13 @@ IMAGE_SIZE = 224  # pixels a side of a crop, the paper's
 MARGIN = 0.20  # added on each side of the Haar box, as a share of the box; chin and hair tell a lot
 CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lightness, such as 2.0; 0.0: none
 BORDER = 0.20  # replicated border around the photo, so that a face cut tight is found too
-# Passes over a photo, each tried only where the one before found nothing: (agreeing windows wanted, smallest face as a
+# Passes over a photo, each tried only where the one before gave nothing: (agreeing windows wanted, smallest face as a
 # share of the photo's shorter side, step of the Haar pyramid, whether a second look must confirm the face). The first
 # finds nearly all and is the fast one; the second finds half of the rest, and would bring in knees and curtains alone.
 PASSES = ((5, 0.3, 1.1, False), (3, 0.2, 1.05, True))
-OFF_CENTRE = 0.18  # of several faces, one this far from the photo's middle (in shorter sides) counts 0.6 of its size
+# Of several faces, one this far from the photo's middle (in shorter sides) counts 0.6 of its size; and the first pass
+# is not believed beyond FAR: there it often has a mouth, an eye, or a bystander.
+OFF_CENTRE, FAR = 0.18, 0.25
 LONGEST_SIDE = 640  # detection runs on a copy no larger than this, so that a 12-megapixel photo takes no seconds
 SHORTEST_SIDE = 200  # and smaller photos are enlarged to this: the cascade knows no face under 24 pixels
 JPEG_QUALITY = 95
@@ -101,24 +103,30 @@ def looks_like_a_face(image, box):
                for name, wanted in (("eye", 3), ("eye_tree_eyeglasses", 2)))
 
 
+def off_centre(boxes, shape):
+    """How far boxes [N, 4] are from the middle of a photo of `shape` (height, width, ...), in shorter sides: [N]."""
+    height, width = shape[:2]
+    return np.hypot(*(boxes[:, :2] + boxes[:, 2:] / 2 - np.array([width, height]) / 2).T) / min(height, width)
+
+
 def prominence(boxes, windows, shape):
     """How much a photo of `shape` (height, width, ...) is about each face: float64 [N], to be compared only.
 
     A face's area, times the windows that agree on it, less the further it is from the middle of the photo. The area
     alone would take a bystander who stands nearer, or a box around head and shoulders that few windows agree on.
     """
-    height, width = shape[:2]
-    middle = boxes[:, :2] + boxes[:, 2:] / 2 - np.array([width, height]) / 2
-    distance = np.hypot(*middle.T) / min(height, width)
-    return boxes[:, 2] * boxes[:, 3] * windows * np.exp(-0.5 * (distance / OFF_CENTRE) ** 2)
+    return boxes[:, 2] * boxes[:, 3] * windows * np.exp(-0.5 * (off_centre(boxes, shape) / OFF_CENTRE) ** 2)
 
 
 def main_face(image):
     """The box (x, y, width, height) of the face that an RGB photo is about, or None. Not for live video."""
     for neighbors, smallest, step, confirm in PASSES:
         boxes, windows = search(image, neighbors, smallest, step=step)
-        for box in boxes[np.argsort(-prominence(boxes, windows, image.shape), kind="stable")]:
-            if not confirm or looks_like_a_face(image, box):
+        boxes = boxes[np.argsort(-prominence(boxes, windows, image.shape), kind="stable")]
+        if not confirm and (off_centre(boxes[:1], image.shape) < FAR).any():
+            return boxes[0]
+        for box in boxes if confirm else ():
+            if looks_like_a_face(image, box):
                 return box
     return None
 
@@ -232,7 +240,7 @@ def targets(photos, folder, faces_dir):
 
 def recipe():
     """A short fingerprint of everything that shapes a crop: change one of these constants and crops are made anew."""
-    facts = (IMAGE_SIZE, MARGIN, CLAHE, BORDER, PASSES, OFF_CENTRE, LONGEST_SIDE, SHORTEST_SIDE, JPEG_QUALITY)
+    facts = (IMAGE_SIZE, MARGIN, CLAHE, BORDER, PASSES, OFF_CENTRE, FAR, LONGEST_SIDE, SHORTEST_SIDE, JPEG_QUALITY)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 

@@ -108,6 +108,15 @@ def test_a_photo_is_about_the_face_in_its_middle():
     assert np.abs(processed.main_face(photo) - boxes[1]).max() < 10
 
 
+def test_a_face_alone_at_the_edge_is_found_by_a_second_look(monkeypatch):
+    photo = np.full((480, 1000, 3), 128, np.uint8)
+    photo[100:420, 20:260] = cv2.resize(face(0), (240, 320))
+    box = processed.main_face(photo)
+    assert 0 <= box[0] and box[0] + box[2] <= 280
+    monkeypatch.setattr(processed, "looks_like_a_face", lambda image, box: False)
+    assert processed.main_face(photo) is None
+
+
 def test_prominence_weighs_size_middle_and_agreement():
     near, far = np.array([[70, 70, 60, 60]]), np.array([[0, 70, 60, 60]])
     shape, ten = (200, 200, 3), np.array([10])
