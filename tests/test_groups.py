@@ -59,14 +59,14 @@ def test_a_network_with_more_outputs_starts_from_one_without(tmp_path):
     plain.load_state_dict(state)
     images = torch.rand(2, 3, 96, 96)
     with torch.inference_mode():
-        assert torch.equal(plain.eval()(images), net.eval()(images)[:, :2])
+        torch.testing.assert_close(plain.eval()(images), net.eval()(images)[:, :2])  # the same but for rounding
     facts = {"model": "small", "classes": ["man", "woman"], "image_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3,
              "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
     networks.save_weights(tmp_path / "w.pt", {**facts, "state": state})
     other = networks.build("small", 7)
     assert networks.start_from(other, tmp_path / "w.pt", "small", ["man", "woman"])
     with torch.inference_mode():
-        assert torch.equal(other.eval()(images)[:, :2], plain(images))
+        torch.testing.assert_close(other.eval()(images)[:, :2], plain(images))
     assert not networks.start_from(networks.build("small", 7), tmp_path / "w.pt", "small", ["cat", "dog"])
 
 
