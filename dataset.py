@@ -79,14 +79,16 @@ class Crops(Dataset):
         self.weights = torch.ones(len(self.files))
         self.auxiliary, self.auxiliary_sizes = torch.empty(len(self.files), 0, dtype=torch.int64), []
         self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
-        self.path = folder.parent / f".{folder.name}_{image_size}.pixels"
+        # One split may be read with two margins, as training and validation do.
+        cut = "" if margin == processed.MARGIN else f"_{margin:g}"
+        self.path = folder.parent / f".{folder.name}_{image_size}{cut}.pixels"
         self.held = None
         self.fill()
 
     def fill(self):
         """Decode the crops into the file of pixels, unless it holds these very files already."""
         stats = [(p.as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in self.files]
-        mark = hashlib.sha256(json.dumps([self.shape, self.margin, stats]).encode()).hexdigest()
+        mark = hashlib.sha256(json.dumps([self.shape, stats]).encode()).hexdigest()
         note = self.path.with_suffix(".json")
         if self.path.is_file() and note.is_file() and note.read_text() == mark:
             return

@@ -171,6 +171,8 @@ def crop_face(image, box, margin=MARGIN, size=IMAGE_SIZE, clahe=0.0):
 
 def recut(crop, margin):
     """What crop_face() would have made with `margin`, of a square crop made with MARGIN: uint8 of the same shape."""
+    if margin == MARGIN:
+        return crop
     side = len(crop)
     box = side / (1 + 2 * MARGIN)
     return crop_face(crop, ((side - box) / 2, (side - box) / 2, box, box), margin, side)

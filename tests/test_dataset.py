@@ -40,6 +40,15 @@ def logits(net, images):
         return net(batch)
 
 
+def test_one_split_read_with_two_margins_stays_two(tmp_path):
+    folder = split(tmp_path / "train")
+    whole, narrow = dataset.Crops(folder, 64), dataset.Crops(folder, 64, 0.0)
+    before = whole[[0]][0]
+    assert not torch.equal(narrow[[0]][0], before)
+    assert torch.equal(dataset.Crops(folder, 64)[[0]][0], before)
+    assert whole.path != narrow.path and whole.path.is_file() and narrow.path.is_file()
+
+
 def test_disk_and_live_give_the_same_logits(tmp_path):
     """A photo through processed.py's file, the cache and train.py's transform, and straight through the live path."""
     torch.manual_seed(0)
