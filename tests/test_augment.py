@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import augment
+import augment_gpu
 import dataset
 import processed
 from test_dataset import face
@@ -19,6 +20,48 @@ def shown(images, kind, generator, *share):
     out = out * std + mean
     assert out.min() > -1e-5 and out.max() < 1 + 1e-5
     return out
+
+
+def as_a_gpu_would(images, kind, generator):
+    """augment_gpu.augment() on the CPU, without noise, of which each device has its own."""
+    rules = augment.AUGMENTATIONS[kind]
+    hit, u = augment.draw(rules, generator, len(images), slice(None))
+    hit.pop("noise", None)
+    return augment_gpu.augment(rules, images, augment.numbers(rules, u), hit, u["occlude"], None, {})
+
+
+@pytest.mark.parametrize("kind", ["face", "paper", "occlusion"])
+def test_a_gpu_changes_images_as_a_cpu_does(monkeypatch, kind):
+    """Image by image, as bytes and with OpenCV, or all at once: the same faces come out, but for rounding."""
+    crop = processed.crop_face(face(), processed.main_face(face()))
+    for side in (224, 96):
+        images = dataset.to_batch([cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)] * 64)
+        there = as_a_gpu_would(images, kind, dataset.generator_for(side))
+        monkeypatch.setitem(augment.AUGMENTATIONS, "quiet", {**augment.AUGMENTATIONS[kind], "noise": 0})
+        here = augment.augment(images, "quiet", dataset.generator_for(side))
+        differ = (there - here).abs().mean((1, 2, 3))
+        assert differ.mean() < 0.02 and differ.max() < 0.06, "in standard deviations: a byte or two of 0..255"
+        others = (there - there.roll(1, 0)).abs().mean((1, 2, 3))
+        assert (others > 4 * differ).all(), "which is nothing beside what they were changed by"
+
+
+def test_changes_recorded_for_a_gpu_may_repeat_an_image(monkeypatch):
+    """A CUDA graph changes always as many images; the last one stands for those that are missing."""
+    def recorded(rules, shape, dtype, device, lengths):
+        def run(images, table, index):
+            index = dict(zip(dict(lengths), index.split([n for _, n in lengths]), strict=True))
+            return augment_gpu.change(dict(rules), images, table, index, None)
+
+        return run
+
+    monkeypatch.setattr(augment_gpu, "recorded", recorded)
+    rules = {k: v for k, v in augment.AUGMENTATIONS["face"].items() if k not in ("noise", "occlude")}
+    images = torch.randint(0, 256, (64, 3, 96, 96), dtype=torch.uint8, generator=dataset.generator_for(0))
+    hit, u = augment.draw(rules, dataset.generator_for(1), 64, slice(None))
+    table, index = augment.numbers(rules, u), {name: np.flatnonzero(mask) for name, mask in hit.items()}
+    lengths = {name: len(one) + 3 for name, one in index.items()}
+    plain = augment_gpu.augment(rules, images, table, hit, u["occlude"], None, {})
+    assert torch.equal(augment_gpu.replayed(rules, images, table, index, None, lengths), plain)
 
 
 @pytest.mark.parametrize("kind", ["face", "paper"])
@@ -83,7 +126,8 @@ def test_jpeg_leaves_what_an_encoder_leaves(quality):
     photo = processed.crop_face(face(), processed.main_face(face()))[:200, :200]  # not a multiple of 16
     _, data = cv2.imencode(".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     coded = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(np.float32)
-    ours = augment.jpeg(dataset.to_batch([photo]).float(), torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy()
+    ours = augment_gpu.jpeg(dataset.to_batch([photo]).float(), torch.tensor([float(quality)]))
+    ours = ours[0].permute(1, 2, 0).numpy()
     assert ours.shape == coded.shape
     damage = np.abs(coded - photo).mean()
     assert np.abs(ours - coded).mean() < min(1.2, 0.6 * damage), "rounding alone may differ"
@@ -92,5 +136,5 @@ def test_jpeg_leaves_what_an_encoder_leaves(quality):
 def test_images_of_a_batch_get_their_own_quality():
     photo = processed.crop_face(face(), processed.main_face(face()))
     batch, qualities = dataset.to_batch([photo, photo]).float(), torch.tensor([20.0, 80.0])
-    damage = (augment.jpeg(batch, qualities) - batch).abs().mean((1, 2, 3))
+    damage = (augment_gpu.jpeg(batch, qualities) - batch).abs().mean((1, 2, 3))
     assert damage[0] > 1.5 * damage[1]
