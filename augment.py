@@ -105,7 +105,8 @@ def change(rules, crop, numbers, undergoes, thing, noise, out):
     if "gray" in undergoes:
         crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if "noise" in undergoes:
-        crop = cv2.addWeighted(crop, 1, noise, numbers[7] / 32, -4 * numbers[7])
+        sigma = float(numbers[7])
+        crop = cv2.addWeighted(crop, 1, noise, sigma / 32, -4 * sigma)
     if "erase" in undergoes:
         left, right, top, bottom = np.ceil(side * numbers[8:12] - 0.5).astype(int)
         crop[top:bottom, left:right] = np.rint(numbers[12:])
@@ -114,8 +115,11 @@ def change(rules, crop, numbers, undergoes, thing, noise, out):
 
 
 def normalise(rules, seen, table, few):
-    """Light, contrast and colour cast of uint8 [N, S, S, 3] by `table` [N, 6], about each image's own level, which few
-    pixels tell; then normalised. `few` at a time stay in a processor's cache from one step to the next."""
+    """What is left to do to `seen`, uint8 [N, S, S, 3]: light, contrast and colour cast by `table` [N, 6], about each
+    image's own level, which few of its pixels tell; and augment()'s mean and deviation, float32 [N, 3, S, S].
+
+    `few` images at a time stay in a processor's cache from one step to the next.
+    """
     side, mean, std = seen.shape[1], 255 * torch.tensor(MEAN), 255 * torch.tensor(STD)
     gain, lift = torch.ones(len(seen), 3), torch.zeros(len(seen), 3)
     if "light" in rules:
@@ -143,7 +147,7 @@ def draw(rules, generator, size, rows):
     """The draws of a batch: ({change: which images undergo it, bool [N]}, {what for: numbers in 0..1, [N, count]}).
 
     Those that are changed alike are neighbours, which are strangers, since batches are shuffled: each image has the
-    same chance, apart from its other changes, and nothing has to be gathered or put back.
+    same chance, apart from its other changes, and as many of every batch are changed, which augment_gpu.py records.
     """
     starts = dict(zip(SOME, torch.rand(len(SOME), 2, generator=generator).tolist(), strict=True))
     place, hit, position = np.arange(size)[rows], {}, 0
