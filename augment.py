@@ -50,13 +50,14 @@ def augment(images, kind, generator, rows=slice(None), size=None):
     rules, device, side = AUGMENTATIONS[kind], images.device, images.shape[-1]
     size = size or len(images)
     hit, u = draw(rules, generator, size, rows)
+    table = numbers(rules, u)
     # One pattern of noise for all, of the device's own generator: it need not travel.
     own = torch.Generator(device).manual_seed(int(torch.randint(2 ** 62, (), generator=generator)))
     if device.type == "cpu":
-        return by_image(rules, images, numbers(rules, u), hit, u["occlude"].numpy(), own)
+        return by_image(rules, images, table, hit, u["occlude"].numpy(), own)
     pattern = torch.randn((1, 3, side, side), generator=own, device=device) if "noise" in hit else None
     lengths = {name: min(len(images), int(share * size) + 1) for name, share in shares(rules).items()}
-    return augment_gpu.augment(rules, images, numbers(rules, u), hit, u["occlude"], pattern, lengths)
+    return augment_gpu.augment(rules, images, table, hit, u["occlude"], pattern, lengths)
 
 
 def by_image(rules, images, table, hit, things, generator):
