@@ -8,7 +8,7 @@ Needs nothing: it draws its faces, or takes your photos (PHOTOS). Writes nothing
 1 says that this project is faster; the spread is over the repeats. Close other programs: they take part in it.
 """
 
-import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import contextlib
 import itertools

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import cv2
 
-import script
+from terminal import script
+from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
 READ_AHEAD = 8  # frames of a video file decoded ahead
@@ -177,7 +178,7 @@ def video_writer(path, rate, live):
     stays a minute at `rate` frames a second.
     """
     state = {"writer": None, "written": 0, "start": None}
-    with script.atomic(path) as temporary:
+    with atomic(path) as temporary:
         def write(frame, moment):
             if state["writer"] is None:
                 state["size"], state["start"] = frame.shape[1::-1], moment

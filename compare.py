@@ -9,7 +9,7 @@ prints the table of means and deviations over the seeds and writes compare/resul
 it was stopped. Choose by the validation loss: numbers of the test that were chosen by are no test any more.
 """
 
-import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import csv
 import json
@@ -25,6 +25,7 @@ import reading
 import test
 import train
 import validation
+from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
 # Name -> constants of train.py that differ; CLAHE, of processed.py, is understood too.
@@ -87,7 +88,7 @@ def one_run(variant, seed):
     if note.is_file() and note.read_text(encoding="utf-8") != said:
         script.fail(f"{folder} holds a run with other constants ({note.read_text(encoding='utf-8')}): choose another "
                     "name for the variant, or another RUNS_DIR")
-    with script.atomic(note) as temporary:
+    with atomic(note) as temporary:
         temporary.write_text(said, encoding="utf-8")
     limit = settings.pop("CLAHE", 0.0)
     if processed.CLAHE or not isinstance(limit, (int, float)) or not 0 <= limit <= 40:
@@ -148,7 +149,7 @@ def main():
     if not VARIANTS or not SEEDS:
         script.fail("VARIANTS and SEEDS must not be empty")
     rows = [{"variant": name, "seed": seed, **one_run(name, seed)} for seed in SEEDS for name in VARIANTS]
-    with script.atomic(Path(RUNS_DIR, "results.csv")) as temporary:
+    with atomic(Path(RUNS_DIR, "results.csv")) as temporary:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["variant", "seed", *COLUMNS])
             writer.writeheader()

@@ -19,7 +19,8 @@ from tqdm import tqdm
 import model as networks
 import processed
 import reading
-import script
+from terminal import script
+from terminal.files import atomic, classes_of, sweep
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
 
@@ -69,7 +70,7 @@ class Crops(Dataset):
 
     def __init__(self, folder, image_size, margin=processed.MARGIN):
         folder = Path(folder)
-        self.classes = script.classes_of(folder, "run 'python validation.py' (and 'python processed.py' before it)")
+        self.classes = classes_of(folder, "run 'python validation.py' (and 'python processed.py' before it)")
         self.files = [p for name in self.classes for p in reading.list_photos(folder / name)]
         self.labels = torch.tensor([self.classes.index(p.relative_to(folder).parts[0]) for p in self.files])
         empty = [name for i, name in enumerate(self.classes) if not (self.labels == i).any()]
@@ -93,7 +94,7 @@ class Crops(Dataset):
         if self.path.is_file() and note.is_file() and note.read_text() == mark:
             return
         note.unlink(missing_ok=True)
-        script.sweep(self.path.parent)
+        sweep(self.path.parent)
         resize = v2.Resize((self.shape[1], self.shape[1]), antialias=True)
 
         def decode(path):
@@ -103,11 +104,11 @@ class Crops(Dataset):
             except reading.PhotoError as error:
                 script.fail(f"{path}: {error}; delete it and run 'python processed.py' and 'python validation.py'")
 
-        with script.atomic(self.path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as pool:
+        with atomic(self.path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as pool:
             for start in tqdm(range(0, len(self.files), 256), desc=f"decoding {self.path.stem[1:]}", unit="batch"):
                 for pixels in pool.map(decode, self.files[start:start + 256]):
                     file.write(pixels.tobytes())
-        with script.atomic(note) as temporary:
+        with atomic(note) as temporary:
             temporary.write_text(mark)
 
     def hold(self, device, free):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import dataset
 import model as networks
-import script
+from terminal import script
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))  # the rank among those of this machine

@@ -13,7 +13,8 @@ import json
 import warnings
 from pathlib import Path
 
-import script
+from terminal import script
+from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
 WEIGHTS = None  # None: your own weights/best_weights.pt if train.py has made one here, else those that ship
@@ -56,14 +57,14 @@ def main():
     weights = script.weights(WEIGHTS)
     net, info = model.load_weights(weights)
     size = info["image_size"]
-    with script.atomic(OUTPUT) as temporary, warnings.catch_warnings():
+    with atomic(OUTPUT) as temporary, warnings.catch_warnings():
         # The newer exporter needs one package more and writes graphs that OpenCV may not read.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(whole(net, info), (torch.zeros(2, 3, size, size),), str(temporary), dynamo=False,
                           opset_version=OPSET, input_names=["crops"], output_names=["probabilities"],
                           dynamic_axes={"crops": {0: "n"}, "probabilities": {0: "n"}})
     facts = Path(OUTPUT).with_suffix(".json")
-    with script.atomic(facts) as temporary:
+    with atomic(facts) as temporary:
         temporary.write_text(json.dumps({name: info[name] for name in TOLD}, indent=1, ensure_ascii=False),
                              encoding="utf-8")
     print(f"{weights} ({info['model']}, {size}x{size}, classes {', '.join(info['classes'])}) -> {OUTPUT}, "

@@ -10,7 +10,7 @@ import csv
 from pathlib import Path
 
 import metrics
-import script
+from terminal import script
 
 # ------------------------------------------------------------------------------------------------
 GROUPS = "data/groups.csv"  # without the file test.py has no report by group, and train.py no auxiliary tasks

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 import backbones
-import script
+from terminal import script
+from terminal.files import atomic
 
 
 class Model(nn.Module):
@@ -176,7 +177,7 @@ def save_weights(path, checkpoint):
 
     The file is written under a temporary name and renamed, so that a stop or a full disk leaves the old one whole.
     """
-    with script.atomic(path) as temporary:
+    with atomic(path) as temporary:
         try:
             torch.save(checkpoint, temporary)
         except RuntimeError as error:  # torch reports a failed write so

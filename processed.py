@@ -7,7 +7,7 @@ OpenCV, cuts it square with a relative margin and saves it. Photos are only read
 with the reason, in processed/skipped.csv. Running it again does only what is missing or has changed.
 """
 
-import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import collections
 import csv
@@ -21,7 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 import reading
-import workers
+from terminal import workers
+from terminal.files import atomic, classes_of, sweep
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"  # one subfolder a class
@@ -188,7 +189,7 @@ def write_crop(path, crop, time=None):
     done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
     if not done:
         raise reading.PhotoError("crop cannot be encoded")
-    with script.atomic(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_bytes(data.tobytes())
         if time is not None:
             os.utime(temporary, ns=(time, time))
@@ -258,7 +259,7 @@ def load_skipped(path):
 
 def main():
     script.check(globals(), ("WORKERS", WORKERS >= 0, "at least 0"))
-    classes = script.classes_of(RAW_DIR, FILL_RAW)
+    classes = classes_of(RAW_DIR, FILL_RAW)
     made_with = Path(FACES_DIR, ".recipe")
     same_recipe = made_with.is_file() and made_with.read_text() == recipe()
     before = load_skipped(SKIPPED) if same_recipe else {}
@@ -293,11 +294,11 @@ def main():
         if Path(FACES_DIR).is_dir():
             for crop in wanted:
                 crop.unlink(missing_ok=True)
-        with script.atomic(made_with) as temporary:
+        with atomic(made_with) as temporary:
             temporary.write_text(recipe())
     for name in classes:
         Path(FACES_DIR, name).mkdir(parents=True, exist_ok=True)
-        script.sweep(Path(FACES_DIR, name))
+        sweep(Path(FACES_DIR, name))
     print(f"{len(jobs)} photos to crop, {unchanged} unchanged, {len(old_crops)} old crops removed, "
           f"{WORKERS or os.cpu_count()} processes")
     try:
@@ -307,7 +308,7 @@ def main():
                 target.unlink(missing_ok=True)
                 skipped[photo.as_posix()] = (str(time), recipe(), status, reason)
     finally:
-        with script.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
+        with atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
             rows = csv.writer(file)
             rows.writerow(["photo", "time", "recipe", "status", "reason"])
             rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))

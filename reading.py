@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-import script
+from terminal import script
 
 # ------------------------------------------------------------------------------------------------
 MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded

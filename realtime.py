@@ -9,7 +9,7 @@
 Says which weights it uses. Keys: h help, q or Esc quit, space pause, s snapshot, g Grad-CAM, m mirror, r record.
 """
 
-import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import contextlib
 import os

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 import metrics
-import script
+from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
 DPI = 110  # of every picture
@@ -82,7 +82,7 @@ def figure(rows=1, columns=1, size=(5.0, 4.6)):
 
 def save(fig, path):
     """Write a figure as PNG."""
-    with script.atomic(path) as temporary, warnings.catch_warnings():
+    with atomic(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a class named in letters the font lacks
         fig.savefig(temporary, dpi=DPI)
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import model as networks
-import script
+from terminal.files import atomic, link
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "lr", "data_s", "compute_s", "best")
 
@@ -23,7 +23,7 @@ def set_aside(weights, plots):
     folder.mkdir(parents=True)
     for path in old:
         if path.name == "best_weights.pt":
-            script.link(path, folder / path.name)
+            link(path, folder / path.name)
         else:
             path.replace(folder / path.name)
     print(f"kept the {len(old)} files of the run before in {folder}")
@@ -43,7 +43,7 @@ def keep_best(weights, checkpoint, count):
 def write_log(path, history, constants):
     """log.csv: a row an epoch, and the constants of the run with each."""
     said = " ".join(f"{k}={v}" for k, v in constants.items())
-    with script.atomic(path) as temporary:
+    with atomic(path) as temporary:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow([*COLUMNS, "constants"])
@@ -61,5 +61,5 @@ def plot(history, path):
         axes.set(xlabel="epoch", ylabel=what, title=f"{what} per epoch")
         axes.grid(alpha=0.3)
         axes.legend()
-    with script.atomic(path) as temporary:
+    with atomic(path) as temporary:
         figure.savefig(temporary, dpi=110)

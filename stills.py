@@ -10,9 +10,9 @@ import capture
 import overlay
 import processed
 import reading
-import script
 import tracks
 import window
+from terminal import script
 
 HELP = ("h  help", "q, Esc  quit", "any other key  next photo", "s  snapshot", "g  Grad-CAM")
 LINES = ("photos", "faces", "no face", "unreadable")

@@ -9,7 +9,7 @@ Writes confusion_matrix.png, roc.png, reliability.png, errors.png, predictions.c
 and groups.png where data/groups.csv tells ages and ethnicities. Photos without a face are counted apart.
 """
 
-import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import collections
 import csv
@@ -27,8 +27,9 @@ import metrics
 import processed
 import reading
 import report
-import workers
 from groups import GROUPS, group_of, read_groups
+from terminal import workers
+from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
 TEST_DIR = "data/test"  # one subfolder a class, named as the weights name it
@@ -194,7 +195,7 @@ def damage(rows, labels, net, info):
 def write_predictions(path, rows, probabilities, classes):
     """One line a photo, also those without a face: file, class, predicted, p_<class>..., box, status, reason."""
     answers = iter(() if probabilities is None else probabilities)
-    with script.atomic(path) as temporary, \
+    with atomic(path) as temporary, \
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "class", "predicted", *(f"p_{c}" for c in classes), "x", "y", "width", "height",
@@ -265,7 +266,7 @@ def draw_and_write(plots, rows, found, labels, probabilities, result, net, info,
     report.errors(plots / "errors.png", mistakes(found, probabilities, labels, net, info))
     write_predictions(plots / "predictions.csv", rows, probabilities, info["classes"])
     result["epochs"] = epochs if len(epochs) > 1 else None
-    with script.atomic(plots / "test_metrics.json") as temporary:
+    with atomic(plots / "test_metrics.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ The paper's own settings: python train.py EPOCHS=50 BATCH_SIZE=16 SCHEDULE=const
 LABEL_SMOOTHING=0.0 AVERAGE=0.0 AUGMENT=paper FLIP=False
 """
 
-import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import copy
 import math
@@ -32,6 +32,7 @@ import model as networks
 import processed
 import runs
 from groups import GROUPS, auxiliary_labels, auxiliary_loss
+from terminal.files import sweep
 from validation import TRAIN_DIR, VALID_DIR
 
 # ------------------------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ def fit(device, bf16):
         done, history, best, pretrained = resume(net, average, optimizer, classes, constants)
     elif writes:
         runs.set_aside(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
-    script.sweep(WEIGHTS_DIR)
+    sweep(WEIGHTS_DIR)
     if writes:
         announce(net, train, valid, done, device, bf16)
     for epoch in range(done + 1, EPOCHS + 1):

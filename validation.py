@@ -7,7 +7,7 @@ are. Near-copies of one photo, and photos of one person, stay on one side, since
 training is not tested by it. The same crops and constants always give the same split; others replace it whole.
 """
 
-import script  # isort: skip  # before the slow ones, so that Ctrl-C during them is one line
+from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import hashlib
 import json
@@ -25,6 +25,7 @@ from tqdm import tqdm
 import copies
 import reading
 from processed import FACES_DIR
+from terminal.files import classes_of, link
 
 # ------------------------------------------------------------------------------------------------
 TRAIN_DIR = "processed/train"
@@ -179,7 +180,7 @@ def replace(files, sides, settings, report):
         for name in {key.split("/", 1)[0] for key in files} | {key.rsplit("/", 1)[0] for key in names}:
             (new / name).mkdir(parents=True, exist_ok=True)
         for key in tqdm(names, desc=f"linking {Path(folder).name}", unit="crop", disable=None):
-            script.link(files[key], new / key)
+            link(files[key], new / key)
         (new / RECORD).write_text(json.dumps({"settings": settings, "report": report, "files": names}), "utf-8")
     remove_old()
     for folder in (TRAIN_DIR, VALID_DIR):
@@ -215,7 +216,7 @@ def main():
     """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
     check_constants()
     files = {}
-    for name in script.classes_of(FACES_DIR, FILL_FACES):
+    for name in classes_of(FACES_DIR, FILL_FACES):
         found = reading.list_photos(Path(FACES_DIR, name))
         if not found:
             script.fail(f"{Path(FACES_DIR, name)} has no crops: {FILL_FACES}, or delete the folder")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import cv2
 
-import script
+from terminal import script
+from terminal.files import atomic
 
 TITLE = "realtime"
 QUIT = (ord("q"), ord("Q"), 27)
@@ -79,7 +80,7 @@ def save_photo(path, image):
     done, data = cv2.imencode(Path(path).suffix or ".jpg", image)
     if not done:
         raise script.Problem(f"{path} cannot be written as an image ({image.shape[1]}x{image.shape[0]} pixels)")
-    with script.atomic(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_bytes(data.tobytes())
 
 

@@ -10,7 +10,7 @@ import csv
 import re
 
 import importing
-import script
+from terminal import script
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "adience"  # folder with the files from https://talhassner.github.io/home/projects/Adience/Adience-data.html

@@ -10,7 +10,7 @@ identity_CelebA.txt (names the photos by person, celeba-Person_ciia_0001.jpg: a 
 from pathlib import Path
 
 import importing
-import script
+from terminal import script
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "celeba"  # folder with the files from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, in any subfolders

@@ -18,7 +18,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 import importing
-import script
+from terminal import script
+from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
 LABELS_URL = "https://unitedstates.github.io/congress-legislators/legislators-current.json"  # or -historical.json
@@ -79,7 +80,7 @@ def main():
             if data is None or not data.startswith(b"\xff\xd8"):
                 skipped["members without a portrait" if data is None else "portraits that are no JPEG"].append(bioguide)
                 continue
-            with script.atomic(path) as temporary:
+            with atomic(path) as temporary:
                 temporary.write_bytes(data)
             new += 1
         total[folder, GENDERS[gender]] = total.get((folder, GENDERS[gender]), 0) + 1

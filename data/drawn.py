@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-import script
+from terminal import script
+from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"
@@ -205,7 +206,7 @@ def main():
         data = encode(picture)
         if not path.is_file() or path.read_bytes() != data:
             new += 1
-            with script.atomic(path) as temporary:
+            with atomic(path) as temporary:
                 temporary.write_bytes(data)
     for folder, count in ((RAW_DIR, COUNT), (TEST_DIR, TEST_COUNT)):
         print(f"{folder}: " + ", ".join(f"{count} {name}" for name in CLASSES))

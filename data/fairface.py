@@ -10,7 +10,7 @@ import csv
 import re
 
 import importing
-import script
+from terminal import script
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "fairface"  # folder or archive from https://github.com/joojs/fairface (padding 1.25 suits the cascade)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import importing
 import reading
-import script
 import validation
+from terminal import script
+from terminal.files import classes_of
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "faces"  # folder or archive that has one subfolder a class
@@ -29,7 +30,7 @@ def main():
     if TO not in ("raw", "test"):
         script.fail(f"TO={TO}: choose raw or test")
     source = importing.source_folder(SOURCE, "make a folder with one subfolder a class")
-    folders = [source / name for name in script.classes_of(source, "it must have one subfolder a class")]
+    folders = [source / name for name in classes_of(source, "it must have one subfolder a class")]
     unknown = set(RENAME) - {f.name for f in folders}
     if unknown:
         script.fail(f"RENAME speaks of {', '.join(sorted(unknown))}, which {source} does not have: "

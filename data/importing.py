@@ -18,7 +18,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import script  # noqa: E402
+from terminal import script  # noqa: E402
+from terminal.files import UMASK, atomic, link  # noqa: E402
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
@@ -71,7 +72,7 @@ def source_folder(source, hint):
         safe = {} if ending == ".zip" else {"filter": "data"}
         shutil.unpack_archive(source, temporary, **safe)
         if os.name != "nt":
-            temporary.chmod(0o777 & ~script.UMASK)
+            temporary.chmod(0o777 & ~UMASK)
         os.replace(temporary, folder)
     except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
         script.fail(f"{source} cannot be unpacked ({error}): download it again")
@@ -124,7 +125,7 @@ def place(rows, raw_dir, test_dir, by_class=False):
                             "these photos other names (folders.py has PREFIX for that)")
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        script.link(source, target)
+        link(source, target)
         there[side, class_name].add(name)
         new += 1
     total = {}
@@ -154,7 +155,7 @@ def write_groups(path, rows):
             groups = {r["file"]: (r["age"], r["ethnicity"]) for r in csv.DictReader(file)}
     merged = {**groups, **{name: (str(age), ethnicity) for name, age, ethnicity in rows}}
     if merged != groups:
-        with script.atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "age", "ethnicity"])
             writer.writerows([name, *merged[name]] for name in sorted(merged))

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import importing
-import script
+from terminal import script
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "lfw"  # folder or lfw.tgz; https://www.kaggle.com/datasets/jessicali9530/lfw-dataset has a copy

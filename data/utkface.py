@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import importing
-import script
+from terminal import script
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "utkface"  # folder or archive from https://susanqq.github.io/UTKFace/ ("Aligned&Cropped Faces")

@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import model  # noqa: E402
-import script  # noqa: E402
 import train  # noqa: E402
+from terminal import script  # noqa: E402
 
 
 def start(folder, *arguments):

@@ -20,10 +20,10 @@ import processed
 import reading
 import realtime
 import runs
-import script
 import stills
 import test as step5
 import train
+from terminal import script
 from test_dataset import both_splits
 
 KINDS = {c.name: c for c in (backbones.VGG16, backbones.ResNet18, backbones.MobileNetV3Small,

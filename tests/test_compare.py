@@ -15,9 +15,9 @@ import drawn
 import model
 import processed
 import reading
-import script
 import test as step5
 import train
+from terminal import script
 from test_dataset import both_splits
 
 ROOT = Path(compare.__file__).parent

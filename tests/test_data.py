@@ -25,8 +25,8 @@ import importing
 import lfw
 import processed
 import reading
-import script
 import utkface
+from terminal import script
 
 
 @pytest.fixture

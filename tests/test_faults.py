@@ -20,11 +20,12 @@ import model as networks
 import processed
 import reading
 import realtime
-import script
 import stills
 import test as testing
 import train
 import validation
+from terminal import script
+from terminal.files import classes_of
 from test_model import bad_files, facts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -216,7 +217,7 @@ def test_a_name_that_is_no_text(tmp_path, monkeypatch, capsys):
     assert not stop.value.code
     os.rename(os.fsencode(tmp_path / "raw" / "hat"), os.fsencode(tmp_path / "raw") + b"/h\xe9")
     with pytest.raises(SystemExit, match="is no text in UTF-8: rename it"):
-        script.classes_of(tmp_path / "raw", "")
+        classes_of(tmp_path / "raw", "")
 
 
 # ------------------------------------------------------------------------------------------------ processes

@@ -15,7 +15,7 @@ from PIL import Image
 import drawn
 import processed
 import reading
-import workers
+from terminal import workers
 
 ROOT = Path(__file__).resolve().parent.parent
 RED = np.zeros((80, 120, 3), np.uint8)

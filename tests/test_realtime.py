@@ -18,9 +18,9 @@ import clips
 import overlay
 import processed
 import realtime
-import script
 import stills
 import window
+from terminal import script
 
 ROOT = Path(realtime.__file__).parent
 INFO = {"classes": ["beard", "hat"], "threshold": 0.6, "margin": 0.2, "clahe": 0.0}

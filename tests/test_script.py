@@ -2,7 +2,8 @@
 
 import pytest
 
-import script
+from terminal import script
+from terminal.files import atomic, classes_of
 
 
 def constants():
@@ -40,9 +41,9 @@ def test_a_shared_constant_is_edited_in_its_file():
 
 def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path):
     path = tmp_path / "sub" / "a.txt"
-    with script.atomic(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_text("old")
-    with pytest.raises(RuntimeError), script.atomic(path) as temporary:
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
@@ -68,10 +69,10 @@ def test_ctrl_c_exits_with_130(capsys):
 
 def test_classes_of_wants_two_folders(tmp_path):
     with pytest.raises(SystemExit, match="no folder .*: fill it"):
-        script.classes_of(tmp_path / "none", "fill it")
+        classes_of(tmp_path / "none", "fill it")
     (tmp_path / "a").mkdir()
     (tmp_path / ".hidden").mkdir()
     with pytest.raises(SystemExit, match="1 class"):
-        script.classes_of(tmp_path, "fill it")
+        classes_of(tmp_path, "fill it")
     (tmp_path / "b").mkdir()
-    assert script.classes_of(tmp_path, "fill it") == ["a", "b"]
+    assert classes_of(tmp_path, "fill it") == ["a", "b"]

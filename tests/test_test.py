@@ -20,8 +20,8 @@ import processed
 import reading
 import report
 import robustness
-import script
 import test as subject
+from terminal import script
 
 CLASSES = ["beard", "hat"]
 PER_CLASS = 10

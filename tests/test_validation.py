@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import copies
-import script
 import validation
+from terminal.files import link
 
 CLASSES = ("man", "woman")
 
@@ -336,7 +336,7 @@ def test_interrupted_while_swapping(place, monkeypatch, step):
 def test_interrupted_while_linking_leaves_the_old_split(place, monkeypatch):
     fill(place, 10, 10)
     validation.main()
-    old, real, count = sides(), script.link, []
+    old, real, count = sides(), link, []
 
     def stop(source, target):
         count.append(1)
@@ -344,12 +344,12 @@ def test_interrupted_while_linking_leaves_the_old_split(place, monkeypatch):
             raise KeyboardInterrupt
         real(source, target)
 
-    monkeypatch.setattr(script, "link", stop)
+    monkeypatch.setattr(validation, "link", stop)
     monkeypatch.setattr(validation, "SEED", 3)
     with pytest.raises(KeyboardInterrupt):
         validation.main()
     assert sides() == old
-    monkeypatch.setattr(script, "link", real)
+    monkeypatch.setattr(validation, "link", real)
     validation.main()
     assert len(sides()) == 20 and sorted(p.name for p in Path("processed").iterdir()) == ["faces", "train", "valid"]
 

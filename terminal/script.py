@@ -1,18 +1,15 @@
-"""What every script here shares: constants set from the command line, one-line errors, files written whole.
+"""What every script here shares: constants set from the command line, one-line errors, Ctrl-C. Nothing to run.
 
     python train.py EPOCHS=5 BATCH_SIZE=64     # overrides constants of train.py for one run
 
-Only the standard library is imported, so that no script starts slower for it.
+Scripts import this module first, before those that take seconds: from then on Ctrl-C is one line and not a page of
+PyTorch's insides. So only the standard library is imported here.
 """
 
 import ast
-import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
@@ -103,43 +100,6 @@ def run(main, stopped="run the same command again to continue"):
         fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
 
 
-@contextlib.contextmanager
-def atomic(path):
-    """Yield a temporary Path beside `path`; it replaces `path` when the block ends well, and is removed otherwise.
-
-    A reader therefore sees the old file or the new one, never half of one, whatever stops the program.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        if os.name != "nt":
-            temporary.chmod(0o666 & ~UMASK)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sweep(folder):
-    """Delete what atomic() left in `folder` when a program was killed; nothing younger than an hour, maybe in use."""
-    for path in Path(folder).glob(".tmp-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_ctime > 3600:
-                path.unlink()
-
-
-def link(source, target):
-    """Make `target` the same file as `source` without using space (hard link), or a copy where links can't be."""
-    try:
-        os.link(source, target)
-    except OSError:
-        with atomic(target) as temporary:
-            shutil.copyfile(source, temporary)
-
-
 def weights(chosen):
     """`chosen`, or where it is None: what train.py has made here, or else the better of the weights that ship."""
     if chosen is not None:
@@ -148,29 +108,6 @@ def weights(chosen):
         return chosen
     # train.py leaves last.pt, which does not ship: where it is, best_weights.pt is the user's own.
     return "weights/best_weights.pt" if Path("weights/last.pt").exists() else "weights/small.pt"
-
-
-def classes_of(folder, fill_hint):
-    """Sorted names of the subfolders of `folder`, one a class; fewer than two end the program.
-
-    `fill_hint` is the command, or the action, that fills the folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        fail(f"there is no folder {folder}: {fill_hint}")
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    for name in names:
-        if os.fsencode(name).decode("utf-8", "replace") != name:
-            fail(f"the name of the class folder {folder / name} is no text in UTF-8: rename it")
-    if len(names) < 2:
-        fail(f"{folder} has {len(names)} class folder(s) and needs at least two: {fill_hint}")
-    return names
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _leave(number, frame):
@@ -184,12 +121,11 @@ def _watch_ctrl_c():
 
     Only where one of our own scripts runs, so that notebooks and tests that import it keep their handler.
     """
-    home, started = Path(__file__).resolve().parent, getattr(sys.modules["__main__"], "__file__", None)
+    home, started = Path(__file__).resolve().parent.parent, getattr(sys.modules["__main__"], "__file__", None)
     if "__mp_main__" in sys.modules:  # a process of a pool: its parent answers
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    elif started and Path(started).resolve().parent in (home, home / "data"):
+    elif started and Path(started).resolve().parent in (home, home / "data", home / "tools"):
         signal.signal(signal.SIGINT, _leave)
 
 
-UMASK = _umask()  # mkstemp makes private files; ours are as readable as any other file of the user
 _watch_ctrl_c()

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import cv2
 
-import script
+from terminal import script
 
 
 def quiet_worker():

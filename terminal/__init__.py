@@ -1,0 +1,1 @@
+"""Being a good program in a terminal: constants, one-line errors, whole files, processes that end."""
