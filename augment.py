@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 import augment_gpu
-import covers
 from augment_gpu import SMALL_SIDES
-from dataset import MEAN, STD
+from dataset import MARGIN, MEAN, STD
+from faces import covers
 
 # What a training image may become. Angles in degrees; shift and scale as shares of the crop; chances in 0..1.
 AUGMENTATIONS = {
@@ -89,7 +89,7 @@ def change(rules, crop, numbers, undergoes, thing, noise, out):
     """
     side = len(crop)
     if "occlude" in undergoes:  # before the face turns, so that what it wears turns with it
-        crop = covers.over(crop, covers.thing(side, thing))
+        crop = covers.over(crop, covers.thing(side, MARGIN, thing))
     if rules:  # places of pixels' middles in -1..1, as grid_sample counts them, become OpenCV's, from 0 to side - 1
         a, b, c, d, e, f = numbers[:6].tolist()
         across, down = ((side - 1) * (1 - turn) + side * move for turn, move in ((a + b, c), (d + e, f)))

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-import covers
-from dataset import MEAN, STD
+from dataset import MARGIN, MEAN, STD
+from faces import covers
 
 SMALL_SIDES = (40, 56, 80)  # faces of this many pixels, enlarged again
 LUMA = (0.299, 0.587, 0.114)
@@ -28,7 +28,8 @@ def augment(rules, images, table, hit, things, pattern, lengths):
     if "occlude" in hit:  # before the face turns, so that what it wears turns with it
         images = images.float()
         for i in hit.pop("occlude").nonzero()[0].tolist():
-            thing = torch.from_numpy(covers.thing(len(images[i, 0]), things[i].tolist())).to(device).permute(2, 0, 1)
+            thing = torch.from_numpy(covers.thing(len(images[i, 0]), MARGIN, things[i].tolist()))
+            thing = thing.to(device).permute(2, 0, 1)
             images[i].mul_(1 - thing[3:] / 255).add_(thing[:3])
     index = {name: np.flatnonzero(mask) for name, mask in hit.items() if mask.any()}
     if device.type == "cuda" and rules and len(index) == len(hit):

@@ -31,6 +31,8 @@ from PIL import Image
 from torch import nn
 
 sys.path.append(str(Path(__file__).resolve().parent / "data"))
+import reading  # noqa: E402
+
 import capture  # noqa: E402
 import dataset  # noqa: E402
 import drawn  # noqa: E402
@@ -39,11 +41,11 @@ import model  # noqa: E402
 import overlay  # noqa: E402
 import plain  # noqa: E402
 import processed  # noqa: E402
-import reading  # noqa: E402
 import realtime  # noqa: E402
 import tracks  # noqa: E402
 import train  # noqa: E402
 import validation  # noqa: E402
+from faces import cutting, finding
 
 # ------------------------------------------------------------------------------------------------
 STAGES = ("crop", "big", "train", "evaluate", "live", "size")
@@ -120,10 +122,11 @@ def bench_big(place, pictures):
 
 def make_crops(place, pictures):
     """place/set/{beard,hat}: CROPS crops, cut from the pictures. Returns the folder."""
-    crops = [processed.crop_face(p, box) for p in pictures if (box := processed.main_face(p)) is not None]
+    crops = [cutting.crop_face(p, box, processed.MARGIN, processed.IMAGE_SIZE)
+             for p in pictures if (box := finding.main_face(p)) is not None]
     for i in range(CROPS):
         path = place / "set" / drawn.CLASSES[i % 2] / f"{i}.jpg"
-        processed.write_crop(path, crops[i % len(crops)])
+        cutting.write_crop(path, crops[i % len(crops)])
     return place / "set"
 
 
@@ -186,8 +189,8 @@ def clip(path, pictures, people):
         columns = min(count, 5)
         size = min(230, 640 // columns - 2)
         for k in range(count):
-            box = processed.main_face(pictures[k])
-            head = cv2.cvtColor(processed.crop_face(pictures[k], box, 0.3, size), cv2.COLOR_RGB2BGR)
+            box = finding.main_face(pictures[k])
+            head = cv2.cvtColor(cutting.crop_face(pictures[k], box, 0.3, size), cv2.COLOR_RGB2BGR)
             x = round(640 * (k % columns + 0.5) / columns - size / 2 + 8 * np.sin(i / 15 + k))
             x, y = int(np.clip(x, 0, 640 - size)), 20 + 235 * (k // columns) + round(8 * np.cos(i / 20 + k))
             frame[y:y + size, x:x + size] = head

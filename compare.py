@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 import model
 import processed
-import reading
 import test
 import train
 import validation
+from faces import cutting, reading
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def equalised(folder, limit):
     for target, crop in tqdm(wanted.items(), desc=f"CLAHE {limit:g}, {copy.name}", unit="crop", leave=False):
         time = crop.stat().st_mtime_ns
         if not target.is_file() or target.stat().st_mtime_ns != time:
-            processed.write_crop(target, processed.equalise(processed.read_crop(crop), limit), time)
+            cutting.write_crop(target, cutting.equalise(cutting.read_crop(crop), limit), time)
     return copy
 
 

@@ -17,8 +17,8 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 import model as networks
-import processed
-import reading
+from faces import cutting, reading
+from processed import MARGIN
 from terminal import script
 from terminal.files import atomic, classes_of, sweep
 
@@ -65,10 +65,10 @@ def probabilities(model, info, crops, device="cpu"):
 class Crops(Dataset):
     """The crops of a split as raw pixels on disk. `crops[[3, 1, 2]]` is (uint8 [3, 3, S, S], labels int64 [3], weights
     float32 [3], auxiliary int64 [3, tasks]); `weights`, ones at first, are what the crops count for in the training
-    loss, `auxiliary` the labels of groups.auxiliary_labels(), of no task at first. `margin`: see processed.recut().
+    loss, `auxiliary` the labels of groups.auxiliary_labels(), of no task at first. `margin`: see cutting.recut().
     """
 
-    def __init__(self, folder, image_size, margin=processed.MARGIN):
+    def __init__(self, folder, image_size, margin=MARGIN):
         folder = Path(folder)
         self.classes = classes_of(folder, "run 'python validation.py' (and 'python processed.py' before it)")
         self.files = [p for name in self.classes for p in reading.list_photos(folder / name)]
@@ -81,7 +81,7 @@ class Crops(Dataset):
         self.auxiliary, self.auxiliary_sizes = torch.empty(len(self.files), 0, dtype=torch.int64), []
         self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
         # One split may be read with two margins, as training and validation do.
-        cut = "" if margin == processed.MARGIN else f"_{margin:g}"
+        cut = "" if margin == MARGIN else f"_{margin:g}"
         self.path = folder.parent / f".{folder.name}_{image_size}{cut}.pixels"
         self.held = None
         self.fill()
@@ -99,7 +99,7 @@ class Crops(Dataset):
 
         def decode(path):
             try:
-                crop = processed.recut(processed.read_crop(path), self.margin)
+                crop = cutting.recut(cutting.read_crop(path), MARGIN, self.margin)
                 return resize(to_batch([crop])).permute(0, 2, 3, 1).numpy()
             except reading.PhotoError as error:
                 script.fail(f"{path}: {error}; delete it and run 'python processed.py' and 'python validation.py'")
@@ -175,11 +175,11 @@ def generator_for(*numbers):
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def loader(folder, image_size, batch_size, seed=None, rank=0, world=1, margin=processed.MARGIN):
+def loader(folder, image_size, batch_size, seed=None, rank=0, world=1, margin=MARGIN):
     """DataLoader of Crops' (uint8 [N, 3, S, S], labels int64 [N], weights float32 [N], auxiliary int64 [N, tasks]).
 
     `seed` shuffles, None keeps the files' order. Set `loader.sampler.epoch` before each epoch. No worker processes: a
-    batch is a copy out of the pixels' file. `rank` and `world`: see Batches; `margin`: see processed.recut().
+    batch is a copy out of the pixels' file. `rank` and `world`: see Batches; `margin`: see cutting.recut().
     """
     crops = Crops(folder, image_size, margin)
     return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed, rank, world))

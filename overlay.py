@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-import processed
+from faces import cutting
 
 # ------------------------------------------------------------------------------------------------
 FONT = None  # path of a .ttf or .otf with the letters of your LABELS; None: Pillow's own, with Latin letters
@@ -56,7 +56,7 @@ def write(image, text, x, y, colour, size, above=False):
 
 def add_heat(image, box, heat, margin):
     """Blend a heat map (float32 [S, S], 0..1) over the square that the network saw around `box`."""
-    left, top, side = processed.square_around(box, margin)
+    left, top, side = cutting.square_around(box, margin)
     x0, y0, x1, y1 = max(0, left), max(0, top), min(image.shape[1], left + side), min(image.shape[0], top + side)
     if x1 <= x0 or y1 <= y0:
         return

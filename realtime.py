@@ -12,6 +12,7 @@ Says which weights it uses. Keys: h help, q or Esc quit, space pause, s snapshot
 from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import contextlib
+import functools
 import os
 import time
 from collections import deque
@@ -27,6 +28,7 @@ import processed
 import stills
 import tracks
 import window
+from faces import cutting
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a folder of photos, rtsp:// or http://
@@ -178,7 +180,9 @@ def play(reader, loaded, output=None, mirror=False):
                     continue
                 if info is None and (not reader.live or loaded.done()):
                     info, tracker.classify, explain = loaded.result()
-                    tracker.threshold, tracker.margin, tracker.clahe = info["threshold"], info["margin"], info["clahe"]
+                    tracker.threshold = info["threshold"]
+                    tracker.cut = functools.partial(cutting.crop_frame, margin=info["margin"],
+                                                    size=processed.IMAGE_SIZE, clahe=info["clahe"])
                 if view["pause"]:
                     paused = overlay.note(picture, "paused: space goes on")
                     obey(screen.key(paused, 30), view, picture, files, reader)
@@ -197,7 +201,7 @@ def play(reader, loaded, output=None, mirror=False):
                 tracker.explain = explain if view["heat"] and info else None
                 faces = tracker.step(frame, moment)
                 drawn = [(t.shown, text_for(t, info), t.label, t.heat if view["heat"] else None) for t in faces]
-                picture = overlay.draw(frame, drawn, (), view["mirror"], tracker.margin)
+                picture = overlay.draw(frame, drawn, (), view["mirror"], info["margin"] if info else 0.0)
                 for target in (write, view["record"] and view["record"][2]):
                     if target:
                         target(picture, moment)  # without the numbers, which are of this machine
@@ -270,7 +274,7 @@ def main():
             if paths:
                 folder = Path(source) if Path(source).is_dir() else Path(source).parent
                 output = stills.outputs(OUTPUT, paths, folder)
-                counts = stills.annotate(paths, folder, output, loaded, text_of, SHOW)
+                counts = stills.annotate(paths, folder, output, loaded, processed.IMAGE_SIZE, text_of, SHOW)
                 if OUTPUT:
                     print(f"written: {OUTPUT}")
                 return int(counts["photos"] == 0)

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-import covers
 import metrics
+from faces import covers
 
 # ------------------------------------------------------------------------------------------------
 # One value a severity, for a crop of 224 pixels; other sizes are scaled.
@@ -82,9 +82,9 @@ def occlusion(crop, share, rng):
     return covered
 
 
-def covered(crop, scale, rng):
+def covered(crop, scale, rng, margin):
     """With a mask, sunglasses, a scarf or a hand: shapes that AUGMENT=occlusion shows in training too."""
-    return covers.over(crop, covers.thing(crop.shape[0], rng.random(covers.DRAWS), scale))
+    return covers.over(crop, covers.thing(crop.shape[0], margin, rng.random(covers.DRAWS), scale))
 
 
 KINDS = {"brightness": brightness, "contrast": contrast, "blur": blur, "noise": noise,
@@ -92,18 +92,20 @@ KINDS = {"brightness": brightness, "contrast": contrast, "blur": blur, "noise": 
          "covered": covered}
 
 
-def damaged(crop, kind, severity, seed):
-    """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity` 1..5; `seed` decides what is left to chance.
+def damaged(crop, kind, severity, seed, margin):
+    """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity` 1..5; `seed` decides what is left to chance;
+    `margin`: of the crop around its face's box, by which things that cover faces find their place.
 
     It decides alike at all severities: a hand grows where it is, and what the accuracies differ by is the severity.
     """
-    return KINDS[kind](crop, LEVELS[kind][severity - 1], np.random.default_rng(seed))
+    more = (margin,) if kind == "covered" else ()
+    return KINDS[kind](crop, LEVELS[kind][severity - 1], np.random.default_rng(seed), *more)
 
 
-def measure(crops, labels, answer, n_classes):
+def measure(crops, labels, answer, n_classes, margin):
     """Accuracy on damaged crops: list of dict kind, severity (0: none), n, accuracy, balanced_accuracy.
 
-    `answer` takes a list of crops and returns their probabilities, [N, C].
+    `answer` takes a list of crops and returns their probabilities, [N, C]; `margin`: see damaged().
     """
     cases = [("none", 0)] + [(kind, severity) for kind in KINDS for severity in range(1, 6)]
     found = []
@@ -112,7 +114,7 @@ def measure(crops, labels, answer, n_classes):
         for start in range(0, len(crops), BATCH):
             batch = crops[start:start + BATCH]
             if severity:
-                batch = [damaged(c, kind, severity, start + i) for i, c in enumerate(batch)]
+                batch = [damaged(c, kind, severity, start + i, margin) for i, c in enumerate(batch)]
             parts.append(answer(batch).argmax(1))
         confusion = metrics.confusion_matrix(labels, np.concatenate(parts), n_classes)
         hits, totals = np.diag(confusion), confusion.sum(1)

@@ -8,10 +8,8 @@ import cv2
 
 import capture
 import overlay
-import processed
-import reading
-import tracks
 import window
+from faces import cutting, finding, reading
 from terminal import script
 
 HELP = ("h  help", "q, Esc  quit", "any other key  next photo", "s  snapshot", "g  Grad-CAM")
@@ -59,16 +57,16 @@ def outputs(output, paths, folder):
 
 def faces_of_photo(image):
     """Boxes of an RGB photo: the face that test.py takes first, then the others."""
-    first = processed.main_face(image)
+    first = finding.main_face(image)
     if first is None:
         return []
-    return [first] + [b for b in processed.find_faces(image) if tracks.inside(b, first) < 0.5]
+    return [first] + [b for b in finding.find_faces(image) if finding.inside(b, first) < 0.5]
 
 
-def answer(photo, info, classify, text_of):
-    """The faces of an RGB photo: list of (box, text, class index or None), and their crops."""
+def answer(photo, info, classify, size, text_of):
+    """The faces of an RGB photo: list of (box, text, class index or None), and their crops of `size` pixels."""
     boxes = faces_of_photo(photo)
-    crops = [processed.crop_face(photo, box, info["margin"], clahe=info["clahe"]) for box in boxes]
+    crops = [cutting.crop_face(photo, box, info["margin"], size, info["clahe"]) for box in boxes]
     faces = []
     for box, p in zip(boxes, classify(crops) if crops else [], strict=True):
         label = int(p.argmax()) if p.max() >= info["threshold"] else None
@@ -96,10 +94,11 @@ def show(screen, photo, faces, crops, margin, explain, place, view):
             return
 
 
-def annotate(paths, folder, output, loaded, text_of, shown):
+def annotate(paths, folder, output, loaded, size, text_of, shown):
     """Find and classify the faces of photos, one by one; write (`output`: path of an index) and show the pictures.
 
-    `loaded`: a future of realtime.load(). Prints a line a photo and the counts. Returns the dict of counts.
+    `loaded`: a future of realtime.load(); `size`: pixels a side of the crops that it classifies. Prints a line a photo
+    and the counts. Returns the dict of counts.
     """
     info, classify, explain = loaded.result()
     screen, counts = window.Window(shown), dict.fromkeys(LINES, 0)
@@ -113,7 +112,7 @@ def annotate(paths, folder, output, loaded, text_of, shown):
                 print(f"{name}: skipped, {error}")
                 counts["unreadable"] += 1
                 continue
-            faces, crops = answer(photo, info, classify, text_of)
+            faces, crops = answer(photo, info, classify, size, text_of)
             print(f"{name}: {', '.join(text for _, text, _ in faces) or 'no face found'}", flush=True)
             counts["photos"] += 1
             counts["faces"] += len(faces)

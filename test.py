@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 import metrics
 import processed
-import reading
 import report
+from faces import cutting, finding, reading
 from groups import GROUPS, group_of, read_groups
 from terminal import workers
 from terminal.files import atomic
@@ -112,14 +112,14 @@ def look(job):
     path, cropped, cuts = job
     try:
         if cropped:
-            crop, size = processed.read_crop(path), (processed.IMAGE_SIZE, processed.IMAGE_SIZE)
+            crop, size = cutting.read_crop(path), (processed.IMAGE_SIZE, processed.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-            return "ok", "", None, [processed.recut(crop, margin) for margin, _ in cuts]
+            return "ok", "", None, [cutting.recut(crop, processed.MARGIN, margin) for margin, _ in cuts]
         image = reading.read_photo(path)
-        box = processed.main_face(image)
+        box = finding.main_face(image)
         if box is None:
             return "no face", "the cascade found no face", None, []
-        crops = [processed.crop_face(image, box, margin, clahe=clahe) for margin, clahe in cuts]
+        crops = [cutting.crop_face(image, box, margin, processed.IMAGE_SIZE, clahe) for margin, clahe in cuts]
         return "ok", "", tuple(int(v) for v in box), crops
     except reading.PhotoError as error:
         return "unreadable", str(error), None, []
@@ -189,7 +189,7 @@ def damage(rows, labels, net, info):
                                                  total=len(chosen), unit=" photos", desc="faces again")]
     device = next(net.parameters()).device
     return robustness.measure(crops, labels[chosen], lambda batch: dataset.probabilities(net, info, batch, device),
-                              len(info["classes"]))
+                              len(info["classes"]), info["margin"])
 
 
 def write_predictions(path, rows, probabilities, classes):

@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 
-import processed
+from faces import finding
 
 # ------------------------------------------------------------------------------------------------
 SEARCH_SIDE = 256  # pixels of the longer side of the gray copy that is searched
@@ -36,25 +36,10 @@ SAME_SCENE = 0.6  # least correlation of the frame with the one before; less is 
 # ------------------------------------------------------------------------------------------------
 
 
-def overlap(a, b):
-    """Intersection over union of two boxes (x, y, width, height)."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    return float(width * height / (a[2] * a[3] + b[2] * b[3] - width * height))
-
-
-def inside(a, b):
-    """Share of the smaller of two boxes that lies in the other."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return float(max(0, width) * max(0, height) / min(a[2] * a[3], b[2] * b[3]))
-
-
 def match(tracks, boxes):
     """Pairs (track, box index), best overlap first, each track and each box once."""
-    pairs = sorted(((overlap(t.box, b), i, j) for i, t in enumerate(tracks) for j, b in enumerate(boxes)), reverse=True)
+    pairs = sorted(((finding.overlap(t.box, b), i, j) for i, t in enumerate(tracks) for j, b in enumerate(boxes)),
+                   reverse=True)
     found, used_tracks, used_boxes = [], set(), set()
     for value, i, j in pairs:
         if value >= MATCH and i not in used_tracks and j not in used_boxes:
@@ -130,12 +115,12 @@ class Tracker:
     """Finds, follows and classifies the faces of successive frames.
 
     `classify` takes a list of uint8 [S, S, 3] RGB crops and returns float [N, n_classes]; None while the network
-    still loads. `find` is processed.find_faces, or what a test puts in its place.
+    still loads. `cut` makes such a crop of a BGR frame and a box, as the weights want it. `find` is
+    finding.find_faces, or what a test puts in its place.
     """
 
-    def __init__(self, classify=None, threshold=0.0, margin=processed.MARGIN, find=processed.find_faces):
-        self.classify, self.threshold, self.margin, self.find = classify, threshold, margin, find
-        self.clahe = 0.0  # of processed.equalise, as the weights were trained with
+    def __init__(self, classify=None, cut=None, threshold=0.0, find=finding.find_faces):
+        self.classify, self.cut, self.threshold, self.find = classify, cut, threshold, find
         self.explain = None  # crops -> float32 [N, S, S] heat maps, while they are asked for
         self.tracks, self.count, self.confirmed, self.classifications = [], 0, 0, 0
         self.scene, self.before, self.searched = None, None, -math.inf
@@ -173,7 +158,7 @@ class Tracker:
         if full:
             taken = {j for _, j in pairs}
             for j, box in enumerate(boxes):
-                if j not in taken and all(inside(box, t.box) < 0.5 for t in self.tracks):
+                if j not in taken and all(finding.inside(box, t.box) < 0.5 for t in self.tracks):
                     self.count += 1
                     self.tracks.append(Track(self.count, box, now))
                     self.tracks[-1].look = look(small, box * scale)
@@ -211,7 +196,7 @@ class Tracker:
         again = cv2.flip(cv2.resize(gray[y0:y1, x0:x1], size, interpolation=way), 1)
         boxes = self.find(again, SECOND_NEIGHBORS, 0.7 * 56 / min(size), longest=None, shortest=0, border=0.1, step=1.1)
         mirrored = ((x1 - box[0] - box[2]) * scale, (box[1] - y0) * scale, box[2] * scale, box[3] * scale)
-        return any(overlap(mirrored, b) > 0.4 for b in np.asarray(boxes, np.float64).reshape(-1, 4))
+        return any(finding.overlap(mirrored, b) > 0.4 for b in np.asarray(boxes, np.float64).reshape(-1, 4))
 
     def label(self, frame, now, interval):
         """Classify the confirmed faces that are due, all in one batch; frames without such cost no network."""
@@ -221,8 +206,7 @@ class Tracker:
                and (t.seen < EAGER or now - t.classified + interval > REFRESH)]
         if not due:
             return
-        crops = [processed.crop_face(frame, t.box, self.margin)[:, :, ::-1] for t in due]
-        crops = [processed.equalise(crop, self.clahe) for crop in crops]  # only now, since it asks for RGB
+        crops = [self.cut(frame, t.box) for t in due]
         for track, answer in zip(due, self.classify(crops), strict=True):
             track.add(np.asarray(answer), now, self.threshold)
         if self.explain is not None:

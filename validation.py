@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import copies
-import reading
+from faces import copies, reading
 from processed import FACES_DIR
 from terminal.files import classes_of, link
 

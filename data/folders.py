@@ -10,8 +10,8 @@ like George_Bush_0007.jpg) to one side.
 from pathlib import Path
 
 import importing
-import reading
 import validation
+from faces import reading
 from terminal import script
 from terminal.files import classes_of
 

@@ -17,12 +17,12 @@ import drawn
 import engine
 import model as networks
 import processed
-import reading
 import realtime
 import runs
 import stills
 import test as step5
 import train
+from faces import reading
 from terminal import script
 from test_dataset import both_splits
 
@@ -128,7 +128,7 @@ def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
     loaded.set_result(realtime.load(str(trained / name / "weights" / "best_weights.pt")))
     torch.set_num_threads(threads)
     output = stills.outputs(str(tmp_path / "out"), [photo], photo.parent)
-    counts = stills.annotate([photo], photo.parent, output, loaded, realtime.text_of, False)
+    counts = stills.annotate([photo], photo.parent, output, loaded, 224, realtime.text_of, False)
     assert counts["faces"] >= 1 and (tmp_path / "out" / "x.png").is_file()
     crop = reading.read_photo(photo)[:224, :224]
     heat = loaded.result()[2]([crop, crop])

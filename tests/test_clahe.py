@@ -1,5 +1,6 @@
 """CLAHE is a part of the crop: the same in the files, in test.py, for photos and live, by what the weights say."""
 
+import functools
 import os
 
 import cv2
@@ -12,6 +13,8 @@ import processed
 import stills
 import test as step5
 import tracks
+from faces import cutting, finding
+from processed import IMAGE_SIZE, MARGIN
 from test_model import facts
 
 INFO = {"classes": ["beard", "hat"], "threshold": 0.6, "margin": 0.2, "clahe": 3.0}
@@ -33,8 +36,8 @@ def difference(a, b):
 
 def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     path, picture = photo
-    box = processed.main_face(picture)
-    plain, expected = processed.crop_face(picture, box), processed.crop_face(picture, box, clahe=3.0)
+    box = finding.main_face(picture)
+    plain, expected = (cutting.crop_face(picture, box, MARGIN, IMAGE_SIZE, limit) for limit in (0.0, 3.0))
     assert difference(plain, expected) > 8, "too little equalisation to test with"
 
     status, _, _, crops = step5.look((path, False, [(0.2, 3.0), (0.2, 0.0)]))
@@ -46,12 +49,11 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
         seen.extend(crops)
         return np.repeat([[0.1, 0.9]], len(crops), 0)
 
-    stills.answer(picture, INFO, classify, lambda *_: "")
+    stills.answer(picture, INFO, classify, IMAGE_SIZE, lambda *_: "")
     assert np.array_equal(seen.pop(0), expected)
 
     seen.clear()
-    tracker = tracks.Tracker(classify)
-    tracker.clahe = 3.0
+    tracker = tracks.Tracker(classify, functools.partial(cutting.crop_frame, margin=MARGIN, size=IMAGE_SIZE, clahe=3.0))
     track = tracks.Track(1, box.astype(np.float64), 0.0)
     track.confirmed = True
     tracker.tracks = [track]
@@ -60,19 +62,19 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
 
     monkeypatch.setattr(processed, "CLAHE", 3.0)
     assert processed.one_photo((path, path.stat().st_mtime_ns, tmp_path / "crop.jpg")) == ("kept", "")
-    disk = processed.read_crop(tmp_path / "crop.jpg")
+    disk = cutting.read_crop(tmp_path / "crop.jpg")
     assert difference(disk, expected) < 2 < 8 < difference(disk, plain), "the file may differ by JPEG's rounding only"
     assert step5.look((tmp_path / "crop.jpg", True, [(0.2, 3.0)]))[3][0].tolist() == disk.tolist(), "and not twice"
 
 
 def test_it_evens_out_light_and_keeps_colours(photo):
     _, picture = photo
-    crop = processed.crop_face(picture, processed.main_face(picture))
-    equal = processed.equalise(crop, 3.0)
+    crop = cutting.crop_face(picture, finding.main_face(picture), MARGIN, IMAGE_SIZE)
+    equal = cutting.equalise(crop, 3.0)
     assert equal.std() > 1.3 * crop.std() and equal.dtype == np.uint8 and equal.shape == crop.shape
     hue = [cv2.cvtColor(c, cv2.COLOR_RGB2LAB)[:, :, 1:] for c in (crop, equal)]
     assert difference(*hue) < 3
-    assert processed.equalise(crop, 0.0) is crop
+    assert cutting.equalise(crop, 0.0) is crop
 
 
 def test_another_limit_means_other_crops(monkeypatch):
@@ -101,8 +103,8 @@ def test_the_live_loop_takes_the_limit_of_the_weights(tmp_path, monkeypatch):
     import realtime
 
     clips.write_clip(tmp_path / "clip.mp4", clips.frames_of([clips.person("hat", 3)], 12, noise=0.0))
-    given, limits, equalise = [], [], processed.equalise
-    monkeypatch.setattr(processed, "equalise", lambda crop, limit: limits.append(limit) or equalise(crop, limit))
+    given, limits, equalise = [], [], cutting.equalise
+    monkeypatch.setattr(cutting, "equalise", lambda crop, limit: limits.append(limit) or equalise(crop, limit))
     monkeypatch.setattr(realtime, "SHOW", False)
     loaded = Future()
     loaded.set_result((INFO, lambda crops: given.extend(crops) or np.repeat([[0.1, 0.9]], len(crops), 0), None))

@@ -14,9 +14,9 @@ import compare
 import drawn
 import model
 import processed
-import reading
 import test as step5
 import train
+from faces import cutting, reading
 from terminal import script
 from test_dataset import both_splits
 
@@ -63,9 +63,9 @@ def test_the_ablation_from_crops_to_the_table(world, monkeypatch, capsys):
         assert float(rows[name, "0"]["test_accuracy"]) == told["accuracy"]
         of = [r["balanced_accuracy"] for r in told["robustness"] if r["kind"] == "covered"]
         assert float(rows[name, "0"]["covered"]) == pytest.approx(np.mean(of))
-    crop = processed.read_crop("train/hat/1.jpg")
-    copy = processed.read_crop("runs/clahe_2/train/hat/1.jpg")
-    assert np.abs(copy.astype(int) - processed.equalise(crop, 2.0)).mean() < 2
+    crop = cutting.read_crop("train/hat/1.jpg")
+    copy = cutting.read_crop("runs/clahe_2/train/hat/1.jpg")
+    assert np.abs(copy.astype(int) - cutting.equalise(crop, 2.0)).mean() < 2
 
     for script_of in (train, step5):
         monkeypatch.setattr(script_of, "main", lambda: pytest.fail("done again"))

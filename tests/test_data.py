@@ -23,9 +23,8 @@ import fairface
 import folders
 import importing
 import lfw
-import processed
-import reading
 import utkface
+from faces import finding, reading
 from terminal import script
 
 
@@ -411,7 +410,7 @@ def test_congress_without_network_is_one_clear_line(place, monkeypatch):
 def test_the_cascade_finds_one_face_in_drawn_pictures(name):
     pictures = [drawn.draw_face(np.random.default_rng((11, i)), name) for i in range(40)]
     assert all(p.dtype == np.uint8 and p.ndim == 3 and p.shape[2] == 3 for p in pictures)
-    assert sum(len(processed.find_faces(p, neighbors=4)) == 1 for p in pictures) >= 38
+    assert sum(len(finding.find_faces(p, neighbors=4)) == 1 for p in pictures) >= 38
 
 
 def test_drawn_faces_repeat_from_a_seed():

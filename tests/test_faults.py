@@ -18,12 +18,13 @@ from PIL import Image
 import drawn
 import model as networks
 import processed
-import reading
 import realtime
 import stills
 import test as testing
 import train
 import validation
+from faces import cutting, finding, reading
+from processed import IMAGE_SIZE, MARGIN
 from terminal import script
 from terminal.files import classes_of
 from test_model import bad_files, facts
@@ -132,7 +133,7 @@ def test_bad_photos_are_counted_and_the_rest_is_done(project):
     assert rows["script.jpg"]["reason"] == "not an image", "nothing but images may be opened, least of all programs"
     assert all(row["reason"] and "\n" not in row["reason"] for row in rows.values())
     crops = list((folder / "processed" / "faces" / "hat").iterdir())
-    assert len(crops) == len(KEPT) and all(processed.read_crop(p).shape == (224, 224, 3) for p in crops)
+    assert len(crops) == len(KEPT) and all(cutting.read_crop(p).shape == (224, 224, 3) for p in crops)
 
 
 def test_originals_are_byte_identical(project):
@@ -166,7 +167,7 @@ def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
         def result(self):
             return {"margin": 0.2, "clahe": 0.0, "threshold": 0.6, "classes": ["a", "b"]}, None, None
 
-    counts = stills.annotate(paths, tmp_path / "in", output, Loaded(), None, False)
+    counts = stills.annotate(paths, tmp_path / "in", output, Loaded(), 224, None, False)
     assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").iterdir()] == ["b.jpg"]
     assert "a.jpg cannot be written as an image (24x70000 pixels)" in capsys.readouterr().out
 
@@ -238,7 +239,7 @@ def crops_of(folder):
     """The crops there are; each must be whole. Temporary files don't count."""
     found = [p for p in (folder / "processed" / "faces").glob("*/*.jpg") if not p.name.startswith(".")]
     for path in found:
-        assert path.read_bytes().endswith(b"\xff\xd9") and processed.read_crop(path).shape == (224, 224, 3), path
+        assert path.read_bytes().endswith(b"\xff\xd9") and cutting.read_crop(path).shape == (224, 224, 3), path
     return found
 
 
@@ -416,8 +417,8 @@ def crops(folder, counts, seed=0):
     for c, (name, count) in enumerate(counts.items()):
         for i in range(count):
             picture = drawn.draw_face(seed + 50 * c + i, drawn.CLASSES[c % 2])
-            box = processed.main_face(picture)
-            processed.write_crop(folder / name / f"{i}.jpg", processed.crop_face(picture, box))
+            box = finding.main_face(picture)
+            cutting.write_crop(folder / name / f"{i}.jpg", cutting.crop_face(picture, box, MARGIN, IMAGE_SIZE))
 
 
 def test_one_class_and_a_class_with_one_photo(tmp_path, monkeypatch, capsys):

@@ -16,10 +16,10 @@ import pytest
 import capture
 import clips
 import overlay
-import processed
 import realtime
 import stills
 import window
+from faces import finding
 from terminal import script
 
 ROOT = Path(realtime.__file__).parent
@@ -229,7 +229,8 @@ def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys)
     cv2.imwrite(str(folder / "wall.jpg"), clips.scene(2))
     (folder / "broken.jpg").write_bytes(b"no photo")
     paths = stills.photos_of(folder)
-    counts = stills.annotate(paths, folder, stills.outputs(target, paths, folder), loaded(), realtime.text_of, False)
+    output = stills.outputs(target, paths, folder)
+    counts = stills.annotate(paths, folder, output, loaded(), 224, realtime.text_of, False)
     assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1}
     assert sorted(p.name for p in target.rglob("*.*")) == ["face.png", "wall.jpg"]
     assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
@@ -244,7 +245,7 @@ def test_photos_never_replace_their_sources(tmp_path):
 
 def test_the_first_face_of_a_photo_is_the_one_that_is_tested():
     photo = clips.person("hat", 3)
-    np.testing.assert_array_equal(stills.faces_of_photo(photo)[0], processed.main_face(photo))
+    np.testing.assert_array_equal(stills.faces_of_photo(photo)[0], finding.main_face(photo))
 
 
 @pytest.mark.parametrize("shape", [(60, 80), (480, 640), (2160, 3840), (400, 50)])

@@ -16,11 +16,11 @@ from sklearn import metrics as reference
 import dataset
 import drawn
 import model
-import processed
-import reading
 import report
 import robustness
 import test as subject
+from faces import cutting, finding, reading
+from processed import IMAGE_SIZE
 from terminal import script
 
 CLASSES = ["beard", "hat"]
@@ -54,8 +54,9 @@ def world(tmp_path_factory):
     torch.manual_seed(0)
     net = model.build("paper", 2)
     pictures = [(drawn.draw_face(1000 + i, name), c) for c, name in enumerate(CLASSES) for i in range(12)]
-    boxes = [processed.main_face(p) for p, _ in pictures]
-    crops = [processed.crop_face(p, b, 0.2) for (p, _), b in zip(pictures, boxes, strict=True) if b is not None]
+    boxes = [finding.main_face(p) for p, _ in pictures]
+    crops = [cutting.crop_face(p, b, 0.2, IMAGE_SIZE)
+             for (p, _), b in zip(pictures, boxes, strict=True) if b is not None]
     x = normalised(crops)
     y = torch.tensor([c for (_, c), b in zip(pictures, boxes, strict=True) if b is not None])
     weights(root / "w/best_weights_2.pt", net, 2)
@@ -109,9 +110,9 @@ def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
     net, info = model.load_weights(world / "w/best_weights_10.pt")
     for row in by_status["ok"][::5]:
         picture = cv2.cvtColor(cv2.imdecode(np.fromfile(row["file"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        box = processed.main_face(picture)
+        box = finding.main_face(picture)
         assert [int(row[k]) for k in ("x", "y", "width", "height")] == list(box)
-        crop = processed.crop_face(picture, box, 0.2)
+        crop = cutting.crop_face(picture, box, 0.2, IMAGE_SIZE)
         expected = dataset.probabilities(net, info, [crop])[0]
         assert [float(row["p_beard"]), float(row["p_hat"])] == pytest.approx(expected, abs=2e-4)
 
@@ -140,8 +141,8 @@ def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
 
 def test_pattern_compares_epochs_and_details_the_lowest_loss(world, tmp_path, monkeypatch, capsys):
     looked = []
-    monkeypatch.setattr(processed, "main_face",
-                        lambda image, find=processed.main_face: looked.append(1) or find(image))
+    monkeypatch.setattr(finding, "main_face",
+                        lambda image, find=finding.main_face: looked.append(1) or find(image))
     result, _ = run(monkeypatch, world, tmp_path, WEIGHTS=str(world / "w/best_weights_*.pt"))
     wrong = result["n"] - np.trace(result["confusion"])
     # Faces are found once for all three files, and again only for the mistakes in errors.png.
@@ -163,9 +164,9 @@ def test_crops_need_no_face_finding(world, tmp_path, monkeypatch):
     for row in rows:
         if row["status"] == "ok":
             image = reading.read_photo(Path(row["file"]))
-            crop = processed.crop_face(image, processed.main_face(image), 0.2)
-            processed.write_crop(tmp_path / "crops" / row["class"] / f"{Path(row['file']).stem}.jpg", crop)
-    monkeypatch.setattr(processed, "main_face", lambda image: pytest.fail("looked for a face in a crop"))
+            crop = cutting.crop_face(image, finding.main_face(image), 0.2, IMAGE_SIZE)
+            cutting.write_crop(tmp_path / "crops" / row["class"] / f"{Path(row['file']).stem}.jpg", crop)
+    monkeypatch.setattr(finding, "main_face", lambda image: pytest.fail("looked for a face in a crop"))
     again, crops = run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "crops"), CROPPED=True)
     assert again["n"] == result["n"] and again["no_face"] == 0
     assert again["loss"] == pytest.approx(result["loss"], abs=0.05)
@@ -228,9 +229,9 @@ def test_damage_grows_with_severity_and_repeats(kind):
     crop = cv2.resize(drawn.draw_face(3, "beard"), (224, 224))
     harm = []
     for severity in range(1, 6):
-        copies = [robustness.damaged(crop, kind, severity, seed) for seed in range(12)]
+        copies = [robustness.damaged(crop, kind, severity, seed, 0.2) for seed in range(12)]
         assert all(c.shape == crop.shape and c.dtype == np.uint8 for c in copies)
-        assert np.array_equal(copies[3], robustness.damaged(crop, kind, severity, 3))
+        assert np.array_equal(copies[3], robustness.damaged(crop, kind, severity, 3, 0.2))
         harm.append(np.mean([np.abs(c.astype(int) - crop).mean() for c in copies]))
     assert harm[0] > 0.3 and all(np.diff(harm) > 0), harm
 

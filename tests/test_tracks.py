@@ -1,14 +1,23 @@
 """tracks.py: what is followed, what is labelled, and what is smoothed away."""
 
+import functools
+
 import cv2
 import numpy as np
 import pytest
 
 import clips
 import tracks
+from faces import cutting, finding
+from processed import IMAGE_SIZE, MARGIN
 
 FRAME = np.zeros((480, 640, 3), np.uint8)
 BOX = (200, 100, 120, 120)
+
+
+def new_tracker(classify=None, threshold=0.0):
+    """A Tracker that cuts crops as weights with the usual facts want them."""
+    return tracks.Tracker(classify, functools.partial(cutting.crop_frame, margin=MARGIN, size=IMAGE_SIZE), threshold)
 
 
 def run(tracker, boxes_by_frame, answers=None, rate=30):
@@ -31,24 +40,24 @@ def test_overlap_against_a_count_of_pixels():
         for mask, (x, y, w, h) in zip(masks, (a, b), strict=True):
             mask[y:y + h, x:x + w] = True
         both = (masks[0] & masks[1]).sum()
-        assert tracks.overlap(a, b) == pytest.approx(both / (masks[0] | masks[1]).sum())
-        assert tracks.inside(a, b) == pytest.approx(both / min(m.sum() for m in masks))
+        assert finding.overlap(a, b) == pytest.approx(both / (masks[0] | masks[1]).sum())
+        assert finding.inside(a, b) == pytest.approx(both / min(m.sum() for m in masks))
 
 
 def test_a_lone_hit_is_never_labelled():
-    tracker = tracks.Tracker()
+    tracker = new_tracker()
     shown = run(tracker, [[BOX]] + [[]] * 20, [0.9] * 21)
     assert shown == [[]] * 21 and tracker.classifications == 0
 
 
 def test_hits_that_jump_about_are_never_labelled():
-    tracker = tracks.Tracker()
+    tracker = new_tracker()
     shown = run(tracker, [[(130 * (i % 4), 90 * (i % 3), 100, 100)] for i in range(40)], [0.9] * 40)
     assert not any(shown) and tracker.classifications == 0
 
 
 def test_confirmed_after_several_hits_and_kept_through_a_short_miss():
-    tracker = tracks.Tracker(threshold=0.6)
+    tracker = new_tracker(threshold=0.6)
     shown = run(tracker, [[BOX]] * 10 + [[]] * 8 + [[BOX]] * 5 + [[]] * 30, [0.9] * 53)
     assert shown[0] == shown[1] == [] and shown[tracks.CONFIRM_HITS - 1] == [0]
     assert all(s == [0] for s in shown[3:23])
@@ -56,14 +65,14 @@ def test_confirmed_after_several_hits_and_kept_through_a_short_miss():
 
 
 def test_no_face_costs_no_classification():
-    tracker = tracks.Tracker()
+    tracker = new_tracker()
     run(tracker, [[]] * 30, [0.9] * 30)
     assert tracker.classifications == 0
 
 
 @pytest.mark.parametrize("rate", [10, 24, 30, 60, 240])
 def test_a_label_is_refreshed_five_times_a_second_but_not_in_each_frame(rate):
-    tracker, seconds = tracks.Tracker(), 6
+    tracker, seconds = new_tracker(), 6
     run(tracker, [[BOX]] * (rate * seconds), [0.9] * (rate * seconds), rate)
     count = tracker.classifications
     assert 5 * (seconds - 1) <= count <= 10 * seconds
@@ -71,21 +80,21 @@ def test_a_label_is_refreshed_five_times_a_second_but_not_in_each_frame(rate):
 
 def test_all_faces_of_a_frame_are_one_batch():
     sizes = []
-    tracker = tracks.Tracker(classify=lambda crops: sizes.append(len(crops)) or np.full((len(crops), 2), 0.5))
+    tracker = new_tracker(classify=lambda crops: sizes.append(len(crops)) or np.full((len(crops), 2), 0.5))
     run(tracker, [[(20, 50, 100, 100), (250, 60, 110, 110), (450, 70, 90, 90)]] * 6)
     assert set(sizes) == {3} and tracker.count == 3
 
 
 def test_unsure_below_the_threshold():
-    tracker = tracks.Tracker(threshold=0.8)
+    tracker = new_tracker(threshold=0.8)
     assert run(tracker, [[BOX]] * 8, [0.7] * 8)[-1] == [None]
-    assert run(tracks.Tracker(threshold=0.8), [[BOX]] * 8, [0.9] * 8)[-1] == [0]
+    assert run(new_tracker(threshold=0.8), [[BOX]] * 8, [0.9] * 8)[-1] == [0]
 
 
 def test_flips_of_a_noisy_answer_fall_to_a_tenth():
     rng = np.random.default_rng(0)
     answers = np.clip(rng.normal(0.62, 0.25, 1800), 0.01, 0.99)  # a minute at 30 frames a second
-    shown = [s[0] for s in run(tracks.Tracker(), [[BOX]] * 1800, answers) if s]
+    shown = [s[0] for s in run(new_tracker(), [[BOX]] * 1800, answers) if s]
     plain = np.count_nonzero(np.diff(answers > 0.5))
     smooth = sum(a != b for a, b in zip(shown, shown[1:], strict=False))
     assert plain > 100 and smooth <= plain / 10
@@ -94,7 +103,7 @@ def test_flips_of_a_noisy_answer_fall_to_a_tenth():
 def test_boxes_are_smoothed_but_follow():
     rng = np.random.default_rng(0)
     still = [np.array(BOX) + rng.integers(-5, 6, 4) for _ in range(60)]
-    tracker, shown = tracks.Tracker(), []
+    tracker, shown = new_tracker(), []
     for i, box in enumerate(still):
         run_one = np.array([box], np.float64)
         tracker.everywhere = tracker.near_tracks = lambda *_, b=run_one: b
@@ -117,14 +126,14 @@ def test_someone_else_after_a_cut_shows_within_half_a_second():
     light, dark = clips.person("hat", 1), (clips.person("beard", 2) * 0.4).astype(np.uint8)
     light = np.clip(light * 0.5 + 130, 0, 255).astype(np.uint8)
     frames = [*clips.frames_of([light], 45, 1, 0), *clips.frames_of([dark], 45, 1, 0)]
-    tracker = tracks.Tracker(classify=answer_by_class)
+    tracker = new_tracker(classify=answer_by_class)
     shown = [[t.label for t in tracker.step(frame, i / 30)] for i, frame in enumerate(frames)]
     assert shown[44] == [0]
     assert [1] in shown[45:60] and all(s == [1] for s in shown[60:])
 
 
 def test_drawn_people_are_found_in_a_real_frame():
-    tracker = tracks.Tracker(classify=answer_by_class)
+    tracker = new_tracker(classify=answer_by_class)
     people = [clips.person("hat", 3), clips.person("beard", 4)]
     for i, frame in enumerate(clips.frames_of(people, 20, 2)):
         shown = tracker.step(frame, i / 30)
@@ -132,7 +141,7 @@ def test_drawn_people_are_found_in_a_real_frame():
 
 
 def test_no_label_on_pictures_without_people():
-    tracker, labelled = tracks.Tracker(classify=answer_by_class), []
+    tracker, labelled = new_tracker(classify=answer_by_class), []
     moment = 0
     for seed in range(200):
         picture = clips.scene(seed)
@@ -144,7 +153,7 @@ def test_no_label_on_pictures_without_people():
 
 def test_frames_of_any_size():
     for height, width in ((48, 64), (90, 1000), (1000, 120), (1080, 1920)):
-        tracker = tracks.Tracker(classify=answer_by_class)
+        tracker = new_tracker(classify=answer_by_class)
         image = cv2.resize(clips.scene(3), (width, height))
         for i in range(5):
             tracker.step(image, i / 30)
@@ -153,7 +162,7 @@ def test_frames_of_any_size():
 def test_no_label_on_real_pictures_without_people():
     """Views of a palace and of a flower, the two photos that come with scikit-learn."""
     pictures = pytest.importorskip("sklearn.datasets").load_sample_images().images
-    rng, tracker, labelled = np.random.default_rng(0), tracks.Tracker(classify=answer_by_class), []
+    rng, tracker, labelled = np.random.default_rng(0), new_tracker(classify=answer_by_class), []
     for view in range(40):
         picture, size = pictures[view % 2], rng.uniform(0.25, 0.95)
         height, width = int(427 * size), int(640 * size)

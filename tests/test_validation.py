@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-import copies
 import validation
+from faces import copies
 from terminal.files import link
 
 CLASSES = ("man", "woman")

@@ -10,8 +10,6 @@ import math
 import cv2
 import numpy as np
 
-import processed
-
 DRAWS = 12  # random numbers that a thing takes
 KINDS = ("mask", "sunglasses", "scarf", "hand")
 
@@ -22,14 +20,14 @@ class Paper:
     `move` is (x, y) of the thing's middle in the Haar box; it is drawn `scale` times as large around that.
     """
 
-    def __init__(self, side, colour, move, scale):
+    def __init__(self, side, margin, colour, move, scale):
         self.picture = np.zeros((side, side, 4), np.uint8)
         self.colour, self.move, self.scale = (*(float(c) for c in colour), 255.0), move, scale
-        self.unit = side / (1 + 2 * processed.MARGIN)  # pixels of the Haar box
+        self.unit, self.margin = side / (1 + 2 * margin), margin  # pixels of the Haar box; what is around it
 
     def at(self, points):
         """Points relative to the thing's middle -> sixteenths of a pixel, int32 [N, 2]."""
-        points = np.asarray(points, np.float64) * self.scale + self.move + (0.5 + processed.MARGIN, processed.MARGIN)
+        points = np.asarray(points, np.float64) * self.scale + self.move + (0.5 + self.margin, self.margin)
         return np.rint(points * self.unit * 16).astype(np.int32)
 
     def area(self, *points):
@@ -101,16 +99,16 @@ PLACES = {"mask": (0.0, 0.74), "sunglasses": (0.0, 0.40), "scarf": (0.0, 0.80), 
 REACH = {"mask": 0.05, "sunglasses": 0.04, "scarf": 0.08, "hand": 0.35}  # how far from there it may be
 
 
-def thing(side, numbers, scale=1.0, kind=None):
+def thing(side, margin, numbers, scale=1.0, kind=None):
     """One of KINDS on a transparent picture: uint8 [side, side, 4], RGBA with colours times opacity.
 
-    `numbers`: float [DRAWS] in 0..1, which decide everything, the kind (unless it is given) with the first of them.
-    `scale` is the size, 1.0 as in life. Lay it over a crop with over().
+    `margin`: of the crop around the Haar box; `numbers`: float [DRAWS] in 0..1, which decide everything, the kind
+    (unless it is given) with the first of them. `scale` is the size, 1.0 as in life. Lay it over a crop with over().
     """
     u = np.asarray(numbers, np.float64)
     kind = kind or KINDS[min(int(u[0] * len(KINDS)), len(KINDS) - 1)]
     move = np.add(PLACES[kind], (2 * u[1:3] - 1) * REACH[kind])
-    paper = Paper(side, np.clip(colours(kind, u[3:6]), 0, 255), move, scale * (0.9 + 0.2 * u[6]))
+    paper = Paper(side, margin, np.clip(colours(kind, u[3:6]), 0, 255), move, scale * (0.9 + 0.2 * u[6]))
     {"mask": mask, "sunglasses": sunglasses, "scarf": scarf, "hand": hand}[kind](paper, u[7:10])
     # Light from a side, and folds or stripes: one plain colour would be too easy to learn.
     left, top, wide, tall = cv2.boundingRect(cv2.extractChannel(paper.picture, 3))

@@ -1,0 +1,95 @@
+"""A face -> a square crop; crops written and read. Nothing to run."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from faces import reading
+from terminal.files import atomic
+
+JPEG_QUALITY = 95
+
+
+
+def square_around(box, margin):
+    """(left, top, side), pixels, of the square cut for a box (x, y, width, height), `margin` more on each side."""
+    x, y, width, height = (float(v) for v in box)
+    side = max(2, round(max(width, height) * (1 + 2 * margin)))
+    return round(x + width / 2 - side / 2), round(y + height / 2 - side / 2), side
+
+
+def equalise(crop, limit):
+    """Contrast-limited adaptive histogram equalisation (CLAHE) of the lightness of a uint8 [H, W, 3] RGB crop.
+
+    `limit`: the clip limit, 0.0 gives the crop back as it is. Zuiderveld, "Contrast Limited Adaptive Histogram
+    Equalization", Graphics Gems IV, 1994.
+    """
+    if not limit > 0:
+        return crop
+    lightness, a, b = cv2.split(cv2.cvtColor(crop, cv2.COLOR_RGB2LAB))
+    lightness = cv2.createCLAHE(limit, (8, 8)).apply(lightness)
+    return cv2.cvtColor(cv2.merge((lightness, a, b)), cv2.COLOR_LAB2RGB)
+
+
+def crop_face(image, box, margin, size, clahe=0.0):
+    """Cut a face out: uint8 [size, size, 3] from the square around `box`, widened by `margin` on each side.
+
+    Pixels beyond the image's edge repeat the edge, so that a face at the border is neither lost nor squeezed.
+    `clahe` is the limit of equalise(), for which `image` must be RGB; without it any order of channels will do.
+    """
+    left, top, side = square_around(box, margin)
+    image_height, image_width = image.shape[:2]
+    x0, x1 = (min(max(v, 0), image_width) for v in (left, left + side))
+    y0, y1 = (min(max(v, 0), image_height) for v in (top, top + side))
+    if x0 == x1 or y0 == y1:
+        raise ValueError(f"box {tuple(int(v) for v in box)} lies outside the {image_width}x{image_height} image")
+    square = cv2.copyMakeBorder(image[y0:y1, x0:x1], y0 - top, top + side - y1, x0 - left, left + side - x1,
+                                cv2.BORDER_REPLICATE)
+    crop = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+    return equalise(crop, clahe)
+
+
+def crop_frame(frame, box, margin, size, clahe=0.0):
+    """crop_face() of a BGR frame, as cameras and videos give it: uint8 [size, size, 3] RGB."""
+    # The lightness is evened out last, since that asks for RGB, and turning a crop is cheaper than turning a frame.
+    return equalise(crop_face(frame, box, margin, size)[:, :, ::-1], clahe)
+
+
+def recut(crop, made_with, margin):
+    """What crop_face() would have made with `margin`, of a square crop `made_with` another: uint8 of the same shape."""
+    if margin == made_with:
+        return crop
+    side = len(crop)
+    box = side / (1 + 2 * made_with)
+    return crop_face(crop, ((side - box) / 2, (side - box) / 2, box, box), margin, side)
+
+
+def write_crop(path, crop, time=None):
+    """Save an RGB crop as JPEG, whole or not at all; full colour resolution, so that disk and live agree.
+
+    `time`: nanoseconds, becomes the file's time of modification.
+    """
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY,
+                cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
+    if not done:
+        raise reading.PhotoError("crop cannot be encoded")
+    with atomic(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+        if time is not None:
+            os.utime(temporary, ns=(time, time))
+
+
+def read_crop(path):
+    """Read a crop written by write_crop: uint8 [size, size, 3] RGB. Raises reading.PhotoError."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error) as error:
+        raise reading.PhotoError(f"unreadable ({error})") from None
+    if pixels is None:
+        raise reading.PhotoError("not an image")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
