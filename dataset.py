@@ -65,7 +65,7 @@ def probabilities(model, info, crops, device="cpu"):
 class Crops(Dataset):
     """The crops of a split as raw pixels on disk. `crops[[3, 1, 2]]` is (uint8 [3, 3, S, S], labels int64 [3], weights
     float32 [3], auxiliary int64 [3, tasks]); `weights`, ones at first, are what the crops count for in the training
-    loss, `auxiliary` the labels of groups.auxiliary_labels(), of no task at first. `margin`: see cutting.recut().
+    loss, `auxiliary` the labels of auxiliary.labels(), of no task at first. `margin`: see cutting.recut().
     """
 
     def __init__(self, folder, image_size, margin=MARGIN):

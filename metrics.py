@@ -4,15 +4,15 @@ Everywhere `probabilities` is float [N, C] with rows that sum to 1, `labels` is 
 that cannot be known (a class without photos, one class only) is None, never a made-up 0.
 """
 
-import re
 
 import numpy as np
+
+from faces import people
 
 # ------------------------------------------------------------------------------------------------
 RESAMPLES = 2000  # bootstrap resamples an interval
 LEVEL = 0.95  # share of the resamples that an interval holds
 ECE_BINS = 15  # equal-width bins of confidence
-AGE_BANDS = (0, 3, 10, 15, 20, 30, 40, 50, 60, 70)  # first age of each band; the last one is open
 GROWN = 15  # "age 15 and over" gets a line of its own: a child's face tells little
 # ------------------------------------------------------------------------------------------------
 
@@ -172,19 +172,6 @@ def summary(probabilities, labels, no_face, seed=0):
     }
 
 
-def age_band(text):
-    """(band, first age) of a groups.csv age: 24 -> ('20-29', 24); a band as published stays: '10-19' -> itself."""
-    numbers = re.findall(r"\d+", str(text))
-    if not numbers:
-        return None, None
-    first = int(numbers[0])
-    if len(numbers) > 1 and not re.fullmatch(r"\s*\d+\.\d+\s*", str(text)):
-        return f"{numbers[0]}-{numbers[1]}", first
-    start = max(a for a in AGE_BANDS if a <= first)
-    after = [a for a in AGE_BANDS if a > first]
-    return (f"{start}-{after[0] - 1}" if after else f"{start}+"), first
-
-
 def group_row(name, correct, found):
     """One group: photos with a face (n), without (no_face), accuracy over those with one and its interval."""
     n, hits = int(found.sum()), int(correct[found].sum())
@@ -199,7 +186,7 @@ def group_report(groups, names, found, correct):
     Returns None where no photo has a group.
     """
     found, correct = np.asarray(found, bool), np.asarray(correct, bool)
-    bands = [age_band(g[0]) if g else (None, None) for g in groups]
+    bands = [people.age_band(g[0]) if g else (None, None) for g in groups]
     age = [band for band, _ in bands]
     ethnicity = [(g[1] or None) if g else None for g in groups]
     kinds = {"age": [age], "ethnicity": [ethnicity], "age_class": [age, names], "ethnicity_class": [ethnicity, names],

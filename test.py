@@ -26,8 +26,7 @@ from tqdm import tqdm
 import metrics
 import processed
 import report
-from faces import cutting, finding, reading
-from groups import GROUPS, group_of, read_groups
+from faces import cutting, finding, people, reading
 from terminal import workers
 from terminal.files import atomic
 
@@ -36,6 +35,7 @@ TEST_DIR = "data/test"  # one subfolder a class, named as the weights name it
 WEIGHTS = None  # None: your own, or else the better that ship; a file; a pattern such as weights/best_weights_*.pt
 PLOTS_DIR = "plots"
 
+GROUPS = people.GROUPS  # ages and ethnicities of the photos; without it no report by group
 CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face is looked for
 ROBUSTNESS = False  # True: also damage the crops (light, blur, noise, ...) and see what accuracy is left
 ROBUSTNESS_PHOTOS = 500  # drawn at random for that, since it takes 46 passes; 0: all
@@ -245,12 +245,12 @@ def draw_and_write(plots, rows, found, labels, probabilities, result, net, info,
     """The reports that depend on data or constants, then every file of a run, test_metrics.json last."""
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     result["groups"], result["robustness"] = None, None
-    groups = read_groups(GROUPS)
+    groups = people.read_groups(GROUPS)
     if groups is not None:
         seen = [r for r in rows if r["status"] != "unreadable"]
         right = iter(correct)
         result["groups"] = metrics.group_report(
-            [group_of(groups, r["path"]) for r in seen], [r["class"] for r in seen],
+            [people.group_of(groups, r["path"]) for r in seen], [r["class"] for r in seen],
             [r["status"] == "ok" for r in seen], [r["status"] == "ok" and next(right) for r in seen])
         if result["groups"]:
             report.show_groups(result["groups"])

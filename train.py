@@ -27,11 +27,11 @@ import augment
 import backbones
 import dataset
 import engine
-import groups
 import model as networks
 import processed
 import runs
-from groups import GROUPS, auxiliary_labels, auxiliary_loss
+from faces import people
+from learn import auxiliary
 from terminal.files import sweep
 from validation import TRAIN_DIR, VALID_DIR
 
@@ -57,6 +57,7 @@ BALANCE = ()
 # Columns of data/groups.csv, as ("age", "ethnicity"), that the network has to tell beside the class while it learns:
 # features that know more of a face are better at the class too. Weights files do not hold that part. (): class alone.
 AUXILIARY = ()
+GROUPS = people.GROUPS  # the file of these columns
 AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
 # Margin of the crops that are judged, at validation and with the weights from then on; None: processed.MARGIN, as in
 # training. There crops are enlarged at random, and networks with a global pooling are better if those that are judged
@@ -90,7 +91,7 @@ def check_constants():
                  ("JUDGED_MARGIN", JUDGED_MARGIN is None or isinstance(JUDGED_MARGIN, float | int)
                   and 0 <= JUDGED_MARGIN <= 1, "None, or between 0 and 1"),
                  ("BALANCE", all(isinstance(v, str) for v in BALANCE), 'names\' beginnings, as ("news-",)'),
-                 ("AUXILIARY", set(AUXILIARY) <= set(groups.COLUMNS), f"of {groups.COLUMNS}, or ()"),
+                 ("AUXILIARY", set(AUXILIARY) <= set(people.COLUMNS), f"of {people.COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
                  ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
                  ("AUGMENT", AUGMENT in augment.AUGMENTATIONS, f"one of {', '.join(augment.AUGMENTATIONS)}"),
@@ -130,10 +131,10 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16, forward=N
     averaged = None if average is None else (engine.numbers(average), engine.numbers(net))
 
     def prepare(step, batch):
-        images, labels, weights, auxiliary = (part.to(device) for part in batch)
+        images, *others = (part.to(device) for part in batch)
         generator = dataset.generator_for(SEED, epoch, step)
         images = augment.augment(images, AUGMENT, generator, *sampler.share(step))
-        return images, labels, weights, auxiliary
+        return images, *others
 
     sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
     waiting = []  # losses and right answers of steps that a GPU may not have finished
@@ -141,7 +142,7 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16, forward=N
     start = time.perf_counter()
     bar = tqdm(engine.ahead(prepare, batches, device), desc=f"epoch {epoch}", total=len(batches),
                unit_scale=BATCH_SIZE, unit="img", leave=False, disable=True if engine.RANK else None)
-    for step, (images, labels, weights, auxiliary) in enumerate(bar):
+    for step, (images, labels, weights, tasks) in enumerate(bar):
         data_s, start = data_s + time.perf_counter() - start, time.perf_counter()
         done = (epoch - 1) * len(batches) + step
         for group in optimizer.param_groups:
@@ -151,7 +152,7 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16, forward=N
         loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none")
         loss = loss * weights
         if sizes:
-            loss = loss + AUXILIARY_WEIGHT * auxiliary_loss(more, auxiliary, sizes)
+            loss = loss + AUXILIARY_WEIGHT * auxiliary.loss(more, tasks, sizes)
         # Ranks average their gradients, and their shares of a batch may differ by one image: the whole batch's mean.
         loss = loss.sum() * (engine.WORLD / sampler.share(step)[1])
         optimizer.zero_grad(set_to_none=True)
@@ -248,8 +249,8 @@ def fit(device, bf16):
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
     if BALANCE:
         dataset.balance(train.dataset, BALANCE)
-    auxiliary, sizes = auxiliary_labels(train.dataset.files, AUXILIARY, GROUPS)
-    train.dataset.auxiliary, train.dataset.auxiliary_sizes = auxiliary, sizes
+    labels, sizes = auxiliary.labels(train.dataset.files, AUXILIARY, GROUPS)
+    train.dataset.auxiliary, train.dataset.auxiliary_sizes = labels, sizes
     for loader in (train, valid):
         engine.hold(loader, device)
     torch.manual_seed(SEED)

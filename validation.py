@@ -14,15 +14,13 @@ import json
 import os
 import re
 import shutil
-import unicodedata
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from faces import copies, reading
+from faces import copies, people, reading
 from processed import FACES_DIR
 from terminal.files import classes_of, link
 
@@ -32,34 +30,11 @@ VALID_DIR = "processed/valid"
 VALID_RATIO = 0.2  # share of each class that goes to validation, between 0 and 1 (the paper's: 0.2)
 SEED = 0  # another number gives another split
 
-# Photos whose crop names agree in group 1 show one person: George_Bush_0007.jpg, news-George_Bush_0008.png.jpg.
-# Words that begin with a capital, then a number of four digits; one word alone (Ashanti_0002.jpg) must not be one that
-# cameras and programs write. "" switches it off.
-PERSON_PATTERN = (r"(?:[a-z0-9]+-)?(?!(?:[A-Z]+|Photo|Image|Picture|Face|Frame|Scan|Screenshot|Snapshot)_\d)"
-                  r"([^\W\d_a-z][^\W\d_]*(?:['’.-]+[^\W\d_]+)*\.?(?:_[^\W\d_][^\d_]*)*)_\d{4}(?:\.\w+)+")
+PERSON_PATTERN = people.PERSON_PATTERN  # names whose group 1 agrees show one person; "" switches it off
 # ------------------------------------------------------------------------------------------------
 
 FILL_FACES = "run 'python processed.py', which fills it"
 RECORD = ".split.json"  # in both folders: what the split was made from
-
-
-def person_of(name):
-    """Who a crop shows, by its file name; None where the name does not say."""
-    match = re.fullmatch(PERSON_PATTERN, unicodedata.normalize("NFC", name)) if PERSON_PATTERN else None
-    return match.group(1).casefold() if match else None
-
-
-def people_of(keys):
-    """The crops of each person that file names tell: {person: ascending indices into `keys`, which are "class/name"}.
-
-    What stands on more than half the crops of a class is the name of a series (Man_0001.jpg, Man_0002.jpg ...).
-    """
-    people, sizes = {}, Counter(key.split("/", 1)[0] for key in keys)
-    for i, key in enumerate(keys):
-        people.setdefault(person_of(key.rsplit("/", 1)[-1]), []).append(i)
-    people.pop(None, None)
-    return {person: found for person, found in people.items()
-            if len(found) < 10 or len(found) <= sizes[keys[found[0]].split("/", 1)[0]] / 2}
 
 
 def assign(groups, keys, labels, ratio, seed):
@@ -124,12 +99,12 @@ def split(files):
             script.fail(f"no crop of {name} can be read: delete {files[unread[0]].parent} and {FILL_FACES}")
         outlines, small, digests = zip(*looked, strict=True)
         pairs = copies.near_copies(np.stack(outlines), np.stack(small), digests, pool)
-    people = people_of(keys)
-    same = [(group[0], i) for group in people.values() for i in group[1:]]
+    persons = people.people_of(keys, PERSON_PATTERN)
+    same = [(group[0], i) for group in persons.values() for i in group[1:]]
     copied, groups = copies.components(len(keys), pairs), copies.components(len(keys), pairs + same)
     valid = assign(groups, keys, labels, VALID_RATIO, SEED)
 
-    report = [describe("near-copies", copied, keys), describe("one person", list(people.values()), keys),
+    report = [describe("near-copies", copied, keys), describe("one person", list(persons.values()), keys),
               describe("kept on one side in all", groups, keys)]
     conflicts = [g for g in copied if len({labels[i] for i in g}) > 1]
     report.append(f"label conflicts (near-copies in different classes): {len(conflicts)}")

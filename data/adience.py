@@ -10,6 +10,7 @@ import csv
 import re
 
 import importing
+from faces import people
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ def main():
                     unknown.append(photo)
                 else:
                     taken[person] = taken.get(person, 0) + 1
-                    name = f"adience-{importing.numbered_person(person)}_{taken[person]:04d}.jpg"
+                    name = f"adience-{people.numbered_person(person)}_{taken[person]:04d}.jpg"
                     side = "test" if number == TEST_FOLD else "raw"
                     rows.append((images / user / f"{FILE_NAMES[KIND]}.{person}.{photo}", side, GENDERS[gender], name))
                     ages = re.findall(r"\d+", row.get("age") or "")
@@ -62,7 +63,7 @@ def main():
                         groups.append((name, "-".join(ages), ""))
     importing.report_skipped({"malformed lines": malformed, "faces without a gender": unknown})
     importing.place(rows, RAW_DIR, TEST_DIR)
-    importing.write_groups(GROUPS, groups)
+    people.write_groups(GROUPS, groups)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ identity_CelebA.txt (names the photos by person, celeba-Person_ciia_0001.jpg: a 
 from pathlib import Path
 
 import importing
+from faces import people
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
@@ -39,7 +40,7 @@ def persons(identities):
     for photo in sorted(identities):
         person = identities[photo]
         taken[person] = taken.get(person, 0) + 1
-        names[photo] = f"celeba-{importing.numbered_person(person)}_{taken[person]:04d}{Path(photo).suffix}"
+        names[photo] = f"celeba-{people.numbered_person(person)}_{taken[person]:04d}{Path(photo).suffix}"
     return names
 
 
@@ -72,7 +73,8 @@ def main():
             unplaced.append(photo)
             continue
         name, class_name = names.get(photo, f"celeba-{photo}"), "man" if value == "1" else "woman"
-        test = sides[photo] == "2" if sides is not None else importing.in_test(importing.person_of(name), TEST_RATIO)
+        test = (sides[photo] == "2" if sides is not None
+                else importing.in_test(people.person_of(name) or name, TEST_RATIO))
         rows.append((images / photo, "test" if test else "raw", class_name, name))
     importing.report_skipped({"malformed lines": malformed, "without a partition": unplaced})
     importing.place(rows, RAW_DIR, TEST_DIR)

@@ -10,6 +10,7 @@ import csv
 import re
 
 import importing
+from faces import people
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
@@ -43,7 +44,7 @@ def main():
                 groups.append((name, row.get("age") or "", row.get("race") or ""))
     importing.report_skipped({"malformed lines": malformed})
     importing.place(rows, RAW_DIR, TEST_DIR)
-    importing.write_groups(GROUPS, groups)
+    people.write_groups(GROUPS, groups)
 
 
 if __name__ == "__main__":

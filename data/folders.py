@@ -10,8 +10,7 @@ like George_Bush_0007.jpg) to one side.
 from pathlib import Path
 
 import importing
-import validation
-from faces import reading
+from faces import people, reading
 from terminal import script
 from terminal.files import classes_of
 
@@ -37,8 +36,8 @@ def main():
                     f"it has {', '.join(f.name for f in folders)}")
     rows = []
     photos = [(folder, photo) for folder in folders for photo in reading.list_photos(folder)]
-    people = validation.people_of([f"{folder.name}/{photo.name}" for folder, photo in photos])
-    person = {i: name for name, found in people.items() for i in found}
+    persons = people.people_of([f"{folder.name}/{photo.name}" for folder, photo in photos])
+    person = {i: name for name, found in persons.items() for i in found}
     for i, (folder, photo) in enumerate(photos):
         name = PREFIX + "__".join(photo.relative_to(folder).parts)
         test = TO == "test" or importing.in_test(person.get(i, photo.name), TEST_RATIO)

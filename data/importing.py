@@ -3,10 +3,8 @@
 An importer makes a list of rows (source file, "raw" or "test", class, file name) and hands it to place().
 """
 
-import csv
 import hashlib
 import os
-import re
 import shutil
 import sys
 import tarfile
@@ -19,7 +17,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from terminal import script  # noqa: E402
-from terminal.files import UMASK, atomic, link  # noqa: E402
+from terminal.files import UMASK, link  # noqa: E402
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
@@ -31,17 +29,6 @@ def in_test(key, ratio):
     """
     number = int(hashlib.sha1(key.encode()).hexdigest(), 16)
     return (number % 10 * 100 + number // 10 % 100) / 1000 < ratio
-
-
-def person_of(name):
-    """The person that a file name tells (George_Bush_0007.jpg -> George_Bush), or else the name itself."""
-    match = re.fullmatch(r"(.+)_\d{4}", Path(name).stem)
-    return match[1] if match else name
-
-
-def numbered_person(number):
-    """A name for a person who is only known by a number, spelt with letters as validation.py wants it: Person_ciia."""
-    return "Person_" + "".join("abcdefghij"[int(digit)] for digit in number)
 
 
 def only_classes(folders, classes):
@@ -145,21 +132,6 @@ def same_photo(one, other):
     """Whether two files are one by hard link, or equal as copies are."""
     return one.samefile(other) or (one.stat().st_size == other.stat().st_size
                                    and one.read_bytes() == other.read_bytes())
-
-
-def write_groups(path, rows):
-    """Merge rows (file, age, ethnicity) into groups.csv; rows of other files stay. Nothing new: nothing written."""
-    path, groups = Path(path), {}
-    if path.is_file():
-        with open(path, newline="", encoding="utf-8") as file:
-            groups = {r["file"]: (r["age"], r["ethnicity"]) for r in csv.DictReader(file)}
-    merged = {**groups, **{name: (str(age), ethnicity) for name, age, ethnicity in rows}}
-    if merged != groups:
-        with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file", "age", "ethnicity"])
-            writer.writerows([name, *merged[name]] for name in sorted(merged))
-    print(f"{path}: age and ethnicity of {len(merged)} photos")
 
 
 def report_skipped(skipped):

@@ -30,7 +30,7 @@ def read_names(source, file_name):
         script.fail(f"there is no list of names {file_name}: write one name a line, or set LISTS")
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     words = [re.split(r"\t|,", line)[0].strip().replace(" ", "_") for line in lines]
-    return {importing.person_of(word) for word in words if word and not word.startswith("#")}
+    return {re.sub(r"_\d{4}(\.jpg)?$", "", word) for word in words if word and not word.startswith("#")}
 
 
 def main():
@@ -46,7 +46,7 @@ def main():
     for folder in sorted(p for p in inner.iterdir() if p.is_dir() and not p.name.startswith(".")):
         person, photos = folder.name, sorted(folder.glob("*.jpg"))
         here.add(person)
-        good = [p for p in photos if p.name != importing.person_of(p.name) == person]
+        good = [p for p in photos if re.fullmatch(re.escape(person) + r"_\d{4}\.jpg", p.name)]
         malformed += [p.name for p in photos if p not in good]
         if person in twice or person not in class_of:
             unlisted += [person] if person not in twice else []

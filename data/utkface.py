@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import importing
+from faces import people
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
@@ -44,7 +45,7 @@ def main():
                 malformed.append(name)
     importing.report_skipped({"malformed names": malformed})
     importing.place(rows, RAW_DIR, TEST_DIR)
-    importing.write_groups(GROUPS, groups)
+    people.write_groups(GROUPS, groups)
 
 
 if __name__ == "__main__":

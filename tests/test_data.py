@@ -24,7 +24,7 @@ import folders
 import importing
 import lfw
 import utkface
-from faces import finding, reading
+from faces import finding, people, reading
 from terminal import script
 
 
@@ -80,11 +80,6 @@ def test_test_share_is_stable_and_right():
     # A larger ratio only adds to the test; one in ten is the last digit of the SHA-1, for ever.
     assert all(importing.in_test(k, 0.2) for k in keys if importing.in_test(k, 0.1))
     assert all(importing.in_test(k, 0.1) == (int(hashlib.sha1(k.encode()).hexdigest(), 16) % 10 == 0) for k in keys)
-
-
-def test_person_of():
-    assert importing.person_of("George_Bush_0007.jpg") == "George_Bush"
-    assert importing.person_of("24_0_1_20170116220224657.jpg") == "24_0_1_20170116220224657.jpg"
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
@@ -226,8 +221,8 @@ def test_folders_keep_a_person_on_one_side(place, capsys, monkeypatch):
     monkeypatch.setattr(folders, "SOURCE", "src")
     monkeypatch.setattr(folders, "TEST_RATIO", 0.3)
     run_twice(folders, capsys)
-    people = [{importing.person_of(n) for c in ("man", "woman") for n in names(side, c)} for side in ("raw", "test")]
-    assert len(people[0]) + len(people[1]) == 26 and 2 < len(people[1]) < 18
+    persons = [{people.person_of(n) for c in ("man", "woman") for n in names(side, c)} for side in ("raw", "test")]
+    assert len(persons[0]) + len(persons[1]) == 26 and 2 < len(persons[1]) < 18
 
 
 def celeba_files(separator=" ", ending="txt"):
@@ -324,8 +319,8 @@ def test_fairface(place, capsys):
 
 
 def test_groups_of_two_sources_are_kept(place, capsys):
-    importing.write_groups("data/groups.csv", [("a.jpg", 20, "White")])
-    importing.write_groups("data/groups.csv", [("b.jpg", "3-9", "Black"), ("a.jpg", 21, "White")])
+    people.write_groups("data/groups.csv", [("a.jpg", 20, "White")])
+    people.write_groups("data/groups.csv", [("b.jpg", "3-9", "Black"), ("a.jpg", 21, "White")])
     assert groups() == {"a.jpg": ("21", "White"), "b.jpg": ("3-9", "Black")}
 
 
@@ -426,8 +421,8 @@ def test_drawn_folders(place, capsys, monkeypatch):
     run = [drawn.main(), tree(), drawn.main(), tree()]
     assert run[1] == run[3] and "0 pictures written, 18 already there" in capsys.readouterr().out
     for name in drawn.CLASSES:
-        people = [{importing.person_of(n) for n in names(side, name)} for side in ("raw", "test")]
-        assert len(people[0]) == 2 and len(people[1]) == 1 and not people[0] & people[1]
+        persons = [{people.person_of(n) for n in names(side, name)} for side in ("raw", "test")]
+        assert len(persons[0]) == 2 and len(persons[1]) == 1 and not persons[0] & persons[1]
         assert len(names("raw", name)) == 6 and len(names("test", name)) == 3
         for p in Path("data/raw", name).iterdir():
             assert reading.read_photo(p).shape[2] == 3

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-import groups
 import model as networks
+from learn import auxiliary
 from test_dataset import both_splits
 from test_train import losses, run
 
@@ -22,29 +22,29 @@ def table(tmp_path):
 
 
 def test_ages_become_bands_and_what_is_not_known_is_minus_one(table):
-    labels, sizes = groups.auxiliary_labels(FILES, ("age", "ethnicity"), table)
+    labels, sizes = auxiliary.labels(FILES, ("age", "ethnicity"), table)
     assert labels.tolist() == [[0, 0], [1, 1], [-1, 1], [1, -1], [-1, -1]] and sizes == [2, 2]
-    labels, sizes = groups.auxiliary_labels(FILES, (), "nowhere.csv")
+    labels, sizes = auxiliary.labels(FILES, (), "nowhere.csv")
     assert labels.shape == (5, 0) and sizes == []
 
 
 def test_ages_published_as_bands_count_from_their_first_year(tmp_path):
     (tmp_path / "groups.csv").write_text("file,age,ethnicity\na.jpg,0-2,\nb.jpg,20-29,\nc.jpg,24,\nd.jpg,70+,\n",
                                          encoding="utf-8")
-    assert groups.auxiliary_labels(FILES, ("age",), tmp_path / "groups.csv")[0][:, 0].tolist() == [0, 1, 2, 3, -1]
+    assert auxiliary.labels(FILES, ("age",), tmp_path / "groups.csv")[0][:, 0].tolist() == [0, 1, 2, 3, -1]
 
 
 def test_what_is_missing_is_one_line(table):
     with pytest.raises(SystemExit, match="no nowhere.csv, which some importers"):
-        groups.auxiliary_labels(FILES, ("age",), "nowhere.csv")
+        auxiliary.labels(FILES, ("age",), "nowhere.csv")
     with pytest.raises(SystemExit, match="tells no age of these crops"):
-        groups.auxiliary_labels(FILES[2:3], ("age",), table)
+        auxiliary.labels(FILES[2:3], ("age",), table)
 
 
 def test_the_loss_leaves_out_what_is_not_known():
     logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[1, 2], [-1, 0], [-1, -1]])
-    loss = groups.auxiliary_loss(logits, labels, [2, 3])
+    loss = auxiliary.loss(logits, labels, [2, 3])
     first, second = logits.split([2, 3], 1)
     both = functional.cross_entropy(first[:1], labels[:1, 0]) + functional.cross_entropy(second[:1], labels[:1, 1])
     one = functional.cross_entropy(second[1:2], labels[1:2, 1])

@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics as reference
 
 import metrics
+from faces import people
 
 
 def made_up(n=400, n_classes=2, seed=3):
@@ -110,7 +111,7 @@ def test_coverage_and_threshold():
     ("69", "60-69", 69), ("116", "70+", 116), ("10-19", "10-19", 10), ("more than 70", "70+", 70), ("", None, None),
     ("24.0", "20-29", 24)])
 def test_age_band(text, band, first):
-    assert metrics.age_band(text) == (band, first)
+    assert people.age_band(text) == (band, first)
 
 
 def test_group_report_counts_and_orders():

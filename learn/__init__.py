@@ -1,0 +1,1 @@
+"""What training needs, and what it leaves."""

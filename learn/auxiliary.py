@@ -1,0 +1,46 @@
+"""Auxiliary tasks: what training may ask of the network beside the class. Nothing to run.
+
+The network's last layer gets more outputs, its features have to know more of a face than the class takes, and
+generalise better (Caruana, "Multitask Learning", Machine Learning 1997).
+"""
+
+import bisect
+
+import torch
+from torch.nn import functional
+
+from faces.people import COLUMNS, age_band, group_of, read_groups
+from terminal import script
+
+AGES = (0, 1, 2, 3, 5, 8, 11, 14, 17, 20, 24, 28, 33, 40, 50, 60, 70, 80)  # where the classes of "age" begin
+
+
+def labels(files, columns, path):
+    """(labels int64 [N, tasks], number of classes of each task) for crops (paths), a task a column; -1: not known."""
+    if not columns:
+        return torch.empty(len(files), 0, dtype=torch.int64), []
+    groups = read_groups(path)
+    if groups is None:
+        script.fail(f"AUXILIARY={columns}: no {path}, which some importers in data/ write; set AUXILIARY=()")
+    columns_labels, sizes = [], []
+    for column in columns:
+        texts = [(group_of(groups, f) or ("",) * len(COLUMNS))[COLUMNS.index(column)] for f in files]
+        values = [text or None for text in texts]
+        if column == "age":
+            first = [age_band(text)[1] for text in texts]
+            values = [None if age is None else bisect.bisect(AGES, age) - 1 for age in first]
+        kinds = sorted(set(values) - {None})
+        if len(kinds) < 2:
+            script.fail(f"{path} tells no {column} of these crops: leave it out of AUXILIARY")
+        columns_labels.append([-1 if value is None else kinds.index(value) for value in values])
+        sizes.append(len(kinds))
+    return torch.tensor(columns_labels).T.contiguous(), sizes
+
+
+def loss(logits, labels, sizes):
+    """Sum over the tasks of their cross-entropies: float32 [N], where a task whose label is -1 counts 0.
+
+    `logits`: [N, sum of `sizes`], one task's classes after the other's; `labels`: int64 [N, tasks].
+    """
+    parts = zip(logits.split(sizes, 1), labels.unbind(1), strict=True)
+    return sum(functional.cross_entropy(part, label, ignore_index=-1, reduction="none") for part, label in parts)
