@@ -46,6 +46,7 @@ import tracks  # noqa: E402
 import train  # noqa: E402
 import validation  # noqa: E402
 from faces import cutting, finding
+from learn import checkpoints
 
 # ------------------------------------------------------------------------------------------------
 STAGES = ("crop", "big", "train", "evaluate", "live", "size")
@@ -228,8 +229,8 @@ def timed(spent, places):
 def bench_live(place, pictures):
     """realtime.py beside the plain loop on one clip, then where its time goes with 1, 3 and 10 faces."""
     realtime.SHOW = False
-    info, classify, explain = realtime.load(script.weights(WEIGHTS))
-    threads, (net, _) = torch.get_num_threads(), model.load_weights(script.weights(WEIGHTS))
+    info, classify, explain = realtime.load(WEIGHTS)
+    threads, (net, _) = torch.get_num_threads(), checkpoints.load_weights(checkpoints.choose(WEIGHTS))
     clip(place / "clip.mp4", pictures, lambda i: 1 + i * 3 // FRAMES)
 
     def plainly():
@@ -285,7 +286,7 @@ def bench_hour(place, pictures):
     frames = [video.read()[1] for _ in range(FRAMES)]
     frames += [cv2.GaussianBlur(f, (0, 0), 40) for f in frames[:FRAMES // 5]] + [f[:, ::-1].copy() for f in frames]
     before, endless = threading.active_count(), Endless(frames)
-    result = follow(endless, realtime.load(script.weights(WEIGHTS)))
+    result = follow(endless, realtime.load(WEIGHTS))
     noted = endless.noted[1:]  # the first note still has what starting took
     rate = result["frames"] / result["seconds"]
     print(f"{result['frames']:,} frames at {rate:.0f} a second, {result['faces']} faces followed; memory "

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import model
 import processed
 import test
 import train
 import validation
 from faces import cutting, reading
+from learn import checkpoints
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def one_run(variant, seed):
         run(test, {"TEST_DIR": TEST_DIR, "WEIGHTS": str(weights / "best_weights.pt"), "PLOTS_DIR": str(plots),
                    "ROBUSTNESS": True, "ROBUSTNESS_PHOTOS": ROBUSTNESS_PHOTOS})
     numbers = dict.fromkeys(COLUMNS)
-    best = model.load_checkpoint(weights / "best_weights.pt")["metrics"]
+    best = checkpoints.load_checkpoint(weights / "best_weights.pt")["metrics"]
     numbers.update(valid_loss=best["valid_loss"], valid_accuracy=best["valid_accuracy"])
     if TEST_DIR:
         result = json.loads(told.read_text(encoding="utf-8"))

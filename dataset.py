@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-import model as networks
 from faces import cutting, reading
 from processed import MARGIN
 from terminal import script
@@ -43,23 +42,6 @@ def evaluation_transform(image_size, mean=MEAN, std=STD):
 def to_batch(crops):
     """A list of uint8 [H, W, 3] RGB crops of one size as a uint8 tensor [N, 3, H, W] (channels last in memory)."""
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
-
-
-def prepare(info, crops, device="cpu"):
-    """RGB crops (uint8 [H, W, 3]) as the network of `info` takes them: normalised float32 [N, 3, S, S] on `device`."""
-    return evaluation_transform(info["image_size"], info["mean"], info["std"])(to_batch(crops).to(device))
-
-
-def probabilities(model, info, crops, device="cpu"):
-    """Class probabilities of RGB crops (list of uint8 [H, W, 3]): float32 numpy [N, n_classes].
-
-    `model` and `info` come from model.load_weights; the logits are divided by the temperature chosen in training.
-    """
-    if not len(crops):
-        return np.zeros((0, len(info["classes"])), np.float32)
-    with torch.inference_mode():
-        logits = networks.logits_of(model, prepare(info, crops, device), info["flip"]).float()
-        return (logits / info["temperature"]).softmax(1).cpu().numpy()
 
 
 class Crops(Dataset):

@@ -1,23 +1,25 @@
-"""The networks, their activations and gradients, Grad-CAM, and weights files. Nothing to run.
+"""The networks, their activations and gradients, and Grad-CAM. Nothing to run.
 
 `Model` is the paper's network to the layer (13.2 M parameters, 0.2 GMAC). It is the default. `Small` is a residual
-network of today, which needs a ninth of the parameters and half the work. torchvision's are in backbones.py. Every
-network has `features`, whose output Grad-CAM weighs, and `classifier`.
+network, which needs a ninth of the parameters and half the work. The others are torchvision's, for transfer learning,
+which the paper names as the state of the art: the convolutions of the original, global pooling and one linear layer
+(the original's head is left out: VGG's alone has 124 M parameters). Their ImageNet weights are fetched by
+load_imagenet() alone. Every network has `features`, whose output Grad-CAM weighs, and `classifier`.
 """
 
-import math
-import os
+import http.client
 import pickle
-import warnings
-import zipfile
+import socket
+from collections import OrderedDict
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-import backbones
 from terminal import script
-from terminal.files import atomic
+
+PATIENCE = 20  # seconds without an answer after which a download of ImageNet weights is given up
 
 
 class Model(nn.Module):
@@ -104,14 +106,85 @@ class Small(nn.Module):
         return self.classifier(self.features(x))
 
 
-NETWORKS = {"paper": Model, "small": Small, "vgg16": backbones.VGG16, "resnet18": backbones.ResNet18,
-            "mobilenet_v3_small": backbones.MobileNetV3Small, "efficientnet_b0": backbones.EfficientNetB0}
+class Backbone(nn.Module):
+    """A torchvision network from random weights: `features` gives [N, channels, 7, 7], `classifier` the logits.
+
+    Input float32 [N, 3, 224, 224], normalised with ImageNet's mean and deviation; output float32 [N, n_classes].
+    """
+
+    image_size = 224
+    name, channels = None, None  # of torchvision.models; what `features` gives
+
+    def __init__(self, n_classes=2):
+        super().__init__()
+        self.features = self.convolutions()
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
+                                        nn.Linear(self.channels, n_classes))
+
+    def convolutions(self):
+        """torchvision's network before its pooling and head, as one module with random weights."""
+        from torchvision import models  # only here: not every network needs it
+
+        return models.get_model(self.name, weights=None).features
+
+    def own(self, state):
+        """What of torchvision's state dict belongs to `features`, by the names there."""
+        return {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
+
+    def forward(self, x):
+        return self.classifier(self.features(x))
+
+
+class VGG16(Backbone):
+    """Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015: 14.7 M parameters, 15.4 GMAC."""
+
+    name, channels = "vgg16", 512
+
+    def convolutions(self):
+        from torchvision.models import vgg
+
+        features = vgg.make_layers(vgg.cfgs["D"])  # the whole network would fill its large head first: half a gigabyte
+        for layer in features:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+        return features
+
+
+class ResNet18(Backbone):
+    """He et al., "Deep Residual Learning for Image Recognition", CVPR 2016: 11.2 M parameters, 1.8 GMAC."""
+
+    name, channels = "resnet18", 512
+
+    def convolutions(self):
+        from torchvision import models
+
+        return nn.Sequential(OrderedDict(list(models.resnet18(weights=None).named_children())[:-2]))  # no avgpool, fc
+
+    def own(self, state):
+        return {k: v for k, v in state.items() if not k.startswith("fc.")}
+
+
+class MobileNetV3Small(Backbone):
+    """Howard et al., "Searching for MobileNetV3", ICCV 2019: 0.9 M parameters, 0.06 GMAC."""
+
+    name, channels = "mobilenet_v3_small", 576
+
+
+class EfficientNetB0(Backbone):
+    """Tan and Le, "EfficientNet", ICML 2019: 4.0 M parameters, 0.4 GMAC."""
+
+    name, channels = "efficientnet_b0", 1280
+
+
+NETWORKS = {"paper": Model, "small": Small, "vgg16": VGG16, "resnet18": ResNet18,
+            "mobilenet_v3_small": MobileNetV3Small, "efficientnet_b0": EfficientNetB0}
 
 
 def build(name="paper", n_classes=2):
-    """A network with random weights. `name` is a key of NETWORKS; raises WeightsError for another."""
+    """A network with random weights. `name` is a key of NETWORKS; raises script.Problem for another."""
     if name not in NETWORKS:
-        raise WeightsError(f"no network is called {name!r}: choose one of {', '.join(NETWORKS)}")
+        raise script.Problem(f"no network is called {name!r}: choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name](n_classes)
 
 
@@ -152,105 +225,25 @@ def grad_cam(model, batch, class_index=None):
         model.train(was_training)
 
 
-class WeightsError(script.Problem):
-    """A weights file that cannot be used; the message is one line that says why and what to do."""
+def load_imagenet(net):
+    """Give the features of a Backbone their ImageNet weights, from torch's cache or the internet.
 
-
-FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
-         "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
-
-
-def plausible(facts):
-    """Whether the facts of a weights file have values that the other scripts can work with."""
-    numbers = [*facts["mean"], *facts["std"], facts["margin"], facts["clahe"], facts["temperature"],
-               facts["threshold"]]
-    return (all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
-            and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) > 0
-            and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
-            and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
-            and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"])
-            and len(set(facts["classes"])) == len(facts["classes"]))
-
-
-def save_weights(path, checkpoint):
-    """Write a plain dict of tensors and Python values: the facts named in FACTS, `state`, and whatever else.
-
-    The file is written under a temporary name and renamed, so that a stop or a full disk leaves the old one whole.
+    Returns None, or where they cannot be had a line that says why; `net` is then as it was.
     """
-    with atomic(path) as temporary:
-        try:
-            torch.save(checkpoint, temporary)
-        except RuntimeError as error:  # torch reports a failed write so
-            raise OSError(28, f"cannot write the weights, is the disk full? ({str(error).splitlines()[0]})",
-                          str(path)) from None
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+    from torchvision import models
 
-
-def load_checkpoint(path):
-    """The dict of a weights file, on the CPU, without running any code in it. Raises WeightsError."""
+    weights = models.get_model_weights(net.name).DEFAULT
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a stranger's file may draw warnings; what it is worth is decided below
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsError(f"no weights at {path}: run 'python train.py', or name a file with WEIGHTS=...") from None
-    except pickle.UnpicklingError:
-        raise WeightsError(f"{path} is damaged or holds more than plain weights, and is not loaded: train again, "
-                           "or fetch the file again") from None
-    except (RuntimeError, OSError, EOFError, AssertionError, ValueError, LookupError, AttributeError, TypeError,
-            zipfile.BadZipFile):
-        raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
-    wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)
-    if not wrong:
-        for name, value in (("clahe", 0.0), ("flip", False)):  # files from before these were options
-            checkpoint.setdefault(name, value)
-    wrong = wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items())
-    if wrong or not plausible(checkpoint):
-        raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
-    return checkpoint
-
-
-def load_weights(path):
-    """Read a weights file: (float32 model in evaluation mode, dict of facts). Raises WeightsError."""
-    info = load_checkpoint(path)
-    try:
-        model = build(info["model"], len(info["classes"]))
-        model.load_state_dict(info.pop("state"))
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
-    except (RuntimeError, AttributeError, TypeError):
-        raise WeightsError(f"{path} does not fit the network {info['model']!r} with {len(info['classes'])} classes: "
-                           "it was made by another version; train again") from None
-    if not all(v.isfinite().all() for v in model.state_dict().values()):
-        raise WeightsError(f"{path} holds weights that are no numbers: train again, or fetch the file again")
-    return model.float().eval(), info
-
-
-def last_layer(net):
-    """The names in a state dict of the last layer's weight and bias."""
-    return [f"classifier.{len(net.classifier) - 1}.{name}" for name in ("weight", "bias")]
-
-
-def trimmed(net, n_classes):
-    """The state dict of `net`, on the CPU, with a last layer for `n_classes` alone: without auxiliary outputs."""
-    return {k: v.cpu()[:n_classes].clone() if k in last_layer(net) and len(v) > n_classes else v.cpu()
-            for k, v in net.state_dict().items()}
-
-
-def start_from(net, path, name, classes):
-    """Give `net` (of NETWORKS[name], for `classes` and maybe more) the weights of a file, without its last layer where
-    that is for other classes. Returns whether all were taken; raises WeightsError.
-    """
-    model, info = load_weights(path)
-    if info["model"] != name:
-        raise WeightsError(f"START={path} is a {info['model']} network and this run trains {name}: choose another "
-                           f"START, or MODEL={info['model']}")
-    state, same = model.state_dict(), info["classes"] == classes
-    for key in last_layer(net):
-        own = net.state_dict()[key].clone()
-        if same:
-            own[:len(classes)] = state[key]
-        state[key] = own
-    net.load_state_dict(state)
-    return same
+        state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        net.features.load_state_dict(net.own(state))
+        return None
+    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, pickle.UnpicklingError,
+            http.client.HTTPException) as error:
+        place = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        return (f"no ImageNet weights for {net.name} ({reason[:100]}): it starts from random ones; to have them, put "
+                f"{weights.url} at {place}")
+    finally:
+        socket.setdefaulttimeout(patience)

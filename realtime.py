@@ -46,25 +46,25 @@ LOADING = "loading the network ..."
 HELP = ("h  help", "q, Esc  quit", "space  pause", "s  snapshot", "g  Grad-CAM", "m  mirror", "r  record")
 
 
-def load(path):
-    """Load the weights. Returns (info, classify, explain); runs in a thread while the camera opens.
+def load(chosen):
+    """Load weights, as WEIGHTS chooses. Returns (info, classify, explain); runs in a thread while the camera opens.
 
     classify: list of uint8 [S, S, 3] RGB crops -> float32 [N, n_classes]; explain: -> heat maps float32 [N, S, S].
     """
     import torch
 
-    import dataset
     import model
+    from learn import checkpoints
 
-    net, info = model.load_weights(path)
+    net, info = checkpoints.load_weights(checkpoints.choose(chosen))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = net.to(device, memory_format=torch.channels_last)
 
     def classify(crops):
-        return dataset.probabilities(net, info, crops, device)
+        return checkpoints.probabilities(net, info, crops, device)
 
     def explain(crops):
-        return model.grad_cam(net, dataset.prepare(info, crops, device)).cpu().numpy()
+        return model.grad_cam(net, checkpoints.prepare(info, crops, device)).cpu().numpy()
 
     if device == "cpu":
         # A face or two are so little work that sharing it between threads can cost more than it gives.
@@ -266,7 +266,7 @@ def main():
     elif problem:
         script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
     pool = ThreadPoolExecutor(1, "load")
-    loaded = pool.submit(load, script.weights(WEIGHTS))
+    loaded = pool.submit(load, WEIGHTS)
     try:
         if reader is None:
             if not isinstance(source, int) and not capture.is_url(source):

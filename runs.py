@@ -5,7 +5,7 @@ import csv
 import re
 from pathlib import Path
 
-import model as networks
+from learn import checkpoints
 from terminal.files import atomic, link
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "lr", "data_s", "compute_s", "best")
@@ -34,7 +34,7 @@ def keep_best(weights, checkpoint, count):
     state = {k: v.half() if v.is_floating_point() else v for k, v in checkpoint["state"].items()}
     checkpoint = {**checkpoint, "state": state}
     for name in (f"best_weights_{checkpoint['epoch']}.pt", "best_weights.pt"):
-        networks.save_weights(weights / name, checkpoint)
+        checkpoints.save_weights(weights / name, checkpoint)
     names = [p.name for p in weights.iterdir()]
     for old in sorted(int(m[1]) for n in names if (m := re.fullmatch(r"best_weights_(\d+)\.pt", n)))[:-count]:
         Path(weights, f"best_weights_{old}.pt").unlink(missing_ok=True)

@@ -27,6 +27,7 @@ import metrics
 import processed
 import report
 from faces import cutting, finding, people, reading
+from learn import checkpoints
 from terminal import workers
 from terminal.files import atomic
 
@@ -49,15 +50,15 @@ FILL_TEST = "put photos that training never saw into <class>/ folders there, or 
 IN_PROCESS = 60  # fewer photos than this are done sooner than processes start
 
 
-def load_all(pattern):
-    """The weights files of a path or pattern, in natural order: list of (path, net, info) with equal classes."""
+def load_all(chosen):
+    """The weights files that WEIGHTS names, in natural order: list of (path, net, info) with equal classes."""
     import torch
 
     import engine
-    import model
 
     engine.keep_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    pattern = checkpoints.choose(chosen)
     paths = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
     paths = [p for p in paths if Path(p).is_file()]
     if not paths:
@@ -66,9 +67,9 @@ def load_all(pattern):
     loaded = []
     for path in paths:
         try:
-            net, info = model.load_weights(path)
+            net, info = checkpoints.load_weights(path)
             loaded.append((path, net.to(device), info))
-        except model.WeightsError as error:
+        except checkpoints.WeightsError as error:
             script.fail(error)
         if loaded[-1][2]["classes"] != loaded[0][2]["classes"]:
             script.fail(f"{loaded[0][0]} knows the classes {', '.join(loaded[0][2]['classes'])} and {path} knows "
@@ -140,7 +141,6 @@ def classify(photos, loaded):
 
     Returns rows (dict of path, class, status, reason, box a photo) and, a weights file, float32 [found, C].
     """
-    import dataset
 
     cuts = sorted({cut_of(info) for _, _, info in loaded})
     device = next(loaded[0][1].parameters()).device
@@ -154,14 +154,13 @@ def classify(photos, loaded):
         if waiting and (len(waiting) == BATCH_SIZE or len(rows) == len(photos)):
             for output, (_, net, info) in zip(outputs, loaded, strict=True):
                 which = cuts.index(cut_of(info))
-                output.append(dataset.probabilities(net, info, [crops[which] for crops in waiting], device))
+                output.append(checkpoints.probabilities(net, info, [crops[which] for crops in waiting], device))
             waiting = []
     return rows, [np.concatenate(o) if o else None for o in outputs]
 
 
 def mistakes(rows, probabilities, labels, net, info):
     """Panels for errors.png: (crop, heat, title) of the most confident mistakes."""
-    import dataset
     import model
 
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
@@ -170,7 +169,7 @@ def mistakes(rows, probabilities, labels, net, info):
     if not len(wrong):
         return []
     crops = [look((rows[i]["path"], CROPPED, [cut_of(info)]))[3][0] for i in wrong]
-    batch = dataset.prepare(info, crops, next(net.parameters()).device)
+    batch = checkpoints.prepare(info, crops, next(net.parameters()).device)
     heats = model.grad_cam(net, batch, predicted[wrong].tolist()).cpu().numpy()
     return [(crop, cv2.resize(heat.astype(np.float32), crop.shape[1::-1]),
              f"{rows[i]['path'].name[-40:]}\n{rows[i]['class']}, called {info['classes'][predicted[i]]} "
@@ -179,7 +178,6 @@ def mistakes(rows, probabilities, labels, net, info):
 
 def damage(rows, labels, net, info):
     """The rows of robustness.measure() for ROBUSTNESS_PHOTOS of the faces, cut anew from their photos."""
-    import dataset
     import robustness
 
     chosen = np.arange(len(rows))
@@ -188,7 +186,8 @@ def damage(rows, labels, net, info):
     crops = [crops[0] for _, _, _, crops in tqdm(look_at_all([rows[i]["path"] for i in chosen], [cut_of(info)]),
                                                  total=len(chosen), unit=" photos", desc="faces again")]
     device = next(net.parameters()).device
-    return robustness.measure(crops, labels[chosen], lambda batch: dataset.probabilities(net, info, batch, device),
+    return robustness.measure(crops, labels[chosen],
+                              lambda batch: checkpoints.probabilities(net, info, batch, device),
                               len(info["classes"]), info["margin"])
 
 
@@ -211,7 +210,7 @@ def main():
     script.check(globals(), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"), ("SEED", SEED >= 0, "at least 0"),
                  *((name, globals()[name] >= 0, "at least 0") for name in ("WORKERS", "ERRORS_SHOWN",
                                                                            "ROBUSTNESS_PHOTOS")))
-    loaded = load_all(script.weights(WEIGHTS))
+    loaded = load_all(WEIGHTS)
     classes = loaded[0][2]["classes"]
     photos = photos_by_class(TEST_DIR, classes, loaded[0][0])
     print(f"{len(photos)} photos of {TEST_DIR}, {len(loaded)} weights file(s), classes {', '.join(classes)}")

@@ -24,14 +24,13 @@ from torch.nn import functional
 from tqdm import tqdm
 
 import augment
-import backbones
 import dataset
 import engine
 import model as networks
 import processed
 import runs
 from faces import people
-from learn import auxiliary
+from learn import auxiliary, checkpoints
 from terminal.files import sweep
 from validation import TRAIN_DIR, VALID_DIR
 
@@ -188,11 +187,11 @@ def announce(net, train, valid, done, device, bf16):
 def starting_weights(net, classes):
     """Give the network the weights that START or PRETRAINED name; returns whether all but its head has learned."""
     if START:
-        return not networks.start_from(net, START, MODEL, classes)
-    if not PRETRAINED or not isinstance(net, backbones.Backbone):
+        return not checkpoints.start_from(net, START, MODEL, classes)
+    if not PRETRAINED or not isinstance(net, networks.Backbone):
         return False
     with engine.one_at_first():
-        problem = backbones.load_imagenet(net)
+        problem = networks.load_imagenet(net)
     if problem and not engine.RANK:
         print(problem, flush=True)
     return not problem
@@ -203,7 +202,7 @@ def resume(net, average, optimizer, classes, constants):
 
     Returns (epochs done, history, best validation loss, what starting_weights() returned).
     """
-    last = networks.load_checkpoint(Path(WEIGHTS_DIR, "last.pt"))
+    last = checkpoints.load_checkpoint(Path(WEIGHTS_DIR, "last.pt"))
     if "optimizer" not in last:
         script.fail(f"{WEIGHTS_DIR}/last.pt holds weights alone, which is not enough to go on: start anew")
     if last["classes"] != classes or last["model"] != MODEL:
@@ -290,12 +289,12 @@ def fit(device, bf16):
         checkpoint = {"model": MODEL, "classes": classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
                       "margin": margin, "clahe": processed.CLAHE, "flip": FLIP,
                       "temperature": temperature, "threshold": threshold, "epoch": epoch, "metrics": history[-1],
-                      "state": networks.trimmed(shown, len(classes))}
+                      "state": checkpoints.trimmed(shown, len(classes))}
         # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
         if improved:
             runs.keep_best(Path(WEIGHTS_DIR), checkpoint, KEEP_BEST)
         runs.write_log(Path(PLOTS_DIR, "log.csv"), history, constants)
-        networks.save_weights(Path(WEIGHTS_DIR, "last.pt"), {
+        checkpoints.save_weights(Path(WEIGHTS_DIR, "last.pt"), {
             **checkpoint, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "history": history,
             "best": best, "pretrained": pretrained, "constants": constants,
             "average": None if average is None else average.state_dict()})

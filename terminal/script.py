@@ -100,16 +100,6 @@ def run(main, stopped="run the same command again to continue"):
         fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
 
 
-def weights(chosen):
-    """`chosen`, or where it is None: what train.py has made here, or else the better of the weights that ship."""
-    if chosen is not None:
-        if not isinstance(chosen, str) or not chosen:
-            fail(f"WEIGHTS={chosen!r}: must be None or the name of a file")
-        return chosen
-    # train.py leaves last.pt, which does not ship: where it is, best_weights.pt is the user's own.
-    return "weights/best_weights.pt" if Path("weights/last.pt").exists() else "weights/small.pt"
-
-
 def _leave(number, frame):
     """Handler of Ctrl-C where nothing is under way that could be lost: one line and exit status 130."""
     os.write(2, b"\nstopped by Ctrl-C\n")

@@ -1,4 +1,4 @@
-"""backbones.py: torchvision's networks through train.py, test.py and realtime.py; ImageNet weights and the warm-up."""
+"""networks.py: torchvision's networks through train.py, test.py and realtime.py; ImageNet weights and the warm-up."""
 
 import csv
 import json
@@ -11,7 +11,6 @@ import pytest
 import torch
 from torchvision import models
 
-import backbones
 import dataset
 import drawn
 import engine
@@ -23,11 +22,12 @@ import stills
 import test as step5
 import train
 from faces import reading
+from learn import checkpoints
 from terminal import script
 from test_dataset import both_splits
 
-KINDS = {c.name: c for c in (backbones.VGG16, backbones.ResNet18, backbones.MobileNetV3Small,
-                             backbones.EfficientNetB0)}
+KINDS = {c.name: c for c in (networks.VGG16, networks.ResNet18, networks.MobileNetV3Small,
+                             networks.EfficientNetB0)}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     monkeypatch.setattr(torch.hub, "urlopen", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(backbones.Backbone, "image_size", 64)
+    monkeypatch.setattr(networks.Backbone, "image_size", 64)
     monkeypatch.setattr(runs, "plot", lambda *_: None)  # drawn elsewhere, and slow
 
 
@@ -104,7 +104,7 @@ def trained(faces, tmp_path_factory):
     """Every backbone after an epoch from random weights: folder with <name>/weights."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones.Backbone, "image_size", 64)
+        patch.setattr(networks.Backbone, "image_size", 64)
         patch.setattr(runs, "plot", lambda *_: None)
         patch.setattr(processed, "CLAHE", 2.0)
         for name in KINDS:
@@ -114,7 +114,7 @@ def trained(faces, tmp_path_factory):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
-    net, info = networks.load_weights(trained / name / "weights" / "best_weights.pt")
+    net, info = checkpoints.load_weights(trained / name / "weights" / "best_weights.pt")
     assert isinstance(net, KINDS[name]) and info["model"] == name and info["image_size"] == 64
     assert info["clahe"] == 2.0, "what the crops were made with is told with the weights"
     assert (trained / name / "weights" / "best_weights.pt").stat().st_size < 31e6
@@ -156,14 +156,14 @@ def test_test_compares_them(trained, tmp_path, monkeypatch, capsys):
 def test_warm_up_leaves_the_features_alone_and_a_resume_gives_the_same_numbers(name, faces, tmp_path, monkeypatch):
     state = originals(monkeypatch, name, tmp_path)
     settings = {"MODEL": name, "EPOCHS": 3, "WARMUP_EPOCHS": 2, "AVERAGE": 0.0}
-    kept, save = {}, networks.save_weights
+    kept, save = {}, checkpoints.save_weights
 
     def spy(path, checkpoint):
         if path.name == "last.pt":
             kept[checkpoint["epoch"]] = {k: v.clone() for k, v in checkpoint["net"].items()}
         save(path, checkpoint)
 
-    monkeypatch.setattr(networks, "save_weights", spy)
+    monkeypatch.setattr(checkpoints, "save_weights", spy)
     whole = run(monkeypatch, faces, tmp_path / "whole", **settings)
     own = KINDS[name](2).own(state)
     for epoch in (1, 2):
@@ -184,7 +184,7 @@ def test_warm_up_leaves_the_features_alone_and_a_resume_gives_the_same_numbers(n
     monkeypatch.setattr(engine, "evaluate", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(monkeypatch, faces, tmp_path / "halves", **settings)
-    monkeypatch.setattr(backbones, "load_imagenet", lambda net: pytest.fail("a resumed run needs no download"))
+    monkeypatch.setattr(networks, "load_imagenet", lambda net: pytest.fail("a resumed run needs no download"))
     assert run(monkeypatch, faces, tmp_path / "halves", RESUME=True, **settings) == whole
 
 
@@ -202,7 +202,7 @@ def weights_file(path, classes):
     net = networks.build("small", len(classes))
     facts = {"model": "small", "classes": classes, "image_size": 96, "mean": dataset.MEAN, "std": dataset.STD,
              "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
-    networks.save_weights(path, {**facts, "state": net.state_dict()})
+    checkpoints.save_weights(path, {**facts, "state": net.state_dict()})
     return net.state_dict()
 
 
@@ -211,23 +211,23 @@ def test_training_goes_on_from_a_weights_file_at_another_size(faces, tmp_path, m
     state = weights_file(tmp_path / "start.pt", ["beard", "hat"])
     run(monkeypatch, faces, tmp_path, MODEL="small", EPOCHS=1, LR=1e-9, AVERAGE=0.0, IMAGE_SIZE=64,
         START=tmp_path / "start.pt")
-    last = networks.load_checkpoint(tmp_path / "weights" / "last.pt")
+    last = checkpoints.load_checkpoint(tmp_path / "weights" / "last.pt")
     learned = [k for k, v in state.items() if v.is_floating_point() and "running" not in k]
     assert len(learned) > 20
     for name in learned:
         torch.testing.assert_close(last["net"][name], state[name], atol=1e-6, rtol=0)
-    net, info = networks.load_weights(tmp_path / "weights" / "best_weights.pt")
+    net, info = checkpoints.load_weights(tmp_path / "weights" / "best_weights.pt")
     assert info["image_size"] == 64 and info["flip"] is True
     seen = []
     net.features.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
-    assert dataset.probabilities(net, info, [np.zeros((224, 224, 3), np.uint8)]).shape == (1, 2)
+    assert checkpoints.probabilities(net, info, [np.zeros((224, 224, 3), np.uint8)]).shape == (1, 2)
     assert seen == [64, 64], "the crop and its mirror image"
 
 
 def test_other_classes_get_a_new_head_that_warms_up_alone(faces, tmp_path, monkeypatch):
     state = weights_file(tmp_path / "start.pt", ["cap", "glasses", "none"])
     run(monkeypatch, faces, tmp_path, MODEL="small", EPOCHS=1, AVERAGE=0.0, START=tmp_path / "start.pt")
-    last = networks.load_checkpoint(tmp_path / "weights" / "last.pt")
+    last = checkpoints.load_checkpoint(tmp_path / "weights" / "last.pt")
     assert last["classes"] == ["beard", "hat"] and last["net"]["classifier.3.weight"].shape == (2, 192)
     assert all(torch.equal(last["net"][k], v) for k, v in state.items() if k.startswith("features."))
 
@@ -256,7 +256,7 @@ def test_without_imagenet_weights_it_says_so_and_trains(kind, faces, tmp_path, m
     lines = [line for line in capsys.readouterr().out.splitlines() if "ImageNet" in line]
     assert len(lines) == 1 and "it starts from random ones" in lines[0] and "checkpoints" in lines[0]
     assert len(losses) == 1
-    assert networks.load_checkpoint(tmp_path / "weights" / "last.pt")["pretrained"] is False
+    assert checkpoints.load_checkpoint(tmp_path / "weights" / "last.pt")["pretrained"] is False
 
 
 def test_networks_of_our_own_ask_for_nothing(faces, tmp_path, monkeypatch, capsys):
@@ -269,6 +269,6 @@ def test_reading_weights_never_downloads(tmp_path, monkeypatch):
     facts = {"classes": ["a", "b"], "image_size": 64, "mean": dataset.MEAN, "std": dataset.STD, "margin": 0.2,
              "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
     net = networks.build("mobilenet_v3_small")
-    networks.save_weights(tmp_path / "a.pt", {**facts, "model": "mobilenet_v3_small", "state": net.state_dict()})
-    again, _ = networks.load_weights(tmp_path / "a.pt")
+    checkpoints.save_weights(tmp_path / "a.pt", {**facts, "model": "mobilenet_v3_small", "state": net.state_dict()})
+    again, _ = checkpoints.load_weights(tmp_path / "a.pt")
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True))

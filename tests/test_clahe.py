@@ -14,6 +14,7 @@ import stills
 import test as step5
 import tracks
 from faces import cutting, finding
+from learn import checkpoints
 from processed import IMAGE_SIZE, MARGIN
 from test_model import facts
 
@@ -86,13 +87,13 @@ def test_another_limit_means_other_crops(monkeypatch):
 def test_weights_from_before_the_option_have_none(tmp_path):
     old = facts(networks.Model(2))
     old.pop("clahe", None)
-    networks.save_weights(tmp_path / "old.pt", old)
-    networks.save_weights(tmp_path / "new.pt", {**old, "clahe": 2.0})
-    networks.save_weights(tmp_path / "bad.pt", {**old, "clahe": "much"})
-    assert networks.load_weights(tmp_path / "old.pt")[1]["clahe"] == 0.0
-    assert networks.load_weights(tmp_path / "new.pt")[1]["clahe"] == 2.0
-    with pytest.raises(networks.WeightsError, match="no weights file of this project"):
-        networks.load_weights(tmp_path / "bad.pt")
+    checkpoints.save_weights(tmp_path / "old.pt", old)
+    checkpoints.save_weights(tmp_path / "new.pt", {**old, "clahe": 2.0})
+    checkpoints.save_weights(tmp_path / "bad.pt", {**old, "clahe": "much"})
+    assert checkpoints.load_weights(tmp_path / "old.pt")[1]["clahe"] == 0.0
+    assert checkpoints.load_weights(tmp_path / "new.pt")[1]["clahe"] == 2.0
+    with pytest.raises(checkpoints.WeightsError, match="no weights file of this project"):
+        checkpoints.load_weights(tmp_path / "bad.pt")
 
 
 def test_the_live_loop_takes_the_limit_of_the_weights(tmp_path, monkeypatch):

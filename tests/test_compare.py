@@ -12,11 +12,11 @@ import pytest
 
 import compare
 import drawn
-import model
 import processed
 import test as step5
 import train
 from faces import cutting, reading
+from learn import checkpoints
 from terminal import script
 from test_dataset import both_splits
 
@@ -57,7 +57,7 @@ def test_the_ablation_from_crops_to_the_table(world, monkeypatch, capsys):
     assert "lowest validation loss" in out and out.rindex("plain") < out.rindex("CLAHE")
     assert script.constants(vars(train)) == before and processed.CLAHE == 0.0, "nothing stays set"
     for name, limit in (("plain", 0.0), ("CLAHE", 2.0)):
-        info = model.load_checkpoint(f"runs/{name}/0/weights/best_weights.pt")
+        info = checkpoints.load_checkpoint(f"runs/{name}/0/weights/best_weights.pt")
         assert info["clahe"] == limit and info["model"] == "small"
         told = json.loads(Path(f"runs/{name}/0/plots/test_metrics.json").read_text(encoding="utf-8"))
         assert float(rows[name, "0"]["test_accuracy"]) == told["accuracy"]

@@ -8,6 +8,7 @@ import dataset
 import drawn
 import model as networks
 from faces import cutting, finding
+from learn import checkpoints
 from processed import IMAGE_SIZE, MARGIN
 
 INFO = {"image_size": 224, "mean": dataset.MEAN, "std": dataset.STD, "temperature": 1.0, "classes": ["a", "b"],
@@ -75,9 +76,9 @@ def test_probabilities_are_softmax_over_temperature():
     torch.manual_seed(0)
     net, crop = networks.Model(2).eval(), cutting.crop_face(face(), finding.main_face(face()), MARGIN, IMAGE_SIZE)
     expected = (logits(net, dataset.to_batch([crop, crop])) / 2).softmax(1).numpy()
-    got = dataset.probabilities(net, {**INFO, "temperature": 2.0}, [crop, crop])
+    got = checkpoints.probabilities(net, {**INFO, "temperature": 2.0}, [crop, crop])
     assert got.dtype == np.float32 and np.allclose(got, expected, atol=1e-5)
-    assert dataset.probabilities(net, INFO, []).shape == (0, 2)
+    assert checkpoints.probabilities(net, INFO, []).shape == (0, 2)
 
 
 def test_flip_judges_the_mirror_image_too():
@@ -85,7 +86,7 @@ def test_flip_judges_the_mirror_image_too():
     torch.manual_seed(0)
     net, crop = networks.Model(2).eval(), cutting.crop_face(face(), finding.main_face(face()), MARGIN, IMAGE_SIZE)
     mirrored, info = np.ascontiguousarray(crop[:, ::-1]), {**INFO, "flip": True}
-    both = dataset.probabilities(net, info, [crop, mirrored])
+    both = checkpoints.probabilities(net, info, [crop, mirrored])
     assert np.allclose(both[0], both[1], atol=1e-6)
     alone = logits(net, dataset.to_batch([crop, mirrored]))
     assert (alone[0] - alone[1]).abs().max() > 1e-4, "a test of nothing otherwise"

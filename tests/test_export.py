@@ -17,6 +17,7 @@ import drawn
 import export
 import model as networks
 from faces import cutting, finding
+from learn import checkpoints
 from processed import IMAGE_SIZE, MARGIN
 
 ROOT = Path(export.__file__).parent
@@ -29,7 +30,7 @@ def save(path, name, flip=False, seed=0):
     net = networks.build(name, 3)
     crops = [cutting.crop_face(drawn.draw_face(i, "hat"), (40, 30, 150, 150), MARGIN, IMAGE_SIZE) for i in range(8)]
     head, size = net.classifier[-1], networks.image_size(name)
-    batch = dataset.prepare({"image_size": size, "mean": dataset.MEAN, "std": dataset.STD}, crops)
+    batch = checkpoints.prepare({"image_size": size, "mean": dataset.MEAN, "std": dataset.STD}, crops)
     for layer in net.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = None  # statistics of one pass, as after a training
@@ -39,7 +40,7 @@ def save(path, name, flip=False, seed=0):
         logits = net.eval()(batch)
         head.weight.div_(logits.std(0)[:, None])
         head.bias.copy_((head.bias - logits.mean(0)) / logits.std(0))
-    networks.save_weights(path, {
+    checkpoints.save_weights(path, {
         "model": name, "classes": ["a", "b", "señor"], "image_size": size, "mean": dataset.MEAN,
         "std": dataset.STD, "margin": 0.2, "clahe": 2.0, "temperature": 1.7, "threshold": 0.7, "epoch": 3,
         "flip": flip, "metrics": {}, "state": net.state_dict()})
@@ -55,16 +56,16 @@ def test_opencv_gives_the_same_probabilities(name, flip, tmp_path, monkeypatch, 
     export.main()
     facts = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
     assert facts["classes"] == ["a", "b", "señor"] and facts["clahe"] == 2.0 and facts["threshold"] == 0.7
-    net, info = networks.load_weights(tmp_path / "w.pt")
+    net, info = checkpoints.load_weights(tmp_path / "w.pt")
     size = facts["image_size"]
     pictures = [drawn.draw_face(i, kind) for i in range(2) for kind in ("beard", "hat")]
     crops = [cutting.crop_face(p, (40, 30, 150, 150), facts["margin"], size) for p in pictures]
     other = cv2.dnn.readNetFromONNX(str(tmp_path / "out" / "model.onnx"))
     for some in (crops[:1], crops[:3], crops[3:]):  # one, several, one again: the batch is free
-        expected = dataset.probabilities(net, info, some)
+        expected = checkpoints.probabilities(net, info, some)
         other.setInput(cv2.dnn.blobFromImages(some))
         np.testing.assert_allclose(other.forward(), expected, atol=2e-5)
-    assert np.ptp(dataset.probabilities(net, info, crops), axis=0).max() > 1e-3, "too alike to tell a wrong input"
+    assert np.ptp(checkpoints.probabilities(net, info, crops), axis=0).max() > 1e-3, "too alike to tell a wrong input"
 
 
 @needs_onnx
@@ -84,9 +85,9 @@ def test_the_readmes_lines_run(tmp_path):
         done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True,
                               env={**os.environ, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8")
         assert done.returncode == 0, done.stderr
-        net, info = networks.load_weights(folder / "weights" / "best_weights.pt")
+        net, info = checkpoints.load_weights(folder / "weights" / "best_weights.pt")
         crop = cutting.crop_face(picture, finding.main_face(picture), 0.2, IMAGE_SIZE, 2.0)
-        expected = dataset.probabilities(net, info, [crop])[0]
+        expected = checkpoints.probabilities(net, info, [crop])[0]
         said, share = done.stdout.split()
         assert said == info["classes"][expected.argmax()] and float(share) == pytest.approx(expected.max(), abs=0.03)
 

@@ -24,6 +24,7 @@ import test as testing
 import train
 import validation
 from faces import cutting, finding, reading
+from learn import checkpoints
 from processed import IMAGE_SIZE, MARGIN
 from terminal import script
 from terminal.files import classes_of
@@ -144,7 +145,7 @@ def test_originals_are_byte_identical(project):
 
 def test_realtime_skips_bad_photos(project, tmp_path):
     folder, bad, before, _ = project
-    networks.save_weights(tmp_path / "w.pt", facts(networks.build("small", 2), model="small", image_size=96))
+    checkpoints.save_weights(tmp_path / "w.pt", facts(networks.build("small", 2), model="small", image_size=96))
     source = folder / "data" / "raw" / "hat"
     code, out, err = run("realtime.py", f"SOURCE={source}", f"OUTPUT={tmp_path / 'out'}", "SHOW=False",
                          f"WEIGHTS={tmp_path / 'w.pt'}", cwd=tmp_path)
@@ -325,7 +326,7 @@ def test_ctrl_c_during_the_import_of_torch(program, arguments, tmp_path):
 
 @POSIX
 def test_ctrl_c_in_the_processes_of_test(many):
-    networks.save_weights(many / "w.pt", facts(networks.build("small", 2), model="small", image_size=96,
+    checkpoints.save_weights(many / "w.pt", facts(networks.build("small", 2), model="small", image_size=96,
                                                classes=list(drawn.CLASSES)))
     process = start("test.py", "TEST_DIR=data/raw", "WEIGHTS=w.pt", "WORKERS=2", cwd=many)
     told = ""
@@ -361,8 +362,8 @@ HARMFUL = {"a huge margin": {"margin": 1e9}, "a huge size": {"image_size": 10 **
 def test_facts_that_would_do_harm_are_refused(what, tmp_path):
     changed = {"model": "small", "image_size": 96, **HARMFUL[what]}
     torch.save(facts(networks.build("small", 2), **changed), tmp_path / "a.pt")
-    with pytest.raises(networks.WeightsError, match="no weights file of this project") as error:
-        networks.load_weights(tmp_path / "a.pt")
+    with pytest.raises(checkpoints.WeightsError, match="no weights file of this project") as error:
+        checkpoints.load_weights(tmp_path / "a.pt")
     assert "\n" not in str(error.value)
 
 
@@ -370,8 +371,8 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     net = networks.build("small", 2)
     torch.nn.init.constant_(net.classifier[-1].bias, float("nan"))
     torch.save(facts(net, model="small", image_size=96), tmp_path / "a.pt")
-    with pytest.raises(networks.WeightsError, match="that are no numbers"):
-        networks.load_weights(tmp_path / "a.pt")
+    with pytest.raises(checkpoints.WeightsError, match="that are no numbers"):
+        checkpoints.load_weights(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("kind", ["torch pickle", "other network", "other classes", "truncated"])
@@ -457,7 +458,7 @@ def test_ten_classes_from_photos_to_labels(tmp_path, monkeypatch, capsys, one_th
     for program in (processed, validation, train, testing, realtime):
         assert not program.main()
     told = capsys.readouterr().out
-    assert networks.load_weights("weights/best_weights.pt")[1]["classes"] == names
+    assert checkpoints.load_weights("weights/best_weights.pt")[1]["classes"] == names
     assert all(told.count(name) > 3 for name in names) and "20 photos, " in told
     with open("plots/predictions.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]

@@ -16,9 +16,9 @@ import torch
 from PIL import Image, features
 
 import drawn
-import model as networks
 import stills
 from faces import reading
+from learn import checkpoints
 
 CASES = int(os.environ.get("FUZZ_CASES", 1000))  # photos; weights files are an eighth of it
 SECONDS, MEGABYTES = 10.0, 400  # most that one photo of this size may take
@@ -109,14 +109,14 @@ def test_damaged_weights_are_loaded_or_refused(tmp_path):
     facts = {"model": "paper", "classes": ["beard", "hat"], "image_size": 224, "mean": [0.5] * 3, "std": [0.2] * 3,
              "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 3, "metrics": {"loss": 0.5},
              "state": {"a": torch.randn(20), "b": torch.randn(6).half()}}
-    networks.save_weights(path, facts)
+    checkpoints.save_weights(path, facts)
     whole = path.read_bytes()
     for case in range(CASES // 8):
         path.write_bytes(mutated(whole, np.random.default_rng([8, case])))
         try:
-            assert set(networks.FACTS) <= set(networks.load_checkpoint(path))
+            assert set(checkpoints.FACTS) <= set(checkpoints.load_checkpoint(path))
             answers["read"] += 1
-        except networks.WeightsError as error:
+        except checkpoints.WeightsError as error:
             assert "\n" not in str(error)
             answers["refused"] += 1
         except Exception as error:

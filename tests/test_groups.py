@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 import model as networks
-from learn import auxiliary
+from learn import auxiliary, checkpoints
 from test_dataset import both_splits
 from test_train import losses, run
 
@@ -54,7 +54,7 @@ def test_the_loss_leaves_out_what_is_not_known():
 def test_a_network_with_more_outputs_starts_from_one_without(tmp_path):
     torch.manual_seed(0)
     net = networks.build("small", 5)
-    state = networks.trimmed(net, 2)
+    state = checkpoints.trimmed(net, 2)
     plain = networks.build("small", 2)
     plain.load_state_dict(state)
     images = torch.rand(2, 3, 96, 96)
@@ -62,12 +62,12 @@ def test_a_network_with_more_outputs_starts_from_one_without(tmp_path):
         torch.testing.assert_close(plain.eval()(images), net.eval()(images)[:, :2])  # the same but for rounding
     facts = {"model": "small", "classes": ["man", "woman"], "image_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3,
              "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
-    networks.save_weights(tmp_path / "w.pt", {**facts, "state": state})
+    checkpoints.save_weights(tmp_path / "w.pt", {**facts, "state": state})
     other = networks.build("small", 7)
-    assert networks.start_from(other, tmp_path / "w.pt", "small", ["man", "woman"])
+    assert checkpoints.start_from(other, tmp_path / "w.pt", "small", ["man", "woman"])
     with torch.inference_mode():
         torch.testing.assert_close(other.eval()(images)[:, :2], plain(images))
-    assert not networks.start_from(networks.build("small", 7), tmp_path / "w.pt", "small", ["cat", "dog"])
+    assert not checkpoints.start_from(networks.build("small", 7), tmp_path / "w.pt", "small", ["cat", "dog"])
 
 
 def test_training_with_ages_resumes_and_its_weights_hold_the_classes_alone(tmp_path):
@@ -85,9 +85,9 @@ def test_training_with_ages_resumes_and_its_weights_hold_the_classes_alone(tmp_p
             assert code == 0, err
         results[name] = losses(tmp_path / name)
     assert results["whole"] != results["without"], "what is asked beside the class must change what is learned"
-    net, _ = networks.load_weights(tmp_path / "whole" / "weights" / "best_weights.pt")
+    net, _ = checkpoints.load_weights(tmp_path / "whole" / "weights" / "best_weights.pt")
     assert net.classifier[-1].out_features == 2
-    last = networks.load_checkpoint(tmp_path / "whole" / "weights" / "last.pt")
+    last = checkpoints.load_checkpoint(tmp_path / "whole" / "weights" / "last.pt")
     assert len(last["net"]["classifier.3.weight"]) == 2 + 4 == len(last["average"]["classifier.3.weight"])
     code, out, err = run(tmp_path / "stopped", faces, *tasks, "EPOCHS=2", "SCHEDULE=constant", "RESUME=True")
     assert code == 0, err

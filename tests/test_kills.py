@@ -15,6 +15,7 @@ import engine
 import model as networks
 import runs
 import train
+from learn import checkpoints
 from test_dataset import both_splits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +83,7 @@ def test_numbers_that_are_none_are_never_saved(constants, tmp_path, monkeypatch)
 
 
 def test_weights_alone_are_not_enough_to_resume(constants, tmp_path, monkeypatch):
-    networks.save_weights(tmp_path / "last.pt", {
+    checkpoints.save_weights(tmp_path / "last.pt", {
         "model": "small", "classes": ["beard", "hat"], "image_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3,
         "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {},
         "state": networks.build("small", 2).state_dict()})

@@ -20,6 +20,7 @@ import report
 import robustness
 import test as subject
 from faces import cutting, finding, reading
+from learn import checkpoints
 from processed import IMAGE_SIZE
 from terminal import script
 
@@ -35,7 +36,7 @@ def save(path, picture):
 
 def weights(path, net, epoch, classes=None, margin=0.2):
     """A weights file of the paper's network."""
-    model.save_weights(path, {
+    checkpoints.save_weights(path, {
         "state": net.state_dict(), "model": "paper", "classes": classes or CLASSES, "image_size": 224,
         "mean": dataset.MEAN, "std": dataset.STD, "margin": margin, "temperature": 1.3, "threshold": 0.7,
         "epoch": epoch, "metrics": {}})
@@ -107,13 +108,13 @@ def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
     assert "señor $ 早.png" in [Path(r["file"]).name for r in by_status["ok"]]
 
     # The answers: photo -> face -> crop -> network, written out again here.
-    net, info = model.load_weights(world / "w/best_weights_10.pt")
+    net, info = checkpoints.load_weights(world / "w/best_weights_10.pt")
     for row in by_status["ok"][::5]:
         picture = cv2.cvtColor(cv2.imdecode(np.fromfile(row["file"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         box = finding.main_face(picture)
         assert [int(row[k]) for k in ("x", "y", "width", "height")] == list(box)
         crop = cutting.crop_face(picture, box, 0.2, IMAGE_SIZE)
-        expected = dataset.probabilities(net, info, [crop])[0]
+        expected = checkpoints.probabilities(net, info, [crop])[0]
         assert [float(row["p_beard"]), float(row["p_hat"])] == pytest.approx(expected, abs=2e-4)
 
     truth = [CLASSES.index(r["class"]) for r in by_status["ok"]]

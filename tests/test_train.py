@@ -15,6 +15,7 @@ from torch.nn import functional
 import engine
 import model as networks
 import train
+from learn import checkpoints
 from test_dataset import both_splits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +61,7 @@ def test_a_run_leaves_what_it_promises(whole):
     names = {p.name for p in (folder / "weights").iterdir()}
     assert names == {"best_weights.pt", f"best_weights_{best[0]}.pt", "last.pt"}
     assert (folder / "plots" / "metrics_3.png").stat().st_size > 5000 and "2 threads" in out or "threads" in out
-    model, info = networks.load_weights(folder / "weights" / "best_weights.pt")
+    model, info = checkpoints.load_weights(folder / "weights" / "best_weights.pt")
     assert info["classes"] == ["beard", "hat"] and info["epoch"] == int(best[0]) and 0.5 <= info["threshold"] <= 0.95
     assert len(losses(folder)) == 3 and "best: epoch" in out
 
@@ -70,7 +71,7 @@ def test_losses_are_means_per_sample(whole, faces):
     import dataset
 
     folder, _ = whole
-    last = networks.load_checkpoint(folder / "weights" / "last.pt")
+    last = checkpoints.load_checkpoint(folder / "weights" / "last.pt")
     net = networks.Model(2).eval()
     net.load_state_dict(last["state"])
     crops = dataset.Crops(faces / "valid", 224)
@@ -85,7 +86,7 @@ def test_what_is_judged_has_the_margin_of_the_weights(faces, tmp_path):
     """The margin is in the weights, and test.py cuts validation's crops to it: the same loss as in training."""
     code, _, err = run(tmp_path, faces, "EPOCHS=1", "MODEL=small", "IMAGE_SIZE=64", "FLIP=False", "JUDGED_MARGIN=0.1")
     assert code == 0, err
-    info = networks.load_checkpoint(tmp_path / "weights" / "best_weights.pt")
+    info = checkpoints.load_checkpoint(tmp_path / "weights" / "best_weights.pt")
     assert info["margin"] == 0.1
     done = subprocess.run([sys.executable, str(ROOT / "test.py"), f"TEST_DIR={faces / 'valid'}", "CROPPED=True",
                            "WEIGHTS=weights/best_weights.pt"], cwd=tmp_path, capture_output=True, text=True)
@@ -121,7 +122,7 @@ def test_a_new_run_keeps_the_files_of_the_one_before(whole, faces, tmp_path):
     code, out, err = run(tmp_path, faces, "EPOCHS=1")
     assert code == 0, err
     assert (tmp_path / "weights" / "run_1" / "best_weights.pt").read_bytes() == b"shipped"
-    assert networks.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 1
+    assert checkpoints.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 1
 
 
 @pytest.mark.parametrize(("arguments", "line"), [
@@ -182,7 +183,7 @@ def test_two_processes_train_as_one(faces, tmp_path, network):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("network:") == 1, "one rank writes"
     two = [[float(v) for v in row] for row in losses(tmp_path / "two")]
-    assert len(two) == 2 and networks.load_weights(tmp_path / "two" / "weights" / "best_weights.pt")
+    assert len(two) == 2 and checkpoints.load_weights(tmp_path / "two" / "weights" / "best_weights.pt")
     if network == "paper":  # batch normalisation sees a rank's share only, so that "small" differs a little
         (tmp_path / "one").mkdir()
         code, _, err = run(tmp_path / "one", faces, "EPOCHS=2", "BATCH_SIZE=3")

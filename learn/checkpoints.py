@@ -1,0 +1,151 @@
+"""Weights files, read without running code in them, and what a network answers with them. Nothing to run.
+
+A weights file is a plain dict: FACTS, `state` (the network's state dict), and whatever else training leaves.
+"""
+
+import math
+import os
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import dataset
+import model as networks
+from terminal import script
+from terminal.files import atomic
+
+
+class WeightsError(script.Problem):
+    """A weights file that cannot be used; the message is one line that says why and what to do."""
+
+
+FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
+         "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
+
+
+def choose(chosen):
+    """`chosen`, or where it is None: what train.py has made here, or else the better of the weights that ship."""
+    if chosen is not None:
+        if not isinstance(chosen, str) or not chosen:
+            script.fail(f"WEIGHTS={chosen!r}: must be None or the name of a file")
+        return chosen
+    # train.py leaves last.pt, which does not ship: where it is, best_weights.pt is the user's own.
+    return "weights/best_weights.pt" if Path("weights/last.pt").exists() else "weights/small.pt"
+
+
+def plausible(facts):
+    """Whether the facts of a weights file have values that the other scripts can work with."""
+    numbers = [*facts["mean"], *facts["std"], facts["margin"], facts["clahe"], facts["temperature"],
+               facts["threshold"]]
+    return (all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
+            and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) > 0
+            and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
+            and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
+            and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"])
+            and len(set(facts["classes"])) == len(facts["classes"]))
+
+
+def save_weights(path, checkpoint):
+    """Write a plain dict of tensors and Python values: the facts named in FACTS, `state`, and whatever else.
+
+    The file is written under a temporary name and renamed, so that a stop or a full disk leaves the old one whole.
+    """
+    with atomic(path) as temporary:
+        try:
+            torch.save(checkpoint, temporary)
+        except RuntimeError as error:  # torch reports a failed write so
+            raise OSError(28, f"cannot write the weights, is the disk full? ({str(error).splitlines()[0]})",
+                          str(path)) from None
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def load_checkpoint(path):
+    """The dict of a weights file, on the CPU, without running any code in it. Raises WeightsError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a stranger's file may draw warnings; what it is worth is decided below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"no weights at {path}: run 'python train.py', or name a file with WEIGHTS=...") from None
+    except pickle.UnpicklingError:
+        raise WeightsError(f"{path} is damaged or holds more than plain weights, and is not loaded: train again, "
+                           "or fetch the file again") from None
+    except (RuntimeError, OSError, EOFError, AssertionError, ValueError, LookupError, AttributeError, TypeError,
+            zipfile.BadZipFile):
+        raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
+    wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)
+    if not wrong:
+        for name, value in (("clahe", 0.0), ("flip", False)):  # files from before these were options
+            checkpoint.setdefault(name, value)
+    wrong = wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items())
+    if wrong or not plausible(checkpoint):
+        raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
+    return checkpoint
+
+
+def load_weights(path):
+    """Read a weights file: (float32 model in evaluation mode, dict of facts). Raises WeightsError."""
+    info = load_checkpoint(path)
+    try:
+        model = networks.build(info["model"], len(info["classes"]))
+        model.load_state_dict(info.pop("state"))
+    except script.Problem as error:
+        raise WeightsError(f"{path}: {error}") from None
+    except (RuntimeError, AttributeError, TypeError):
+        raise WeightsError(f"{path} does not fit the network {info['model']!r} with {len(info['classes'])} classes: "
+                           "it was made by another version; train again") from None
+    if not all(v.isfinite().all() for v in model.state_dict().values()):
+        raise WeightsError(f"{path} holds weights that are no numbers: train again, or fetch the file again")
+    return model.float().eval(), info
+
+
+def last_layer(net):
+    """The names in a state dict of the last layer's weight and bias."""
+    return [f"classifier.{len(net.classifier) - 1}.{name}" for name in ("weight", "bias")]
+
+
+def trimmed(net, n_classes):
+    """The state dict of `net`, on the CPU, with a last layer for `n_classes` alone: without auxiliary outputs."""
+    return {k: v.cpu()[:n_classes].clone() if k in last_layer(net) and len(v) > n_classes else v.cpu()
+            for k, v in net.state_dict().items()}
+
+
+def start_from(net, path, name, classes):
+    """Give `net` (of NETWORKS[name], for `classes` and maybe more) the weights of a file, without its last layer where
+    that is for other classes. Returns whether all were taken; raises WeightsError.
+    """
+    model, info = load_weights(path)
+    if info["model"] != name:
+        raise WeightsError(f"START={path} is a {info['model']} network and this run trains {name}: choose another "
+                           f"START, or MODEL={info['model']}")
+    state, same = model.state_dict(), info["classes"] == classes
+    for key in last_layer(net):
+        own = net.state_dict()[key].clone()
+        if same:
+            own[:len(classes)] = state[key]
+        state[key] = own
+    net.load_state_dict(state)
+    return same
+def prepare(info, crops, device="cpu"):
+    """RGB crops (uint8 [H, W, 3]) as the network of `info` takes them: normalised float32 [N, 3, S, S] on `device`."""
+    transform = dataset.evaluation_transform(info["image_size"], info["mean"], info["std"])
+    return transform(dataset.to_batch(crops).to(device))
+
+
+def probabilities(model, info, crops, device="cpu"):
+    """Class probabilities of RGB crops (list of uint8 [H, W, 3]): float32 numpy [N, n_classes].
+
+    `model` and `info` come from load_weights(); the logits are divided by the temperature chosen in training.
+    """
+    if not len(crops):
+        return np.zeros((0, len(info["classes"])), np.float32)
+    with torch.inference_mode():
+        logits = networks.logits_of(model, prepare(info, crops, device), info["flip"]).float()
+        return (logits / info["temperature"]).softmax(1).cpu().numpy()
+
+
