@@ -31,12 +31,12 @@ from PIL import Image
 from torch import nn
 
 sys.path.append(str(Path(__file__).resolve().parent / "data"))
+import engine  # noqa: E402
 import reading  # noqa: E402
 
 import capture  # noqa: E402
 import dataset  # noqa: E402
 import drawn  # noqa: E402
-import engine  # noqa: E402
 import model  # noqa: E402
 import overlay  # noqa: E402
 import plain  # noqa: E402
@@ -176,7 +176,7 @@ def bench_evaluate(place, pictures):
     engine.hold(batches, device)
     with elsewhere() as call:
         compare("evaluate the paper's network: ours, plain", "images/s", CROPS,
-                lambda: engine.evaluate(net, batches, device, bf16), lambda: call(plain.evaluate, folder))
+                lambda: train.evaluate(net, batches, device, bf16), lambda: call(plain.evaluate, folder))
 
 
 def clip(path, pictures, people):

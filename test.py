@@ -27,7 +27,6 @@ import metrics
 import processed
 import report
 from faces import cutting, finding, people, reading
-from learn import checkpoints
 from terminal import workers
 from terminal.files import atomic
 
@@ -54,7 +53,7 @@ def load_all(chosen):
     """The weights files that WEIGHTS names, in natural order: list of (path, net, info) with equal classes."""
     import torch
 
-    import engine
+    from learn import checkpoints, engine
 
     engine.keep_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -142,6 +141,8 @@ def classify(photos, loaded):
     Returns rows (dict of path, class, status, reason, box a photo) and, a weights file, float32 [found, C].
     """
 
+    from learn import checkpoints
+
     cuts = sorted({cut_of(info) for _, _, info in loaded})
     device = next(loaded[0][1].parameters()).device
     rows, waiting, outputs = [], [], [[] for _ in loaded]
@@ -162,6 +163,7 @@ def classify(photos, loaded):
 def mistakes(rows, probabilities, labels, net, info):
     """Panels for errors.png: (crop, heat, title) of the most confident mistakes."""
     import model
+    from learn import checkpoints
 
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     wrong = np.flatnonzero(predicted != labels)
@@ -179,6 +181,7 @@ def mistakes(rows, probabilities, labels, net, info):
 def damage(rows, labels, net, info):
     """The rows of robustness.measure() for ROBUSTNESS_PHOTOS of the faces, cut anew from their photos."""
     import robustness
+    from learn import checkpoints
 
     chosen = np.arange(len(rows))
     if 0 < ROBUSTNESS_PHOTOS < len(rows):

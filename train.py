@@ -23,14 +23,11 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-import augment
 import dataset
-import engine
 import model as networks
 import processed
-import runs
 from faces import people
-from learn import auxiliary, checkpoints
+from learn import augment, auxiliary, checkpoints, engine, runs
 from terminal.files import sweep
 from validation import TRAIN_DIR, VALID_DIR
 
@@ -172,6 +169,25 @@ def train_epoch(net, average, optimizer, batches, epoch, device, bf16, forward=N
     return loss / seen, right / seen, data_s, compute_s
 
 
+@torch.inference_mode()
+def evaluate(net, batches, device, bf16, flip=False):
+    """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation.
+
+    `flip`: see model.logits_of. Every rank does its share and gets all of it.
+    """
+    net.eval()
+    engine.share_statistics(net)
+    crops = batches.dataset
+    transform = dataset.evaluation_transform(crops.shape[1])
+    logits = torch.zeros(len(crops), len(crops.classes), device=device)
+    bar = tqdm(batches, desc="validation", unit="batch", leave=False, disable=True if engine.RANK else None)
+    for (images, *_), rows in zip(bar, batches.sampler, strict=True):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            part = networks.logits_of(net, transform(images.to(device)), flip)
+        logits[rows] = part[:, :logits.shape[1]].float()  # without those of auxiliary tasks
+    return engine.total(logits).cpu(), crops.labels
+
+
 def announce(net, train, valid, done, device, bf16):
     """Print what is about to happen, and the head of the table that follows."""
     for name, split in (("train", train.dataset), ("valid", valid.dataset)):
@@ -274,7 +290,7 @@ def fit(device, bf16):
             forward = engine.spread(net, sample, bf16)  # anew when more parameters learn
         loss, accuracy, data_s, compute_s = train_epoch(net, average, optimizer, train, epoch, device, bf16, forward)
         shown = net if average is None else average
-        logits, labels = engine.evaluate(shown, valid, device, bf16, FLIP)
+        logits, labels = evaluate(shown, valid, device, bf16, FLIP)
         valid_loss = functional.cross_entropy(logits, labels).item()
         check_loss(valid_loss, epoch)  # the last step of an epoch can break what its own loss does not show
         improved = valid_loss < best

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-import augment
-import augment_gpu
 import dataset
 from faces import cutting, finding
+from learn import augment, augment_gpu
 from processed import IMAGE_SIZE, MARGIN
 from test_dataset import face
 

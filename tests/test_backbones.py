@@ -13,16 +13,14 @@ from torchvision import models
 
 import dataset
 import drawn
-import engine
 import model as networks
 import processed
 import realtime
-import runs
 import stills
 import test as step5
 import train
 from faces import reading
-from learn import checkpoints
+from learn import checkpoints, runs
 from terminal import script
 from test_dataset import both_splits
 
@@ -173,7 +171,7 @@ def test_warm_up_leaves_the_features_alone_and_a_resume_gives_the_same_numbers(n
     head = next(k for k in kept[1] if k.startswith("classifier") and k.endswith("weight"))
     assert not torch.equal(kept[1][head], kept[2][head])
 
-    evaluate, calls = engine.evaluate, []
+    evaluate, calls = train.evaluate, []
 
     def stopped(*arguments):
         calls.append(1)
@@ -181,7 +179,7 @@ def test_warm_up_leaves_the_features_alone_and_a_resume_gives_the_same_numbers(n
             raise KeyboardInterrupt
         return evaluate(*arguments)
 
-    monkeypatch.setattr(engine, "evaluate", stopped)
+    monkeypatch.setattr(train, "evaluate", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(monkeypatch, faces, tmp_path / "halves", **settings)
     monkeypatch.setattr(networks, "load_imagenet", lambda net: pytest.fail("a resumed run needs no download"))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-import augment
 import dataset
 from faces import covers
+from learn import augment
 from processed import MARGIN
 from test_augment import shown
 

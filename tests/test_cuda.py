@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import augment
 import dataset
-import engine
 import model as networks
 import train
+from learn import augment, engine
 from test_augment import as_a_gpu_would
 from test_dataset import split
 

@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import engine
 import model as networks
-import runs
 import train
-from learn import checkpoints
+from learn import checkpoints, runs
 from test_dataset import both_splits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +74,7 @@ def test_numbers_that_are_none_are_never_saved(constants, tmp_path, monkeypatch)
     """The last step of an epoch breaks the weights, which only validation shows: last.pt stays as it was."""
     (tmp_path / "last.pt").write_bytes(b"good")
     monkeypatch.setattr(runs, "set_aside", lambda *_: None)
-    monkeypatch.setattr(engine, "evaluate", lambda *_: (torch.full((4, 2), float("nan")), torch.zeros(4).long()))
+    monkeypatch.setattr(train, "evaluate", lambda *_: (torch.full((4, 2), float("nan")), torch.zeros(4).long()))
     with pytest.raises(SystemExit, match="the loss became nan in epoch 1: the weights saved so far are kept"):
         train.main()
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"] and (tmp_path / "last.pt").read_bytes() == b"good"

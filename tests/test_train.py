@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-import engine
 import model as networks
 import train
-from learn import checkpoints
+from learn import checkpoints, engine
 from test_dataset import both_splits
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,10 +17,7 @@ from torch import distributed
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from tqdm import tqdm
 
-import dataset
-import model as networks
 from terminal import script
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -140,6 +137,13 @@ def total(tensor):
     return tensor
 
 
+def share_statistics(net):
+    """Give every rank the batch statistics of rank 0; each has its own after a training step."""
+    if WORLD > 1:
+        for buffer in net.buffers():
+            distributed.broadcast(buffer, 0)
+
+
 def blend(old, new, step, most):
     """Move averaged weights (lists of tensors) a little towards new ones; less so late, when there is much to average.
 
@@ -151,27 +155,6 @@ def blend(old, new, step, most):
 def numbers(net):
     """All parameters and batch statistics of a network, as a list of floating-point tensors."""
     return [v for v in net.state_dict().values() if v.is_floating_point()]
-
-
-@torch.inference_mode()
-def evaluate(net, batches, device, bf16, flip=False):
-    """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation.
-
-    `flip`: see model.logits_of. Every rank does its share and gets all of it.
-    """
-    net.eval()
-    if WORLD > 1:
-        for buffer in net.buffers():  # batch statistics are each rank's own
-            distributed.broadcast(buffer, 0)
-    crops = batches.dataset
-    transform = dataset.evaluation_transform(crops.shape[1])
-    logits = torch.zeros(len(crops), len(crops.classes), device=device)
-    bar = tqdm(batches, desc="validation", unit="batch", leave=False, disable=True if RANK else None)
-    for (images, *_), rows in zip(bar, batches.sampler, strict=True):
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            part = networks.logits_of(net, transform(images.to(device)), flip)
-        logits[rows] = part[:, :logits.shape[1]].float()  # without those of auxiliary tasks
-    return total(logits).cpu(), crops.labels
 
 
 def calibrate(logits, labels, sure):

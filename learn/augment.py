@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import torch
 
-import augment_gpu
-from augment_gpu import SMALL_SIDES
 from dataset import MARGIN, MEAN, STD
 from faces import covers
+from learn import augment_gpu
+from learn.augment_gpu import SMALL_SIDES
 
 # What a training image may become. Angles in degrees; shift and scale as shares of the crop; chances in 0..1.
 AUGMENTATIONS = {
