@@ -12,7 +12,6 @@ and groups.png where data/groups.csv tells ages and ethnicities. Photos without 
 from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import collections
-import csv
 import glob
 import json
 import os
@@ -23,10 +22,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-import metrics
 import processed
-import report
 from faces import cutting, finding, people, reading
+from judge import metrics, report
 from terminal import workers
 from terminal.files import atomic
 
@@ -178,9 +176,9 @@ def mistakes(rows, probabilities, labels, net, info):
              f"{confidence[i]:.1%}") for i, crop, heat in zip(wrong, crops, heats, strict=True)]
 
 
-def damage(rows, labels, net, info):
-    """The rows of robustness.measure() for ROBUSTNESS_PHOTOS of the faces, cut anew from their photos."""
-    import robustness
+def damaged(rows, labels, net, info):
+    """The rows of damage.measure() for ROBUSTNESS_PHOTOS of the faces, cut anew from their photos."""
+    from judge import damage
     from learn import checkpoints
 
     chosen = np.arange(len(rows))
@@ -189,24 +187,9 @@ def damage(rows, labels, net, info):
     crops = [crops[0] for _, _, _, crops in tqdm(look_at_all([rows[i]["path"] for i in chosen], [cut_of(info)]),
                                                  total=len(chosen), unit=" photos", desc="faces again")]
     device = next(net.parameters()).device
-    return robustness.measure(crops, labels[chosen],
+    return damage.measure(crops, labels[chosen],
                               lambda batch: checkpoints.probabilities(net, info, batch, device),
                               len(info["classes"]), info["margin"])
-
-
-def write_predictions(path, rows, probabilities, classes):
-    """One line a photo, also those without a face: file, class, predicted, p_<class>..., box, status, reason."""
-    answers = iter(() if probabilities is None else probabilities)
-    with atomic(path) as temporary, \
-            open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "class", "predicted", *(f"p_{c}" for c in classes), "x", "y", "width", "height",
-                         "status", "reason"])
-        for row in rows:
-            own = next(answers) if row["status"] == "ok" else None
-            told = [""] * (1 + len(classes)) if own is None else [classes[own.argmax()], *(f"{p:.6f}" for p in own)]
-            writer.writerow([row["path"].as_posix(), row["class"], *told, *(row["box"] or [""] * 4), row["status"],
-                             row["reason"]])
 
 
 def main():
@@ -220,7 +203,7 @@ def main():
     rows, outputs = classify(photos, loaded)
     plots, found = Path(PLOTS_DIR), [r for r in rows if r["status"] == "ok"]
     if not found:
-        write_predictions(plots / "predictions.csv", rows, None, classes)
+        report.write_predictions(plots / "predictions.csv", rows, None, classes)
         script.fail(f"no face in any of the {len(rows)} photos of {TEST_DIR}: {plots / 'predictions.csv'} says why, "
                     f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
     labels = np.array([classes.index(r["class"]) for r in found])
@@ -260,13 +243,13 @@ def draw_and_write(plots, rows, found, labels, probabilities, result, net, info,
         else:
             print(f"\n{GROUPS} knows none of these photos: no report by group")
     if ROBUSTNESS:
-        result["robustness"] = damage(found, labels, net, info)
+        result["robustness"] = damaged(found, labels, net, info)
         report.robustness(plots / "robustness.png", result["robustness"])
     report.confusion_matrix(plots / "confusion_matrix.png", result["confusion"], info["classes"])
     report.roc(plots / "roc.png", probabilities, labels, info["classes"])
     report.reliability(plots / "reliability.png", confidence, correct, info["threshold"])
     report.errors(plots / "errors.png", mistakes(found, probabilities, labels, net, info))
-    write_predictions(plots / "predictions.csv", rows, probabilities, info["classes"])
+    report.write_predictions(plots / "predictions.csv", rows, probabilities, info["classes"])
     result["epochs"] = epochs if len(epochs) > 1 else None
     with atomic(plots / "test_metrics.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")

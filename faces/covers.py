@@ -1,6 +1,6 @@
 """Things that cover faces, drawn where they belong on a crop: masks, sunglasses, scarves, hands. Nothing to run.
 
-One definition for training (the key "occlude" of augment.AUGMENTATIONS) and for the test (robustness.py). Places are
+One definition for training (the key "occlude" of augment.AUGMENTATIONS) and for the test (judge/damage.py). Places are
 told in the Haar box, whose width and height are 1: the middle of the face is x = 0, its top y = 0. On UTKFace's crops
 the eyes lie at y = 0.40, the tip of the nose at 0.61, the mouth at 0.79, the chin at 1.03, the cheeks at x = +-0.39.
 """

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-import metrics
 from faces import people
+from judge import metrics
 
 
 def made_up(n=400, n_classes=2, seed=3):

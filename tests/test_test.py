@@ -16,10 +16,9 @@ from sklearn import metrics as reference
 import dataset
 import drawn
 import model
-import report
-import robustness
 import test as subject
 from faces import cutting, finding, reading
+from judge import damage, report
 from learn import checkpoints
 from processed import IMAGE_SIZE
 from terminal import script
@@ -225,14 +224,14 @@ def test_robustness(world, tmp_path, monkeypatch):
     assert (tmp_path / "plots/robustness.png").is_file()
 
 
-@pytest.mark.parametrize("kind", robustness.KINDS)
+@pytest.mark.parametrize("kind", damage.KINDS)
 def test_damage_grows_with_severity_and_repeats(kind):
     crop = cv2.resize(drawn.draw_face(3, "beard"), (224, 224))
     harm = []
     for severity in range(1, 6):
-        copies = [robustness.damaged(crop, kind, severity, seed, 0.2) for seed in range(12)]
+        copies = [damage.damaged(crop, kind, severity, seed, 0.2) for seed in range(12)]
         assert all(c.shape == crop.shape and c.dtype == np.uint8 for c in copies)
-        assert np.array_equal(copies[3], robustness.damaged(crop, kind, severity, 3, 0.2))
+        assert np.array_equal(copies[3], damage.damaged(crop, kind, severity, 3, 0.2))
         harm.append(np.mean([np.abs(c.astype(int) - crop).mean() for c in copies]))
     assert harm[0] > 0.3 and all(np.diff(harm) > 0), harm
 

@@ -1,10 +1,12 @@
-"""The tables and the pictures of test.py: functions of numbers that print, or write one PNG, whole or not at all."""
+"""The tables, pictures and predictions.csv of test.py: functions of numbers that print, or write one file, whole or not
+at all. Nothing to run."""
 
+import csv
 import warnings
 
 import numpy as np
 
-import metrics
+from judge import metrics
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
@@ -206,3 +208,18 @@ def robustness(path, rows):
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     save(fig, path)
+
+
+def write_predictions(path, rows, probabilities, classes):
+    """One line a photo, also those without a face: file, class, predicted, p_<class>..., box, status, reason."""
+    answers = iter(() if probabilities is None else probabilities)
+    with atomic(path) as temporary, \
+            open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "class", "predicted", *(f"p_{c}" for c in classes), "x", "y", "width", "height",
+                         "status", "reason"])
+        for row in rows:
+            own = next(answers) if row["status"] == "ok" else None
+            told = [""] * (1 + len(classes)) if own is None else [classes[own.argmax()], *(f"{p:.6f}" for p in own)]
+            writer.writerow([row["path"].as_posix(), row["class"], *told, *(row["box"] or [""] * 4), row["status"],
+                             row["reason"]])

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-import metrics
 from faces import covers
+from judge import metrics
 
 # ------------------------------------------------------------------------------------------------
 # One value a severity, for a crop of 224 pixels; other sizes are scaled.

@@ -1,0 +1,1 @@
+"""How good a network is: numbers, tables, pictures, damage. No torch."""
