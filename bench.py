@@ -34,19 +34,21 @@ sys.path.append(str(Path(__file__).resolve().parent / "data"))
 import engine  # noqa: E402
 import reading  # noqa: E402
 
-import capture  # noqa: E402
 import dataset  # noqa: E402
 import drawn  # noqa: E402
 import model  # noqa: E402
-import overlay  # noqa: E402
 import plain  # noqa: E402
 import processed  # noqa: E402
 import realtime  # noqa: E402
-import tracks  # noqa: E402
 import train  # noqa: E402
 import validation  # noqa: E402
 from faces import cutting, finding
 from learn import checkpoints
+from live import (
+    capture,  # noqa: E402
+    overlay,  # noqa: E402
+    tracks,  # noqa: E402
+)
 
 # ------------------------------------------------------------------------------------------------
 STAGES = ("crop", "big", "train", "evaluate", "live", "size")

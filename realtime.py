@@ -22,13 +22,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import capture
-import overlay
 import processed
-import stills
-import tracks
-import window
 from faces import cutting
+from live import capture, overlay, stills, tracks, window
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a folder of photos, rtsp:// or http://

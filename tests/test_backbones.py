@@ -16,11 +16,11 @@ import drawn
 import model as networks
 import processed
 import realtime
-import stills
 import test as step5
 import train
 from faces import reading
 from learn import checkpoints, runs
+from live import stills
 from terminal import script
 from test_dataset import both_splits
 

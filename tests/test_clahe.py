@@ -10,11 +10,10 @@ import pytest
 import drawn
 import model as networks
 import processed
-import stills
 import test as step5
-import tracks
 from faces import cutting, finding
 from learn import checkpoints
+from live import stills, tracks
 from processed import IMAGE_SIZE, MARGIN
 from test_model import facts
 

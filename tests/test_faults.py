@@ -19,12 +19,12 @@ import drawn
 import model as networks
 import processed
 import realtime
-import stills
 import test as testing
 import train
 import validation
 from faces import cutting, finding, reading
 from learn import checkpoints
+from live import stills
 from processed import IMAGE_SIZE, MARGIN
 from terminal import script
 from terminal.files import classes_of

@@ -16,9 +16,9 @@ import torch
 from PIL import Image, features
 
 import drawn
-import stills
 from faces import reading
 from learn import checkpoints
+from live import stills
 
 CASES = int(os.environ.get("FUZZ_CASES", 1000))  # photos; weights files are an eighth of it
 SECONDS, MEGABYTES = 10.0, 400  # most that one photo of this size may take

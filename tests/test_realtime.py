@@ -13,13 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-import capture
 import clips
-import overlay
 import realtime
-import stills
-import window
 from faces import finding
+from live import capture, overlay, stills, window
 from terminal import script
 
 ROOT = Path(realtime.__file__).parent

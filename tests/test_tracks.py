@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import clips
-import tracks
 from faces import cutting, finding
+from live import tracks
 from processed import IMAGE_SIZE, MARGIN
 
 FRAME = np.zeros((480, 640, 3), np.uint8)

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import cv2
 
-import capture
-import overlay
-import window
 from faces import cutting, finding, reading
+from live import capture, overlay, window
 from terminal import script
 
 HELP = ("h  help", "q, Esc  quit", "any other key  next photo", "s  snapshot", "g  Grad-CAM")

@@ -1,0 +1,1 @@
+"""A camera and a screen. No torch."""
