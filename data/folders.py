@@ -1,6 +1,6 @@
 """Photos that lie in one folder a class already: put them where the other scripts look.
 
-    python data/folders.py SOURCE=~/faces                              # ~/faces/<class>/* -> data/raw/<class>/
+    python data/folders.py SOURCE=~/photos                             # ~/photos/<class>/* -> data/raw/<class>/
     python data/folders.py SOURCE=~/paper TO=test "RENAME={'M': 'man', 'W': 'woman'}"
 
 Nothing of SOURCE is changed. With TEST_RATIO a share of the photos goes to data/test, all photos of a person (names
@@ -15,7 +15,7 @@ from terminal import script
 from terminal.files import classes_of
 
 # ------------------------------------------------------------------------------------------------
-SOURCE = "faces"  # folder or archive that has one subfolder a class
+SOURCE = "photos"  # folder or archive that has one subfolder a class
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
 TO = "raw"  # "raw", or "test" for photos that training must never see

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-import compare
 import drawn
 import processed
 import test as step5
@@ -19,8 +18,9 @@ from faces import cutting, reading
 from learn import checkpoints
 from terminal import script
 from test_dataset import both_splits
+from tools import compare
 
-ROOT = Path(compare.__file__).parent
+ROOT = Path(compare.__file__).parent.parent
 SETTINGS = {"MODEL": "small", "EPOCHS": 1, "BATCH_SIZE": 8, "PRECISION": "float32"}
 
 

@@ -14,13 +14,13 @@ import torch
 
 import dataset
 import drawn
-import export
 import model as networks
 from faces import cutting, finding
 from learn import checkpoints
 from processed import IMAGE_SIZE, MARGIN
+from tools import export
 
-ROOT = Path(export.__file__).parent
+ROOT = Path(export.__file__).parent.parent
 needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="the package onnx is not installed")
 
 
@@ -77,7 +77,8 @@ def test_the_readmes_lines_run(tmp_path):
         folder = tmp_path / name
         save(folder / "weights" / "best_weights.pt", name, flip=name == "small")
         (folder / "weights" / "last.pt").touch()  # so that best_weights.pt counts as the user's own
-        done = subprocess.run([sys.executable, str(ROOT / "export.py")], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, str(ROOT / "tools" / "export.py")], cwd=folder, capture_output=True,
+                              text=True)
         assert done.returncode == 0, done.stderr
         picture = drawn.draw_face(np.random.default_rng(1), "hat")
         cv2.imwrite(str(folder / "photo.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
@@ -93,7 +94,7 @@ def test_the_readmes_lines_run(tmp_path):
 
 
 def test_errors_are_one_line(tmp_path, monkeypatch):
-    done = subprocess.run([sys.executable, str(ROOT / "export.py"), "WEIGHTS=none.pt"], cwd=tmp_path, text=True,
+    done = subprocess.run([sys.executable, "-m", "tools.export", "WEIGHTS=none.pt"], cwd=ROOT, text=True,
                           capture_output=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -1,6 +1,6 @@
 """The weights as ONNX, for programs without PyTorch: OpenCV, ONNX Runtime, a phone.
 
-    python export.py                   the weights that realtime.py takes  ->  weights/model.onnx, weights/model.json
+    python -m tools.export      the weights that realtime.py takes  ->  weights/model.onnx, weights/model.json
 
 The graph holds everything after the crop: it takes RGB crops as they are, float32 [N, 3, S, S] in 0..255, N any number,
 and gives probabilities, float32 [N, n_classes]; mean and deviation, the temperature and softmax are inside. model.json
@@ -8,12 +8,17 @@ has the classes, the size S, the margin and CLAHE limit of the crop, and the con
 Needs the package onnx (pip install -r requirements-dev.txt).
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
+from terminal import script  # isort: skip  # first, see terminal/script.py
+
+# ruff: noqa: E402
 import importlib.util
 import json
 import warnings
-from pathlib import Path
 
-from terminal import script
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------

@@ -1,21 +1,25 @@
 """Variants of the constants, each trained from several seeds: an ablation, or a search for hyperparameters.
 
-    python compare.py                                       CLAHE and occlusion on and off, as VARIANTS says
-    python compare.py "VARIANTS={'low': {'LR': 5e-4}, 'high': {'LR': 2e-3}}" "SETTINGS={'EPOCHS': 6}"
-    python compare.py NEW_SPLITS=True TEST_DIR= "SEEDS=(0, 1, 2, 3, 4)"      a split for each seed, as papers report it
+    python -m tools.compare                                       CLAHE and occlusion on and off, as VARIANTS says
+    python -m tools.compare "VARIANTS={'low': {'LR': 5e-4}, 'high': {'LR': 2e-3}}" "SETTINGS={'EPOCHS': 6}"
+    python -m tools.compare NEW_SPLITS=True TEST_DIR= "SEEDS=(0, 1, 2, 3, 4)"    a split for each seed, as in papers
 
 Runs train.py for each variant and seed, and test.py on data/test with what came of it, in compare/<variant>/<seed>/;
 prints the table of means and deviations over the seeds and writes compare/results.csv. Started again it goes on where
 it was stopped. Choose by the validation loss: numbers of the test that were chosen by are no test any more.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
 from terminal import script  # isort: skip  # first, see terminal/script.py
 
+# ruff: noqa: E402
 import csv
 import json
 import re
 import statistics
-from pathlib import Path
 
 from tqdm import tqdm
 

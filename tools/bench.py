@@ -1,15 +1,21 @@
 """What each stage costs, beside the paper's plain way of doing the same, measured in turn in one run.
 
-    python bench.py                               all stages, some ten minutes on two cores
-    python bench.py "STAGES=('live',)" REPEATS=9
-    python bench.py "STAGES=('hour',)"            an hour of frames as fast as they go: what memory and threads do
+    python -m tools.bench                               all stages, some ten minutes on two cores
+    python -m tools.bench "STAGES=('live',)" REPEATS=9
+    python -m tools.bench "STAGES=('hour',)"            an hour of frames as fast as they go: what memory and threads do
 
 Needs nothing: it draws its faces, or takes your photos (PHOTOS). Writes nothing but a temporary folder. A ratio above
 1 says that this project is faster; the spread is over the repeats. Close other programs: they take part in it.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "data")]  # so that it runs from any folder
 from terminal import script  # isort: skip  # first, see terminal/script.py
 
+# ruff: noqa: E402
 import contextlib
 import itertools
 import multiprocessing
@@ -17,12 +23,10 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -30,25 +34,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-sys.path.append(str(Path(__file__).resolve().parent / "data"))
-import engine  # noqa: E402
-import reading  # noqa: E402
-
-import dataset  # noqa: E402
-import drawn  # noqa: E402
-import model  # noqa: E402
-import plain  # noqa: E402
-import processed  # noqa: E402
-import realtime  # noqa: E402
-import train  # noqa: E402
-import validation  # noqa: E402
-from faces import cutting, finding
-from learn import checkpoints
-from live import (
-    capture,  # noqa: E402
-    overlay,  # noqa: E402
-    tracks,  # noqa: E402
-)
+import dataset
+import drawn
+import model
+import processed
+import realtime
+import train
+import validation
+from faces import cutting, finding, reading
+from learn import checkpoints, engine
+from live import capture, overlay, tracks
+from tools import plain
 
 # ------------------------------------------------------------------------------------------------
 STAGES = ("crop", "big", "train", "evaluate", "live", "size")
