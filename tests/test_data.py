@@ -23,6 +23,7 @@ import fairface
 import folders
 import importing
 import lfw
+import origins
 import utkface
 from faces import finding, people, reading
 from terminal import script
@@ -178,7 +179,7 @@ def test_another_ratio_moves_photos_and_leaves_none_on_both_sides(place, capsys,
     assert "moved from their old place" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("module", [utkface, folders, celeba, adience, lfw, fairface])
+@pytest.mark.parametrize("module", [utkface, folders, celeba, adience, lfw, fairface, origins])
 def test_a_missing_source_is_one_clear_line(place, module):
     with pytest.raises(SystemExit) as error:
         module.main()
@@ -316,6 +317,34 @@ def test_fairface(place, capsys):
     assert "2 malformed lines" in said and "data/raw: 4 man, 2 woman" in said
     assert names("test", "man") == ["fairface-val-1.jpg", "fairface-val-2.jpg"]
     assert len(groups()) == 9 and groups()["fairface-val-1.jpg"] == ("more than 70", "East Asian")
+
+
+def test_origins(place, capsys, monkeypatch):
+    spelt = {"asian": "Asian", "black": "Black", "caucasian": "White", "hispanic": "Hispanic", "indian": "Indian",
+             "mideastern": "Middle Eastern"}
+    for i, origin in enumerate(spelt):
+        for gender in ("man", "woman"):
+            photo(f"src/wrapped/{gender}/{origin}_{gender[0]}{i}.jpg")
+    for name in ("martian_1.jpg", "asian.jpg", "notes.txt"):
+        photo("src/wrapped/man/" + name)
+    monkeypatch.setattr(origins, "SOURCE", "src")
+    said = run_twice(origins, capsys)
+    assert "2 names without a known origin, left out: man/asian.jpg, man/martian_1.jpg" in said
+    assert "data/raw: 6 man, 6 woman" in said and not Path("data/test").exists()
+    assert names("raw", "woman") == sorted(f"origins-{origin}_w{i}.jpg" for i, origin in enumerate(spelt))
+    assert groups() == {f"origins-{origin}_{g}{i}.jpg": ("", spelt[origin])
+                        for i, origin in enumerate(spelt) for g in "mw"}
+    assert {spelt[o] for o in ("asian", "black", "caucasian", "indian")} < set(utkface.ETHNICITIES)  # one name each
+    monkeypatch.setattr(origins, "TEST_RATIO", 1.0)
+    origins.main()
+    assert names("raw", "man") == [] and len(names("test", "man")) == 6
+
+
+def test_origins_need_both_classes(place, monkeypatch):
+    photo("src/man/asian_1.jpg")
+    monkeypatch.setattr(origins, "SOURCE", "src")
+    with pytest.raises(SystemExit, match="has no folder woman"):
+        origins.main()
 
 
 def test_groups_of_two_sources_are_kept(place, capsys):
