@@ -19,7 +19,6 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 import processed
@@ -77,24 +76,6 @@ def timed(function, *arguments):
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start
-
-
-def open_live(source):
-    """A Reader of a camera or an address; ends with one line when nothing comes of it within RETRY seconds."""
-    until, told = time.perf_counter() + RETRY, False
-    while True:
-        opened = capture.open_capture(source)
-        if opened is not None:
-            live = isinstance(source, int) or opened.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
-            rate = capture.frame_rate(opened)
-            return capture.Reader(lambda: capture.open_capture(source), live, rate, RETRY, opened)
-        if time.perf_counter() >= until:
-            script.fail(capture.why_not(source))
-        if not told:
-            name = source if capture.is_url(source) else f"camera {source}"
-            print(f"{name} does not answer, trying for {RETRY:g} s ...", flush=True)
-            told = True
-        time.sleep(min(0.5, max(0.0, until - time.perf_counter())))
 
 
 def text_of(label, confidence, classes):
@@ -258,7 +239,7 @@ def main():
                 OUTPUT, SHOW = OUTPUT or str(Path(window.PLOTS_DIR, "realtime.jpg")), False
         else:
             source, problem = 0, None
-            reader = capture.Reader(lambda: capture.open_capture(0), True, capture.frame_rate(camera), RETRY, camera)
+            reader = capture.reader_of(0, camera, RETRY)
     elif problem:
         script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
     pool = ThreadPoolExecutor(1, "load")
@@ -274,7 +255,7 @@ def main():
                 if OUTPUT:
                     print(f"written: {OUTPUT}")
                 return int(counts["photos"] == 0)
-            reader = open_live(source)
+            reader = capture.open_live(source, RETRY)
         if OUTPUT:
             capture.check_video_name(OUTPUT, source)
         result = play(reader, loaded, OUTPUT, MIRROR and isinstance(source, int))

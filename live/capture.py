@@ -209,3 +209,23 @@ def video_writer(path, rate, live):
 
 class EmptyVideo(Exception):
     """No frame was written, so there is no video."""
+
+
+def reader_of(source, opened, retry):
+    """A Reader of a source that open_capture() opened; a live one that falls silent is tried for `retry` seconds."""
+    live = isinstance(source, int) or opened.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
+    return Reader(lambda: open_capture(source), live, frame_rate(opened), retry, opened)
+
+
+def open_live(source, retry):
+    """A Reader of a camera, a video or an address; ends with one line when none opens within `retry` seconds."""
+    until, told = time.perf_counter() + retry, False
+    while (opened := open_capture(source)) is None:
+        if time.perf_counter() >= until:
+            script.fail(why_not(source))
+        if not told:
+            name = source if is_url(source) else f"camera {source}"
+            print(f"{name} does not answer, trying for {retry:g} s ...", flush=True)
+            told = True
+        time.sleep(min(0.5, max(0.0, until - time.perf_counter())))
+    return reader_of(source, opened, retry)

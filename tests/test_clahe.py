@@ -13,7 +13,7 @@ import processed
 import test as step5
 from faces import cutting, finding
 from learn import checkpoints
-from live import stills, tracks
+from live import capture, stills, tracks
 from processed import IMAGE_SIZE, MARGIN
 from test_model import facts
 
@@ -108,6 +108,6 @@ def test_the_live_loop_takes_the_limit_of_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(realtime, "SHOW", False)
     loaded = Future()
     loaded.set_result((INFO, lambda crops: given.extend(crops) or np.repeat([[0.1, 0.9]], len(crops), 0), None))
-    reader = realtime.open_live(os.fspath(tmp_path / "clip.mp4"))
+    reader = capture.open_live(os.fspath(tmp_path / "clip.mp4"), realtime.RETRY)
     realtime.play(reader, loaded)
     assert given and limits.count(3.0) == len(given)
