@@ -45,9 +45,12 @@ def to_batch(crops):
 
 
 class Crops(Dataset):
-    """The crops of a split as raw pixels on disk. `crops[[3, 1, 2]]` is (uint8 [3, 3, S, S], labels int64 [3], weights
-    float32 [3], auxiliary int64 [3, tasks]); `weights`, ones at first, are what the crops count for in the training
-    loss, `auxiliary` the labels of auxiliary.labels(), of no task at first. `margin`: see cutting.recut().
+    """The crops of a split as raw pixels on disk, where decode() puts them.
+
+    `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], weights float32 [3], auxiliary int64
+    [3, tasks]). `weights` are what the crops count for in the training loss, all ones unless balance() sets them;
+    `auxiliary` are the labels of learn/auxiliary.py, of no task unless train.py sets them. `margin`: see
+    cutting.recut().
     """
 
     def __init__(self, folder, image_size, margin=MARGIN):
@@ -66,20 +69,19 @@ class Crops(Dataset):
         cut = "" if margin == MARGIN else f"_{margin:g}"
         self.path = folder.parent / f".{folder.name}_{image_size}{cut}.pixels"
         self.held = None
-        self.fill()
 
-    def fill(self):
-        """Decode the crops into the file of pixels, unless it holds these very files already."""
+    def decode(self):
+        """Decode the crops into the file of pixels, unless it holds these very files already. Returns self."""
         stats = [(p.as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in self.files]
         mark = hashlib.sha256(json.dumps([self.shape, stats]).encode()).hexdigest()
         note = self.path.with_suffix(".json")
         if self.path.is_file() and note.is_file() and note.read_text() == mark:
-            return
+            return self
         note.unlink(missing_ok=True)
         sweep(self.path.parent)
         resize = v2.Resize((self.shape[1], self.shape[1]), antialias=True)
 
-        def decode(path):
+        def pixels_of(path):
             try:
                 crop = cutting.recut(cutting.read_crop(path), MARGIN, self.margin)
                 return resize(to_batch([crop])).permute(0, 2, 3, 1).numpy()
@@ -88,10 +90,11 @@ class Crops(Dataset):
 
         with atomic(self.path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as pool:
             for start in tqdm(range(0, len(self.files), 256), desc=f"decoding {self.path.stem[1:]}", unit="batch"):
-                for pixels in pool.map(decode, self.files[start:start + 256]):
+                for pixels in pool.map(pixels_of, self.files[start:start + 256]):
                     file.write(pixels.tobytes())
         with atomic(note) as temporary:
             temporary.write_text(mark)
+        return self
 
     def hold(self, device, free):
         """Keep all pixels, and what is known of them by now, in the memory of `device` where they take no more than
@@ -115,9 +118,10 @@ class Crops(Dataset):
 
 
 def balance(crops, sources):
-    """Set crops.weights so that within each source every class counts the same, 1 on average.
+    """Set crops.weights so that all classes of a source count the same, and its crops 1 on average.
 
-    `sources` are what file names begin with (`("news-",)`); the crops with none of these are one source more.
+    `sources` are beginnings of file names, as ("news-",). The crops whose names begin with none of them are one more
+    source.
     """
     source = torch.tensor([next((i for i, s in enumerate(sources) if p.name.startswith(s)), -1) for p in crops.files])
     for one in source.unique():
@@ -127,28 +131,33 @@ def balance(crops, sources):
 
 
 class Batches(Sampler):
-    """Lists of indices, a batch each. Shuffled by (seed, epoch) alone: epoch 7 is the same after a resume.
+    """Lists of indices, one list per batch. Shuffled by (seed, epoch) alone: epoch 7 is the same after a resume.
 
-    Of `world` processes that share the batches, the one of number `rank` gets every world-th image of each.
+    For training, with a seed, a last batch of one image joins the batch before it: batch normalisation needs more
+    than one value, and a step of a single image would be noise. Of `world` processes that share the batches, number
+    `rank` gets every world-th image of each.
     """
 
     def __init__(self, n, batch_size, seed=None, rank=0, world=1):
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
         self.rank, self.world = rank, world
+        self.sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]
+        if seed is not None and len(self.sizes) > 1 and self.sizes[-1] == 1 < batch_size:
+            self.sizes[-2:] = [batch_size + 1]
 
     def share(self, step):
-        """(rows, size): the size of a whole batch, and which of its rows are this process's, a slice."""
-        return slice(self.rank, None, self.world), min(self.batch_size, self.n - step * self.batch_size)
+        """(rows, size): which rows of a batch are this process's, a slice; and the size of the whole batch."""
+        return slice(self.rank, None, self.world), self.sizes[step]
 
     def __iter__(self):
         order = torch.arange(self.n)
         if self.seed is not None:
             order = torch.randperm(self.n, generator=generator_for(self.seed, self.epoch))
-        for step, batch in enumerate(order.split(self.batch_size)):
+        for step, batch in enumerate(order.split(self.sizes)):
             yield batch[self.share(step)[0]].tolist()
 
     def __len__(self):
-        return math.ceil(self.n / self.batch_size)
+        return len(self.sizes)
 
 
 def generator_for(*numbers):
@@ -158,10 +167,11 @@ def generator_for(*numbers):
 
 
 def loader(folder, image_size, batch_size, seed=None, rank=0, world=1, margin=MARGIN):
-    """DataLoader of Crops' (uint8 [N, 3, S, S], labels int64 [N], weights float32 [N], auxiliary int64 [N, tasks]).
+    """DataLoader of the crops of a split, decoded. Each batch is what Crops gives: (images uint8 [N, 3, S, S], labels
+    int64 [N], weights float32 [N], auxiliary int64 [N, tasks]).
 
     `seed` shuffles, None keeps the files' order. Set `loader.sampler.epoch` before each epoch. No worker processes: a
     batch is a copy out of the pixels' file. `rank` and `world`: see Batches; `margin`: see cutting.recut().
     """
-    crops = Crops(folder, image_size, margin)
+    crops = Crops(folder, image_size, margin).decode()
     return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed, rank, world))

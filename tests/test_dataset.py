@@ -44,10 +44,10 @@ def logits(net, images):
 
 def test_one_split_read_with_two_margins_stays_two(tmp_path):
     folder = split(tmp_path / "train")
-    whole, narrow = dataset.Crops(folder, 64), dataset.Crops(folder, 64, 0.0)
+    whole, narrow = dataset.Crops(folder, 64).decode(), dataset.Crops(folder, 64, 0.0).decode()
     before = whole[[0]][0]
     assert not torch.equal(narrow[[0]][0], before)
-    assert torch.equal(dataset.Crops(folder, 64)[[0]][0], before)
+    assert torch.equal(dataset.Crops(folder, 64).decode()[[0]][0], before)
     assert whole.path != narrow.path and whole.path.is_file() and narrow.path.is_file()
 
 
@@ -62,7 +62,7 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
     live = cutting.crop_face(photo, finding.main_face(photo), MARGIN, IMAGE_SIZE)
     for name in ("a", "b"):
         cutting.write_crop(tmp_path / "train" / name / "x.jpg", live)
-    cached, *_ = dataset.Crops(tmp_path / "train", 224)[[0]]
+    cached, *_ = dataset.Crops(tmp_path / "train", 224).decode()[[0]]
     decoded = cutting.read_crop(tmp_path / "train" / "a" / "x.jpg")
     assert torch.equal(logits(net, cached), logits(net, dataset.to_batch([decoded]))), "cache and file must be one"
     disk, straight = logits(net, cached), logits(net, dataset.to_batch([live]))
@@ -104,7 +104,7 @@ def test_evaluation_transform_normalises_rgb():
 
 def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
     folder = split(tmp_path / "train")
-    crops = dataset.Crops(folder, 224)
+    crops = dataset.Crops(folder, 224).decode()
     images, labels, weights, auxiliary = crops[[0, 5, 7]]
     assert auxiliary.shape == (3, 0)
     crops.hold("cpu", 1e6)
@@ -115,11 +115,11 @@ def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
     assert images.shape == (3, 3, 224, 224) and labels.tolist() == [0, 1, 1] and crops.classes == ["beard", "hat"]
     assert np.array_equal(images[1].permute(1, 2, 0).numpy(), cutting.read_crop(crops.files[5]))
     before = crops.path.stat().st_mtime_ns
-    dataset.Crops(folder, 224)
+    dataset.Crops(folder, 224).decode()
     assert crops.path.stat().st_mtime_ns == before, "unchanged crops are not decoded again"
     white = np.full((224, 224, 3), 255, np.uint8)
     cutting.write_crop(crops.files[0], white)
-    assert dataset.Crops(folder, 224)[[0]][0].min() > 250
+    assert dataset.Crops(folder, 224).decode()[[0]][0].min() > 250
 
 
 def test_within_a_source_all_classes_count_the_same(tmp_path):
@@ -128,7 +128,7 @@ def test_within_a_source_all_classes_count_the_same(tmp_path):
         path.rename(path.with_name(f"news-{path.name}"))
     for path in sorted((folder / "beard").glob("*"))[:1]:
         path.rename(path.with_name(f"news-{path.name}"))
-    crops = dataset.Crops(folder, 96)
+    crops = dataset.Crops(folder, 96).decode()
     dataset.balance(crops, ("news-",))
     news = torch.tensor([p.name.startswith("news-") for p in crops.files])
     for some in (news, ~news):
@@ -147,8 +147,25 @@ def test_batches_depend_on_seed_and_epoch_alone():
     assert list(dataset.Batches(5, 2)) == [[0, 1], [2, 3], [4]]
 
 
+@pytest.mark.parametrize(("n", "sizes"), [(33, [16, 17]), (34, [16, 16, 2]), (17, [17]), (16, [16]), (1, [1])])
+def test_a_last_batch_of_one_joins_the_one_before(n, sizes):
+    """Batch normalisation cannot learn from one value; two processes share the larger batch as any other."""
+    batches = dataset.Batches(n, 16, seed=0)
+    assert [len(b) for b in batches] == sizes == [batches.share(step)[1] for step in range(len(batches))]
+    assert sorted(sum(batches, [])) == list(range(n))
+    halves = [list(dataset.Batches(n, 16, 0, rank, 2)) for rank in (0, 1)]
+    assert [len(a) + len(b) for a, b in zip(*halves, strict=True)] == sizes
+    assert [len(b) for b in dataset.Batches(3, 1, seed=0)] == [1, 1, 1]
+
+
+def test_crops_are_decoded_when_asked(tmp_path):
+    crops = dataset.Crops(split(tmp_path / "train", 1), 64)
+    assert len(crops) == 2 and not crops.path.exists()
+    assert crops.decode() is crops and crops.path.is_file()
+
+
 def test_a_damaged_crop_is_named_in_one_line(tmp_path):
     folder = split(tmp_path / "train", 1)
     (folder / "hat" / "0.jpg").write_bytes(b"x")
     with pytest.raises(SystemExit, match="0.jpg: not an image"):
-        dataset.Crops(folder, 224)
+        dataset.Crops(folder, 224).decode()

@@ -73,7 +73,7 @@ def test_losses_are_means_per_sample(whole, faces):
     last = checkpoints.load_checkpoint(folder / "weights" / "last.pt")
     net = networks.Model(2).eval()
     net.load_state_dict(last["state"])
-    crops = dataset.Crops(faces / "valid", 224)
+    crops = dataset.Crops(faces / "valid", 224).decode()
     with torch.inference_mode():
         images = [dataset.evaluation_transform(224)(crops[[i]][0]) for i in range(len(crops))]
         each = [functional.cross_entropy((net(image) + net(image.flip(3))) / 2, crops.labels[[i]])
