@@ -3,14 +3,15 @@
 import importlib.util
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 
 from faces import cutting, finding, reading
 from live import capture, overlay, window
+from live.controls import PHOTO_HELP
 from terminal import script
 
-HELP = ("h  help", "q, Esc  quit", "any other key  next photo", "s  snapshot", "g  Grad-CAM")
 LINES = ("photos", "faces", "no face", "unreadable")
 
 
@@ -61,6 +62,27 @@ def faces_of_photo(image):
     return [first] + [b for b in finding.find_faces(image) if finding.inside(b, first) < 0.5]
 
 
+class Photo(NamedTuple):
+    """A photo to be annotated."""
+
+    path: Path
+    name: str  # within the folder that was named
+    target: Path | None  # of the annotated picture
+
+
+def album(source, output=None):
+    """The photos of a source, see photos_of(), and where their annotated pictures go: list of Photo.
+
+    [] for a camera, an address, and what may be a video.
+    """
+    if isinstance(source, int) or capture.is_url(source):
+        return []
+    paths = photos_of(source)
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    target = (outputs(output, paths, folder) if paths else None) or (lambda i: None)
+    return [Photo(path, path.relative_to(folder).as_posix(), target(i)) for i, path in enumerate(paths)]
+
+
 def answer(photo, info, classify, size, text_of):
     """The faces of an RGB photo: list of (box, text, class index or None), and their crops of `size` pixels."""
     boxes = faces_of_photo(photo)
@@ -72,60 +94,65 @@ def answer(photo, info, classify, size, text_of):
     return faces, crops
 
 
-def show(screen, photo, faces, crops, margin, explain, place, view):
-    """Show a photo until a key is pressed. `view`: dict of what the keys h and g have switched on."""
-    frame = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
-    heats = None
-    while True:
-        if view["heat"] and crops and heats is None:
-            heats = explain(crops)
-        drawn = [(*face, heats[i] if view["heat"] else None) for i, face in enumerate(faces)]
-        picture = overlay.draw(frame, drawn, HELP if view["help"] else [f"{place}   h: help"], margin=margin)
-        key = screen.key(picture, 50)
-        if key == ord("s"):
-            window.snapshot(picture)
-        elif key in (ord("h"), ord("g")):
-            name = {"h": "help", "g": "heat"}[chr(key)]
-            view[name] = not view[name]
-        elif key >= 0:
-            view["quit"] = key in window.QUIT
-            return
+class Page:
+    """A photo with its faces, as it is drawn. `faces` and `crops`: of answer(); `explain`: of realtime.load()."""
+
+    def __init__(self, photo, faces, crops, explain, margin):
+        self.frame, self.faces, self.crops = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), faces, crops
+        self.explain, self.margin, self.heats = explain, margin, None
+
+    def draw(self, controls, lines=()):
+        """The picture, BGR, as the controls want it."""
+        if controls.heat and self.crops and self.heats is None:
+            self.heats = self.explain(self.crops)
+        drawn = [(*face, self.heats[i] if controls.heat else None) for i, face in enumerate(self.faces)]
+        return overlay.draw(self.frame, drawn, lines, controls.mirror, self.margin)
+
+    def turn(self, screen, controls, place):
+        """Show it until a key asks for the next photo, or the end. `place`: which photo of how many this is."""
+        while not controls.quit:
+            picture = self.draw(controls, PHOTO_HELP if controls.help else [f"{place}   h: help"])
+            if controls.obey(screen.key(picture, 50), picture):
+                return
 
 
-def annotate(paths, folder, output, loaded, size, text_of, shown):
-    """Find and classify the faces of photos, one by one; write (`output`: path of an index) and show the pictures.
+def annotate(photos, loaded, controls, size):
+    """Find and classify the faces of photos (list of Photo), one by one; show and write the pictures.
 
-    `loaded`: a future of realtime.load(); `size`: pixels a side of the crops that it classifies. Prints a line a photo
-    and the counts. Returns the dict of counts.
+    `loaded`: a future of (info, classify, explain), see realtime.load(); `size`: pixels a side of the crops that
+    classify takes. Prints a line for each photo and the counts. Returns the dict of counts.
     """
     info, classify, explain = loaded.result()
-    screen, counts = window.Window(shown), dict.fromkeys(LINES, 0)
-    view = {"help": False, "heat": False, "quit": False}
+    screen, counts = window.Window(controls.show), dict.fromkeys(LINES, 0)
     try:
-        for i, path in enumerate(paths):
-            name = path.relative_to(folder).as_posix()
+        for i, photo in enumerate(photos):
             try:
-                photo = reading.read_photo(path)
+                pixels = reading.read_photo(photo.path)
             except reading.PhotoError as error:
-                print(f"{name}: skipped, {error}")
+                print(f"{photo.name}: skipped, {error}")
                 counts["unreadable"] += 1
                 continue
-            faces, crops = answer(photo, info, classify, size, text_of)
-            print(f"{name}: {', '.join(text for _, text, _ in faces) or 'no face found'}", flush=True)
+            faces, crops = answer(pixels, info, classify, size, controls.text_of)
+            print(f"{photo.name}: {', '.join(text for _, text, _ in faces) or 'no face found'}", flush=True)
             counts["photos"] += 1
             counts["faces"] += len(faces)
             counts["no face"] += not faces
-            if output:
-                drawn = [(*face, None) for face in faces]
-                try:
-                    window.save_photo(output(i), overlay.draw(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), drawn))
-                except script.Problem as problem:
-                    print(problem)
-            if shown:
-                show(screen, photo, faces, crops, info["margin"], explain, f"{i + 1} of {len(paths)}", view)
-            if view["quit"]:
+            page = Page(pixels, faces, crops, explain, info["margin"])
+            if photo.target:
+                write(photo.target, page.draw(controls))
+            if controls.show:
+                page.turn(screen, controls, f"{i + 1} of {len(photos)}")
+            if controls.quit:
                 break
     finally:
         screen.close()
     print(", ".join(f"{counts[line]} {line}" for line in LINES))
     return counts
+
+
+def write(path, picture):
+    """Write an annotated picture; one that its format cannot hold is told, and the others go on."""
+    try:
+        window.save_photo(path, picture)
+    except script.Problem as problem:
+        print(problem)

@@ -33,6 +33,10 @@ SECOND_NEIGHBORS = 16  # agreeing windows wanted by the second look at a new fac
 SURER = 0.03  # a face becomes sure at the threshold plus this, and unsure below the threshold: no flicker at it
 SAME_FACE = 0.75  # least correlation of a face with itself a frame before; less means someone else
 SAME_SCENE = 0.6  # least correlation of the frame with the one before; less is a cut
+FLAT = 4  # of 255: a contrast that is noise, so that two flat pictures are alike
+# The second look at a new face: cut wider by AGAIN_AROUND, at AGAIN_SIDE pixels (the cascade's own window is 24, and
+# at twice that and a little it is not the same pixels again), searched in finer steps for a face of about that size.
+AGAIN_AROUND, AGAIN_SIDE, AGAIN_STEP, AGAIN_SMALLEST, AGAIN_OVERLAP = 0.4, 56, 1.1, 0.7, 0.4
 # ------------------------------------------------------------------------------------------------
 
 
@@ -56,8 +60,8 @@ def around(box, share, shape):
             min(shape[1], math.ceil(x + (1 + share) * w)), min(shape[0], math.ceil(y + (1 + share) * h)))
 
 
-def look(gray, box, share=0.15, size=16):
-    """A face, or a frame, in few numbers: float32 [size * size + 1] of length 1. `gray`: uint8 [H, W].
+def appearance(gray, box, share=0.15, size=16):
+    """What a face, or a frame, looks like, in few numbers: float32 [size * size + 1] of length 1. `gray`: uint8 [H, W].
 
     The product of two is their correlation, nearly: the last number keeps the noise of a flat picture from counting.
     """
@@ -65,18 +69,18 @@ def look(gray, box, share=0.15, size=16):
     if x1 - x0 < 2 or y1 - y0 < 2:
         return np.zeros(size * size + 1, np.float32)
     few = cv2.resize(gray[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
-    few = np.append(few - few.mean(), np.float32(4 * size))  # a contrast of 4 of 255
+    few = np.append(few - few.mean(), np.float32(FLAT * size))
     return few / np.linalg.norm(few)
 
 
 class Track:
-    """A face over time. `box` is its last hit and `shown` the smoothed one, both (x, y, width, height) in pixels."""
+    """A face over time. `box` is its last hit and `smooth` the one to draw, both (x, y, width, height) in pixels."""
 
     def __init__(self, number, box, now):
-        self.number, self.box, self.shown = number, box, box.copy()
+        self.number, self.box, self.smooth = number, box, box.copy()
         self.hits, self.misses, self.last_hit = 1, 0, now
         self.confirmed = False
-        self.look = None  # of look(), at the last hit
+        self.appearance = None  # of appearance(), at the last hit
         self.heat = None  # Grad-CAM of the last crop, where it is asked for
         self.label = None  # index of the class; None: unsure, or not classified yet
         self.probabilities = None  # float64 [n_classes], averaged
@@ -84,10 +88,10 @@ class Track:
         self.seen = 0  # classifications since it was new, or changed
 
     def hit(self, box, now):
-        """Take a hit. The shown box follows slowly where the face rests (Haar boxes jump) and fast where it moves."""
+        """Take a hit. The smooth box follows slowly where the face rests (Haar boxes jump) and fast where it moves."""
         self.box = box
-        moved = np.abs(box - self.shown).max() / self.shown[2]
-        self.shown += (box - self.shown) * min(1.0, 0.2 + 3 * moved)
+        moved = np.abs(box - self.smooth).max() / self.smooth[2]
+        self.smooth += (box - self.smooth) * min(1.0, 0.2 + 3 * moved)
         self.hits, self.misses, self.last_hit = self.hits + 1, 0, now
 
     def changed(self):
@@ -133,7 +137,7 @@ class Tracker:
         small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA) if scale < 1 else gray
         interval = 0.0 if self.before is None else max(0.0, now - self.before)
         self.before = now
-        scene = look(small, (0, 0, *small.shape[::-1]), 0)
+        scene = appearance(small, (0, 0, *small.shape[::-1]), 0)
         cut = self.scene is not None and float(scene @ self.scene) < SAME_SCENE
         self.scene = scene
 
@@ -146,10 +150,10 @@ class Tracker:
         hit = {id(track) for track, _ in pairs}
         for track, j in pairs:
             track.hit(boxes[j], now)
-            here = look(small, boxes[j] * scale)
-            if cut or float(here @ track.look) < SAME_FACE:
+            here = appearance(small, boxes[j] * scale)
+            if cut or float(here @ track.appearance) < SAME_FACE:
                 track.changed()
-            track.look = here
+            track.appearance = here
         for track in self.tracks:
             if id(track) not in hit:
                 track.misses += 1
@@ -161,7 +165,7 @@ class Tracker:
                 if j not in taken and all(finding.inside(box, t.box) < 0.5 for t in self.tracks):
                     self.count += 1
                     self.tracks.append(Track(self.count, box, now))
-                    self.tracks[-1].look = look(small, box * scale)
+                    self.tracks[-1].appearance = appearance(small, box * scale)
         for track in self.tracks:
             if not track.confirmed and track.hits >= CONFIRM_HITS and track.misses == 0:
                 track.confirmed = self.second_look(gray, track.box)
@@ -189,14 +193,15 @@ class Tracker:
 
     def second_look(self, gray, box):
         """Whether the face is found again in the frame's own pixels, mirrored and at another size: walls are not."""
-        x0, y0, x1, y1 = around(box, 0.4, gray.shape)
-        scale = 56 / box[2]
+        x0, y0, x1, y1 = around(box, AGAIN_AROUND, gray.shape)
+        scale = AGAIN_SIDE / box[2]
         size = (max(24, round((x1 - x0) * scale)), max(24, round((y1 - y0) * scale)))
         way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         again = cv2.flip(cv2.resize(gray[y0:y1, x0:x1], size, interpolation=way), 1)
-        boxes = self.find(again, SECOND_NEIGHBORS, 0.7 * 56 / min(size), longest=None, shortest=0, border=0.1, step=1.1)
+        boxes = self.find(again, SECOND_NEIGHBORS, AGAIN_SMALLEST * AGAIN_SIDE / min(size), longest=None, shortest=0,
+                          border=BORDER, step=AGAIN_STEP)
         mirrored = ((x1 - box[0] - box[2]) * scale, (box[1] - y0) * scale, box[2] * scale, box[3] * scale)
-        return any(finding.overlap(mirrored, b) > 0.4 for b in np.asarray(boxes, np.float64).reshape(-1, 4))
+        return any(finding.overlap(mirrored, b) > AGAIN_OVERLAP for b in np.asarray(boxes, np.float64).reshape(-1, 4))
 
     def label(self, frame, now, interval):
         """Classify the confirmed faces that are due, all in one batch; frames without such cost no network."""

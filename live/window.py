@@ -13,7 +13,7 @@ from terminal import script
 from terminal.files import atomic
 
 TITLE = "realtime"
-QUIT = (ord("q"), ord("Q"), 27)
+QUIT = (ord("q"), ord("Q"), 27)  # 27: Esc
 PLOTS_DIR = "plots"  # snapshots and records, taken by key
 
 

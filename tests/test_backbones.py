@@ -21,6 +21,7 @@ import train
 from faces import reading
 from learn import checkpoints, runs
 from live import stills
+from live.controls import Controls
 from terminal import script
 from test_dataset import both_splits
 
@@ -125,8 +126,7 @@ def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
     loaded = Future()
     loaded.set_result(realtime.load(str(trained / name / "weights" / "best_weights.pt")))
     torch.set_num_threads(threads)
-    output = stills.outputs(str(tmp_path / "out"), [photo], photo.parent)
-    counts = stills.annotate([photo], photo.parent, output, loaded, 224, realtime.text_of, False)
+    counts = stills.annotate(stills.album(photo, str(tmp_path / "out")), loaded, Controls(show=False), 224)
     assert counts["faces"] >= 1 and (tmp_path / "out" / "x.png").is_file()
     crop = reading.read_photo(photo)[:224, :224]
     heat = loaded.result()[2]([crop, crop])

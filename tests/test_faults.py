@@ -25,6 +25,7 @@ import validation
 from faces import cutting, finding, reading
 from learn import checkpoints
 from live import stills
+from live.controls import Controls
 from processed import IMAGE_SIZE, MARGIN
 from terminal import script
 from terminal.files import classes_of
@@ -161,14 +162,12 @@ def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     Image.new("RGB", (24, 70_000), "gray").save(tmp_path / "in" / "a.jpg", "PNG")
     Image.new("RGB", (90, 90), "gray").save(tmp_path / "in" / "b.jpg")
-    paths = stills.photos_of(tmp_path / "in")
-    output = stills.outputs(tmp_path / "out", paths, tmp_path / "in")
-
     class Loaded:
         def result(self):
             return {"margin": 0.2, "clahe": 0.0, "threshold": 0.6, "classes": ["a", "b"]}, None, None
 
-    counts = stills.annotate(paths, tmp_path / "in", output, Loaded(), 224, None, False)
+    photos = stills.album(tmp_path / "in", tmp_path / "out")
+    counts = stills.annotate(photos, Loaded(), Controls(show=False), 224)
     assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").iterdir()] == ["b.jpg"]
     assert "a.jpg cannot be written as an image (24x70000 pixels)" in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ import pytest
 import clips
 import realtime
 from faces import finding
-from live import capture, overlay, stills, window
+from live import capture, controls, overlay, player, stills, tracks, window
 from terminal import script
 
 ROOT = Path(realtime.__file__).parent
@@ -225,9 +225,7 @@ def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys)
     cv2.imwrite(str(folder / "sub" / "face.png"), face)
     cv2.imwrite(str(folder / "wall.jpg"), clips.scene(2))
     (folder / "broken.jpg").write_bytes(b"no photo")
-    paths = stills.photos_of(folder)
-    output = stills.outputs(target, paths, folder)
-    counts = stills.annotate(paths, folder, output, loaded(), 224, realtime.text_of, False)
+    counts = stills.annotate(stills.album(folder, target), loaded(), controls.Controls(show=False), 224)
     assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1}
     assert sorted(p.name for p in target.rglob("*.*")) == ["face.png", "wall.jpg"]
     assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
@@ -268,8 +266,9 @@ def test_the_video_that_is_read_is_never_replaced(clip, tmp_path):
 
 def test_a_class_has_its_colour_and_its_text(monkeypatch):
     monkeypatch.setattr(realtime, "LABELS", {"woman": "MUJER"})
-    assert realtime.text_of(1, 0.934, ["man", "woman"]) == "MUJER 93%"
-    assert realtime.text_of(0, 0.7, ["man", "woman"]) == "man 70%" and realtime.text_of(None, 0.5, []) == "unsure"
+    text_of = realtime.controls_of().text_of
+    assert text_of(1, 0.934, ["man", "woman"]) == "MUJER 93%"
+    assert text_of(0, 0.7, ["man", "woman"]) == "man 70%" and text_of(None, 0.5, []) == "unsure"
     frame = np.zeros((100, 100, 3), np.uint8)
     for index in (0, 1):
         edge = overlay.draw(frame, [((20, 30, 40, 40), "", index, None)])[70, 40]
@@ -329,21 +328,52 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
 
 
 def test_status_tells_rates():
-    reader = capture.Reader(lambda: None, False)
-    recent = [(i / 25, 2) for i in range(26)]
-    line, = realtime.status_lines({"help": False, "record": None}, recent, reader, True)
+    playing = player.Player(capture.Reader(lambda: None, False), loaded(), controls.Controls(show=False), 224)
+    assert playing.ready()
+    playing.recent = [(i / 25, 2) for i in range(26)]
+    line, = playing.status()
     assert line.startswith("25 frames/s   50 faces/s   0 dropped")
 
 
 def test_keys(tmp_path, monkeypatch, no_window):
-    monkeypatch.setattr(window, "PLOTS_DIR", str(tmp_path))
-    view = dict.fromkeys(("help", "heat", "mirror", "pause", "quit"), False) | {"record": None}
-    for key, name in (("h", "help"), ("g", "heat"), ("m", "mirror"), (" ", "pause"), ("q", "quit")):
-        realtime.obey(ord(key), view, None, None, None)
-        assert view[name]
-    realtime.obey(ord("s"), view, np.zeros((48, 64, 3), np.uint8), None, None)
-    assert [p.suffix for p in tmp_path.iterdir()] == [".jpg"]
+    picture = np.zeros((48, 64, 3), np.uint8)
+    for change in (str.lower, str.upper):  # Caps Lock
+        monkeypatch.setattr(window, "PLOTS_DIR", str(tmp_path / change.__name__))
+        view = controls.Controls(show=False)
+        for key, name in (("h", "help"), ("g", "heat"), ("m", "mirror"), ("q", "quit")):
+            assert view.obey(ord(change(key)), picture) == "" and getattr(view, name)
+        assert view.obey(ord(change("s")), picture) == "" and view.obey(-1, picture) == ""
+        assert view.obey(ord(change("r")), picture) == "r" and view.obey(ord(" "), picture) == " "
+    assert [p.suffix for p in sorted(tmp_path.rglob("*.*"))] == [".jpg"] * 2
     assert 27 in window.QUIT
+
+
+def test_space_pauses_and_a_record_of_no_frame_is_none(clip, tmp_path, monkeypatch, capsys):
+    """Paused at the fourth frame, r twice, then on: no frame came while it was to be recorded."""
+    keys = iter("xxx rr q")
+
+    class Screen:
+        def __init__(self, show):
+            pass
+
+        def key(self, image, wait):
+            return ord(next(keys))
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(window, "Window", Screen)
+    monkeypatch.setattr(window, "PLOTS_DIR", str(tmp_path))
+    result = realtime.play(capture.Reader(None, False, 24.0, 0, capture.open_capture(clip)), loaded())
+    assert result["frames"] < 7 and "no frame came" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_without_a_frame_is_one_line(tmp_path, monkeypatch, no_window):
+    monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "out.mp4"))
+    with pytest.raises(SystemExit, match="not one frame came"):
+        realtime.watch("clip.mp4", capture.Reader(lambda: None, False), loaded())
+    assert not list(tmp_path.iterdir())
 
 
 def test_spanish_from_the_command_line(monkeypatch):
@@ -361,7 +391,7 @@ def test_ctrl_c_ends_a_camera_and_keeps_what_was_written(tmp_path, monkeypatch, 
             raise KeyboardInterrupt
         return []
 
-    monkeypatch.setattr(realtime.tracks.Tracker, "step", step)
+    monkeypatch.setattr(tracks.Tracker, "step", step)
     reader = capture.Reader(lambda: None, True, rate=25.0, capture=camera)
     result = realtime.play(reader, loaded(), str(tmp_path / "a.mp4"))
     assert result["frames"] == 19 and not result["lost"] and camera.released
@@ -372,7 +402,7 @@ def test_ctrl_c_leaves_no_half_of_a_video(clip, tmp_path, monkeypatch, no_window
     def step(tracker, frame, now):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(realtime.tracks.Tracker, "step", step)
+    monkeypatch.setattr(tracks.Tracker, "step", step)
     reader = capture.Reader(None, False, 24.0, 0, capture.open_capture(clip))
     with pytest.raises(KeyboardInterrupt):
         realtime.play(reader, loaded(), str(tmp_path / "a.mp4"))

@@ -108,12 +108,12 @@ def test_boxes_are_smoothed_but_follow():
         run_one = np.array([box], np.float64)
         tracker.everywhere = tracker.near_tracks = lambda *_, b=run_one: b
         tracker.second_look = lambda *_: True
-        shown += [t.shown.copy() for t in tracker.step(FRAME, i / 30)]
+        shown += [t.smooth.copy() for t in tracker.step(FRAME, i / 30)]
     assert np.diff(shown, axis=0)[5:].std() < 0.6 * np.diff(still, axis=0).std()
     track = tracks.Track(1, np.array(BOX, float), 0)
     for i in range(1, 30):
         track.hit(np.array(BOX, float) + (8 * i, 0, 0, 0), i / 30)
-    assert abs(track.shown[0] - track.box[0]) < 20
+    assert abs(track.smooth[0] - track.box[0]) < 20
 
 
 def answer_by_class(crops):

@@ -1,0 +1,45 @@
+"""What the user has chosen and what the keys change, for clips and photos alike. Nothing to run."""
+
+import dataclasses
+
+from live import window
+
+# Key -> what it does, as the help tells it. A key does the same in a clip and on a photo; Caps Lock changes nothing.
+SWITCHES = {"h": ("help", "help"), "g": ("heat", "Grad-CAM"), "m": ("mirror", "mirror")}  # -> field, and its text
+HELP = (*(f"{key}  {text}" for key, (_, text) in SWITCHES.items()), "s  snapshot", "q, Esc  quit")
+CLIP_HELP = (*HELP, "space  pause", "r  record")
+PHOTO_HELP = (*HELP, "any other key  next photo")
+
+
+@dataclasses.dataclass
+class Controls:
+    """What is shown, and how: the constants of realtime.py at the start, and what the keys have made of them."""
+
+    show: bool = True  # whether there is a window
+    mirror: bool = False
+    labels: dict = dataclasses.field(default_factory=dict)  # class -> text on the screen
+    unsure: str = "unsure"
+    help: bool = False
+    heat: bool = False
+    pause: bool = False
+    quit: bool = False
+
+    def obey(self, key, picture):
+        """Do what a key asks; `picture` is what is on the screen. Returns the key's letter where it means nothing here,
+        and "" for one that was obeyed, or none.
+        """
+        letter = chr(key).lower() if key >= 0 else ""
+        if key in window.QUIT:
+            self.quit = True
+        elif letter in SWITCHES:
+            field, _ = SWITCHES[letter]
+            setattr(self, field, not getattr(self, field))
+        elif letter == "s":
+            window.snapshot(picture)
+        else:
+            return letter
+        return ""
+
+    def text_of(self, label, confidence, classes):
+        """What stands beside a box: 'woman 93%', or 'unsure' where `label` (index of a class) is None."""
+        return self.unsure if label is None else f"{self.labels.get(classes[label], classes[label])} {confidence:.0%}"

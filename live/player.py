@@ -1,0 +1,180 @@
+"""The live window at work: frames are read, followed, drawn, shown and written. Nothing to run."""
+
+import contextlib
+import functools
+import time
+from collections import deque
+
+from faces import cutting
+from live import capture, overlay, tracks, window
+from live.controls import CLIP_HELP
+
+LOADING = "loading the network ..."
+LATENCIES = 100_000  # kept for the report: the last hour of a camera, in 3 MB
+BEHIND = 0.2  # seconds that a video shown at its own pace may fall behind before it gives up catching up
+
+
+class Record:
+    """A video that the key r has started."""
+
+    def __init__(self, reader):
+        self.path, self.files = window.stamped("record", ".mp4"), contextlib.ExitStack()
+        self.write = self.files.enter_context(capture.video_writer(self.path, reader.rate, reader.live))
+
+    def close(self):
+        """End it, and say where it is. What fails ends the program with one line."""
+        try:
+            self.files.close()
+        except capture.EmptyVideo:
+            print("no frame came while it was to be recorded: there is no record", flush=True)
+        else:
+            print(f"recorded: {self.path}", flush=True)
+
+
+class Player:
+    """Follows the faces of a camera or a video until it ends or the user quits.
+
+    `reader`: a capture.Reader. `loaded`: a future of (info, classify, explain), see realtime.load(); before it is done
+    a live picture is shown without labels, and a video's first picture stands still. `size`: pixels a side of the
+    crops that classify takes.
+    """
+
+    def __init__(self, reader, loaded, controls, size):
+        self.reader, self.loaded, self.controls, self.size = reader, loaded, controls, size
+        self.screen, self.tracker = window.Window(controls.show), tracks.Tracker()
+        self.info = self.explain = None  # of the network, once it is loaded
+        self.picture = None  # the last one drawn
+        self.write = self.record = None  # of OUTPUT; of the key r
+        self.frames, self.started, self.due = 0, None, 0.0
+        self.latencies = deque(maxlen=LATENCIES)  # seconds from a frame's arrival to its being drawn
+        self.recent = deque()  # (moment, faces) of the frames of the last second
+        self.said = {}  # number of a face -> the label printed last
+
+    def play(self, output=None):
+        """Play to the end, and write the pictures to the video `output`. Returns the dict of results."""
+        reader, controls = self.reader, self.controls
+        with contextlib.ExitStack() as files:
+            files.callback(reader.stop)
+            files.callback(self.screen.close)
+            if output:
+                self.write = files.enter_context(capture.video_writer(output, reader.rate, reader.live))
+            files.callback(self.end_record)
+            try:
+                while not reader.over() and not controls.quit:
+                    if not self.ready():
+                        self.show_first()
+                    elif controls.pause:
+                        self.stand_still()
+                    elif (got := reader.read()) is not None:
+                        self.step(*got)
+                    elif self.picture is not None and reader.lost:
+                        self.obey(overlay.note(self.picture, "the camera is gone, waiting for it"), 30)
+            except KeyboardInterrupt:  # without a window it is the way to end a camera, whose pictures are to be kept
+                if not reader.live:
+                    raise
+                controls.quit = True
+        return {"frames": self.frames, "seconds": time.perf_counter() - (self.started or 0),
+                "faces": self.tracker.confirmed, "classified": self.tracker.classifications,
+                "dropped": reader.dropped, "latencies": self.latencies,
+                "lost": reader.live and reader.lost and not controls.quit}
+
+    def ready(self):
+        """Whether frames can be read now. Takes the network as soon as it is there; only a window waits without it."""
+        if self.info is not None:
+            return True
+        if self.loaded.done() or not self.reader.live and not self.controls.show:
+            self.info, self.tracker.classify, self.explain = self.loaded.result()
+            self.tracker.threshold = self.info["threshold"]
+            self.tracker.cut = functools.partial(cutting.crop_frame, margin=self.info["margin"], size=self.size,
+                                                 clahe=self.info["clahe"])
+        return self.info is not None or self.reader.live
+
+    def show_first(self):
+        """Show a video's first picture while the network loads."""
+        first = self.reader.peek()
+        if first is None:
+            time.sleep(0.01)
+        else:
+            self.controls.quit = self.screen.key(overlay.note(first, LOADING), 30) in window.QUIT
+
+    def stand_still(self):
+        """Show the last picture while it is paused; what a camera sends meanwhile is past."""
+        self.obey(overlay.note(self.picture, "paused: space goes on"), 30, self.picture)
+        self.due = time.perf_counter()
+        if self.reader.live:
+            self.reader.read()
+
+    def step(self, frame, moment, arrival):
+        """Follow, draw, write and show one frame."""
+        self.started = self.started or arrival
+        self.tracker.explain = self.explain if self.controls.heat else None
+        faces = self.tracker.step(frame, moment)
+        drawn = [(t.smooth, self.text_for(t), t.label, t.heat if self.controls.heat else None) for t in faces]
+        margin = self.info["margin"] if self.info else 0.0
+        picture = overlay.draw(frame, drawn, (), self.controls.mirror, margin)
+        for write in (self.write, self.record and self.record.write):
+            if write:
+                write(picture, moment)  # without the numbers, which are of this machine
+        self.picture, self.frames = picture, self.frames + 1
+        now = time.perf_counter()
+        self.recent.append((now, len(faces)))
+        while now - self.recent[0][0] > 1:
+            self.recent.popleft()
+        if self.controls.show:
+            overlay.write_lines(picture, self.status())
+        self.latencies.append(time.perf_counter() - arrival)
+        if self.controls.show:
+            self.obey(picture, self.pause())
+        else:
+            self.say(faces, moment)
+
+    def pause(self):
+        """Milliseconds to wait for a key: a video is shown at its own pace, a camera's frame at once."""
+        if self.reader.live:
+            return 1
+        now = time.perf_counter()
+        self.due = max(self.due + 1 / self.reader.rate, now - BEHIND) if self.frames > 1 else now
+        return max(1, round((self.due - now) * 1000))
+
+    def obey(self, picture, wait, kept=None):
+        """Show a picture, and do what the key pressed asks; a snapshot is of `kept`, or else of the picture."""
+        letter = self.controls.obey(self.screen.key(picture, wait), picture if kept is None else kept)
+        if letter == " ":
+            self.controls.pause = not self.controls.pause
+        elif letter == "r" and self.record:
+            self.end_record()
+        elif letter == "r":
+            self.record = Record(self.reader)
+
+    def end_record(self):
+        """End what the key r has started, if it has."""
+        if self.record:
+            record, self.record = self.record, None
+            record.close()
+
+    def status(self):
+        """The lines of text in the corner."""
+        lines = [f"{rates(self.recent)}   {self.reader.dropped} dropped   h: help"]
+        lines += [LOADING] * (self.info is None) + ["recording"] * (self.record is not None)
+        return lines + list(CLIP_HELP) * self.controls.help
+
+    def text_for(self, track):
+        """What stands beside a face: nothing as long as it was not classified."""
+        if track.probabilities is None:
+            return ""
+        return self.controls.text_of(track.label, track.probabilities.max(), self.info["classes"])
+
+    def say(self, faces, moment):
+        """Without a window: a line whenever the label of a face changes."""
+        for t in faces:
+            if t.probabilities is not None and self.said.get(t.number, "") != t.label:
+                self.said[t.number] = t.label
+                print(f"{moment:8.2f} s  face {t.number}: {self.text_for(t)}", flush=True)
+
+
+def rates(recent):
+    """'25 frames/s   50 faces/s' of (moment, faces) of the frames of the last second."""
+    span = recent[-1][0] - recent[0][0]
+    if span <= 0:
+        return "0 frames/s   0 faces/s"
+    return f"{(len(recent) - 1) / span:.0f} frames/s   {sum(n for _, n in list(recent)[1:]) / span:.0f} faces/s"
