@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import processed
-from live import capture, controls, player, stills, window
+from live import capture, controls, player, sources, stills, window
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a folder of photos, rtsp:// or http://
@@ -96,14 +96,14 @@ def watch(source, reader, loaded):
     if OUTPUT:
         capture.check_video_name(OUTPUT, source)
     try:
-        result = play(reader, loaded, OUTPUT, MIRROR and isinstance(source, int))
+        result = play(reader, loaded, OUTPUT, MIRROR and sources.is_camera(source))
     except capture.EmptyVideo:
         script.fail(f"OUTPUT={OUTPUT}: not one frame came, so nothing is written")
     report(result)
     if OUTPUT:
         print(f"written: {OUTPUT}")
     if result["lost"]:
-        script.fail(capture.why_not(source))
+        script.fail(sources.why_not(source))
 
 
 def view(photos, loaded, output, show):
@@ -121,7 +121,7 @@ def main():
                  ("RETRY", RETRY >= 0, "at least 0"))
     capture.quiet()
     problem = window.display_problem() if SHOW else None
-    source, output, show, camera = SOURCE, OUTPUT, SHOW, None
+    source, output, show, camera = sources.named(SOURCE), OUTPUT, SHOW, None
     if source is None:
         camera = None if problem else capture.open_capture(0)
         if camera is not None:

@@ -5,8 +5,8 @@ every frame is kept, in order.
 """
 
 import contextlib
+import itertools
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -14,12 +14,20 @@ from pathlib import Path
 
 import cv2
 
+from live import sources
 from terminal import script
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
 READ_AHEAD = 8  # frames of a video file decoded ahead
 TIMEOUT = 5000  # milliseconds that opening or reading a network stream may take
+LEAST_RATE, MOST_RATE = 0.005, 600.0  # frames per second that are believed; OpenCV writes no AVI faster than 600
+LIVE_RATE = 240.0  # the same of a camera or a stream: some say 90,000, which is the step of their clock
+USUAL_RATE = 121.0  # a file that says more may mean the step of its clock, so that its frames are asked
+MEASURED = 25  # first frames of a file by which its rate is measured
+LONGEST_GAP = 60.0  # seconds between two frames; more is a damaged clock, unless the rate is as low
+WIDEST_PIXEL = 4.0  # width over height, and height over width; beyond it is a damaged number
+SLACK = 0.75  # frames that a written frame may be off the clock before one is repeated or left out
 FOURCC = {".mp4": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "mp4v"}  # codecs that every OpenCV wheel has
 # ------------------------------------------------------------------------------------------------
 
@@ -30,46 +38,73 @@ def quiet():
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def is_url(source):
-    """Whether a source is an address such as rtsp://... or http://..."""
-    return isinstance(source, str) and "://" in source
-
-
 def open_capture(source):
-    """An opened cv2.VideoCapture of a camera index, a path or an address, or None."""
-    if is_url(source):
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT]
-        capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
-    else:
-        capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+    """An opened cv2.VideoCapture of a camera, an address or a file, or None."""
+    try:
+        capture = _open(source)
+    except (cv2.error, UnicodeError):  # a name that is no text
+        return None
     if capture.isOpened():
         return capture
     capture.release()
     return None
 
 
-def why_not(source):
-    """One line: why a camera or an address gives no pictures, as far as can be known, and what to do."""
-    if not isinstance(source, int):
-        return f"{source} cannot be opened: check the address, the network and that the stream is on"
-    device = Path(f"/dev/video{source}")
-    others = sorted(p.name for p in Path("/dev").glob("video*")) if sys.platform.startswith("linux") else []
-    if sys.platform == "darwin":
-        return (f"camera {source} gives no picture: connect one, close other programs that use it, and allow this "
-                "terminal in System Settings > Privacy & Security > Camera; or set SOURCE=<video, photo or folder>")
-    if sys.platform.startswith("linux") and not device.exists():
-        seen = f" (there are: {', '.join(others)})" if others else ""
-        return f"there is no camera {source}{seen}: connect one, or set SOURCE=<another number, video, photo or folder>"
-    if sys.platform.startswith("linux") and not os.access(device, os.R_OK | os.W_OK):
-        return f"no permission for camera {source}: run 'sudo usermod -aG video $USER' and log in again"
-    return (f"camera {source} gives no picture: it may be in use or not be allowed; close other programs that use it, "
-            "check the system's camera privacy settings, or set SOURCE=<another number, video, photo or folder>")
+def _open(source):
+    if isinstance(source, int):
+        return cv2.VideoCapture(source)
+    if sources.is_url(source):
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT]
+        return cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
+    if sources.is_camera(source):
+        return cv2.VideoCapture(str(source), cv2.CAP_V4L2)
+    # A whole path, since FFmpeg takes 12:30.mp4 for an address. Others than FFmpeg would take a2.jpeg for a series.
+    ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends()
+    return cv2.VideoCapture(os.path.abspath(source), cv2.CAP_FFMPEG if ffmpeg else cv2.CAP_ANY)
 
 
-def frame_rate(capture):
+def frame_rate(capture, most=MOST_RATE):
     """Frames a second as the source says, or 25 where it says nothing usable."""
     rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if 1 <= rate <= 240 else 25.0
+    return rate if LEAST_RATE <= rate <= most else 25.0
+
+
+def clip_rate(path, capture):
+    """Frames a second of a video file: what it says, unless its first frames come faster, or far slower.
+
+    What a file with variable rates says is a mean, or the finest step of its clock.
+    """
+    stated, again, times = frame_rate(capture), open_capture(path), []
+    while again is not None and len(times) < MEASURED and again.grab():
+        times.append(again.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+    if again is not None:
+        again.release()
+    if len(times) < 2 or not all(a < b for a, b in itertools.pairwise(times)):
+        return stated
+    measured = (len(times) - 1) / (times[-1] - times[0])
+    if measured > MOST_RATE or 0.98 < stated / measured < 1.02:
+        return stated
+    return measured if stated > USUAL_RATE else max(stated, measured)
+
+
+def pixel_ratio(capture):
+    """Width of a pixel over its height as it is shown: 1.0 but for anamorphic videos, and where nobody says."""
+    if not hasattr(capture, "getBackendName") or capture.getBackendName() != "FFMPEG":
+        return 1.0
+    wide, high = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+    ratio = wide / high if wide > 0 and high > 0 else 1.0
+    if capture.get(cv2.CAP_PROP_ORIENTATION_AUTO) and capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90:
+        ratio = 1 / ratio  # OpenCV has turned the picture, and the pixels with it
+    return ratio if 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL and abs(ratio - 1) > 0.01 else 1.0
+
+
+def square_pixels(frame, ratio):
+    """A frame whose pixels are `ratio` times as wide as high, enlarged along one side to square ones."""
+    if ratio == 1:
+        return frame
+    height, width = frame.shape[:2]
+    size = (round(width * ratio / 2) * 2, height) if ratio > 1 else (width, round(height / ratio / 2) * 2)
+    return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
 
 
 class Reader:
@@ -85,6 +120,7 @@ class Reader:
         self.frames, self.changed = deque(), threading.Condition()
         self.dropped = self.received = 0
         self.lost = self.ended = self.stopping = False
+        self.moment, self.anchor = None, 0.0  # of the last frame of a file; what its clock is behind
         self.capture = capture or opener()
         self.thread = threading.Thread(target=self.work, name="reader", daemon=True)
         if self.capture is None:
@@ -94,22 +130,26 @@ class Reader:
 
     def work(self):
         """The thread: read until the source ends or stop() is called."""
-        start = time.perf_counter()
+        start, ratio = time.perf_counter(), None
         try:
             while not self.stopping:
                 done, frame = self.capture.read()
                 arrival = time.perf_counter()
                 if not done or frame is None:
                     if self.live and self.reopen():
+                        ratio = None
                         continue
                     break
+                ratio = ratio or pixel_ratio(self.capture)
+                frame = square_pixels(frame, ratio)
+                moment = arrival - start if self.live else self.clock()
                 with self.changed:
                     if self.live:
                         self.dropped += len(self.frames)
                         self.frames.clear()
                     else:
                         self.changed.wait_for(lambda: len(self.frames) < READ_AHEAD or self.stopping)
-                    self.frames.append((frame, arrival - start if self.live else self.received / self.rate, arrival))
+                    self.frames.append((frame, moment, arrival))
                     self.received += 1
                     self.changed.notify_all()
         except (cv2.error, MemoryError):
@@ -120,6 +160,18 @@ class Reader:
             with self.changed:
                 self.ended = True
                 self.changed.notify_all()
+
+    def clock(self):
+        """Seconds at which the frame just read is due by the file's own clock, or by the rate where that stands."""
+        due = 0.0 if self.moment is None else self.moment + 1 / self.rate
+        tells = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if hasattr(self.capture, "get") else 0.0
+        told = tells + self.anchor
+        if tells > 0 and (self.moment or 0.0) < told <= due + max(LONGEST_GAP, 10 / self.rate):
+            self.moment = told
+        else:
+            self.moment = due
+            self.anchor = due - tells if tells > 0 else self.anchor
+        return self.moment
 
     def reopen(self):
         """Try to get a live source back. False when it stayed away."""
@@ -170,25 +222,36 @@ def check_video_name(path, source=None):
         script.fail(f"OUTPUT={path} would replace the video that is read: give it another name")
 
 
+def writable(rate):
+    """The nearest frame rate that a video can be written with: MPEG-4 counts at most 65,535 steps per second."""
+    rate = min(max(rate, LEAST_RATE), MOST_RATE)
+    return round(rate, 3 if rate < 65 else 2)  # OpenCV makes a fraction over 1000, or over 100, of them
+
+
 @contextlib.contextmanager
 def video_writer(path, rate, live):
     """Yield write(frame, time), which appends to a video that gets its name when all went well.
 
-    Every frame of a video file is written once; those of a live source are repeated or left out, so that a minute
-    stays a minute at `rate` frames a second.
+    Every frame of a video file is written once, as long as that keeps to its clock; frames are repeated or left out
+    where the rate varies, and of a live source, so that a minute stays a minute at `rate` frames per second. Raises
+    EmptyVideo where no frame came.
     """
-    state = {"writer": None, "written": 0, "start": None}
+    state = {"writer": None, "written": 0, "start": None, "last": None}
     with atomic(path) as temporary:
         def write(frame, moment):
             if state["writer"] is None:
                 state["size"], state["start"] = frame.shape[1::-1], moment
                 code = cv2.VideoWriter_fourcc(*FOURCC[Path(path).suffix.lower()])
-                state["writer"] = cv2.VideoWriter(str(temporary), code, rate, state["size"])
+                state["writer"] = cv2.VideoWriter(str(temporary), code, writable(rate), state["size"])
                 if not state["writer"].isOpened():
                     script.fail(f"{path} cannot be written: try another name, ending in .mp4 or .avi")
             if frame.shape[1::-1] != state["size"]:
                 frame = cv2.resize(frame, state["size"])
-            wanted = round((moment - state["start"]) * rate) + 1 if live else state["written"] + 1
+            place = (moment - state["start"]) * rate
+            wanted = round(place) + 1
+            if not live and (moment == state["last"] or abs(place - state["written"]) <= SLACK):
+                wanted = state["written"] + 1
+            state["last"] = moment
             while state["written"] < wanted:
                 state["writer"].write(frame)
                 state["written"] += 1
@@ -199,7 +262,7 @@ def video_writer(path, rate, live):
             if state["writer"] is not None:
                 state["writer"].release()
         if state["writer"] is None:
-            raise EmptyVideo
+            raise EmptyVideo(f"{path} was not written: there was no frame to write")
         check = cv2.VideoCapture(str(temporary))
         whole = check.isOpened() and check.get(cv2.CAP_PROP_FRAME_COUNT) >= state["written"]
         check.release()
@@ -207,25 +270,36 @@ def video_writer(path, rate, live):
             script.fail(f"{path} could not be written whole: is the disk full?")
 
 
-class EmptyVideo(Exception):
+class EmptyVideo(script.Problem):
     """No frame was written, so there is no video."""
 
 
 def reader_of(source, opened, retry):
-    """A Reader of a source that open_capture() opened; a live one that falls silent is tried for `retry` seconds."""
-    live = isinstance(source, int) or opened.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
-    return Reader(lambda: open_capture(source), live, frame_rate(opened), retry, opened)
+    """A Reader of a source that open_capture() opened; a live one that falls silent is tried for `retry` seconds.
+
+    Live are cameras, and addresses that tell no number of frames. A file is not, whatever it tells.
+    """
+    live = sources.is_camera(source) or sources.is_url(source) and opened.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
+    rate = frame_rate(opened, LIVE_RATE) if sources.is_live(source) else clip_rate(source, opened)
+    return Reader(lambda: open_capture(source), live, rate, retry, opened)
 
 
 def open_live(source, retry):
-    """A Reader of a camera, a video or an address; ends with one line when none opens within `retry` seconds."""
+    """A Reader of a camera, an address or a video file, or an end with one line.
+
+    Cameras and addresses may take `retry` seconds to answer. A file without a picture is told at once.
+    """
     until, told = time.perf_counter() + retry, False
     while (opened := open_capture(source)) is None:
-        if time.perf_counter() >= until:
-            script.fail(why_not(source))
+        if not sources.is_live(source) or time.perf_counter() >= until:
+            script.fail(sources.why_not(source))
         if not told:
-            name = source if is_url(source) else f"camera {source}"
-            print(f"{name} does not answer, trying for {retry:g} s ...", flush=True)
+            print(f"{sources.public(source)} does not answer, trying for {retry:g} s ...", flush=True)
             told = True
         time.sleep(min(0.5, max(0.0, until - time.perf_counter())))
-    return reader_of(source, opened, retry)
+    reader = reader_of(source, opened, retry)
+    while not sources.is_live(source) and reader.peek() is None:
+        if reader.over():
+            script.fail(sources.why_not(source))
+        time.sleep(0.005)
+    return reader

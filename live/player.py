@@ -46,6 +46,7 @@ class Player:
         self.picture = None  # the last one drawn
         self.write = self.record = None  # of OUTPUT; of the key r
         self.frames, self.started, self.due = 0, None, 0.0
+        self.moment = 0.0  # of the last frame, by the source's clock
         self.latencies = deque(maxlen=LATENCIES)  # seconds from a frame's arrival to its being drawn
         self.recent = deque()  # (moment, faces) of the frames of the last second
         self.said = {}  # number of a face -> the label printed last
@@ -124,16 +125,17 @@ class Player:
             overlay.write_lines(picture, self.status())
         self.latencies.append(time.perf_counter() - arrival)
         if self.controls.show:
-            self.obey(picture, self.pause())
+            self.obey(picture, self.pause(moment - self.moment))
         else:
             self.say(faces, moment)
+        self.moment = moment
 
-    def pause(self):
-        """Milliseconds to wait for a key: a video is shown at its own pace, a camera's frame at once."""
+    def pause(self, interval):
+        """Milliseconds to wait for a key: a video's frame is `interval` seconds after the last."""
         if self.reader.live:
             return 1
         now = time.perf_counter()
-        self.due = max(self.due + 1 / self.reader.rate, now - BEHIND) if self.frames > 1 else now
+        self.due = max(self.due + interval, now - BEHIND) if self.frames > 1 else now
         return max(1, round((self.due - now) * 1000))
 
     def obey(self, picture, wait, kept=None):

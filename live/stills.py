@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 
 from faces import cutting, finding, reading
-from live import capture, overlay, window
+from live import capture, overlay, sources, window
 from live.controls import PHOTO_HELP
 from terminal import script
 
@@ -75,7 +75,7 @@ def album(source, output=None):
 
     [] for a camera, an address, and what may be a video.
     """
-    if isinstance(source, int) or capture.is_url(source):
+    if sources.is_live(source):
         return []
     paths = photos_of(source)
     folder = Path(source) if Path(source).is_dir() else Path(source).parent

@@ -15,6 +15,7 @@ from faces import finding
 
 # ------------------------------------------------------------------------------------------------
 SEARCH_SIDE = 256  # pixels of the longer side of the gray copy that is searched
+SLIMMEST = 16 / 9  # its longer side over its shorter one; of a wider frame the shorter side counts as if it were that
 SMALLEST = 0.15  # smallest face, as a share of the frame's shorter side: 72 pixels at 640x480, two metres off
 NEIGHBORS = 5  # agreeing windows wanted for a new face; a known one is followed with FOLLOW_NEIGHBORS
 FOLLOW_NEIGHBORS = 3
@@ -132,7 +133,7 @@ class Tracker:
     def step(self, frame, now):
         """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks."""
         gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        scale = min(1.0, SEARCH_SIDE / max(gray.shape))
+        scale = min(1.0, SEARCH_SIDE / min(max(gray.shape), SLIMMEST * min(gray.shape)))
         size = tuple(max(1, round(v * scale)) for v in gray.shape[::-1])
         small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA) if scale < 1 else gray
         interval = 0.0 if self.before is None else max(0.0, now - self.before)

@@ -8,10 +8,12 @@ PyTorch's insides. So only the standard library is imported here.
 
 import ast
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
+SECRETS = "pass|pwd|key|token|secret|auth|user|login"  # parts of the names of what an address should not show
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
 
@@ -21,7 +23,13 @@ class Problem(ValueError):
 
 def fail(message):
     """End the program with one line on stderr and exit status 1. The line says what is wrong and what to do."""
-    raise SystemExit(f"error: {' '.join(str(message).split())}")
+    raise SystemExit(f"error: {without_passwords(' '.join(str(message).split()))}")
+
+
+def without_passwords(text):
+    """A text in which addresses have no user, password or key: rtsp://me:secret@host?key=1 -> rtsp://host?key=..."""
+    text = re.sub(r"(?<=://)\S*@", "", text)
+    return re.sub(rf"(?i)([?&;][^=&\s]*(?:{SECRETS})[^=&\s]*=)[^&;\s'\"]*", r"\1...", text)
 
 
 def constants(namespace):

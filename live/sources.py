@@ -1,0 +1,77 @@
+"""What SOURCE names: a camera, a stream's address, or files; why one of them gives no picture. Nothing to run."""
+
+import os
+import re
+import sys
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from terminal import script
+
+
+def named(source):
+    """The source that a user means: spaces at the ends go, ~ is the home folder, file:///a.mp4 is /a.mp4."""
+    if not isinstance(source, str) or os.path.exists(source):
+        return source
+    source = source.strip()
+    if source.lower().startswith("file:"):
+        return urllib.request.url2pathname(urllib.parse.urlsplit(source, allow_fragments=False).path)
+    return source if is_url(source) else os.path.expanduser(source)
+
+
+def is_url(source):
+    """Whether a source is an address such as rtsp://... or http://...; C:\\a.mp4 and 12:30.mp4 are files."""
+    return isinstance(source, str) and re.match(r"\s*[a-zA-Z][a-zA-Z0-9+.-]+://", source) is not None
+
+
+def is_camera(source):
+    """Whether a source is a camera: its number, or a device such as /dev/video0 or /dev/v4l/by-id/..."""
+    if not isinstance(source, (str, os.PathLike)):
+        return isinstance(source, int)
+    return str(source).startswith(("/dev/video", "/dev/v4l/")) or Path(source).is_char_device()
+
+
+def is_live(source):
+    """Whether a source is a camera or an address; all others are files and folders."""
+    return is_camera(source) or is_url(source)
+
+
+def public(source):
+    """How messages call a source: a camera by its number, an address without its password."""
+    if isinstance(source, int):
+        return f"camera {source}"
+    return script.without_passwords(re.sub(r"(?<=://).*@", "", source) if is_url(source) else str(source))
+
+
+def why_not(source):
+    """One line: why a source gives no pictures, as far as can be known, and what to do."""
+    if is_url(source):
+        return f"{public(source)} cannot be opened: check the address, the network and that the stream is on"
+    if not is_camera(source):
+        return why_no_video(source)
+    name, linux = public(source), sys.platform.startswith("linux")
+    device = Path(f"/dev/video{source}" if isinstance(source, int) else source)
+    others = sorted(p.name for p in Path("/dev").glob("video*")) if linux else []
+    if sys.platform == "darwin":
+        return (f"{name} gives no picture: connect one, close other programs that use it, and allow this "
+                "terminal in System Settings > Privacy & Security > Camera; or set SOURCE=<video, photo or folder>")
+    if linux and not device.exists():
+        seen = f" (there are: {', '.join(others)})" if others else ""
+        name = name if isinstance(source, int) else f"camera {name}"
+        return f"there is no {name}{seen}: connect one, or set SOURCE=<another number, video, photo or folder>"
+    if linux and not os.access(device, os.R_OK | os.W_OK):
+        return f"no permission for {name}: run 'sudo usermod -aG video $USER' and log in again"
+    return (f"{name} gives no picture: it may be in use or not be allowed; close other programs that use it, "
+            "check the system's camera privacy settings, or set SOURCE=<another number, video, photo or folder>")
+
+
+def why_no_video(path):
+    """The same for a file."""
+    if not os.path.isfile(path):
+        return f"there is no {path}: set SOURCE=<camera number, video, photo, folder or address>"
+    if not os.access(path, os.R_OK):
+        return f"no permission to read {path}: change it, or copy the file"
+    if os.fsencode(path).decode("utf-8", "replace") != str(path):
+        return f"the name of {path} is no text in UTF-8: rename it"
+    return f"{path} is damaged, or no video: try it in a video player, and copy or convert it again"
