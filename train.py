@@ -68,9 +68,6 @@ DEVICE = "auto"  # "auto", "cpu", "cuda", "mps"
 PRECISION = "auto"  # "auto": bfloat16 where the hardware has it; "float32"; "bfloat16"
 # ------------------------------------------------------------------------------------------------
 
-MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "KEEP_BEST", "DEVICE", "PRECISION",
-              "GROUPS"}
-
 
 def check_constants():
     """End with one line if a constant is out of its range."""
@@ -110,63 +107,60 @@ def check_loss(loss, epoch):
                     f"(now {LR}) and start again, or continue with RESUME=True LR={LR / 3:.0e}")
 
 
-def train_epoch(net, average, optimizer, batches, epoch, device, bf16, forward=None):
-    """One pass over the training crops. Returns (loss, accuracy) per sample and seconds for data and for compute.
+def augmented(batches, epoch, device):
+    """Yield the batches of an epoch on `device`, augmented: (images float32 [N, 3, S, S], labels, weights, tasks)."""
+    def prepare(step, batch):
+        images, *answers = (part.to(device) for part in batch)
+        generator = dataset.generator_for(SEED, epoch, step)
+        return augment.augment(images, AUGMENT, generator, *batches.sampler.share(step)), *answers
 
-    `forward`: what engine.spread() makes of `net`. A GPU works on what is started here, so only the sum of its seconds
-    means something.
+    return engine.ahead(prepare, batches, device)
+
+
+def loss_of(outputs, labels, weights, tasks, sizes):
+    """(loss of each image, float32 [N], logits of its class [N, n_classes]): cross entropy, weighted, and a share of
+    that of each auxiliary task, of which `sizes` are the numbers of classes."""
+    logits, others = outputs.tensor_split([outputs.shape[1] - sum(sizes)], 1)
+    loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none") * weights
+    return loss + AUXILIARY_WEIGHT * auxiliary.loss(others, tasks, sizes) if sizes else loss, logits
+
+
+def train_epoch(run, batches, epoch, device, bf16):
+    """One pass over the training crops, a step per batch. `run`: a runs.Run, whose networks and optimizer change.
+
+    Returns (loss, accuracy), means over all images, and the seconds spent on (data, compute). A GPU computes on what
+    was started before, so that only the sum of its seconds means something.
     """
-    net.train()
-    forward, sampler = forward or net, batches.sampler
+    sampler, sizes = batches.sampler, batches.dataset.auxiliary_sizes
     sampler.epoch = epoch
-    if not next(net.features.parameters()).requires_grad:
-        net.features.eval()  # what is frozen keeps its batch statistics too
+    run.net.train()
+    if not next(run.net.features.parameters()).requires_grad:
+        run.net.features.eval()  # what is frozen keeps its batch statistics too
     # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
     torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
-    n_classes, sizes = len(batches.dataset.classes), batches.dataset.auxiliary_sizes
-    averaged = None if average is None else (engine.numbers(average), engine.numbers(net))
-
-    def prepare(step, batch):
-        images, *others = (part.to(device) for part in batch)
-        generator = dataset.generator_for(SEED, epoch, step)
-        images = augment.augment(images, AUGMENT, generator, *sampler.share(step))
-        return images, *others
-
-    sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, images
-    waiting = []  # losses and right answers of steps that a GPU may not have finished
-    data_s = compute_s = 0
-    start = time.perf_counter()
-    bar = tqdm(engine.ahead(prepare, batches, device), desc=f"epoch {epoch}", total=len(batches),
+    averaged = None if run.average is None else (engine.floats(run.average), engine.floats(run.net))
+    tally, data_s, compute_s, start = engine.Tally(device), 0, 0, time.perf_counter()
+    bar = tqdm(augmented(batches, epoch, device), desc=f"epoch {epoch}", total=len(batches),
                unit_scale=BATCH_SIZE, unit="img", leave=False, disable=True if engine.RANK else None)
     for step, (images, labels, weights, tasks) in enumerate(bar):
         data_s, start = data_s + time.perf_counter() - start, time.perf_counter()
         done = (epoch - 1) * len(batches) + step
-        for group in optimizer.param_groups:
+        for group in run.optimizer.param_groups:
             group["lr"] = learning_rate((done + 1) / (EPOCHS * len(batches)))
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits, more = forward(images).float().tensor_split([n_classes], 1)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none")
-        loss = loss * weights
-        if sizes:
-            loss = loss + AUXILIARY_WEIGHT * auxiliary.loss(more, tasks, sizes)
+        run.optimizer.zero_grad(set_to_none=True)
+        outputs = engine.outputs_of(run.forward, images, bf16)
+        losses, logits = loss_of(outputs, labels, weights, tasks, sizes)
         # Ranks average their gradients, and their shares of a batch may differ by one image: the whole batch's mean.
-        loss = loss.sum() * (engine.WORLD / sampler.share(step)[1])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        (losses.sum() * (engine.WORLD / sampler.share(step)[1])).backward()
+        run.optimizer.step()
         if averaged is not None:
             engine.blend(*averaged, done, AVERAGE)
-        with torch.no_grad():
-            plain = functional.cross_entropy(logits, labels, reduction="sum")
-            waiting.append(torch.stack([plain, (logits.argmax(1) == labels).sum()]))
-        sums[2] += len(labels)
-        if device.type == "cpu" or len(waiting) == 50 or step == len(batches) - 1:
-            sums[:2] += torch.stack(waiting).cpu().double().sum(0)
-            waiting.clear()
-            check_loss(sums[0].item(), epoch)
+        tally.add(logits, labels)
+        check_loss(tally.loss, epoch)
         compute_s, start = compute_s + time.perf_counter() - start, time.perf_counter()
-    loss, right, seen = engine.total(sums).tolist()
-    return loss / seen, right / seen, data_s, compute_s
+    loss, accuracy = tally.means()
+    check_loss(loss, epoch)
+    return loss, accuracy, data_s, compute_s + time.perf_counter() - start
 
 
 @torch.inference_mode()
@@ -188,55 +182,70 @@ def evaluate(net, batches, device, bf16, flip=False):
     return engine.total(logits).cpu(), crops.labels
 
 
-def announce(net, train, valid, done, device, bf16):
-    """Print what is about to happen, and the head of the table that follows."""
-    for name, split in (("train", train.dataset), ("valid", valid.dataset)):
-        counts = ", ".join(f"{c} {(split.labels == i).sum():,}" for i, c in enumerate(split.classes))
-        print(f"{name}: {len(split):,} crops ({counts})")
-    size, ranks = valid.dataset.shape[1], f" in each of {engine.WORLD} processes" if engine.WORLD > 1 else ""
-    print(f"network: {MODEL}, {sum(p.numel() for p in net.parameters()):,} parameters, {size}x{size} pixels; "
-          f"{device}, {'bfloat16' if bf16 else 'float32'}, {torch.get_num_threads()} threads{ranks}; "
-          f"epochs {done + 1} to {EPOCHS}, {len(train)} steps each")
-    print("".join(f"{c:>15}" for c in runs.COLUMNS))
-
-
-def starting_weights(net, classes):
-    """Give the network the weights that START or PRETRAINED name; returns whether all but its head has learned."""
-    if START:
-        return not checkpoints.start_from(net, START, MODEL, classes)
-    if not PRETRAINED or not isinstance(net, networks.Backbone):
-        return False
+def loaders(device, size, margin):
+    """The loaders of the training crops, with weights and auxiliary labels, and of the validation crops."""
     with engine.one_at_first():
-        problem = networks.load_imagenet(net)
-    if problem and not engine.RANK:
-        print(problem, flush=True)
-    return not problem
+        train = dataset.loader(TRAIN_DIR, size, BATCH_SIZE, SEED, engine.RANK, engine.WORLD)
+        judged = 256 if device.type == "cuda" else 128  # crops per batch; changes speed and memory, no result
+        valid = dataset.loader(VALID_DIR, size, judged, None, engine.RANK, engine.WORLD, margin)
+    crops = train.dataset
+    if valid.dataset.classes != crops.classes:
+        script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
+    if BALANCE:
+        dataset.balance(crops, BALANCE)
+    crops.auxiliary, crops.auxiliary_sizes = auxiliary.labels(crops.files, AUXILIARY, GROUPS)
+    for loader in (train, valid):
+        engine.hold(loader, device)
+    return train, valid
 
 
-def resume(net, average, optimizer, classes, constants):
-    """Load weights/last.pt into the parts given.
+def begin(train, valid, size, device):
+    """The runs.Run to go on with: new, or with RESUME what weights/last.pt holds."""
+    torch.manual_seed(SEED)
+    classes = train.dataset.classes
+    net = networks.build(MODEL, len(classes) + sum(train.dataset.auxiliary_sizes))
+    net = net.to(device, memory_format=torch.channels_last)
+    pretrained = not RESUME and checkpoints.initialise(net, MODEL, classes, START, PRETRAINED)
+    optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
+    run = runs.Run(net, copy.deepcopy(net) if AVERAGE else None, optimizer, classes, pretrained=pretrained,
+                   constants={**script.constants(globals()), "CLAHE": processed.CLAHE},
+                   crops=runs.fingerprint(train.dataset, valid.dataset))
+    if RESUME:
+        runs.resume(run, Path(WEIGHTS_DIR, "last.pt"))
+    elif engine.RANK == 0:
+        runs.set_aside(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
+    sweep(WEIGHTS_DIR)
+    return run
 
-    Returns (epochs done, history, best validation loss, what starting_weights() returned).
-    """
-    last = checkpoints.load_checkpoint(Path(WEIGHTS_DIR, "last.pt"))
-    if "optimizer" not in last:
-        script.fail(f"{WEIGHTS_DIR}/last.pt holds weights alone, which is not enough to go on: start anew")
-    if last["classes"] != classes or last["model"] != MODEL:
-        script.fail(f"weights/last.pt is a {last['model']} network for {', '.join(last['classes'])}, and this run is "
-                    f"{MODEL} for {', '.join(classes)}: start anew with RESUME=False")
-    began = tuple(last["constants"].get("AUXILIARY", ()))
-    if began != tuple(AUXILIARY):
-        script.fail("AUXILIARY is not what the run began with, and the network's last layer depends on it: set it to "
-                    f"{began}, or start anew with RESUME=False")
-    changed = [k for k, v in constants.items() if k not in MAY_CHANGE and last["constants"].get(k, v) != v]
-    if changed:
-        print("changed since the run began, so its numbers will differ: "
-              + ", ".join(f"{k} {last['constants'].get(k)} -> {constants[k]}" for k in changed))
-    net.load_state_dict(last["net"])
-    optimizer.load_state_dict(last["optimizer"])
-    if average is not None:
-        average.load_state_dict(last.get("average") or last["state"])
-    return last["epoch"], last["history"], last["best"], last.get("pretrained", False)
+
+def fit(device, bf16):
+    """All epochs, from the first or from where weights/last.pt stands."""
+    size = IMAGE_SIZE or networks.image_size(MODEL)
+    margin = processed.MARGIN if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
+    train, valid = loaders(device, size, margin)
+    run = begin(train, valid, size, device)
+    facts = {"model": MODEL, "classes": run.classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
+             "margin": margin, "clahe": processed.CLAHE, "flip": FLIP}
+    if engine.RANK == 0:
+        runs.announce(run, train, valid, device, bf16)
+    first = run.done + 1
+    for epoch in range(first, EPOCHS + 1):
+        run.net.features.requires_grad_(not run.pretrained or epoch > WARMUP_EPOCHS)
+        if epoch in (first, WARMUP_EPOCHS + 1):
+            sample = torch.zeros(BATCH_SIZE, 3, size, size, device=device).to(memory_format=torch.channels_last)
+            run.forward = engine.spread(run.net, sample, bf16)  # anew when more parameters learn
+        loss, accuracy, data_s, compute_s = train_epoch(run, train, epoch, device, bf16)
+        logits, labels = evaluate(run.judged, valid, device, bf16, FLIP)
+        valid_loss = functional.cross_entropy(logits, labels).item()
+        check_loss(valid_loss, epoch)  # the last step of an epoch can break what its own loss does not show
+        run.note(epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
+                 valid_accuracy=(logits.argmax(1) == labels).float().mean().item(),
+                 lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
+        if engine.RANK == 0:
+            facts["temperature"], facts["threshold"] = engine.calibrate(logits, labels, SURE)
+            runs.save(run, facts, Path(WEIGHTS_DIR), Path(PLOTS_DIR), KEEP_BEST)
+    if engine.RANK == 0:
+        runs.conclude(run, Path(WEIGHTS_DIR), Path(PLOTS_DIR))
 
 
 def main():
@@ -248,78 +257,6 @@ def main():
         fit(device, bf16)
     finally:
         engine.leave()
-
-
-def fit(device, bf16):
-    """All epochs, from the first or from where weights/last.pt stands."""
-    writes = engine.RANK == 0
-    size = IMAGE_SIZE or networks.image_size(MODEL)
-    margin = processed.MARGIN if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
-    with engine.one_at_first():
-        train = dataset.loader(TRAIN_DIR, size, BATCH_SIZE, SEED, engine.RANK, engine.WORLD)
-        valid = dataset.loader(VALID_DIR, size, 256 if device.type == "cuda" else 128, None, engine.RANK, engine.WORLD,
-                               margin)
-    classes = train.dataset.classes
-    if valid.dataset.classes != classes:
-        script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
-    if BALANCE:
-        dataset.balance(train.dataset, BALANCE)
-    labels, sizes = auxiliary.labels(train.dataset.files, AUXILIARY, GROUPS)
-    train.dataset.auxiliary, train.dataset.auxiliary_sizes = labels, sizes
-    for loader in (train, valid):
-        engine.hold(loader, device)
-    torch.manual_seed(SEED)
-    net = networks.build(MODEL, len(classes) + sum(sizes)).to(device, memory_format=torch.channels_last)
-    pretrained = not RESUME and starting_weights(net, classes)
-    average = copy.deepcopy(net) if AVERAGE else None
-    optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
-    constants = {k: v for k, v in script.constants(globals()).items() if k != "MAY_CHANGE"}
-    constants["CLAHE"] = processed.CLAHE
-    done, history, best = 0, [], math.inf
-    if RESUME:
-        done, history, best, pretrained = resume(net, average, optimizer, classes, constants)
-    elif writes:
-        runs.set_aside(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
-    sweep(WEIGHTS_DIR)
-    if writes:
-        announce(net, train, valid, done, device, bf16)
-    for epoch in range(done + 1, EPOCHS + 1):
-        net.features.requires_grad_(not pretrained or epoch > WARMUP_EPOCHS)
-        if epoch in (done + 1, WARMUP_EPOCHS + 1):
-            sample = torch.zeros(BATCH_SIZE, 3, size, size, device=device).to(memory_format=torch.channels_last)
-            forward = engine.spread(net, sample, bf16)  # anew when more parameters learn
-        loss, accuracy, data_s, compute_s = train_epoch(net, average, optimizer, train, epoch, device, bf16, forward)
-        shown = net if average is None else average
-        logits, labels = evaluate(shown, valid, device, bf16, FLIP)
-        valid_loss = functional.cross_entropy(logits, labels).item()
-        check_loss(valid_loss, epoch)  # the last step of an epoch can break what its own loss does not show
-        improved = valid_loss < best
-        best = min(best, valid_loss)
-        valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
-        row = (epoch, loss, accuracy, valid_loss, valid_accuracy, optimizer.param_groups[0]["lr"], round(data_s, 2),
-               round(compute_s, 2), "yes" if improved else "")
-        history.append(dict(zip(runs.COLUMNS, row, strict=True)))
-        if not writes:
-            continue
-        temperature, threshold = engine.calibrate(logits, labels, SURE)
-        checkpoint = {"model": MODEL, "classes": classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
-                      "margin": margin, "clahe": processed.CLAHE, "flip": FLIP,
-                      "temperature": temperature, "threshold": threshold, "epoch": epoch, "metrics": history[-1],
-                      "state": checkpoints.trimmed(shown, len(classes))}
-        # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
-        if improved:
-            runs.keep_best(Path(WEIGHTS_DIR), checkpoint, KEEP_BEST)
-        runs.write_log(Path(PLOTS_DIR, "log.csv"), history, constants)
-        checkpoints.save_weights(Path(WEIGHTS_DIR, "last.pt"), {
-            **checkpoint, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "history": history,
-            "best": best, "pretrained": pretrained, "constants": constants,
-            "average": None if average is None else average.state_dict()})
-        print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in history[-1].values()), flush=True)
-    if history and writes:
-        top = min(history, key=lambda r: r["valid_loss"])
-        runs.plot(history, Path(PLOTS_DIR, f"metrics_{history[-1]['epoch']}.png"))
-        print(f"{len(history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
-              f"accuracy {top['valid_accuracy']:.2%} -> {WEIGHTS_DIR}/best_weights.pt; next: python test.py")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 
 import dataset
 import model as networks
+from learn import engine
 from terminal import script
 from terminal.files import atomic
 
@@ -131,6 +132,25 @@ def start_from(net, path, name, classes):
         state[key] = own
     net.load_state_dict(state)
     return same
+
+
+def initialise(net, name, classes, start, pretrained):
+    """Give `net` (of NETWORKS[name], for `classes` and maybe more) what a run starts from: the weights file `start`, or
+    where it is None and `pretrained` is true ImageNet's, for a network that has such.
+
+    Returns whether all but the last layer has learned before.
+    """
+    if start:
+        return not start_from(net, start, name, classes)
+    if not pretrained or not isinstance(net, networks.Backbone):
+        return False
+    with engine.one_at_first():
+        problem = networks.load_imagenet(net)
+    if problem and not engine.RANK:
+        print(problem, flush=True)
+    return not problem
+
+
 def prepare(info, crops, device="cpu"):
     """RGB crops (uint8 [H, W, 3]) as the network of `info` takes them: normalised float32 [N, 3, S, S] on `device`."""
     transform = dataset.evaluation_transform(info["image_size"], info["mean"], info["std"])

@@ -92,6 +92,21 @@ def spread(net, images, bf16):
     return lambda batch: recorded(batch) if batch.shape == images.shape else net(batch)
 
 
+def outputs_of(forward, images, bf16):
+    """Outputs float32 [N, outputs] of a network, or of what spread() makes of it, for images [N, 3, S, S].
+
+    Raises script.Problem where batch normalisation has one value per channel alone to learn from.
+    """
+    try:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            return forward(images).float()
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise script.Problem("a network with batch normalisation cannot learn from batches of one image of this size: "
+                             "set BATCH_SIZE (at least 2 per process) or IMAGE_SIZE higher") from None
+
+
 def ahead(prepare, batches, device):
     """prepare(step, batch), a tuple of tensors, for all batches; on a CUDA GPU beside the step before."""
     if device.type != "cuda":
@@ -152,9 +167,39 @@ def blend(old, new, step, most):
     get_ema_multi_avg_fn(min(most, (1 + step) / (10 + step)))(old, new, None)
 
 
-def numbers(net):
+def floats(net):
     """All parameters and batch statistics of a network, as a list of floating-point tensors."""
     return [v for v in net.state_dict().values() if v.is_floating_point()]
+
+
+class Tally:
+    """Losses and right answers of an epoch. `loss`: the sum of those known by now, of this rank's images."""
+
+    def __init__(self, device):
+        # To read a result is to wait for a GPU, which meanwhile has nothing to do: so only every 50 steps.
+        self.every, self.waiting = 1 if device.type == "cpu" else 50, []
+        self.sums, self.loss = torch.zeros(3, dtype=torch.float64), 0.0  # sums: loss, right answers, images
+
+    @torch.no_grad()
+    def add(self, logits, labels):
+        """Count a step in: logits [N, n_classes] and labels [N], on the device."""
+        self.sums[2] += len(labels)
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        self.waiting.append(torch.stack([loss, (logits.argmax(1) == labels).sum()]))
+        if len(self.waiting) == self.every:
+            self.read()
+
+    def read(self):
+        """Wait for the steps that are not known yet, and count their results in."""
+        if self.waiting:
+            self.sums[:2] += torch.stack(self.waiting).cpu().double().sum(0)
+            self.waiting, self.loss = [], self.sums[0].item()
+
+    def means(self):
+        """(loss, accuracy) per image, over all steps and ranks."""
+        self.read()
+        loss, right, images = total(self.sums).tolist()
+        return loss / images, right / images
 
 
 def calibrate(logits, labels, sure):

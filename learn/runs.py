@@ -1,14 +1,145 @@
-"""The files that train.py leaves of a run: best weights, log.csv, the plot; and what it does with those of the run
-before. Nothing to run."""
+"""A training run: what it knows, what it says, and the files that it leaves and goes on from. Nothing to run.
+
+Files: weights/last.pt, best_weights_<epoch>.pt and best_weights.pt; plots/log.csv and metrics_<epoch>.png.
+"""
 
 import csv
+import dataclasses
+import hashlib
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from learn import checkpoints
+import torch
+
+from learn import checkpoints, engine
+from terminal import script
 from terminal.files import atomic, link
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "lr", "data_s", "compute_s", "best")
+# Constants of train.py that a resumed run may have otherwise, since its numbers stay the same.
+MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "KEEP_BEST", "DEVICE", "PRECISION",
+              "GROUPS"}
+JUDGES = {"JUDGED_MARGIN", "FLIP", "IMAGE_SIZE"}  # constants that validation losses depend on, whatever was learned
+
+
+@dataclasses.dataclass
+class Run:
+    """What training changes from epoch to epoch, and what it has to know again when it goes on."""
+
+    net: torch.nn.Module
+    average: torch.nn.Module | None  # moving average of the weights of `net`
+    optimizer: torch.optim.Optimizer
+    classes: list  # their names
+    constants: dict  # of train.py, by name
+    crops: dict  # fingerprint() of what it learns from and is judged by
+    pretrained: bool = False  # whether all but the last layer had learned before
+    history: list = dataclasses.field(default_factory=list)  # a dict of COLUMNS per epoch
+    best: float = math.inf  # lowest validation loss of the epochs after `since`
+    since: int = 0  # epochs up to this one were judged by other crops, or otherwise
+    forward: Callable | None = None  # what engine.spread() makes of `net`
+
+    @property
+    def done(self):
+        """The number of the last epoch that is done."""
+        return self.history[-1]["epoch"] if self.history else 0
+
+    @property
+    def judged(self):
+        """The network that is evaluated and saved."""
+        return self.net if self.average is None else self.average
+
+    def note(self, **row):
+        """Add an epoch to the history: all COLUMNS but "best", which is worked out here."""
+        improved = row["valid_loss"] < self.best
+        self.best = min(self.best, row["valid_loss"])
+        row["best"] = "yes" if improved else ""
+        self.history.append({column: row[column] for column in COLUMNS})
+
+
+def fingerprint(train, valid):
+    """{"training": ..., "validation": ...}: digests of the crops of a split, by class, name and size, which stay the
+    same when its folder moves."""
+    facts = {name: sorted((crops.classes[label], path.name, path.stat().st_size)
+                          for path, label in zip(crops.files, crops.labels.tolist(), strict=True))
+             for name, crops in (("training", train), ("validation", valid))}
+    return {name: hashlib.sha256(repr(rows).encode("utf-8", "surrogateescape")).hexdigest()
+            for name, rows in facts.items()}
+
+
+def resume(run, path):
+    """Put what weights/last.pt (`path`) holds into a new Run; ends the program where that does not fit."""
+    last, constants, name = checkpoints.load_checkpoint(path), run.constants, run.constants["MODEL"]
+    if "optimizer" not in last:
+        script.fail(f"{path} holds weights alone, which is not enough to go on: start anew")
+    if last["classes"] != run.classes or last["model"] != name:
+        script.fail(f"{path} is a {last['model']} network for {', '.join(last['classes'])}, and this run is "
+                    f"{name} for {', '.join(run.classes)}: start anew with RESUME=False")
+    began = tuple(last["constants"].get("AUXILIARY", ()))
+    if began != tuple(constants["AUXILIARY"]):
+        script.fail("AUXILIARY is not what the run began with, and the network's last layer depends on it: set it to "
+                    f"{began}, or start anew with RESUME=False")
+    run.net.load_state_dict(last["net"])
+    run.optimizer.load_state_dict(last["optimizer"])
+    if run.average is not None:
+        run.average.load_state_dict(last.get("average") or last["state"])
+    run.history, run.best, run.since = last["history"], last["best"], last.get("since", 0)
+    run.pretrained = last.get("pretrained", False)
+    changed = [k for k, v in constants.items() if k not in MAY_CHANGE and last["constants"].get(k, v) != v]
+    crops = [split for split, digest in last.get("crops", {}).items() if run.crops[split] != digest]
+    said = []
+    if changed:
+        said.append("changed since the run began, so its numbers will differ: "
+                    + ", ".join(f"{k} {last['constants'].get(k)} -> {constants[k]}" for k in changed))
+    if crops:
+        said.append(f"the crops for {' and '.join(crops)} are not those of epoch {run.done}")
+    if crops or JUDGES & set(changed):  # losses before and after cannot be compared
+        run.best, run.since = math.inf, run.done
+        said.append(f"the best epoch is chosen anew, from epoch {run.done + 1} on; RESUME=False starts all anew")
+    if said and engine.RANK == 0:
+        print("\n".join(said))
+
+
+def announce(run, train, valid, device, bf16):
+    """Print what is about to happen, and the head of the table that follows. `train` and `valid` are loaders."""
+    for name, split in (("train", train.dataset), ("valid", valid.dataset)):
+        counts = ", ".join(f"{c} {(split.labels == i).sum():,}" for i, c in enumerate(split.classes))
+        print(f"{name}: {len(split):,} crops ({counts})")
+    size, ranks = valid.dataset.shape[1], f" in each of {engine.WORLD} processes" if engine.WORLD > 1 else ""
+    parameters = sum(p.numel() for p in run.net.parameters())
+    print(f"network: {run.constants['MODEL']}, {parameters:,} parameters, {size}x{size} pixels; "
+          f"{device}, {'bfloat16' if bf16 else 'float32'}, {torch.get_num_threads()} threads{ranks}; "
+          f"epochs {run.done + 1} to {run.constants['EPOCHS']}, {len(train)} steps each")
+    print("".join(f"{c:>15}" for c in COLUMNS))
+
+
+def save(run, facts, weights, plots, count):
+    """Write the files of an epoch, and print its line. `facts`: those of a weights file that an epoch has not changed;
+    `weights`, `plots`: folders; `count`: see keep_best()."""
+    row = run.history[-1]
+    checkpoint = {**facts, "epoch": run.done, "metrics": row,
+                  "state": checkpoints.trimmed(run.judged, len(run.classes))}
+    # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
+    if row["best"]:
+        keep_best(weights, checkpoint, count)
+    write_log(plots / "log.csv", run.history, run.constants)
+    checkpoints.save_weights(weights / "last.pt", {
+        **checkpoint, "net": run.net.state_dict(), "optimizer": run.optimizer.state_dict(), "history": run.history,
+        "best": run.best, "since": run.since, "pretrained": run.pretrained, "constants": run.constants,
+        "crops": run.crops, "average": None if run.average is None else run.average.state_dict()})
+    print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in row.values()), flush=True)
+
+
+def conclude(run, weights, plots):
+    """Draw the curves and say which epoch is best."""
+    if not run.history:
+        return
+    plot(run.history, plots / f"metrics_{run.done}.png")
+    judged = [row for row in run.history if row["epoch"] > run.since] or run.history
+    top = min(judged, key=lambda row: row["valid_loss"])
+    print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
+          f"accuracy {top['valid_accuracy']:.2%} -> {weights}/best_weights.pt; next: python test.py")
 
 
 def set_aside(weights, plots):
@@ -41,7 +172,7 @@ def keep_best(weights, checkpoint, count):
 
 
 def write_log(path, history, constants):
-    """log.csv: a row an epoch, and the constants of the run with each."""
+    """Write log.csv: a row per epoch, each with the constants of the run."""
     said = " ".join(f"{k}={v}" for k, v in constants.items())
     with atomic(path) as temporary:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -51,7 +182,7 @@ def write_log(path, history, constants):
 
 
 def plot(history, path):
-    """The paper's two panels: loss and accuracy per epoch, for training and validation."""
+    """Draw the two panels of the paper: loss and accuracy per epoch, for training and validation."""
     from matplotlib.figure import Figure  # only here: it takes a second to import
 
     figure = Figure(figsize=(10, 4), layout="constrained")

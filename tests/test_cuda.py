@@ -9,7 +9,7 @@ import torch
 import dataset
 import model as networks
 import train
-from learn import augment, engine
+from learn import augment, engine, runs
 from test_augment import as_a_gpu_would
 from test_dataset import split
 
@@ -41,9 +41,9 @@ def test_recorded_steps_equal_the_plain_ones(tmp_path, monkeypatch, name):
         engine.hold(batches, device)
         torch.manual_seed(0)
         net = networks.build(name, 2).to(device, memory_format=torch.channels_last)
-        average, optimizer = copy.deepcopy(net), torch.optim.AdamW(net.parameters(), 1e-3, fused=True)
+        optimizer = torch.optim.AdamW(net.parameters(), 1e-3, fused=True)
         images = torch.zeros(8, 3, side, side, device=device).to(memory_format=torch.channels_last)
-        forward = engine.spread(net, images, True) if recorded else None
-        results.append([train.train_epoch(net, average, optimizer, batches, epoch, device, True, forward)[:2]
-                        for epoch in (1, 2)])
+        run = runs.Run(net, copy.deepcopy(net), optimizer, batches.dataset.classes, {}, {},
+                       forward=engine.spread(net, images, True) if recorded else net)
+        results.append([train.train_epoch(run, batches, epoch, device, True)[:2] for epoch in (1, 2)])
     assert np.allclose(*results, rtol=1e-3)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,56 @@ def test_a_new_run_keeps_the_files_of_the_one_before(whole, faces, tmp_path):
     assert code == 0, err
     assert (tmp_path / "weights" / "run_1" / "best_weights.pt").read_bytes() == b"shipped"
     assert checkpoints.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 1
+
+
+def copied(whole, folder):
+    """A run of three epochs that can go on in another folder, where its validation loss looks unbeatable."""
+    shutil.copytree(whole[0] / "weights", folder / "weights")
+    last = checkpoints.load_checkpoint(folder / "weights" / "last.pt")
+    for row in last["history"]:
+        row["valid_loss"], row["valid_accuracy"] = 1e-6, 1.0
+    checkpoints.save_weights(folder / "weights" / "last.pt", {**last, "best": 1e-6})
+    (folder / "weights" / "best_weights.pt").unlink()
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_resume_with_other_crops_says_so_and_chooses_the_best_anew(whole, faces, tmp_path, split):
+    copied(whole, tmp_path)
+    shutil.copytree(faces, tmp_path / "faces")
+    (tmp_path / "faces" / split / "hat" / "0.jpg").rename(tmp_path / "faces" / split / "hat" / "other.jpg")
+    code, out, err = run(tmp_path, tmp_path / "faces", "EPOCHS=4", "RESUME=True")
+    assert code == 0, err
+    name = {"train": "training", "valid": "validation"}[split]
+    assert f"the crops for {name} are not those of epoch 3" in out and "chosen anew, from epoch 4 on" in out
+    assert checkpoints.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 4
+    assert "best: epoch 4" in out and "100.00%" not in out.splitlines()[-1]
+    # Going on once more is no change, and the epochs before the change still do not count.
+    code, out, err = run(tmp_path, tmp_path / "faces", "EPOCHS=4", "RESUME=True")
+    assert code == 0 and "not those" not in out and "best: epoch 4" in out, err
+
+
+def test_a_resume_with_the_same_crops_elsewhere_goes_on(whole, faces, tmp_path):
+    copied(whole, tmp_path)
+    shutil.copytree(faces, tmp_path / "faces", copy_function=shutil.copyfile)  # with other times
+    code, out, err = run(tmp_path, tmp_path / "faces", "EPOCHS=4", "RESUME=True")
+    assert code == 0 and "not those" not in out and "anew" not in out, err
+    assert not (tmp_path / "weights" / "best_weights.pt").exists(), "epoch 4 cannot be better than 1e-6"
+
+
+def test_a_resume_that_judges_otherwise_chooses_the_best_anew(whole, faces, tmp_path):
+    copied(whole, tmp_path)
+    code, out, err = run(tmp_path, faces, "EPOCHS=4", "RESUME=True", "FLIP=False")
+    assert code == 0 and "FLIP True -> False" in out and "chosen anew, from epoch 4 on" in out, err
+    assert checkpoints.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 4
+
+
+def test_a_last_batch_of_one_trains_where_batch_normalisation_needs_two(faces, tmp_path):
+    """8 crops in batches of 7; at 32 pixels ResNet's last features are one value per image and channel."""
+    settings = ["MODEL=resnet18", "IMAGE_SIZE=32", "PRETRAINED=False", "EPOCHS=1"]
+    code, _, err = run(tmp_path, faces, *settings, "BATCH_SIZE=7")
+    assert code == 0 and len(losses(tmp_path)) == 1, err
+    code, _, err = run(tmp_path, faces, *settings, "BATCH_SIZE=1")
+    assert code == 1 and "Traceback" not in err and "set BATCH_SIZE (at least 2 per process)" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("arguments", "line"), [

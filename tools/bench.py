@@ -42,7 +42,7 @@ import realtime
 import train
 import validation
 from faces import cutting, finding, reading
-from learn import checkpoints, engine
+from learn import checkpoints, engine, runs
 from live import capture, overlay, tracks
 from tools import plain
 
@@ -144,13 +144,14 @@ def bench_train(place, pictures):
         labels = torch.arange(train.BATCH_SIZE, device=device) % 2
         forward = engine.spread(net, ready, bf16)
 
-        def epoch(net=net, optimizer=optimizer, batches=batches, forward=forward):
-            train.train_epoch(net, None, optimizer, batches, 1, device, bf16, forward)
+        run = runs.Run(net, None, optimizer, batches.dataset.classes, {}, {}, forward=forward)
+
+        def epoch(run=run, batches=batches):
+            train.train_epoch(run, batches, 1, device, bf16)
 
         def steps(optimizer=optimizer, batches=batches, forward=forward, ready=ready, labels=labels):
             for _ in batches.sampler:
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    logits = forward(ready).float()
+                logits = engine.outputs_of(forward, ready, bf16)
                 optimizer.zero_grad(set_to_none=True)
                 nn.functional.cross_entropy(logits, labels).backward()
                 optimizer.step()
