@@ -10,7 +10,7 @@ from faces import reading
 from terminal.files import atomic
 
 JPEG_QUALITY = 95
-
+LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in brightness: ITU-R BT.601, as in JPEG and OpenCV
 
 
 def square_around(box, margin):

@@ -1,9 +1,11 @@
 """What training does to crops before the network sees them. Nothing to run.
 
-Every image has its own draw: torchvision's v2 transforms draw once a call, which would change all images of a batch
-alike. All draws of a batch come from the CPU before anything else happens, so that a GPU never waits for them and no
+Every image has its own draw: torchvision's v2 transforms draw once per call, which would change all images of a batch
+alike. All draws of a batch are made on the CPU before anything else happens, so that a GPU never waits for them and no
 draw depends on another. A CPU then takes one image after the other, as bytes and with OpenCV, on as many threads as
 PyTorch uses; a GPU takes the batch at once (augment_gpu.py). Both do the same, to within rounding.
+
+An effect is one thing that may be done to an image: a key of the rules in AUGMENTATIONS.
 """
 
 import functools
@@ -17,7 +19,7 @@ import torch
 from dataset import MARGIN, MEAN, STD
 from faces import covers
 from learn import augment_gpu
-from learn.augment_gpu import SMALL_SIDES
+from learn.augment_gpu import LEVEL_STEP, SMALL_SIDES
 
 # What a training image may become. Angles in degrees; shift and scale as shares of the crop; chances in 0..1.
 AUGMENTATIONS = {
@@ -28,52 +30,63 @@ AUGMENTATIONS = {
              "occlude": 0.0},
     "paper": {"mirror": 0.5, "upside_down": 0.5, "rotate": (0, 90), "border": "zeros"},
 }
-# The same, and a quarter of the faces with a mask, sunglasses, a scarf or a hand: the paper's open problem.
+# The same, and a quarter of the faces with a mask, sunglasses, a scarf or a hand, one of the paper's open problems.
 AUGMENTATIONS["occlusion"] = {**AUGMENTATIONS["face"], "occlude": 0.25}
 JPEG_QUALITIES = (20, 80)
 NOISE = 0.08  # the largest standard deviation, of values in 0..1
 ERASED = (0.1, 0.4)  # sides of what is erased, as shares of the crop
 
-# How many random numbers an image takes, in the order in which they are drawn; and what only some images undergo.
-NUMBERS = {"mirror": 1, "upside_down": 1, "rotate": 1, "zoom": 1, "shift": 2, "jpeg": 1, "light": 1, "cast": 3,
-           "contrast": 1, "noise": 1, "erase": 7, "occlude": covers.DRAWS}
-SOME = ("occlude", "small", "jpeg", "gray", "noise", "erase")
+# How many random numbers an image takes for each effect, in the order in which they are drawn.
+DRAWS = {"mirror": 1, "upside_down": 1, "rotate": 1, "zoom": 1, "shift": 2, "jpeg": 1, "light": 1, "cast": 3,
+         "contrast": 1, "noise": 1, "erase": 7, "occlude": covers.DRAWS}
+SOME = ("occlude", "small", "jpeg", "gray", "noise", "erase")  # effects that only a share of the images undergoes
+
+# The pattern of noise as bytes: 0 and 255 lie four standard deviations from the middle.
+PATTERN_MIDDLE, PATTERN_SIGMA = 128, 32
+PIXELS_AT_ONCE = 110_000  # normalised by a thread at a time: 1.3 MB of float32, which stay in its core's cache
 
 
-def augment(images, kind, generator, rows=slice(None), size=None):
+def augment(images, augmentation, generator, rows=slice(None), size=None):
     """Change each image of a uint8 batch [N, 3, S, S], RGB, by its own draw, and normalise it.
 
     Returns float32 [N, 3, S, S], channels last: what dataset.evaluation_transform() makes of a crop, had it looked so.
-    `kind` names one of AUGMENTATIONS; every draw comes from `generator` (a CPU torch.Generator). Where `images` are
-    only the `rows` (a slice) of a batch of `size`, they become what they would have become among the others.
+    `augmentation` is a key of AUGMENTATIONS; every draw comes from `generator` (a CPU torch.Generator). Where `images`
+    are only the `rows` (a slice) of a batch of `size`, they become what they would have become among the others.
     """
-    rules, device, side = AUGMENTATIONS[kind], images.device, images.shape[-1]
+    rules, device, side = AUGMENTATIONS[augmentation], images.device, images.shape[-1]
     size = size or len(images)
     hit, u = draw(rules, generator, size, rows)
-    table = numbers(rules, u)
-    # One pattern of noise for all, of the device's own generator: it need not travel.
+    table = table_of(rules, u)
+    # One pattern of noise for all, from a generator of the device: it need not travel.
     own = torch.Generator(device).manual_seed(int(torch.randint(2 ** 62, (), generator=generator)))
     if device.type == "cpu":
         return by_image(rules, images, table, hit, u["occlude"].numpy(), own)
     pattern = torch.randn((1, 3, side, side), generator=own, device=device) if "noise" in hit else None
-    lengths = {name: min(len(images), int(share * size) + 1) for name, share in shares(rules).items()}
+    lengths = {effect: min(len(images), int(share * size) + 1) for effect, share in shares(rules).items()}
     return augment_gpu.augment(rules, images, table, hit, u["occlude"], pattern, lengths)
 
 
 def by_image(rules, images, table, hit, things, generator):
-    """augment() on a CPU: change() for one image after the other, then normalise() for all."""
+    """augment() on a CPU: change_one() for one image after the other, then normalise() for all."""
     crops, side, threads = images.permute(0, 2, 3, 1).contiguous().numpy(), images.shape[-1], torch.get_num_threads()
-    seen, each = np.empty_like(crops), table[:, :15].numpy()
-    noise = torch.empty(side, side, 3)  # as bytes too, which end four standard deviations from the middle
-    noise = noise.normal_(128.5, 32, generator=generator).clamp_(0, 255).byte().numpy() if "noise" in hit else None
+    seen, told = np.empty_like(crops), augment_gpu.columns(table)
+    arrays = {name: column.numpy() for name, column in told.items()}
+    pattern = None
+    if "noise" in hit:
+        pattern = torch.empty(side, side, 3)
+        # byte() cuts off the fraction, half on average.
+        pattern.normal_(PATTERN_MIDDLE + 0.5, PATTERN_SIGMA, generator=generator)
+        pattern = pattern.clamp_(0, 255).byte().numpy()
 
     def work(part):
         for i in part:
-            undergoes = [name for name, mask in hit.items() if mask[i]]
-            change(rules, crops[i], each[i], undergoes, things[i], noise, seen[i])
+            effects = [effect for effect, mask in hit.items() if mask[i]]
+            row = {name: column[i] for name, column in arrays.items()}
+            change_one(rules, crops[i], row, effects, things[i], pattern, seen[i])
 
     list(pool(threads).map(work, [range(start, len(crops), threads) for start in range(threads)]))
-    return normalise(rules, torch.from_numpy(seen), table[:, 15:], threads * max(1, 110_000 // side ** 2))
+    few = threads * max(1, PIXELS_AT_ONCE // side ** 2)
+    return normalise(rules, torch.from_numpy(seen), told["gain"], told["lift"], few)
 
 
 @functools.cache
@@ -82,51 +95,49 @@ def pool(threads):
     return ThreadPoolExecutor(threads, "augment")
 
 
-def change(rules, crop, numbers, undergoes, thing, noise, out):
-    """Do to a crop, uint8 [S, S, 3], what its `numbers` (see numbers()) say, but for the light, and put it into `out`.
+def change_one(rules, crop, row, effects, thing, pattern, out):
+    """Do to a crop, uint8 [S, S, 3], all that its row of the table says but for the light, and put it into `out`.
 
-    `undergoes`: which of SOME it does; `thing`: draws of covers.thing(); `noise`: uint8 [S, S, 3] or None.
+    `row`: {name of augment_gpu.COLUMNS: float32 [count]}; `effects`: which of SOME it undergoes; `thing`: draws of
+    covers.thing(); `pattern`: noise, uint8 [S, S, 3], or None.
     """
     side = len(crop)
-    if "occlude" in undergoes:  # before the face turns, so that what it wears turns with it
+    if "occlude" in effects:  # before the face turns, so that what it wears turns with it
         crop = covers.over(crop, covers.thing(side, MARGIN, thing))
     if rules:  # places of pixels' middles in -1..1, as grid_sample counts them, become OpenCV's, from 0 to side - 1
-        a, b, c, d, e, f = numbers[:6].tolist()
+        a, b, c, d, e, f = row["matrix"].tolist()
         across, down = ((side - 1) * (1 - turn) + side * move for turn, move in ((a + b, c), (d + e, f)))
         border = cv2.BORDER_CONSTANT if rules.get("border") == "zeros" else cv2.BORDER_REPLICATE
         crop = cv2.warpAffine(crop, np.array([[a, b, across / 2], [d, e, down / 2]]), (side, side), out,
                               cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, border)
     for pixels in SMALL_SIDES:
-        if pixels in undergoes:
+        if pixels in effects:
             crop = cv2.resize(cv2.resize(crop, (pixels, pixels), interpolation=cv2.INTER_AREA), (side, side))
-    if "jpeg" in undergoes:
-        quality = cv2.IMWRITE_JPEG_QUALITY, int(numbers[6])
+    if "jpeg" in effects:
+        quality = cv2.IMWRITE_JPEG_QUALITY, int(row["quality"][0])
         data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), quality)[1]
         crop = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    if "gray" in undergoes:
+    if "gray" in effects:
         crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    if "noise" in undergoes:
-        sigma = float(numbers[7])
-        crop = cv2.addWeighted(crop, 1, noise, sigma / 32, -4 * sigma)
-    if "erase" in undergoes:
-        left, right, top, bottom = np.ceil(side * numbers[8:12] - 0.5).astype(int)
-        crop[top:bottom, left:right] = np.rint(numbers[12:])
+    if "noise" in effects:
+        strength = float(row["sigma"][0]) / PATTERN_SIGMA
+        crop = cv2.addWeighted(crop, 1, pattern, strength, -strength * PATTERN_MIDDLE)
+    if "erase" in effects:
+        left, right, top, bottom = np.ceil(side * row["rectangle"] - 0.5).astype(int)
+        crop[top:bottom, left:right] = np.rint(row["colour"])
     if crop is not out:
         out[:] = crop
 
 
-def normalise(rules, seen, table, few):
-    """What is left to do to `seen`, uint8 [N, S, S, 3]: light, contrast and colour cast by `table` [N, 6], about each
-    image's own level, which few of its pixels tell; and augment()'s mean and deviation, float32 [N, 3, S, S].
+def normalise(rules, seen, gain, lift, few):
+    """What is left to do to `seen`, uint8 [N, S, S, 3]: light, contrast and colour cast by `gain` and `lift` [N, 3],
+    about each image's own level; and augment()'s mean and deviation. Returns float32 [N, 3, S, S].
 
     `few` images at a time stay in a processor's cache from one step to the next.
     """
     side, mean, std = seen.shape[1], 255 * torch.tensor(MEAN), 255 * torch.tensor(STD)
-    gain, lift = torch.ones(len(seen), 3), torch.zeros(len(seen), 3)
-    if "light" in rules:
-        gain, lift = table.split(3, 1)
-        lift = lift * seen[:, ::4, ::4].float().mean((1, 2, 3))[:, None]
-    # Whole rows of pixels, for with three channels as the last axis vector instructions would idle.
+    lift = lift * seen[:, ::LEVEL_STEP, ::LEVEL_STEP].float().mean((1, 2, 3))[:, None]
+    # Whole rows of pixels: with three channels as the last axis, vector instructions would idle.
     rows = [v.repeat(1, side)[:, None] for v in (gain / std, (lift - mean) / std)]
     low, high = (-mean / std).repeat(side), ((255 - mean) / std).repeat(side)
     out = torch.empty(len(seen), side, 3 * side)
@@ -138,35 +149,39 @@ def normalise(rules, seen, table, few):
 
 
 def shares(rules):
-    """{change: share of the images that undergo it}: SOME, but "small" by the number of pixels."""
-    each = {name: rules[name] for name in SOME if rules.get(name)}
+    """{effect: share of the images that undergo it}: those of SOME, but "small" by its number of pixels."""
+    each = {effect: rules[effect] for effect in SOME if rules.get(effect)}
     small = each.pop("small", 0)
     return {**each, **{pixels: small / len(SMALL_SIDES) for pixels in SMALL_SIDES if small}}
 
 
 def draw(rules, generator, size, rows):
-    """The draws of a batch: ({change: which images undergo it, bool [N]}, {what for: numbers in 0..1, [N, count]}).
+    """({effect: which images of a batch undergo it, bool [N]}, {effect: random numbers in 0..1, float32 [N, count]}).
 
-    Those that are changed alike are neighbours, which are strangers, since batches are shuffled: each image has the
-    same chance, apart from its other changes, and as many of every batch are changed, which augment_gpu.py records.
+    Images that undergo an effect are neighbours in the batch, and strangers, since batches are shuffled. Each image
+    has the same chance, whatever else is done to it, and the same number of images of every batch is changed (give or
+    take one), which is what lets augment_gpu.py record it.
     """
     starts = dict(zip(SOME, torch.rand(len(SOME), 2, generator=generator).tolist(), strict=True))
     place, hit, position = np.arange(size)[rows], {}, 0
-    for name, share in shares(rules).items():
-        start, luck = starts["small" if name in SMALL_SIDES else name]
+    for effect, share in shares(rules).items():
+        start, luck = starts["small" if effect in SMALL_SIDES else effect]
         count = int(share * size + luck)
-        hit[name] = (place - int(start * size) - position) % size < count
-        position = position + count if name in SMALL_SIDES else 0  # one size or another
-    drawn = torch.rand(size, sum(NUMBERS.values()), generator=generator)[rows]
-    return hit, dict(zip(NUMBERS, drawn.split(list(NUMBERS.values()), 1), strict=True))
+        hit[effect] = (place - int(start * size) - position) % size < count
+        position = position + count if effect in SMALL_SIDES else 0  # an image is made small to one size only
+    drawn = torch.rand(size, sum(DRAWS.values()), generator=generator)[rows]
+    return hit, dict(zip(DRAWS, drawn.split(list(DRAWS.values()), 1), strict=True))
 
 
-def numbers(rules, u):
-    """What is done to each image, by its draws: float32 [N, 21], in the order of augment_gpu.change()'s first line."""
+def table_of(rules, u):
+    """What is done to each image, by its random numbers `u`: float32 [N, augment_gpu.WIDTH]."""
     light, cast, contrast = (1 + rules.get(k, 0) * (2 * u[k] - 1) for k in ("light", "cast", "contrast"))
     low, high = JPEG_QUALITIES
-    return torch.cat([placement(u, rules), low + (high - low) * u["jpeg"], 255 * NOISE * u["noise"],
-                      rectangles(u["erase"]), light * cast * contrast, light * cast * (1 - contrast)], 1)
+    rectangle, colour = rectangles(u["erase"])
+    told = {"matrix": placement(u, rules), "quality": low + (high - low) * u["jpeg"], "sigma": 255 * NOISE * u["noise"],
+            "rectangle": rectangle, "colour": colour,
+            "gain": light * cast * contrast, "lift": light * cast * (1 - contrast)}
+    return torch.cat([told[name] for name in augment_gpu.COLUMNS], 1)
 
 
 def placement(u, rules):
@@ -182,8 +197,10 @@ def placement(u, rules):
 
 
 def rectangles(u):
-    """Left, right, top, bottom as shares of the side, and a colour (0..255), [N, 7], of random numbers [N, 7]."""
-    sides = ERASED[0] + (ERASED[1] - ERASED[0]) * u[:, :2]
-    starts = u[:, 2:4] * (1 - sides)
+    """What is erased, by random numbers [N, 7]: (left, right, top, bottom as shares of the side, [N, 4]; colour in
+    0..255, [N, 3])."""
+    size, place, colour = u.split([2, 2, 3], 1)
+    sides = ERASED[0] + (ERASED[1] - ERASED[0]) * size
+    starts = place * (1 - sides)
     (left, top), (right, bottom) = starts.split(1, 1), (starts + sides).split(1, 1)
-    return torch.cat([left, right, top, bottom, 255 * u[:, 4:]], 1)
+    return torch.cat([left, right, top, bottom], 1), 255 * colour

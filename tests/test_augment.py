@@ -27,7 +27,7 @@ def as_a_gpu_would(images, kind, generator):
     rules = augment.AUGMENTATIONS[kind]
     hit, u = augment.draw(rules, generator, len(images), slice(None))
     hit.pop("noise", None)
-    return augment_gpu.augment(rules, images, augment.numbers(rules, u), hit, u["occlude"], None, {})
+    return augment_gpu.augment(rules, images, augment.table_of(rules, u), hit, u["occlude"], None, {})
 
 
 @pytest.mark.parametrize("kind", ["face", "paper", "occlusion"])
@@ -50,7 +50,7 @@ def test_changes_recorded_for_a_gpu_may_repeat_an_image(monkeypatch):
     def recorded(rules, shape, dtype, device, lengths):
         def run(images, table, index):
             index = dict(zip(dict(lengths), index.split([n for _, n in lengths]), strict=True))
-            return augment_gpu.change(dict(rules), images, table, index, None)
+            return augment_gpu.change_all(dict(rules), images, table, index, None)
 
         return run
 
@@ -58,7 +58,7 @@ def test_changes_recorded_for_a_gpu_may_repeat_an_image(monkeypatch):
     rules = {k: v for k, v in augment.AUGMENTATIONS["face"].items() if k not in ("noise", "occlude")}
     images = torch.randint(0, 256, (64, 3, 96, 96), dtype=torch.uint8, generator=dataset.generator_for(0))
     hit, u = augment.draw(rules, dataset.generator_for(1), 64, slice(None))
-    table, index = augment.numbers(rules, u), {name: np.flatnonzero(mask) for name, mask in hit.items()}
+    table, index = augment.table_of(rules, u), {name: np.flatnonzero(mask) for name, mask in hit.items()}
     lengths = {name: len(one) + 3 for name, one in index.items()}
     plain = augment_gpu.augment(rules, images, table, hit, u["occlude"], None, {})
     assert torch.equal(augment_gpu.replayed(rules, images, table, index, None, lengths), plain)
