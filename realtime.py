@@ -6,12 +6,18 @@
     python realtime.py SOURCE=photo.jpg            or a folder of photos, OUTPUT=folder for the annotated ones
     python realtime.py SOURCE=rtsp://address       a network camera
 
-Says which weights it uses. Keys: h help, q or Esc quit, space pause, s snapshot, g Grad-CAM, m mirror, r record.
+Add LOG=faces.csv for what it sees as data. Keys: h help, q or Esc quit, space pause, s snapshot, c faces so far by
+class, b blur the faces, g Grad-CAM, m mirror, r record.
 """
 
 from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import os
+
+# OpenCV reads this when it is imported: without it, opening a camera on Windows can take a minute.
+os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
+
+# ruff: noqa: E402
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,17 +25,22 @@ from pathlib import Path
 import numpy as np
 
 import processed
-from live import capture, controls, player, sources, stills, window
+from live import capture, controls, player, results, sources, stills, window
+from terminal import fonts
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a folder of photos, rtsp:// or http://
 WEIGHTS = None  # None: what train.py made here, or else the better of the weights that ship; or a file
 OUTPUT = None  # None: write nothing; a video's name (.mp4, .avi), or for photos a folder
 SHOW = True  # False needs no display: lines of text instead of a window
+LOG = None  # None, or "faces.csv": a row for each face and frame in which it is shown, see live/results.py
 
 LABELS = {}  # class -> text on the screen; for Spanish: {"man": "HOMBRE", "woman": "MUJER"}
 UNSURE = "unsure"  # said below the threshold that is stored with the weights
 MIRROR = True  # cameras are shown as a mirror shows; the key m changes it, the network sees the true picture
+BLUR = False  # True hides the faces, in OUTPUT too; the key b changes it, the network sees them as they are
+FONT = None  # path of a .ttf or .otf for texts; None: one of this machine with the letters of your classes and LABELS
+CAMERA_SIZE = None  # None: as the camera comes; or (width, height) to ask it for, such as (1280, 720)
 RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
 # ------------------------------------------------------------------------------------------------
 
@@ -72,12 +83,16 @@ def timed(function, *arguments):
 
 def controls_of(show=None, mirror=False):
     """The constants that say what is shown, as the keys change them."""
-    return controls.Controls(SHOW if show is None else show, mirror, LABELS, UNSURE)
+    return controls.Controls(SHOW if show is None else show, mirror, BLUR, LABELS, UNSURE)
 
 
-def play(reader, loaded, output=None, mirror=False):
-    """Follow the faces of a camera or a video until it ends or the user quits. Returns the dict of results."""
-    return player.Player(reader, loaded, controls_of(mirror=mirror), processed.IMAGE_SIZE).play(output)
+def play(reader, loaded, output=None, mirror=False, source=""):
+    """Follow the faces of a camera or a video until it ends or the user quits. Returns the dict of results.
+
+    `source`: what LOG calls it.
+    """
+    seen = results.Results(LOG, source)
+    return player.Player(reader, loaded, controls_of(mirror=mirror), processed.IMAGE_SIZE, seen).play(output)
 
 
 def report(result):
@@ -88,7 +103,15 @@ def report(result):
     rate = result["frames"] / result["seconds"]
     print(f"{result['frames']} frames in {result['seconds']:.1f} s ({rate:.1f} frames/s), {result['dropped']} dropped, "
           f"{result['faces']} faces, {result['classified']} classifications")
+    print(f"different faces: {result['counts']}")
     print(f"from a frame's arrival to its being drawn: median {median:.1f} ms, 95 % within {late:.1f} ms")
+
+
+def tell_written(output):
+    """Say what has been written."""
+    for name in (output, LOG):
+        if name:
+            print(f"written: {name}")
 
 
 def watch(source, reader, loaded):
@@ -96,21 +119,19 @@ def watch(source, reader, loaded):
     if OUTPUT:
         capture.check_video_name(OUTPUT, source)
     try:
-        result = play(reader, loaded, OUTPUT, MIRROR and sources.is_camera(source))
+        result = play(reader, loaded, OUTPUT, MIRROR and sources.is_camera(source), results.name_of(source))
     except capture.EmptyVideo:
         script.fail(f"OUTPUT={OUTPUT}: not one frame came, so nothing is written")
     report(result)
-    if OUTPUT:
-        print(f"written: {OUTPUT}")
+    tell_written(OUTPUT)
     if result["lost"]:
         script.fail(sources.why_not(source))
 
 
 def view(photos, loaded, output, show):
     """Annotate photos, and tell what came of it. Returns the exit status."""
-    counts = stills.annotate(photos, loaded, controls_of(show), processed.IMAGE_SIZE)
-    if output:
-        print(f"written: {output}")
+    counts = stills.annotate(photos, loaded, controls_of(show), processed.IMAGE_SIZE, results.Results(LOG))
+    tell_written(output)
     return int(counts["photos"] == 0)
 
 
@@ -118,12 +139,15 @@ def main():
     script.check(globals(), ("SOURCE", SOURCE is None or type(SOURCE) is int or (isinstance(SOURCE, str) and SOURCE),
                              "None, the number of a camera, or a name"),
                  ("OUTPUT", OUTPUT is None or (isinstance(OUTPUT, str) and OUTPUT), "None or a name"),
-                 ("RETRY", RETRY >= 0, "at least 0"))
+                 ("RETRY", RETRY >= 0, "at least 0"),
+                 ("CAMERA_SIZE", CAMERA_SIZE is None or capture.is_size(CAMERA_SIZE), "None or (width, height)"))
+    results.check_log(LOG)
+    fonts.choose(FONT)
     capture.quiet()
     problem = window.display_problem() if SHOW else None
     source, output, show, camera = sources.named(SOURCE), OUTPUT, SHOW, None
     if source is None:
-        camera = None if problem else capture.open_capture(0)
+        camera = None if problem else capture.open_capture(0, CAMERA_SIZE)
         if camera is not None:
             source = 0
         else:
@@ -139,7 +163,11 @@ def main():
     try:
         if photos := stills.album(source, output):
             return view(photos, loaded, output, show)
-        watch(source, capture.reader_of(0, camera, RETRY) if camera else capture.open_live(source, RETRY), loaded)
+        if camera is not None:
+            reader = capture.reader_of(0, camera, RETRY, CAMERA_SIZE)
+        else:
+            reader = capture.open_live(source, RETRY, CAMERA_SIZE)
+        watch(source, reader, loaded)
     finally:
         pool.shutdown()
 

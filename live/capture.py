@@ -38,16 +38,37 @@ def quiet():
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def open_capture(source):
-    """An opened cv2.VideoCapture of a camera, an address or a file, or None."""
+def open_capture(source, size=None):
+    """An opened cv2.VideoCapture of a camera, an address or a file, or None.
+
+    `size`: (width, height) to ask a camera for; what it gives is said.
+    """
     try:
         capture = _open(source)
     except (cv2.error, UnicodeError):  # a name that is no text
         return None
     if capture.isOpened():
+        if size is not None and sources.is_camera(source):
+            ask(source, capture, size)
         return capture
     capture.release()
     return None
+
+
+def is_size(size):
+    """Whether this is a (width, height) that a camera can be asked for."""
+    return isinstance(size, (tuple, list)) and len(size) == 2 and all(type(v) is int and v > 0 for v in size)
+
+
+def ask(source, camera, size):
+    """Ask an opened camera for frames of this (width, height), and say what it gives."""
+    # As single JPEGs, since most cameras send larger frames slowly, or not at all, without that.
+    camera.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG"))
+    camera.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+    camera.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+    given = tuple(round(camera.get(name)) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    print(f"{sources.public(source)} gives {given[0]}x{given[1]} pixels"
+          + ("" if given == tuple(size) else f", not {size[0]}x{size[1]} as CAMERA_SIZE asks"), flush=True)
 
 
 def _open(source):
@@ -274,30 +295,31 @@ class EmptyVideo(script.Problem):
     """No frame was written, so there is no video."""
 
 
-def reader_of(source, opened, retry):
+def reader_of(source, opened, retry, size=None):
     """A Reader of a source that open_capture() opened; a live one that falls silent is tried for `retry` seconds.
 
     Live are cameras, and addresses that tell no number of frames. A file is not, whatever it tells.
     """
     live = sources.is_camera(source) or sources.is_url(source) and opened.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
     rate = frame_rate(opened, LIVE_RATE) if sources.is_live(source) else clip_rate(source, opened)
-    return Reader(lambda: open_capture(source), live, rate, retry, opened)
+    return Reader(lambda: open_capture(source, size), live, rate, retry, opened)
 
 
-def open_live(source, retry):
+def open_live(source, retry, size=None):
     """A Reader of a camera, an address or a video file, or an end with one line.
 
-    Cameras and addresses may take `retry` seconds to answer. A file without a picture is told at once.
+    Cameras and addresses may take `retry` seconds to answer. A file without a picture is told at once. `size`: see
+    open_capture().
     """
     until, told = time.perf_counter() + retry, False
-    while (opened := open_capture(source)) is None:
+    while (opened := open_capture(source, size)) is None:
         if not sources.is_live(source) or time.perf_counter() >= until:
             script.fail(sources.why_not(source))
         if not told:
             print(f"{sources.public(source)} does not answer, trying for {retry:g} s ...", flush=True)
             told = True
         time.sleep(min(0.5, max(0.0, until - time.perf_counter())))
-    reader = reader_of(source, opened, retry)
+    reader = reader_of(source, opened, retry, size)
     while not sources.is_live(source) and reader.peek() is None:
         if reader.over():
             script.fail(sources.why_not(source))

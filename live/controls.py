@@ -3,9 +3,11 @@
 import dataclasses
 
 from live import window
+from live.results import UNSURE
 
 # Key -> what it does, as the help tells it. A key does the same in a clip and on a photo; Caps Lock changes nothing.
-SWITCHES = {"h": ("help", "help"), "g": ("heat", "Grad-CAM"), "m": ("mirror", "mirror")}  # -> field, and its text
+SWITCHES = {"h": ("help", "help"), "c": ("counts", "faces so far, by class"), "g": ("heat", "Grad-CAM"),
+            "b": ("blur", "blur faces"), "m": ("mirror", "mirror")}  # -> field, and its text
 HELP = (*(f"{key}  {text}" for key, (_, text) in SWITCHES.items()), "s  snapshot", "q, Esc  quit")
 CLIP_HELP = (*HELP, "space  pause", "r  record")
 PHOTO_HELP = (*HELP, "any other key  next photo")
@@ -17,10 +19,12 @@ class Controls:
 
     show: bool = True  # whether there is a window
     mirror: bool = False
+    blur: bool = False
     labels: dict = dataclasses.field(default_factory=dict)  # class -> text on the screen
     unsure: str = "unsure"
     help: bool = False
     heat: bool = False
+    counts: bool = False
     pause: bool = False
     quit: bool = False
 
@@ -43,3 +47,7 @@ class Controls:
     def text_of(self, label, confidence, classes):
         """What stands beside a box: 'woman 93%', or 'unsure' where `label` (index of a class) is None."""
         return self.unsure if label is None else f"{self.labels.get(classes[label], classes[label])} {confidence:.0%}"
+
+    def counted(self, results, classes):
+        """'7 man, 4 woman, 1 unsure', in the words of the screen."""
+        return results.text(classes, self.labels | {UNSURE: self.unsure})

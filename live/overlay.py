@@ -1,18 +1,18 @@
 """What realtime.py draws on a frame: boxes, labels, numbers and help, at any size of frame. Nothing to run."""
 
-import functools
-
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from faces import cutting
+from live import places
 
 # ------------------------------------------------------------------------------------------------
-FONT = None  # path of a .ttf or .otf with the letters of your LABELS; None: Pillow's own, with Latin letters
 COLOURS = ((80, 140, 235), (240, 130, 60), (90, 185, 110), (200, 110, 200), (225, 195, 60))  # RGB, one a class, in turn
 UNSURE_COLOUR = (150, 150, 150)
+NOTE_COLOUR = (30, 30, 30)
 HEAT = 0.45  # weight of the Grad-CAM colours over the face
+BLUR_FIELDS = 5  # of a blurred face, along each side: eyes, nose and mouth run into each other
+BLUR_AROUND = 0.25  # a blurred face is widened by this share of its box on each side: ears, chin and hair tell a lot
 # ------------------------------------------------------------------------------------------------
 
 
@@ -21,37 +21,31 @@ def text_size(shape):
     return int(np.clip(min(shape[:2]) / 26, 11, 64))
 
 
-@functools.lru_cache(maxsize=1024)
-def text_mask(text, size):
-    """The pixels of a line of text, uint8 [h, w]: 255 is ink. Cached, since a label stays for many frames."""
-    font = ImageFont.truetype(FONT, size) if FONT else ImageFont.load_default(size)
-    left, top, right, bottom = font.getbbox(text + "Ág")
-    right = font.getbbox(text)[2]
-    pad = max(2, size // 4)
-    image = Image.new("L", (max(1, int(right - left)) + 2 * pad, max(1, int(bottom - top)) + pad))
-    ImageDraw.Draw(image).text((pad - left, pad // 2 - top), text, fill=255, font=font)
-    return np.asarray(image)
+def small_size(shape):
+    """The same of the lines in the corner."""
+    return max(10, int(text_size(shape) * 0.8))
 
 
-def write(image, text, x, y, colour, size, above=False):
-    """Write a line on a plate of `colour` (RGB) with its upper (or, `above`, lower) left corner at (x, y).
+def write(image, text, x, y, colour, size):
+    """Write a line on a plate of `colour` (RGB) with its upper left corner at (x, y).
 
     The plate is moved, and made smaller if need be, so that it lies within the BGR `image`. Returns its y range.
     """
-    mask = text_mask(text, size)
     height, width = image.shape[:2]
-    shrink = min(1.0, width / mask.shape[1], height / mask.shape[0])
-    if shrink < 1:
-        small = (max(1, int(mask.shape[1] * shrink)), max(1, int(mask.shape[0] * shrink)))
-        mask = cv2.resize(mask, small, interpolation=cv2.INTER_AREA)
+    mask = places.fitted(places.text_mask(text, size), width, height)
     h, w = mask.shape
-    x = int(np.clip(x, 0, width - w))
-    y = int(np.clip(y - h if above else y, 0, height - h))
+    x, y = int(np.clip(x, 0, width - w)), int(np.clip(y, 0, height - h))
+    stamp(image, mask, x, y, colour)
+    return y, y + h
+
+
+def stamp(image, mask, x, y, colour):
+    """Put the text of a mask, on a plate of `colour` (RGB), at (x, y) into a BGR image that has room for it."""
+    h, w = mask.shape
     ink = 0 if np.dot(colour, cutting.LUMA) > 120 else 255
     share = (mask.astype(np.float32) / 255)[:, :, None]
     plate = np.array(colour[::-1], np.float32)
     image[y:y + h, x:x + w] = plate + (ink - plate) * share
-    return y, y + h
 
 
 def add_heat(image, box, heat, margin):
@@ -65,41 +59,67 @@ def add_heat(image, box, heat, margin):
     image[y0:y1, x0:x1] = cv2.addWeighted(image[y0:y1, x0:x1], 1 - HEAT, colours, HEAT, 0)
 
 
-def draw(frame, faces, lines=(), mirror=False, margin=0.0):
+def blur(frame, boxes):
+    """A copy of a BGR frame in which nobody can be recognised within the boxes, widened by BLUR_AROUND."""
+    image = frame.copy()
+    for box in boxes:
+        x, y, w, h = box
+        x0, y0, x1, y1 = (round(v) for v in (x - BLUR_AROUND * w, y - BLUR_AROUND * h, x + (1 + BLUR_AROUND) * w,
+                                             y + (1 + BLUR_AROUND) * h))
+        face = image[max(0, y0):max(0, y1), max(0, x0):max(0, x1)]
+        if face.size:  # means of a few fields hold too little to be undone, as a weaker blur can be
+            few = cv2.resize(face, (BLUR_FIELDS, BLUR_FIELDS), interpolation=cv2.INTER_AREA)
+            face[:] = cv2.resize(few, face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return image
+
+
+def draw(frame, faces, lines=(), mirror=False, margin=0.0, corner=(0, 0)):
     """A new BGR frame with faces and lines of text on it.
 
-    `faces`: (box, text, class index or None, heat map or None) each; `lines`: text for the upper left corner.
+    `faces`: (box, text, class index or None, heat map or None) each; `lines`: text for the upper left corner;
+    `corner`: (width, height) there that is kept free of the faces' texts, for lines that come later.
     """
     image = cv2.flip(frame, 1) if mirror else frame.copy()
     size = text_size(image.shape)
     thick = max(1, size // 8)
-    placed = []
-    for box, text, index, heat in faces:
+    boxes, colours = [], []
+    for box, _, index, heat in faces:
         x, y, w, h = (float(v) for v in box)
         if mirror:
             x = image.shape[1] - x - w
         if heat is not None:
             add_heat(image, (x, y, w, h), heat[:, ::-1] if mirror else heat, margin)
-        colour = UNSURE_COLOUR if index is None else COLOURS[index % len(COLOURS)]
-        x, y, w, h = (int(round(v)) for v in (x, y, w, h))
+        boxes.append(tuple(int(round(v)) for v in (x, y, w, h)))
+        colours.append(UNSURE_COLOUR if index is None else COLOURS[index % len(COLOURS)])
+    for (x, y, w, h), colour in zip(boxes, colours, strict=True):
         cv2.rectangle(image, (x, y), (x + w, y + h), colour[::-1], thick)
-        placed.append((x, y, colour, text))
-    for x, y, colour, text in placed:  # after all boxes, so that no box crosses a text
-        if text:
-            write(image, text, x - thick // 2, y, colour, size, above=True)
+    around = [(x - thick, y - thick, w + 2 * thick, h + 2 * thick) for x, y, w, h in boxes]
+    if lines:
+        corner = lines_size(lines, image.shape)
+    plates = places.place(around, [text for _, text, _, _ in faces], image.shape, size, (0, 0, *corner))
+    for plate, colour in zip(plates, colours, strict=True):  # after all boxes, so that no box crosses a text
+        if plate is not None:
+            x, y, mask = plate
+            stamp(image, mask, x, y, colour)
     write_lines(image, lines)
     return image
+
+
+def lines_size(lines, shape):
+    """(width, height) in pixels that write_lines() takes in a frame of `shape`."""
+    masks = [places.text_mask(line, small_size(shape)) for line in lines]
+    return max((m.shape[1] for m in masks), default=0), sum(m.shape[0] for m in masks)
 
 
 def write_lines(image, lines):
     """Write lines of text into the upper left corner of a BGR image."""
     y = 0
     for line in lines:
-        y = write(image, line, 0, y, (30, 30, 30), max(10, int(text_size(image.shape) * 0.8)))[1]
+        y = write(image, line, 0, y, NOTE_COLOUR, small_size(image.shape))[1]
 
 
 def note(image, text):
     """A copy of a BGR image with a line across its middle."""
     image = image.copy()
-    write(image, text, 0, image.shape[0] // 2, (30, 30, 30), text_size(image.shape))
+    write(image, text, 0, image.shape[0] // 2, NOTE_COLOUR, text_size(image.shape))
     return image

@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 from faces import cutting
-from live import capture, overlay, tracks, window
+from live import capture, overlay, results, tracks, window
 from live.controls import CLIP_HELP
 
 LOADING = "loading the network ..."
@@ -36,11 +36,11 @@ class Player:
 
     `reader`: a capture.Reader. `loaded`: a future of (info, classify, explain), see realtime.load(); before it is done
     a live picture is shown without labels, and a video's first picture stands still. `size`: pixels a side of the
-    crops that classify takes.
+    crops that classify takes. `seen`: the results.Results that takes a row for each face and frame.
     """
 
-    def __init__(self, reader, loaded, controls, size):
-        self.reader, self.loaded, self.controls, self.size = reader, loaded, controls, size
+    def __init__(self, reader, loaded, controls, size, seen):
+        self.reader, self.loaded, self.controls, self.size, self.seen = reader, loaded, controls, size, seen
         self.screen, self.tracker = window.Window(controls.show), tracks.Tracker()
         self.info = self.explain = None  # of the network, once it is loaded
         self.picture = None  # the last one drawn
@@ -57,6 +57,7 @@ class Player:
         with contextlib.ExitStack() as files:
             files.callback(reader.stop)
             files.callback(self.screen.close)
+            files.callback(self.seen.close)
             if output:
                 self.write = files.enter_context(capture.video_writer(output, reader.rate, reader.live))
             files.callback(self.end_record)
@@ -75,8 +76,9 @@ class Player:
                     raise
                 controls.quit = True
         return {"frames": self.frames, "seconds": time.perf_counter() - (self.started or 0),
-                "faces": self.tracker.confirmed, "classified": self.tracker.classifications,
+                "faces": self.tracker.count, "classified": self.tracker.classifications,
                 "dropped": reader.dropped, "latencies": self.latencies,
+                "counts": self.controls.counted(self.seen, self.info["classes"] if self.info else ()),
                 "lost": reader.live and reader.lost and not controls.quit}
 
     def ready(self):
@@ -110,9 +112,9 @@ class Player:
         self.started = self.started or arrival
         self.tracker.explain = self.explain if self.controls.heat else None
         faces = self.tracker.step(frame, moment)
-        drawn = [(t.smooth, self.text_for(t), t.label, t.heat if self.controls.heat else None) for t in faces]
-        margin = self.info["margin"] if self.info else 0.0
-        picture = overlay.draw(frame, drawn, (), self.controls.mirror, margin)
+        self.seen.add(self.rows(faces, moment))
+        lines = self.status() if self.controls.show else []
+        picture = self.draw(frame, faces, overlay.lines_size(lines, frame.shape))
         for write in (self.write, self.record and self.record.write):
             if write:
                 write(picture, moment)  # without the numbers, which are of this machine
@@ -122,13 +124,27 @@ class Player:
         while now - self.recent[0][0] > 1:
             self.recent.popleft()
         if self.controls.show:
-            overlay.write_lines(picture, self.status())
+            overlay.write_lines(picture, lines)
         self.latencies.append(time.perf_counter() - arrival)
         if self.controls.show:
             self.obey(picture, self.pause(moment - self.moment))
         else:
             self.say(faces, moment)
         self.moment = moment
+
+    def rows(self, faces, moment):
+        """What results take of a frame's faces."""
+        return [results.row_of(self.seen.source, moment, t.number, t.smooth, t.label,
+                               None if t.probabilities is None else float(t.probabilities.max()),
+                               self.info["classes"] if self.info else ()) for t in faces]
+
+    def draw(self, frame, faces, corner):
+        """A new picture of a frame, as the controls want it; `corner`: its (width, height) is kept for lines."""
+        controls = self.controls
+        if controls.blur:  # also the faces that are not yet sure to be some
+            frame = overlay.blur(frame, [t.box for t in self.tracker.tracks])
+        drawn = [(t.smooth, self.text_for(t), t.label, t.heat if controls.heat else None) for t in faces]
+        return overlay.draw(frame, drawn, (), controls.mirror, self.info["margin"] if self.info else 0.0, corner)
 
     def pause(self, interval):
         """Milliseconds to wait for a key: a video's frame is `interval` seconds after the last."""
@@ -158,6 +174,8 @@ class Player:
         """The lines of text in the corner."""
         lines = [f"{rates(self.recent)}   {self.reader.dropped} dropped   h: help"]
         lines += [LOADING] * (self.info is None) + ["recording"] * (self.record is not None)
+        if self.controls.counts and self.info:
+            lines.append(self.controls.counted(self.seen, self.info["classes"]))
         return lines + list(CLIP_HELP) * self.controls.help
 
     def text_for(self, track):
@@ -176,7 +194,7 @@ class Player:
 
 def rates(recent):
     """'25 frames/s   50 faces/s' of (moment, faces) of the frames of the last second."""
-    span = recent[-1][0] - recent[0][0]
+    span = recent[-1][0] - recent[0][0] if recent else 0
     if span <= 0:
         return "0 frames/s   0 faces/s"
     return f"{(len(recent) - 1) / span:.0f} frames/s   {sum(n for _, n in list(recent)[1:]) / span:.0f} faces/s"

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import cv2
 
 from faces import cutting, finding, reading
-from live import capture, overlay, sources, window
-from live.controls import PHOTO_HELP
+from live import capture, overlay, results, sources, tracks, window
+from live.controls import PHOTO_HELP, Controls
 from terminal import script
 
 LINES = ("photos", "faces", "no face", "unreadable")
@@ -83,44 +83,54 @@ def album(source, output=None):
     return [Photo(path, path.relative_to(folder).as_posix(), target(i)) for i, path in enumerate(paths)]
 
 
-def answer(photo, info, classify, size, text_of):
-    """The faces of an RGB photo: list of (box, text, class index or None), and their crops of `size` pixels."""
+class Face(NamedTuple):
+    """A face of a photo, and what the network says of it."""
+
+    box: tuple  # x, y, width, height
+    label: int | None  # index of the class; None: unsure
+    confidence: float
+
+
+def answer(photo, info, classify, size):
+    """The faces of an RGB photo, list of Face, and their crops of `size` pixels."""
     boxes = faces_of_photo(photo)
     crops = [cutting.crop_face(photo, box, info["margin"], size, info["clahe"]) for box in boxes]
-    faces = []
-    for box, p in zip(boxes, classify(crops) if crops else [], strict=True):
-        label = int(p.argmax()) if p.max() >= info["threshold"] else None
-        faces.append((box, text_of(label, p.max(), info["classes"]), label))
-    return faces, crops
+    answers = classify(crops) if crops else []
+    return [Face(box, tracks.label_of(p, info["threshold"]), float(p.max()))
+            for box, p in zip(boxes, answers, strict=True)], crops
 
 
 class Page:
     """A photo with its faces, as it is drawn. `faces` and `crops`: of answer(); `explain`: of realtime.load()."""
 
-    def __init__(self, photo, faces, crops, explain, margin):
+    def __init__(self, photo, faces, crops, info, explain):
         self.frame, self.faces, self.crops = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), faces, crops
-        self.explain, self.margin, self.heats = explain, margin, None
+        self.info, self.explain, self.heats = info, explain, None
 
     def draw(self, controls, lines=()):
         """The picture, BGR, as the controls want it."""
         if controls.heat and self.crops and self.heats is None:
             self.heats = self.explain(self.crops)
-        drawn = [(*face, self.heats[i] if controls.heat else None) for i, face in enumerate(self.faces)]
-        return overlay.draw(self.frame, drawn, lines, controls.mirror, self.margin)
+        drawn = [(face.box, controls.text_of(face.label, face.confidence, self.info["classes"]), face.label,
+                  self.heats[i] if controls.heat else None) for i, face in enumerate(self.faces)]
+        frame = overlay.blur(self.frame, [face.box for face in self.faces]) if controls.blur else self.frame
+        return overlay.draw(frame, drawn, lines, controls.mirror, self.info["margin"])
 
-    def turn(self, screen, controls, place):
+    def turn(self, screen, controls, place, seen):
         """Show it until a key asks for the next photo, or the end. `place`: which photo of how many this is."""
         while not controls.quit:
-            picture = self.draw(controls, PHOTO_HELP if controls.help else [f"{place}   h: help"])
+            lines = [f"{place}   h: help"] + [controls.counted(seen, self.info["classes"])] * controls.counts
+            picture = self.draw(controls, lines + list(PHOTO_HELP) * controls.help)
             if controls.obey(screen.key(picture, 50), picture):
                 return
 
 
-def annotate(photos, loaded, controls, size):
+def annotate(photos, loaded, controls, size, seen):
     """Find and classify the faces of photos (list of Photo), one by one; show and write the pictures.
 
     `loaded`: a future of (info, classify, explain), see realtime.load(); `size`: pixels a side of the crops that
-    classify takes. Prints a line for each photo and the counts. Returns the dict of counts.
+    classify takes; `seen`: the results.Results that takes a row for each face. Prints a line for each photo and the
+    counts. Returns the dict of counts.
     """
     info, classify, explain = loaded.result()
     screen, counts = window.Window(controls.show), dict.fromkeys(LINES, 0)
@@ -132,27 +142,38 @@ def annotate(photos, loaded, controls, size):
                 print(f"{photo.name}: skipped, {error}")
                 counts["unreadable"] += 1
                 continue
-            faces, crops = answer(pixels, info, classify, size, controls.text_of)
-            print(f"{photo.name}: {', '.join(text for _, text, _ in faces) or 'no face found'}", flush=True)
+            faces, crops = answer(pixels, info, classify, size)
+            said = [controls.text_of(face.label, face.confidence, info["classes"]) for face in faces]
+            print(f"{photo.name}: {', '.join(said) or 'no face found'}", flush=True)
+            seen.add([results.row_of(photo.name, None, counts["faces"] + k, *face, info["classes"])
+                      for k, face in enumerate(faces, 1)])
             counts["photos"] += 1
             counts["faces"] += len(faces)
             counts["no face"] += not faces
-            page = Page(pixels, faces, crops, explain, info["margin"])
-            if photo.target:
-                write(photo.target, page.draw(controls))
+            page, blurred = Page(pixels, faces, crops, info, explain), controls.blur
+            write(photo, page, controls)
             if controls.show:
-                page.turn(screen, controls, f"{i + 1} of {len(photos)}")
+                page.turn(screen, controls, f"{i + 1} of {len(photos)}", seen)
+            if controls.blur != blurred:
+                write(photo, page, controls)
             if controls.quit:
                 break
     finally:
         screen.close()
+        seen.close()
     print(", ".join(f"{counts[line]} {line}" for line in LINES))
+    print(f"different faces: {controls.counted(seen, info['classes'])}")
     return counts
 
 
-def write(path, picture):
-    """Write an annotated picture; one that its format cannot hold is told, and the others go on."""
+def write(photo, page, controls):
+    """Write an annotated picture, as it is without what the keys m and g add. One that its format cannot hold is
+    told, and the others go on.
+    """
+    if photo.target is None:
+        return
     try:
-        window.save_photo(path, picture)
+        window.save_photo(photo.target, page.draw(Controls(blur=controls.blur, labels=controls.labels,
+                                                           unsure=controls.unsure)))
     except script.Problem as problem:
         print(problem)

@@ -7,6 +7,7 @@ surroundings of the known faces, which costs a tenth.
 """
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,6 +32,8 @@ REFRESH = 0.19  # seconds at most between two classifications of a face: five a 
 EAGER = 4  # classifications of a new face, or a changed one, in successive frames
 AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; someone else starts a new one
 SECOND_NEIGHBORS = 16  # agreeing windows wanted by the second look at a new face
+RETURN = 5.0  # seconds within which a face that comes back to its place is the same one, with the same number
+RETURN_OVERLAP = 0.2  # least overlap of its box with the one that was lost; people move a little meanwhile
 SURER = 0.03  # a face becomes sure at the threshold plus this, and unsure below the threshold: no flicker at it
 SAME_FACE = 0.75  # least correlation of a face with itself a frame before; less means someone else
 SAME_SCENE = 0.6  # least correlation of the frame with the one before; less is a cut
@@ -74,8 +77,27 @@ def appearance(gray, box, share=0.15, size=16):
     return few / np.linalg.norm(few)
 
 
+def label_of(probabilities, threshold):
+    """The index of the likeliest class, or None for unsure. `probabilities`: float [n_classes]."""
+    best = int(probabilities.argmax())
+    return best if probabilities[best] >= threshold else None
+
+
+class Gone(NamedTuple):
+    """A confirmed face that was lost."""
+
+    number: int
+    box: np.ndarray
+    appearance: np.ndarray
+    seen: float  # when last
+    shot: int  # between which cuts
+
+
 class Track:
-    """A face over time. `box` is its last hit and `smooth` the one to draw, both (x, y, width, height) in pixels."""
+    """A face over time. `box` is its last hit and `smooth` the one to draw, both (x, y, width, height) in pixels.
+
+    `number` is 0 until it is confirmed.
+    """
 
     def __init__(self, number, box, now):
         self.number, self.box, self.smooth = number, box, box.copy()
@@ -111,9 +133,8 @@ class Track:
         if self.seen < min(3, EAGER) and self.probabilities is not None:
             return  # after a change, the old label stays for the two frames that a new average takes
         self.probabilities = self.fresh
-        best = int(self.fresh.argmax())
-        sure = threshold if self.label == best else min(threshold + SURER, max(threshold, 0.99))
-        self.label = best if self.fresh[best] >= sure else None
+        sure = threshold if self.label == int(self.fresh.argmax()) else min(threshold + SURER, max(threshold, 0.99))
+        self.label = label_of(self.fresh, sure)
 
 
 class Tracker:
@@ -127,7 +148,8 @@ class Tracker:
     def __init__(self, classify=None, cut=None, threshold=0.0, find=finding.find_faces):
         self.classify, self.cut, self.threshold, self.find = classify, cut, threshold, find
         self.explain = None  # crops -> float32 [N, S, S] heat maps, while they are asked for
-        self.tracks, self.count, self.confirmed, self.classifications = [], 0, 0, 0
+        self.tracks, self.count, self.classifications = [], 0, 0  # count: of different faces so far
+        self.gone, self.shot = [], 0  # faces lost within RETURN seconds; cuts so far
         self.scene, self.before, self.searched = None, None, -math.inf
 
     def step(self, frame, now):
@@ -141,6 +163,7 @@ class Tracker:
         scene = appearance(small, (0, 0, *small.shape[::-1]), 0)
         cut = self.scene is not None and float(scene @ self.scene) < SAME_SCENE
         self.scene = scene
+        self.shot += cut
 
         wait = FULL_SEARCH_KNOWN if any(t.confirmed for t in self.tracks) else FULL_SEARCH
         full = cut or now - self.searched >= wait - interval / 2
@@ -152,27 +175,58 @@ class Tracker:
         for track, j in pairs:
             track.hit(boxes[j], now)
             here = appearance(small, boxes[j] * scale)
-            if cut or float(here @ track.appearance) < SAME_FACE:
+            alike = float(here @ track.appearance) >= SAME_FACE
+            if cut or not alike:
                 track.changed()
+            if cut and not alike and track.confirmed:
+                self.replace(track, here)
             track.appearance = here
         for track in self.tracks:
             if id(track) not in hit:
                 track.misses += 1
-        self.tracks = [t for t in self.tracks if id(t) in hit or not cut and (
+        kept = [t for t in self.tracks if id(t) in hit or not cut and (
             now - t.last_hit <= KEEP if t.confirmed else t.misses < CONFIRM_MISSES)]
+        for track in self.tracks:
+            if track.confirmed and track not in kept:
+                self.lose(track, self.shot - cut)
+        self.tracks, self.gone = kept, [g for g in self.gone if now - g.seen <= RETURN]
         if full:
             taken = {j for _, j in pairs}
             for j, box in enumerate(boxes):
                 if j not in taken and all(finding.inside(box, t.box) < 0.5 for t in self.tracks):
-                    self.count += 1
-                    self.tracks.append(Track(self.count, box, now))
+                    self.tracks.append(Track(0, box, now))
                     self.tracks[-1].appearance = appearance(small, box * scale)
         for track in self.tracks:
             if not track.confirmed and track.hits >= CONFIRM_HITS and track.misses == 0:
                 track.confirmed = self.second_look(gray, track.box)
-                self.confirmed += track.confirmed
+                if track.confirmed:
+                    track.number = self.number_for(track)
         self.label(frame, now, interval)
         return [t for t in self.tracks if t.confirmed]
+
+    def lose(self, track, shot):
+        """Remember a confirmed face that is not there any more."""
+        self.gone.append(Gone(track.number, track.box, track.appearance, track.last_hit, shot))
+
+    def replace(self, track, here):
+        """After a cut someone else is where a face was: the track goes on under another number, without a label."""
+        self.lose(track, self.shot - 1)
+        track.appearance, track.label, track.probabilities = here, None, None
+        track.number = self.number_for(track)
+
+    def number_for(self, track):
+        """The number of a face that was lost here within RETURN seconds, or a new one.
+
+        Between two cuts the place is enough to know it by. After a cut it has to look the same, too.
+        """
+        here = [g for g in self.gone if finding.overlap(g.box, track.box) >= RETURN_OVERLAP
+                and (g.shot == self.shot or float(g.appearance @ track.appearance) >= SAME_FACE)]
+        if not here:
+            self.count += 1
+            return self.count
+        known = max(here, key=lambda g: finding.overlap(g.box, track.box))
+        self.gone = [g for g in self.gone if g is not known]
+        return known.number
 
     def everywhere(self, small, scale):
         """Boxes, float64 [N, 4] in the frame's pixels, found in the whole reduced frame."""

@@ -22,6 +22,7 @@ from faces import reading
 from learn import checkpoints, runs
 from live import stills
 from live.controls import Controls
+from live.results import Results
 from terminal import script
 from test_dataset import both_splits
 
@@ -126,7 +127,8 @@ def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
     loaded = Future()
     loaded.set_result(realtime.load(str(trained / name / "weights" / "best_weights.pt")))
     torch.set_num_threads(threads)
-    counts = stills.annotate(stills.album(photo, str(tmp_path / "out")), loaded, Controls(show=False), 224)
+    album = stills.album(photo, str(tmp_path / "out"))
+    counts = stills.annotate(album, loaded, Controls(show=False), 224, Results())
     assert counts["faces"] >= 1 and (tmp_path / "out" / "x.png").is_file()
     crop = reading.read_photo(photo)[:224, :224]
     heat = loaded.result()[2]([crop, crop])

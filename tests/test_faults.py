@@ -26,6 +26,7 @@ from faces import cutting, finding, reading
 from learn import checkpoints
 from live import stills
 from live.controls import Controls
+from live.results import Results
 from processed import IMAGE_SIZE, MARGIN
 from terminal import script
 from terminal.files import classes_of
@@ -167,7 +168,7 @@ def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
             return {"margin": 0.2, "clahe": 0.0, "threshold": 0.6, "classes": ["a", "b"]}, None, None
 
     photos = stills.album(tmp_path / "in", tmp_path / "out")
-    counts = stills.annotate(photos, Loaded(), Controls(show=False), 224)
+    counts = stills.annotate(photos, Loaded(), Controls(show=False), 224, Results())
     assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").iterdir()] == ["b.jpg"]
     assert "a.jpg cannot be written as an image (24x70000 pixels)" in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ import pytest
 import clips
 import realtime
 from faces import finding
-from live import capture, controls, overlay, player, stills, tracks, window
+from live import capture, controls, overlay, player, results, stills, tracks, window
 from terminal import script
 
 ROOT = Path(realtime.__file__).parent
@@ -225,7 +225,8 @@ def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys)
     cv2.imwrite(str(folder / "sub" / "face.png"), face)
     cv2.imwrite(str(folder / "wall.jpg"), clips.scene(2))
     (folder / "broken.jpg").write_bytes(b"no photo")
-    counts = stills.annotate(stills.album(folder, target), loaded(), controls.Controls(show=False), 224)
+    album = stills.album(folder, target)
+    counts = stills.annotate(album, loaded(), controls.Controls(show=False), 224, results.Results())
     assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1}
     assert sorted(p.name for p in target.rglob("*.*")) == ["face.png", "wall.jpg"]
     assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
@@ -328,7 +329,8 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
 
 
 def test_status_tells_rates():
-    playing = player.Player(capture.Reader(lambda: None, False), loaded(), controls.Controls(show=False), 224)
+    playing = player.Player(capture.Reader(lambda: None, False), loaded(), controls.Controls(show=False), 224,
+                            results.Results())
     assert playing.ready()
     playing.recent = [(i / 25, 2) for i in range(26)]
     line, = playing.status()
@@ -340,7 +342,8 @@ def test_keys(tmp_path, monkeypatch, no_window):
     for change in (str.lower, str.upper):  # Caps Lock
         monkeypatch.setattr(window, "PLOTS_DIR", str(tmp_path / change.__name__))
         view = controls.Controls(show=False)
-        for key, name in (("h", "help"), ("g", "heat"), ("m", "mirror"), ("q", "quit")):
+        for key, name in (("h", "help"), ("g", "heat"), ("m", "mirror"), ("b", "blur"), ("c", "counts"),
+                          ("q", "quit")):
             assert view.obey(ord(change(key)), picture) == "" and getattr(view, name)
         assert view.obey(ord(change("s")), picture) == "" and view.obey(-1, picture) == ""
         assert view.obey(ord(change("r")), picture) == "r" and view.obey(ord(" "), picture) == " "

@@ -1,0 +1,116 @@
+"""What is seen, as data: a row for each face and frame in a CSV file, and how many faces of each class. Nothing to run.
+
+The columns: source (file name, number of a camera, or an address without its password), time (seconds by the source's
+clock; empty for photos), face (number), class (as the weights name it, "unsure", or empty before the first
+classification), confidence (0 to 1), and x, y, width, height of the face in pixels of the frame.
+"""
+
+import collections
+import csv
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+from live import sources
+from terminal import script
+
+UNSURE = "unsure"
+
+
+class Row(NamedTuple):
+    """A face in a frame: what a line of the file tells."""
+
+    source: str
+    time: float | None
+    face: int
+    label: str  # the column class
+    confidence: float | None
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def cells(self):
+        """The texts of a line."""
+        moment = "" if self.time is None else f"{self.time:.3f}"
+        confidence = "" if self.confidence is None else f"{self.confidence:.4f}"
+        return (self.source, moment, self.face, self.label, confidence, self.x, self.y, self.width, self.height)
+
+
+COLUMNS = tuple("class" if name == "label" else name for name in Row._fields)
+
+
+def name_of(source):
+    """What the column source says of a camera, an address or a file."""
+    if isinstance(source, int) or sources.is_live(source):
+        return str(source) if isinstance(source, int) else sources.public(source)
+    return Path(source).name
+
+
+def row_of(source, moment, number, box, label, confidence, classes):
+    """A Row. `box`: (x, y, width, height), float; `label`: index of a class, or None; `confidence`: None before the
+    first classification, which leaves the class empty.
+    """
+    name = "" if confidence is None else UNSURE if label is None else classes[label]
+    return Row(source, moment, number, name, confidence, *(int(round(v)) for v in box))
+
+
+class Results:
+    """Takes the rows of a run: counts them by class, and writes them to the CSV file `log` where one is named.
+
+    `source`: what the column says of the camera or the video; each photo has a name of its own.
+    The file holds whole rows at any time, also after Ctrl-C: those of a frame are written at once.
+    """
+
+    def __init__(self, log=None, source=""):
+        self.log, self.source, self.file = log, source, None
+        self.seen = {}  # number of a face -> Counter of its labels, in frames
+
+    def write(self, lines):
+        """Append lines of cells to the file, in one piece."""
+        text = io.StringIO()
+        csv.writer(text).writerows(lines)
+        data = text.getvalue().encode("utf-8", "surrogateescape")  # names of files need not be text
+        if self.file.write(data) != len(data):
+            raise OSError(28, "no space left on the drive", self.file.name)
+
+    def add(self, rows):
+        """Take the rows of a frame, or of a photo. The first call replaces the file of the run before."""
+        if self.log is not None and self.file is None:
+            Path(self.log).parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.log, "wb", buffering=0)  # noqa: SIM115  (closed by close)
+            self.write([COLUMNS])
+        for row in rows:
+            if row.label:
+                self.seen.setdefault(row.face, collections.Counter())[row.label] += 1
+        if self.file and rows:
+            self.write([row.cells() for row in rows])
+
+    def close(self):
+        """End the file."""
+        if self.file:
+            self.file.close()
+
+    def counts(self):
+        """How many different faces each class has: Counter. A face counts for what it was called in most frames."""
+        return collections.Counter(labels.most_common(1)[0][0] for labels in self.seen.values())
+
+    def text(self, classes, names):
+        """'7 man, 4 woman, 1 unsure'. `classes`: in this order; `names`: class, or "unsure" -> text on the screen."""
+        counts = self.counts()
+        return ", ".join(f"{counts[c]} {names.get(c, c)}" for c in (*classes, UNSURE) if counts[c]) or "no face"
+
+
+def check_log(log):
+    """End with one line unless LOG is None, or a .csv file that is not there yet, or is of a run before."""
+    if log is None:
+        return
+    if not isinstance(log, str) or Path(log).suffix.lower() != ".csv":
+        script.fail(f"LOG={log}: must be None, or a name that ends in .csv")
+    if Path(log).is_dir():
+        script.fail(f"LOG={log} is a folder: name a file in it")
+    if Path(log).is_file():
+        with open(log, "rb") as file:
+            first = file.readline()
+        if first and first.decode("utf-8", "replace").rstrip() != ",".join(COLUMNS):
+            script.fail(f"LOG={log} is there already, and is no log of realtime.py: give another name")

@@ -1,0 +1,115 @@
+"""What stands on the picture: texts that keep off faces, letters of any language, blurred faces, twenty people."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ImageFont
+
+import clips
+from faces import finding
+from live import overlay, places
+from terminal import fonts
+
+
+def rectangles(boxes, texts, shape=(480, 640, 3), size=18, corner=(0, 0, 0, 0)):
+    """(x, y, width, height) of each plate."""
+    return [(x, y, *mask.shape[::-1]) for x, y, mask in places.place(boxes, texts, shape, size, corner)]
+
+
+def crossing(a, b):
+    """Whether two rectangles share a pixel."""
+    return min(a[0] + a[2], b[0] + b[2]) > max(a[0], b[0]) and min(a[1] + a[3], b[1] + b[3]) > max(a[1], b[1])
+
+
+def grid(columns, rows, side):
+    """Boxes of side `side`, evenly over a frame of 640x480."""
+    return [(int(640 * (i + 0.5) / columns - side / 2), int(480 * (j + 0.5) / rows - side / 2), side, side)
+            for j in range(rows) for i in range(columns)]
+
+
+@pytest.mark.parametrize("boxes", [
+    [(200, 100, 200, 200)], [(0, 0, 300, 300)], [(100, 0, 480, 470)], [(0, 200, 250, 280)], [(-40, -30, 200, 200)],
+    [(500, 300, 200, 200)], [(100, 100, 120, 120), (220, 100, 120, 120), (340, 100, 120, 120)],
+    [(100, 100, 120, 120), (100, 225, 120, 120), (100, 350, 120, 120)],
+    grid(5, 4, 80), grid(7, 3, 70), grid(10, 2, 50)])
+def test_no_text_covers_a_face_or_another_text(boxes):
+    plates = rectangles(boxes, ["woman 100%"] * len(boxes), corner=(0, 0, 250, 14))
+    for i, plate in enumerate(plates):
+        assert plate[0] >= 0 and plate[1] >= 0 and plate[0] + plate[2] <= 640 and plate[1] + plate[3] <= 480
+        assert not any(crossing(plate, box) for box in boxes)
+        assert not any(crossing(plate, other) for other in plates[:i])
+        x, y, w, h = boxes[i]
+        assert crossing(plate, (x - 1, y - 1, w + 2, h + 2)) or plate[1] == 0, "it stands beside its own face"
+        assert plate[3] >= 9, "it can be read"
+
+
+def test_where_there_is_no_room_as_little_as_can_be_is_covered():
+    plate, = rectangles([(-10, -10, 660, 500)], ["woman 100%"])
+    assert plate[3] <= 14 and (plate[1] == 0 or plate[1] + plate[3] == 480)
+
+
+def test_random_crowds_keep_faces_free():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        boxes = []
+        while len(boxes) < 12:
+            side = int(rng.integers(40, 90))
+            box = (int(rng.integers(0, 640 - side)), int(rng.integers(0, 480 - side)), side, side)
+            if not any(crossing((box[0] - 24, box[1] - 24, side + 48, side + 48), b) for b in boxes[-1:]) \
+                    and all(finding.overlap(box, b) == 0 for b in boxes):
+                boxes.append(box)
+        plates = rectangles(boxes, ["man 99%"] * 12)
+        assert sum(crossing(p, b) for p in plates for b in boxes) <= 1
+
+
+def test_a_face_without_a_text_has_no_plate():
+    assert places.place([(0, 0, 50, 50)], [""], (480, 640, 3), 18) == [None]
+
+
+def test_a_blurred_face_is_none_any_more_and_the_rest_stays():
+    picture = cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR)
+    box = finding.main_face(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    blurred = overlay.blur(picture, [box])
+    assert finding.main_face(cv2.cvtColor(blurred, cv2.COLOR_BGR2RGB)) is None
+    x, y, w, h = box
+    assert np.abs(blurred[y:y + h, x:x + w].astype(int) - picture[y:y + h, x:x + w]).mean() > 5
+    outside = np.ones(picture.shape[:2], bool)
+    outside[max(0, y - h // 3):y + h + h // 3, max(0, x - w // 3):x + w + w // 3] = False
+    np.testing.assert_array_equal(blurred[outside], picture[outside])
+    for edge in ((-50, -50, 100, 100), (600, 440, 100, 100), (700, 500, 50, 50)):
+        assert overlay.blur(picture, [edge]).shape == picture.shape
+
+
+def test_letters_are_told_from_missing_ones():
+    font = ImageFont.load_default(20)
+    assert fonts.has(font, "Mujer 93%") and not fonts.has(font, "niña") and not fonts.has(font, "男")
+
+
+def test_class_names_of_most_alphabets_have_a_font():
+    """matplotlib brings one that has them."""
+    for text in ("niña 93%", "امرأة", "γυναίκα", "мужчина"):
+        path = fonts.find(text)
+        assert path is not None and fonts.has(ImageFont.truetype(path, 20), text)
+        assert places.text_mask(text, 20).max() == 255
+    assert fonts.find("woman 93%") is None
+
+
+def test_letters_without_a_font_are_said_once(monkeypatch, capsys):
+    monkeypatch.setattr(fonts, "installed", lambda: ["/nowhere/gone.ttf"])
+    fonts._find.cache_clear()
+    assert fonts.find("女 93%") is fonts.find("女 94%") is None
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "FONT=" in said and "女" in said
+    fonts._find.cache_clear()
+
+
+def test_the_font_that_was_chosen_counts(tmp_path):
+    other = next(path for path in fonts.installed() if "DejaVuSans" in path)
+    try:
+        fonts.choose(other)
+        assert fonts.find("woman") == other
+    finally:
+        fonts.choose(None)
+    (tmp_path / "a.ttf").write_text("no font")
+    with pytest.raises(SystemExit, match="FONT="):
+        fonts.choose(tmp_path / "a.ttf")

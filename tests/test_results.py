@@ -1,0 +1,185 @@
+"""LOG and the counts of realtime.py: checked against what was drawn; whole rows whatever ends the run."""
+
+import csv
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+
+import clips
+import realtime
+from faces import cutting
+from live import capture, controls, results, stills, tracks
+from test_realtime import ROOT, loaded
+
+HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
+
+
+def read(path):
+    """The rows of a log as dicts; the header and each row must be whole."""
+    with open(path, encoding="utf-8", newline="") as file:
+        text = file.read()
+    assert text.endswith("\r\n")
+    header, *rows = csv.reader(text.splitlines())
+    assert header == HEADER and all(len(row) == len(HEADER) for row in rows)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def by_brightness(crops):
+    """A stand-in for the network: light pictures are of class 1, dark ones of class 0."""
+    light = np.array([crop.mean() > 110 for crop in crops], float)
+    return np.stack([0.95 - 0.9 * light, 0.05 + 0.9 * light], 1)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A light face left and a dark one right, 60 frames at 20 a second; the dark one leaves after 40."""
+    light, dark = clips.person("hat", 3), (clips.person("hat", 3) * 0.45).astype(np.uint8)
+    light = np.clip(light * 0.6 + 100, 0, 255).astype(np.uint8)
+    frames = list(clips.frames_of([light, dark], 60, 1))
+    empty = cv2.GaussianBlur(clips.scene(16), (0, 0), 9)
+    for frame in frames[40:]:
+        frame[:, 320:] = empty[:, 320:]
+    clips.write_clip(tmp_path / "two.mp4", frames, 20.0)
+    return tmp_path / "two.mp4"
+
+
+@pytest.fixture
+def bright(monkeypatch):
+    """realtime.py without a window, with by_brightness for a network."""
+    monkeypatch.setattr(realtime, "SHOW", False)
+    monkeypatch.setattr("test_realtime.classify", by_brightness)
+
+
+def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):
+    monkeypatch.setattr(realtime, "LOG", str(tmp_path / "out" / "faces.csv"))
+    realtime.watch(str(two), capture.open_live(str(two), 0), loaded())
+    rows = read(tmp_path / "out" / "faces.csv")
+    assert {row["source"] for row in rows} == {"two.mp4"}
+    times = [float(row["time"]) for row in rows]
+    assert times == sorted(times) and all(abs(t * 20 - round(t * 20)) < 0.01 for t in times)
+    for row in rows:
+        middle = int(row["x"]) + int(row["width"]) / 2
+        assert row["class"] == ("hat" if middle < 320 else "beard") and float(row["confidence"]) > 0.9
+        assert 60 < int(row["width"]) < 320 and 0 < int(row["y"]) < 300
+    faces = Counter(row["face"] for row in rows)
+    assert set(faces) == {"1", "2"}
+    left, right = (sum(int(row["x"]) + int(row["width"]) / 2 < 320 for row in rows), len(rows))
+    assert left >= 50 and 30 <= right - left <= 52, "a face is shown for half a second after it was lost"
+    out = capsys.readouterr().out
+    assert "different faces: 1 beard, 1 hat\n" in out and f"written: {tmp_path / 'out' / 'faces.csv'}" in out
+
+
+def test_ctrl_c_leaves_whole_rows(two, tmp_path):
+    log = tmp_path / "faces.csv"
+    long = tmp_path / "long.avi"
+    frames = list(clips.frames_of([clips.person("hat", 3)], 30, 1))
+    clips.write_clip(long, frames * 40, 20.0)
+    process = subprocess.Popen([sys.executable, str(ROOT / "realtime.py"), f"SOURCE={long}", "SHOW=False",
+                                f"LOG={log}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (log.exists() and log.stat().st_size > 3000):
+        time.sleep(0.02)
+    before = read(log)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    rows = read(log)
+    assert len(before) > 20 and rows[:len(before)] == before, "it could be read while it grew"
+
+
+def test_a_folder_of_photos_likewise(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    pictures = {"a.png": clips.person("hat", 3), "sub/ñ.png": clips.person("beard", 4), "wall.png": clips.scene(2)}
+    for name, picture in pictures.items():
+        (tmp_path / "in" / name).write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+    seen = results.Results(tmp_path / "faces.csv")
+    album = stills.album(tmp_path / "in")
+    stills.annotate(album, loaded(), controls.Controls(show=False, labels={"hat": "GORRA"}), 224, seen)
+    rows = read(tmp_path / "faces.csv")
+    assert [(row["source"], row["time"], row["face"], row["class"]) for row in rows] == [
+        ("a.png", "", "1", "hat"), ("sub/ñ.png", "", "2", "hat")]
+    for row in rows:
+        box = stills.faces_of_photo(pictures[row["source"]])[0]
+        assert [int(row[name]) for name in ("x", "y", "width", "height")] == list(box)
+    assert "different faces: 2 GORRA\n" in capsys.readouterr().out
+
+
+def test_counts_of_a_face_by_what_it_was_called_most():
+    seen = results.Results()
+    for face, labels in ((1, ["man", "man", "unsure"]), (2, ["unsure"]), (3, ["", "woman"]), (4, [""])):
+        for label in labels:
+            seen.add([results.Row("a", 0.0, face, label, 0.9, 0, 0, 1, 1)])
+    assert seen.text(["man", "woman", "child"], {"woman": "MUJER"}) == "1 man, 1 MUJER, 1 unsure"
+    assert results.Results().text(["man"], {}) == "no face"
+
+
+@pytest.mark.parametrize(("source", "name"), [(0, "0"), ("clips/a b.mp4", "a b.mp4"),
+                                              ("rtsp://user:secret@host:554/live", "rtsp://host:554/live")])
+def test_the_source_in_a_row(source, name):
+    assert results.name_of(source) == name
+
+
+def test_a_log_replaces_no_other_file(tmp_path):
+    other = tmp_path / "groups.csv"
+    other.write_text("file,age\n")
+    for wrong in (str(other), "faces.txt", 3, str(tmp_path)):
+        with pytest.raises(SystemExit, match="LOG="):
+            results.check_log(wrong)
+    results.check_log(None)
+    results.check_log(str(tmp_path / "new.csv"))
+    seen = results.Results(tmp_path / "new.csv")
+    seen.add([])
+    seen.close()
+    results.check_log(str(tmp_path / "new.csv"))
+
+
+def test_a_full_disk_is_told():
+    """What Linux gives for it."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    seen = results.Results("/dev/full")
+    with pytest.raises(OSError, match="space"):
+        seen.add([])
+    seen.close()
+
+
+BOX = (200, 100, 120, 120)
+
+
+def numbers(stages, frame=None):
+    """Follow hits over time: stages of (frames, box or None, frame). Returns the numbers shown, frame by frame."""
+    tracker = tracks.Tracker(lambda crops: np.full((len(crops), 2), 0.5),
+                             functools.partial(cutting.crop_frame, margin=0.2, size=32))
+    tracker.second_look = lambda *_: True
+    shown, i = [], 0
+    for count, box, frame in stages:
+        boxes = np.array([] if box is None else [box], float).reshape(-1, 4)
+        tracker.everywhere = tracker.near_tracks = lambda *_, b=boxes: b
+        for _ in range(count):
+            shown.append([t.number for t in tracker.step(frame, i / 30)])
+            i += 1
+    return shown, tracker.count
+
+
+def test_a_face_that_comes_back_to_its_place_is_not_counted_twice():
+    frame = clips.scene(0)
+    shown, count = numbers([(10, BOX, frame), (60, None, frame), (10, (210, 105, 118, 118), frame)])
+    assert shown[9] == shown[-1] == [1] and shown[60] == [] and count == 1
+    shown, count = numbers([(10, BOX, frame), (60, None, frame), (10, (400, 300, 120, 120), frame)])
+    assert shown[-1] == [2] and count == 2, "elsewhere it is another"
+    shown, count = numbers([(10, BOX, frame), (300, None, frame), (10, BOX, frame)])
+    assert shown[-1] == [2] and count == 2, "after ten seconds, too"
+
+
+def test_a_cut_to_someone_else_at_the_same_place_counts_two_and_back_to_the_first_no_third():
+    first, second = clips.scene(0), clips.scene(11)
+    shown, count = numbers([(10, BOX, first), (30, BOX, second), (30, BOX, first)])
+    assert shown[9] == [1] and shown[20] == [2] and shown[-1] == [1] and count == 2
