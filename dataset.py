@@ -64,6 +64,7 @@ class Crops(Dataset):
                         "'python processed.py' and 'python validation.py'")
         self.weights = torch.ones(len(self.files))
         self.auxiliary, self.auxiliary_sizes = torch.empty(len(self.files), 0, dtype=torch.int64), []
+        self.ages = []
         self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
         # One split may be read with two margins, as training and validation do.
         cut = "" if margin == MARGIN else f"_{margin:g}"

@@ -199,11 +199,11 @@ def logits_of(net, batch, flip):
     return (net(batch) + net(batch.flip(3))) / 2 if flip else net(batch)
 
 
-def grad_cam(model, batch, class_index=None):
+def grad_cam(model, batch, class_index=None, n_classes=None):
     """Where the network looked: float32 [N, H, W] in 0..1, the size of `batch` (float32 [N, 3, H, W], normalised).
 
-    `class_index`: int, or one per image; None takes each image's own prediction. Selvaraju et al., "Grad-CAM:
-    Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017.
+    `class_index`: int, or one per image; None takes each image's own prediction, among the first `n_classes` outputs.
+    Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017.
     """
     was_training, device = model.training, batch.device
     model.eval()
@@ -215,7 +215,7 @@ def grad_cam(model, batch, class_index=None):
             logits = model(batch.clone().requires_grad_())
             hook.remove()
             if class_index is None:
-                class_index = logits.argmax(1)
+                class_index = logits[:, :n_classes].argmax(1)
             index = torch.as_tensor(class_index, device=device).expand(len(batch))
             gradient, = torch.autograd.grad(logits.gather(1, index[:, None]).sum(), held[0])
         maps = functional.relu((held[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True)).detach()

@@ -62,7 +62,8 @@ def load(chosen):
         return checkpoints.probabilities(net, info, crops, device)
 
     def explain(crops):
-        return model.grad_cam(net, checkpoints.prepare(info, crops, device)).cpu().numpy()
+        batch = checkpoints.prepare(info, crops, device)
+        return model.grad_cam(net, batch, n_classes=len(info["classes"])).cpu().numpy()
 
     if device == "cpu":
         # A face or two are so little work that sharing it between threads can cost more than it gives.

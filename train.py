@@ -51,7 +51,8 @@ AUGMENT = "face"  # a key of augment.AUGMENTATIONS
 # to mean "a man". (): every photo counts the same.
 BALANCE = ()
 # Columns of data/groups.csv, as ("age", "ethnicity"), that the network has to tell beside the class while it learns:
-# features that know more of a face are better at the class too. Weights files do not hold that part. (): class alone.
+# features that know more of a face are better at the class too. Weights files keep the age, so that a child's face can
+# be called unsure (checkpoints.CHILD), and nothing else of it. (): the class alone.
 AUXILIARY = ()
 GROUPS = people.GROUPS  # the file of these columns
 AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
@@ -193,7 +194,7 @@ def loaders(device, size, margin):
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
     if BALANCE:
         dataset.balance(crops, BALANCE)
-    crops.auxiliary, crops.auxiliary_sizes = auxiliary.labels(crops.files, AUXILIARY, GROUPS)
+    crops.auxiliary, crops.auxiliary_sizes, crops.ages = auxiliary.labels(crops.files, AUXILIARY, GROUPS)
     for loader in (train, valid):
         engine.hold(loader, device)
     return train, valid
@@ -225,7 +226,7 @@ def fit(device, bf16):
     train, valid = loaders(device, size, margin)
     run = begin(train, valid, size, device)
     facts = {"model": MODEL, "classes": run.classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
-             "margin": margin, "clahe": processed.CLAHE, "flip": FLIP}
+             "margin": margin, "clahe": processed.CLAHE, "flip": FLIP, "ages": train.dataset.ages}
     if engine.RANK == 0:
         runs.announce(run, train, valid, device, bf16)
     first = run.done + 1

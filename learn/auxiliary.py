@@ -16,14 +16,19 @@ AGES = (0, 1, 2, 3, 5, 8, 11, 14, 17, 20, 24, 28, 33, 40, 50, 60, 70, 80)  # whe
 
 
 def labels(files, columns, path):
-    """(labels int64 [N, tasks], number of classes of each task) for crops (paths), a task a column; -1: not known."""
+    """What the crops `files` (paths) are in each of `columns`: (labels int64 [N, tasks], -1 where it is not known;
+    number of classes of each task; first years of the classes of "age", or []).
+
+    Tasks come in the order of people.COLUMNS, so that age is the first: weights files keep it.
+    """
+    ages = []
     if not columns:
-        return torch.empty(len(files), 0, dtype=torch.int64), []
+        return torch.empty(len(files), 0, dtype=torch.int64), [], ages
     groups = read_groups(path)
     if groups is None:
         script.fail(f"AUXILIARY={columns}: no {path}, which some importers in data/ write; set AUXILIARY=()")
     columns_labels, sizes = [], []
-    for column in columns:
+    for column in sorted(columns, key=COLUMNS.index):
         texts = [(group_of(groups, f) or ("",) * len(COLUMNS))[COLUMNS.index(column)] for f in files]
         values = [text or None for text in texts]
         if column == "age":
@@ -32,9 +37,11 @@ def labels(files, columns, path):
         kinds = sorted(set(values) - {None})
         if len(kinds) < 2:
             script.fail(f"{path} tells no {column} of these crops: leave it out of AUXILIARY")
+        if column == "age":
+            ages = [AGES[kind] for kind in kinds]
         columns_labels.append([-1 if value is None else kinds.index(value) for value in values])
         sizes.append(len(kinds))
-    return torch.tensor(columns_labels).T.contiguous(), sizes
+    return torch.tensor(columns_labels).T.contiguous(), sizes, ages
 
 
 def loss(logits, labels, sizes):

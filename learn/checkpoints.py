@@ -25,7 +25,13 @@ class WeightsError(script.Problem):
 
 
 FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
-         "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int, "metrics": dict}
+         "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int, "metrics": dict,
+         "ages": list}
+# What weights files may lack, and what holds then.
+OPTIONAL = {"clahe": 0.0, "flip": False, "ages": ()}
+# A face that is guessed to be younger tells too little: on UTKFace's test small.pt is right about 70 % up to the age of
+# two and 82 % from three to nine, and about 97 % from fifteen on (weights/README.md).
+CHILD = 11  # years
 
 
 def choose(chosen):
@@ -47,7 +53,8 @@ def plausible(facts):
             and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
             and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
             and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"])
-            and len(set(facts["classes"])) == len(facts["classes"]))
+            and len(set(facts["classes"])) == len(facts["classes"])
+            and all(isinstance(age, int) for age in facts["ages"]) and len(facts["ages"]) <= 200)
 
 
 def save_weights(path, checkpoint):
@@ -81,8 +88,8 @@ def load_checkpoint(path):
         raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
     wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)
     if not wrong:
-        for name, value in (("clahe", 0.0), ("flip", False)):  # files from before these were options
-            checkpoint.setdefault(name, value)
+        for name, value in OPTIONAL.items():
+            checkpoint.setdefault(name, list(value) if isinstance(value, tuple) else value)
     wrong = wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items())
     if wrong or not plausible(checkpoint):
         raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
@@ -90,10 +97,13 @@ def load_checkpoint(path):
 
 
 def load_weights(path):
-    """Read a weights file: (float32 model in evaluation mode, dict of facts). Raises WeightsError."""
+    """Read a weights file: (float32 model in evaluation mode, dict of facts). Raises WeightsError.
+
+    The outputs of the model are the logits of the classes and, after these, those of the ages that it tells.
+    """
     info = load_checkpoint(path)
     try:
-        model = networks.build(info["model"], len(info["classes"]))
+        model = networks.build(info["model"], len(info["classes"]) + len(info["ages"]))
         model.load_state_dict(info.pop("state"))
     except script.Problem as error:
         raise WeightsError(f"{path}: {error}") from None
@@ -110,9 +120,9 @@ def last_layer(net):
     return [f"classifier.{len(net.classifier) - 1}.{name}" for name in ("weight", "bias")]
 
 
-def trimmed(net, n_classes):
-    """The state dict of `net`, on the CPU, with a last layer for `n_classes` alone: without auxiliary outputs."""
-    return {k: v.cpu()[:n_classes].clone() if k in last_layer(net) and len(v) > n_classes else v.cpu()
+def trimmed(net, outputs):
+    """The state dict of `net`, on the CPU, with the first `outputs` of its last layer, without those of other tasks."""
+    return {k: v.cpu()[:outputs].clone() if k in last_layer(net) and len(v) > outputs else v.cpu()
             for k, v in net.state_dict().items()}
 
 
@@ -128,7 +138,7 @@ def start_from(net, path, name, classes):
     for key in last_layer(net):
         own = net.state_dict()[key].clone()
         if same:
-            own[:len(classes)] = state[key]
+            own[:len(classes)] = state[key][:len(classes)]
         state[key] = own
     net.load_state_dict(state)
     return same
@@ -157,15 +167,23 @@ def prepare(info, crops, device="cpu"):
     return transform(dataset.to_batch(crops).to(device))
 
 
-def probabilities(model, info, crops, device="cpu"):
-    """Class probabilities of RGB crops (list of uint8 [H, W, 3]): float32 numpy [N, n_classes].
+def answers(model, info, crops, device="cpu"):
+    """What a network says of RGB crops (list of uint8 [H, W, 3]): class probabilities, float32 numpy [N, n_classes],
+    and how likely each is the face of a child younger than CHILD, float32 numpy [N]; 0 where it tells no age.
 
     `model` and `info` come from load_weights(); the logits are divided by the temperature chosen in training.
     """
+    n, ages = len(info["classes"]), torch.tensor(info["ages"])
     if not len(crops):
-        return np.zeros((0, len(info["classes"])), np.float32)
+        return np.zeros((0, n), np.float32), np.zeros(0, np.float32)
     with torch.inference_mode():
-        logits = networks.logits_of(model, prepare(info, crops, device), info["flip"]).float()
-        return (logits / info["temperature"]).softmax(1).cpu().numpy()
+        logits = networks.logits_of(model, prepare(info, crops, device), info["flip"]).float().cpu()
+        child = logits[:, n:].softmax(1)[:, ages < CHILD].sum(1) if len(ages) else torch.zeros(len(logits))
+        return (logits[:, :n] / info["temperature"]).softmax(1).numpy(), child.numpy()
+
+
+def probabilities(model, info, crops, device="cpu"):
+    """The class probabilities of answers() alone: float32 numpy [N, n_classes]."""
+    return answers(model, info, crops, device)[0]
 
 

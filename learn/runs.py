@@ -119,7 +119,7 @@ def save(run, facts, weights, plots, count):
     `weights`, `plots`: folders; `count`: see keep_best()."""
     row = run.history[-1]
     checkpoint = {**facts, "epoch": run.done, "metrics": row,
-                  "state": checkpoints.trimmed(run.judged, len(run.classes))}
+                  "state": checkpoints.trimmed(run.judged, len(run.classes) + len(facts["ages"]))}
     # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
     if row["best"]:
         keep_best(weights, checkpoint, count)

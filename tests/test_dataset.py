@@ -12,7 +12,7 @@ from learn import checkpoints
 from processed import IMAGE_SIZE, MARGIN
 
 INFO = {"image_size": 224, "mean": dataset.MEAN, "std": dataset.STD, "temperature": 1.0, "classes": ["a", "b"],
-        "flip": False}
+        "flip": False, "ages": []}
 
 
 def face(seed=0, name="hat"):

@@ -1,7 +1,8 @@
-"""groups.py and the auxiliary tasks of train.py: what is learned beside the class, and that weights do not hold it."""
+"""Auxiliary tasks of train.py: what is learned beside the class, and what weights files keep of it."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -22,10 +23,12 @@ def table(tmp_path):
 
 
 def test_ages_become_bands_and_what_is_not_known_is_minus_one(table):
-    labels, sizes = auxiliary.labels(FILES, ("age", "ethnicity"), table)
-    assert labels.tolist() == [[0, 0], [1, 1], [-1, 1], [1, -1], [-1, -1]] and sizes == [2, 2]
-    labels, sizes = auxiliary.labels(FILES, (), "nowhere.csv")
-    assert labels.shape == (5, 0) and sizes == []
+    for columns in (("age", "ethnicity"), ("ethnicity", "age")):
+        labels, sizes, ages = auxiliary.labels(FILES, columns, table)
+        assert labels.tolist() == [[0, 0], [1, 1], [-1, 1], [1, -1], [-1, -1]], "the age comes first"
+        assert sizes == [2, 2] and ages == [1, 28]
+    labels, sizes, ages = auxiliary.labels(FILES, (), "nowhere.csv")
+    assert labels.shape == (5, 0) and sizes == ages == []
 
 
 def test_ages_published_as_bands_count_from_their_first_year(tmp_path):
@@ -70,7 +73,7 @@ def test_a_network_with_more_outputs_starts_from_one_without(tmp_path):
     assert not checkpoints.start_from(networks.build("small", 7), tmp_path / "w.pt", "small", ["cat", "dog"])
 
 
-def test_training_with_ages_resumes_and_its_weights_hold_the_classes_alone(tmp_path):
+def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_path):
     faces = both_splits(tmp_path / "faces")
     files = sorted((faces / "train").glob("*/*.jpg"))
     rows = [f"{f.name},{(5, 40)[i % 2]},{'Asian' if i % 3 else 'White'}" for i, f in enumerate(files)]
@@ -85,8 +88,15 @@ def test_training_with_ages_resumes_and_its_weights_hold_the_classes_alone(tmp_p
             assert code == 0, err
         results[name] = losses(tmp_path / name)
     assert results["whole"] != results["without"], "what is asked beside the class must change what is learned"
-    net, _ = checkpoints.load_weights(tmp_path / "whole" / "weights" / "best_weights.pt")
-    assert net.classifier[-1].out_features == 2
+    net, info = checkpoints.load_weights(tmp_path / "whole" / "weights" / "best_weights.pt")
+    assert info["ages"] == [5, 40] and net.classifier[-1].out_features == 2 + 2, "the ethnicity stays behind"
+    crops = [np.full((224, 224, 3), level, np.uint8) for level in (0, 90, 255)]
+    told, child = checkpoints.answers(net, info, crops)
+    logits = net(checkpoints.prepare(info, crops)).detach()
+    if info["flip"]:
+        logits = (logits + net(checkpoints.prepare(info, crops).flip(3)).detach()) / 2
+    assert told.sum(1) == pytest.approx(1) and told.shape == (3, 2)
+    assert child == pytest.approx(logits[:, 2:].softmax(1)[:, 0].numpy(), abs=1e-5), "five years are a child's"
     last = checkpoints.load_checkpoint(tmp_path / "whole" / "weights" / "last.pt")
     assert len(last["net"]["classifier.3.weight"]) == 2 + 4 == len(last["average"]["classifier.3.weight"])
     code, out, err = run(tmp_path / "stopped", faces, *tasks, "EPOCHS=2", "SCHEDULE=constant", "RESUME=True")

@@ -47,7 +47,7 @@ def whole(net, info):
             logits = self.net(crops)
             if info["flip"]:  # as model.logits_of, with a gather: OpenCV reads no flip of the last axis
                 logits = (logits + self.net(crops.index_select(3, self.backwards))) / 2
-            return (logits / info["temperature"]).softmax(1)
+            return (logits[:, :len(info["classes"])] / info["temperature"]).softmax(1)
 
     return Whole().eval()
 
