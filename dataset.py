@@ -118,17 +118,23 @@ class Crops(Dataset):
         return torch.from_numpy(np.ascontiguousarray(pixels[index])).permute(0, 3, 1, 2), *facts
 
 
-def balance(crops, sources):
-    """Set crops.weights so that all classes of a source count the same, and its crops 1 on average.
+def sources_of(crops, sources):
+    """Which of `sources` each crop is from, int64 [N]: the first that its name begins with, as "news-"; -1 for none."""
+    return torch.tensor([next((i for i, s in enumerate(sources) if p.name.startswith(s)), -1) for p in crops.files])
 
-    `sources` are beginnings of file names, as ("news-",). The crops whose names begin with none of them are one more
-    source.
+
+def weigh(crops, source, even):
+    """Set crops.weights so that all classes of a source count the same, and all crops 1 on average.
+
+    `source`: int64 [N], see sources_of(). `even` (0..1): how nearly sources count the same, from as many crops as each
+    has (0) to all alike (1).
     """
-    source = torch.tensor([next((i for i, s in enumerate(sources) if p.name.startswith(s)), -1) for p in crops.files])
     for one in source.unique():
-        counts = torch.bincount(crops.labels[source == one], minlength=len(crops.classes)).float()
+        here = source == one
+        counts = torch.bincount(crops.labels[here], minlength=len(crops.classes)).float()
         weights = counts.sum() / (counts.clamp_min(1) * (counts > 0).sum())
-        crops.weights[source == one] = weights[crops.labels[source == one]]
+        crops.weights[here] = weights[crops.labels[here]] * (len(source) / here.sum()) ** even
+    crops.weights /= crops.weights.mean()
 
 
 class Batches(Sampler):

@@ -47,9 +47,11 @@ WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
 LABEL_SMOOTHING = 0.05  # training only: losses that are reported have none
 AVERAGE = 0.998  # share of the old in the moving average of the weights, which is what is evaluated; 0.0: off
 AUGMENT = "face"  # a key of augment.AUGMENTATIONS
-# Name beginnings of sources, as ("news-",): within each, all classes count the same, so that "in the news" doesn't come
-# to mean "a man". (): every photo counts the same.
-BALANCE = ()
+# Beginnings of the names of crops that tell their sources, as ("news-",); crops with none of them are one source more.
+# Within each all classes count the same, so that "in the news" does not come to mean "a man"; validation is told source
+# by source, and the best epoch has the least mean of their losses. (): every crop counts the same.
+SOURCES = ()
+EVEN = 0.0  # 0..1, how nearly sources count the same: 0.0 by their numbers of crops, 1.0 all alike
 # Columns of data/groups.csv, as ("age", "ethnicity"), that the network has to tell beside the class while it learns:
 # features that know more of a face are better at the class too. Weights files keep the age, so that a child's face can
 # be called unsure (checkpoints.CHILD), and nothing else of it. (): the class alone.
@@ -84,7 +86,8 @@ def check_constants():
                  ("AVERAGE", 0 <= AVERAGE < 1, "from 0 to below 1"), ("SURE", 0 < SURE < 1, "within 0 and 1"),
                  ("JUDGED_MARGIN", JUDGED_MARGIN is None or isinstance(JUDGED_MARGIN, float | int)
                   and 0 <= JUDGED_MARGIN <= 1, "None, or between 0 and 1"),
-                 ("BALANCE", all(isinstance(v, str) for v in BALANCE), 'names\' beginnings, as ("news-",)'),
+                 ("SOURCES", all(isinstance(v, str) for v in SOURCES), 'beginnings of names, as ("news-",)'),
+                 ("EVEN", 0 <= EVEN <= 1, "between 0 and 1"),
                  ("AUXILIARY", set(AUXILIARY) <= set(people.COLUMNS), f"of {people.COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
                  ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
@@ -183,6 +186,20 @@ def evaluate(net, batches, device, bf16, flip=False):
     return engine.total(logits).cpu(), crops.labels
 
 
+def by_source(logits, labels, crops):
+    """{source: (loss, recall of each class)} of a split, floats; a recall is nan where a source has none of a class.
+
+    `logits` float32 [N, n_classes], `labels` int64 [N]; `crops`: the dataset.Crops they are of.
+    """
+    source, told = dataset.sources_of(crops, SOURCES), {}
+    for one in source.unique().tolist():
+        some, true = logits[source == one], labels[source == one]
+        right = some.argmax(1) == true
+        recall = [right[true == c].float().mean().item() for c in range(len(crops.classes))]
+        told[SOURCES[one] if one >= 0 else "others"] = functional.cross_entropy(some, true).item(), recall
+    return told
+
+
 def loaders(device, size, margin):
     """The loaders of the training crops, with weights and auxiliary labels, and of the validation crops."""
     with engine.one_at_first():
@@ -192,8 +209,8 @@ def loaders(device, size, margin):
     crops = train.dataset
     if valid.dataset.classes != crops.classes:
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
-    if BALANCE:
-        dataset.balance(crops, BALANCE)
+    if SOURCES:
+        dataset.weigh(crops, dataset.sources_of(crops, SOURCES), EVEN)
     crops.auxiliary, crops.auxiliary_sizes, crops.ages = auxiliary.labels(crops.files, AUXILIARY, GROUPS)
     for loader in (train, valid):
         engine.hold(loader, device)
@@ -239,7 +256,10 @@ def fit(device, bf16):
         logits, labels = evaluate(run.judged, valid, device, bf16, FLIP)
         valid_loss = functional.cross_entropy(logits, labels).item()
         check_loss(valid_loss, epoch)  # the last step of an epoch can break what its own loss does not show
-        run.note(epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
+        sources = by_source(logits, labels, valid.dataset)
+        mean_loss = sum(source_loss for source_loss, _ in sources.values()) / len(sources)
+        run.note(sources, epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
+                 mean_loss=mean_loss,
                  valid_accuracy=(logits.argmax(1) == labels).float().mean().item(),
                  lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
         if engine.RANK == 0:

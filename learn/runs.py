@@ -17,11 +17,13 @@ from learn import checkpoints, engine
 from terminal import script
 from terminal.files import atomic, link
 
-COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "lr", "data_s", "compute_s", "best")
+COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "mean_loss", "lr", "data_s",
+           "compute_s", "best")
 # Constants of train.py that a resumed run may have otherwise, since its numbers stay the same.
 MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "KEEP_BEST", "DEVICE", "PRECISION",
               "GROUPS"}
-JUDGES = {"JUDGED_MARGIN", "FLIP", "IMAGE_SIZE"}  # constants that validation losses depend on, whatever was learned
+# Constants that validation losses depend on, whatever was learned.
+JUDGES = {"JUDGED_MARGIN", "FLIP", "IMAGE_SIZE", "SOURCES"}
 
 
 @dataclasses.dataclass
@@ -36,8 +38,9 @@ class Run:
     crops: dict  # fingerprint() of what it learns from and is judged by
     pretrained: bool = False  # whether all but the last layer had learned before
     history: list = dataclasses.field(default_factory=list)  # a dict of COLUMNS per epoch
-    best: float = math.inf  # lowest validation loss of the epochs after `since`
+    best: float = math.inf  # lowest mean of the sources' validation losses, of the epochs after `since`
     since: int = 0  # epochs up to this one were judged by other crops, or otherwise
+    sources: dict = dataclasses.field(default_factory=dict)  # {source: (loss, recall of each class)} of the last epoch
     forward: Callable | None = None  # what engine.spread() makes of `net`
 
     @property
@@ -50,12 +53,13 @@ class Run:
         """The network that is evaluated and saved."""
         return self.net if self.average is None else self.average
 
-    def note(self, **row):
-        """Add an epoch to the history: all COLUMNS but "best", which is worked out here."""
-        improved = row["valid_loss"] < self.best
-        self.best = min(self.best, row["valid_loss"])
+    def note(self, sources, **row):
+        """Add an epoch to the history: all COLUMNS but "best", which is worked out here; `sources`: see there."""
+        improved = row["mean_loss"] < self.best
+        self.best = min(self.best, row["mean_loss"])
         row["best"] = "yes" if improved else ""
         self.history.append({column: row[column] for column in COLUMNS})
+        self.sources = sources
 
 
 def fingerprint(train, valid):
@@ -129,6 +133,10 @@ def save(run, facts, weights, plots, count):
         "best": run.best, "since": run.since, "pretrained": run.pretrained, "constants": run.constants,
         "crops": run.crops, "average": None if run.average is None else run.average.state_dict()})
     print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in row.values()), flush=True)
+    if len(run.sources) > 1:
+        print(f"{'':>15}" + "   ".join(f"{name} {loss:.3f} (" + ", ".join(
+            f"{c} {r:.1%}" for c, r in zip(run.classes, recall, strict=True)) + ")"
+            for name, (loss, recall) in run.sources.items()), flush=True)
 
 
 def conclude(run, weights, plots):
@@ -137,7 +145,7 @@ def conclude(run, weights, plots):
         return
     plot(run.history, plots / f"metrics_{run.done}.png")
     judged = [row for row in run.history if row["epoch"] > run.since] or run.history
-    top = min(judged, key=lambda row: row["valid_loss"])
+    top = min(judged, key=lambda row: row.get("mean_loss", row["valid_loss"]))
     print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
           f"accuracy {top['valid_accuracy']:.2%} -> {weights}/best_weights.pt; next: python test.py")
 
@@ -178,7 +186,7 @@ def write_log(path, history, constants):
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow([*COLUMNS, "constants"])
-            rows.writerows([*(row[c] for c in COLUMNS), said] for row in history)
+            rows.writerows([*(row.get(c, "") for c in COLUMNS), said] for row in history)
 
 
 def plot(history, path):

@@ -129,11 +129,15 @@ def test_within_a_source_all_classes_count_the_same(tmp_path):
     for path in sorted((folder / "beard").glob("*"))[:1]:
         path.rename(path.with_name(f"news-{path.name}"))
     crops = dataset.Crops(folder, 96).decode()
-    dataset.balance(crops, ("news-",))
+    source = dataset.sources_of(crops, ("news-",))
     news = torch.tensor([p.name.startswith("news-") for p in crops.files])
-    for some in (news, ~news):
-        sums = [crops.weights[some & (crops.labels == c)].sum().item() for c in (0, 1)]
-        assert sums[0] == pytest.approx(sums[1]) and sum(sums) == pytest.approx(some.sum().item())
+    assert source.tolist() == [0 if new else -1 for new in news]
+    for even, shares in ((0.0, (news.float().mean(), 1 - news.float().mean())), (1.0, (0.5, 0.5))):
+        dataset.weigh(crops, source, even)
+        assert crops.weights.mean().item() == pytest.approx(1)
+        for some, share in zip((news, ~news), shares, strict=True):
+            sums = [crops.weights[some & (crops.labels == c)].sum().item() for c in (0, 1)]
+            assert sums[0] == pytest.approx(sums[1]) and sum(sums) == pytest.approx(float(share) * len(news))
 
 
 def test_batches_depend_on_seed_and_epoch_alone():

@@ -9,13 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 import model as networks
 import train
-from learn import checkpoints, engine
+from faces import cutting
+from learn import checkpoints, engine, runs
 from test_dataset import both_splits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -240,3 +242,33 @@ def test_two_processes_train_as_one(faces, tmp_path, network):
         assert code == 0, err
         for row, other in zip([[float(v) for v in row] for row in losses(tmp_path / "one")], two, strict=True):
             assert row == pytest.approx(other, abs=1e-3)
+
+
+def test_validation_is_told_by_source_and_the_best_epoch_is_best_for_all_of_them(tmp_path):
+    faces = both_splits(tmp_path, valid=4)
+    for folder in sorted(faces.glob("*/*")):
+        for path in sorted(folder.glob("*.jpg"))[:2]:
+            path.rename(path.with_name(f"news-{path.name}"))
+    (tmp_path / "run").mkdir()
+    code, out, err = run(tmp_path / "run", faces, "EPOCHS=2", "MODEL=small", "IMAGE_SIZE=32", "SOURCES=('news-',)")
+    assert code == 0, err
+    net, info = checkpoints.load_weights(tmp_path / "run" / "weights" / "best_weights_1.pt")
+    crops = sorted((faces / "valid").glob("*/*.jpg"))
+    scores = checkpoints.probabilities(net, {**info, "temperature": 1.0}, [cutting.read_crop(c) for c in crops])
+    labels = np.array([info["classes"].index(c.parent.name) for c in crops])
+    news, losses_of, said = np.array([c.name.startswith("news-") for c in crops]), [], out.splitlines()
+    line = next(line for line in said if "others" in line and "news-" in line)
+    for name, some in (("others", ~news), ("news-", news)):
+        losses_of.append(-np.log(scores[some, labels[some]]).mean())
+        assert float(line.split(f"{name} ")[1].split()[0]) == pytest.approx(losses_of[-1], abs=3e-3)
+        recall = (scores[some].argmax(1) == labels[some])[labels[some] == 0].mean()
+        assert f"{info['classes'][0]} {recall:.1%}" in line.split(f"{name} ")[1]
+    assert info["metrics"]["mean_loss"] == pytest.approx(np.mean(losses_of), abs=3e-3)
+
+
+def test_the_least_mean_of_the_sources_is_best_whatever_the_total():
+    kept = runs.Run(None, None, None, ["a", "b"], {}, {})
+    facts = dict.fromkeys(runs.COLUMNS, 0)
+    for epoch, (valid_loss, mean_loss) in enumerate(((0.5, 0.6), (0.4, 0.7), (0.6, 0.5)), 1):
+        kept.note({}, **{**facts, "epoch": epoch, "valid_loss": valid_loss, "mean_loss": mean_loss})
+    assert [row["best"] for row in kept.history] == ["yes", "", "yes"]
