@@ -19,7 +19,7 @@ from tqdm import tqdm
 from faces import cutting, reading
 from processed import MARGIN
 from terminal import script
-from terminal.files import atomic, classes_of, sweep
+from terminal.files import atomic, class_folders, classes_of, sweep
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
 
@@ -55,9 +55,11 @@ class Crops(Dataset):
 
     def __init__(self, folder, image_size, margin=MARGIN):
         folder = Path(folder)
-        self.classes = classes_of(folder, "run 'python validation.py' (and 'python processed.py' before it)")
-        self.files = [p for name in self.classes for p in reading.list_photos(folder / name)]
-        self.labels = torch.tensor([self.classes.index(p.relative_to(folder).parts[0]) for p in self.files])
+        hint = "run 'python validation.py' (and 'python processed.py' before it)"
+        self.classes, places = classes_of(folder, hint), class_folders(folder, hint)
+        files = [sorted(p for place in places[name] for p in reading.list_photos(place)) for name in self.classes]
+        self.files = [p for found in files for p in found]
+        self.labels = torch.tensor([i for i, found in enumerate(files) for _ in found], dtype=torch.int64)
         empty = [name for i, name in enumerate(self.classes) if not (self.labels == i).any()]
         if empty:
             script.fail(f"{folder}: no crops of {', '.join(empty)}; add photos to data/raw, then run "

@@ -26,7 +26,7 @@ import processed
 from faces import cutting, finding, people, reading
 from judge import metrics, report
 from terminal import workers
-from terminal.files import atomic
+from terminal.files import atomic, class_folders
 
 # ------------------------------------------------------------------------------------------------
 TEST_DIR = "data/test"  # one subfolder a class, named as the weights name it
@@ -76,17 +76,16 @@ def load_all(chosen):
 
 def photos_by_class(folder, classes, weights):
     """[(path, class)] of every photo in folder/<class>/; folders that the weights don't know end the program."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        script.fail(f"there is no folder {folder}: {FILL_TEST}")
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not names:
+    found = {name: [photo for place in places for photo in reading.list_photos(place)]
+             for name, places in class_folders(folder, FILL_TEST).items()}
+    if not found:
         script.fail(f"{folder} has no class folders: {FILL_TEST}")
+    names = [n for n in found if found[n]] or list(found)
     unknown = [n for n in names if n not in classes]
     if unknown:
         script.fail(f"{folder} has the class folders {', '.join(names)}, but {weights} knows {', '.join(classes)}: "
                     f"rename {', '.join(unknown)}, or import the photos again with RENAME of data/folders.py")
-    photos = [(path, name) for name in names for path in reading.list_photos(folder / name)]
+    photos = [(path, name) for name in names for path in found[name]]
     if not photos:
         script.fail(f"{folder} has no photos: {FILL_TEST}")
     absent = [c for c in classes if c not in {name for _, name in photos}]

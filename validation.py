@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from faces import copies, people, reading
 from processed import FACES_DIR
-from terminal.files import classes_of, link
+from terminal.files import link
 
 # ------------------------------------------------------------------------------------------------
 TRAIN_DIR = "processed/train"
@@ -190,11 +190,12 @@ def main():
     """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
     check_constants()
     files = {}
-    for name in classes_of(FACES_DIR, FILL_FACES):
-        found = reading.list_photos(Path(FACES_DIR, name))
-        if not found:
-            script.fail(f"{Path(FACES_DIR, name)} has no crops: {FILL_FACES}, or delete the folder")
-        files.update((path.relative_to(FACES_DIR).as_posix(), path) for path in found)
+    for name, found in reading.class_photos(FACES_DIR, FILL_FACES, "crops").items():
+        for path in found:
+            inner = path.relative_to(FACES_DIR).parts[1:]
+            key = "/".join((name, *inner))
+            # A class whose name is there in two forms has two folders, in which two crops may have one name.
+            files["/".join((name, "again", *inner)) if key in files else key] = path
     files = dict(sorted(files.items()))
     listing = hashlib.blake2b()
     for key, path in files.items():

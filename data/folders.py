@@ -12,7 +12,7 @@ from pathlib import Path
 import importing
 from faces import people, reading
 from terminal import script
-from terminal.files import classes_of
+from terminal.files import class_folders, normal
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "photos"  # folder or archive that has one subfolder a class
@@ -29,25 +29,26 @@ def main():
     if TO not in ("raw", "test"):
         script.fail(f"TO={TO}: choose raw or test")
     source = importing.source_folder(SOURCE, "make a folder with one subfolder a class")
-    folders = [source / name for name in classes_of(source, "it must have one subfolder a class")]
-    unknown = set(RENAME) - {f.name for f in folders}
+    source = importing.inner_folder(source)
+    found = reading.class_photos(source, "it must have one subfolder a class")
+    rename = {normal(old): new for old, new in RENAME.items()}
+    unknown = set(rename) - set(found)
     if unknown:
         script.fail(f"RENAME speaks of {', '.join(sorted(unknown))}, which {source} does not have: "
-                    f"it has {', '.join(f.name for f in folders)}")
+                    f"it has {', '.join(found)}")
     rows = []
-    photos = [(folder, photo) for folder in folders for photo in reading.list_photos(folder)]
+    photos = [(source / photo.relative_to(source).parts[0], photo) for name in found for photo in found[name]]
     persons = people.people_of([f"{folder.name}/{photo.name}" for folder, photo in photos])
     person = {i: name for name, found in persons.items() for i in found}
     for i, (folder, photo) in enumerate(photos):
         name = PREFIX + "__".join(photo.relative_to(folder).parts)
         test = TO == "test" or importing.in_test(person.get(i, photo.name), TEST_RATIO)
         # The name alone would not do: two class folders may both have a 1.jpg.
-        rows.append((photo, "test" if test else "raw", RENAME.get(folder.name, folder.name), name))
+        rows.append((photo, "test" if test else "raw", rename.get(normal(folder.name), normal(folder.name)), name))
     importing.place(rows, RAW_DIR, TEST_DIR, by_class=True)
     for folder in (RAW_DIR, TEST_DIR):
         if Path(folder).is_dir():
-            names = sorted(p.name for p in Path(folder).iterdir() if p.is_dir() and not p.name.startswith("."))
-            print(f"{folder} now has the classes {', '.join(names)}")
+            print(f"{folder} now has the classes {', '.join(class_folders(folder, ''))}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from terminal import script  # noqa: E402
-from terminal.files import UMASK, link  # noqa: E402
+from terminal.files import UMASK, is_system, link, normal  # noqa: E402
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
@@ -33,9 +33,10 @@ def in_test(key, ratio):
 
 def only_classes(folders, classes):
     """End the program where a folder already has photos of other classes: mixed, they would train as one problem."""
+    known = {normal(name) for name in classes}
     for folder in folders:
-        others = sorted(p.name for p in Path(folder).glob("*") if p.is_dir() and p.name not in classes
-                        and not p.name.startswith(".") and any(p.iterdir()))
+        others = sorted(p.name for p in Path(folder).glob("*") if p.is_dir() and normal(p.name) not in known
+                        and not is_system(p.name) and any(not is_system(inner.name) for inner in p.iterdir()))
         if others:
             script.fail(f"{folder} already has photos of {', '.join(others)}, not {' and '.join(classes)}: move them "
                         "away, or name other folders with RAW_DIR=... TEST_DIR=...")
@@ -68,11 +69,23 @@ def source_folder(source, hint):
     return folder
 
 
+def inner_folder(source):
+    """The folder in `source` that has the class folders: archives often hold one folder in which all the others lie."""
+    while (len(inner := [p for p in source.iterdir() if not is_system(p.name)]) == 1 and inner[0].is_dir()
+           and any(p.is_dir() and not is_system(p.name) for p in inner[0].iterdir())):
+        source = inner[0]
+    return source
+
+
 def find(folder, *names):
-    """The first file or folder called one of `names` in `folder`, at most three levels down, or None."""
+    """The first file or folder called one of `names` in `folder`, at most three levels down, or None.
+
+    Never what a system has left, such as the shadows that archives of Macs have in __MACOSX.
+    """
     for depth in ("", "*/", "*/*/", "*/*/*/"):
         for name in names:
-            found = sorted(Path(folder).glob(depth + name))
+            found = sorted(p for p in Path(folder).glob(depth + name)
+                           if not any(is_system(part) for part in p.relative_to(folder).parts))
             if found:
                 return found[0]
     return None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import importing
 from terminal import script
+from terminal.files import is_system
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "lfw"  # folder or lfw.tgz; https://www.kaggle.com/datasets/jessicali9530/lfw-dataset has a copy
@@ -43,8 +44,8 @@ def main():
             if class_of.setdefault(person, class_name) != class_name:
                 twice.add(person)
     rows, malformed, unlisted, here = [], [], [], set()
-    for folder in sorted(p for p in inner.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        person, photos = folder.name, sorted(folder.glob("*.jpg"))
+    for folder in sorted(p for p in inner.iterdir() if p.is_dir() and not is_system(p.name)):
+        person, photos = folder.name, sorted(p for p in folder.glob("*.jpg") if not is_system(p.name))
         here.add(person)
         good = [p for p in photos if re.fullmatch(re.escape(person) + r"_\d{4}\.jpg", p.name)]
         malformed += [p.name for p in photos if p not in good]

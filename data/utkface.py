@@ -13,6 +13,7 @@ from pathlib import Path
 import importing
 from faces import people
 from terminal import script
+from terminal.files import is_system
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "utkface"  # folder or archive from https://susanqq.github.io/UTKFace/ ("Aligned&Cropped Faces")
@@ -32,7 +33,7 @@ def main():
     importing.only_classes([RAW_DIR, TEST_DIR], GENDERS)
     rows, groups, malformed = [], [], []
     for folder, folders, names in os.walk(source):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        folders[:] = sorted(f for f in folders if not is_system(f))
         for name in sorted(names):
             match = NAME.fullmatch(name)
             if match:
@@ -41,7 +42,7 @@ def main():
                 side = "test" if importing.in_test(key, TEST_RATIO) else "raw"
                 rows.append((Path(folder, name), side, GENDERS[int(match[2])], name))
                 groups.append((name, int(match[1]), ETHNICITIES[int(match[3])]))
-            elif name.lower().endswith((".jpg", ".jpeg", ".png")):
+            elif not is_system(name) and name.lower().endswith((".jpg", ".jpeg", ".png")):
                 malformed.append(name)
     importing.report_skipped({"malformed names": malformed})
     importing.place(rows, RAW_DIR, TEST_DIR)

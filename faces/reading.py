@@ -1,43 +1,105 @@
 """Photos of any usual format, read one way. Nothing to run."""
 
+import io
 import os
 import stat
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from faces import mending
 from terminal import script
+from terminal.files import class_folders, is_system
 
 # ------------------------------------------------------------------------------------------------
 MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded
+MAX_JPEG_PIXELS = 250_000_000  # for a JPEG, of which a half, a quarter or an eighth is decoded: phones make 200
+MAX_PROGRESSIVE = 125_000_000  # for one that comes in passes, which must be held in memory: half a gigabyte
+MAX_MENDED = 400_000_000  # bytes of a damaged file that is looked at once more, in memory
 REDUCE_FROM = 2560  # pixels a side from which a JPEG is decoded at a half, a quarter or an eighth: as good for a crop
+REDUCE_HUGE_FROM = 1600  # the same of one beyond MAX_PIXELS: its lens is no sharper
 # ------------------------------------------------------------------------------------------------
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+# Names of photos, and of what cameras write that Pillow does not read. Files with other names are photos by content.
+PHOTO_SUFFIXES = set(".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .bmp .dib .webp .tif .tiff .gif .avif .jp2 .j2k .jpx "
+                     ".ppm .pgm .pbm .pnm .pfm".split())
+RAW_SUFFIXES = set(".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srf .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .rwl".split())
+UNREAD_SUFFIXES = {".heic", ".heif", ".hif", ".jxl"} | RAW_SUFFIXES
 # What a photo may contain, whatever its name: Pillow would also run Ghostscript on a .jpg that holds PostScript.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
+STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
+          b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ")
+BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what turns the photo upright
+MOST_TAGS = 512  # of EXIF that are looked at
+ORIENTATION, DNG_VERSION, INNER_PICTURES = 0x0112, 0xC612, 0x014A  # tags of EXIF and TIFF
 
 
 class PhotoError(script.Problem):
     """A photo that cannot be read; the message is the reason, in a few words."""
 
 
-def list_photos(folder):
-    """Sorted paths of the photos under `folder`, at any depth. Links to folders are not followed, so none can loop."""
-    found = []
+def list_photos(folder, others=None):
+    """Sorted paths of the photos under `folder`, at any depth. Links to folders are not followed, so none can loop.
+
+    Photos are known by their names, also those that no program here can read, or else by how they begin. The other
+    files are added to the list `others`, but for those that systems leave everywhere.
+    """
+    photos, others = [], [] if others is None else others
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in PHOTO_SUFFIXES]
-    return sorted(found)
+        folders[:] = [name for name in folders if not is_system(name)]
+        for path in (Path(root, name) for name in names if not is_system(name)):
+            (photos if named_as_photo(path) or begins_as_photo(path) else others).append(path)
+    return sorted(photos)
+
+
+def class_photos(folder, fill_hint, what="photos", others=None):
+    """{class: its photos}, both sorted, of the class folders in `folder`. Fewer than two classes end the program.
+
+    A folder without photos is no class, which is said. `fill_hint`, see class_folders(); `what` the photos are called;
+    `others`, see list_photos().
+    """
+    listed = {name: sorted(photo for place in places for photo in
+                           (list_photos(place) if others is None else list_photos(place, others)))
+              for name, places in class_folders(folder, fill_hint).items()}
+    empty = [name for name, photos in listed.items() if not photos]
+    count, none = len(listed) - len(empty), f" ({', '.join(empty)}: has no {what})" if empty else ""
+    if count < 2:
+        script.fail(f"{folder} has {count} class folder(s){none} and needs at least two: {fill_hint}")
+    if empty:
+        print(f"{folder}: no class, since without {what}: {', '.join(empty)}")
+    return {name: photos for name, photos in listed.items() if photos}
+
+
+def named_as_photo(path):
+    """Whether a file has a photo's name."""
+    return path.suffix.lower() in PHOTO_SUFFIXES or path.suffix.lower() in UNREAD_SUFFIXES
+
+
+def begins_as_photo(path):
+    """Whether a file begins as photos do; pipes, devices and what cannot be read do not."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            start = file.read(32)
+    except OSError:
+        return False
+    return (start.startswith(STARTS) or start[4:8] == b"ftyp" and start[8:12] in BRANDS
+            or start[:4] == b"RIFF" and start[8:12] == b"WEBP" or start[:2] == b"BM" and start[6:10] == bytes(4)
+            or start[:1] == b"P" and start[1:2] in b"123456Ff" and start[2:3].isspace() and len(start) > 8)
 
 
 def read_photo(path):
     """Read a photo of any usual format, by content, whatever its name says. Returns uint8 [H, W, 3] RGB, upright.
 
-    Honours EXIF orientation; gray, palette, CMYK, 16-bit and transparent (on white) photos become RGB; of an
-    animation the first frame counts. Raises PhotoError with a short reason.
+    Honours EXIF orientation; gray, palette, CMYK, 10- to 16-bit, float and transparent (on white) photos become RGB;
+    of an animation the first frame counts. Raises PhotoError with a short reason.
     """
     try:
         with warnings.catch_warnings():
@@ -45,20 +107,18 @@ def read_photo(path):
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise PhotoError("not a file")  # a pipe or a device could be read for ever
             Image.init()  # fills Image.OPEN, once
-            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise PhotoError(f"too large ({width}x{height})")
-                if min(width, height) < 24:
-                    raise PhotoError(f"too small ({width}x{height})")
-                if image.format == "JPEG":
-                    # libjpeg reduces by 2, 4 or 8 while decoding: big photos cost a fraction of the time.
-                    image.draft("RGB", (REDUCE_FROM, REDUCE_FROM))
-                return to_rgb(ImageOps.exif_transpose(image))
+            Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS  # decode() has limits of its own
+            try:
+                with open(path, "rb") as file:  # by its name Pillow would map it, and garble gray TIFFs that lie
+                    return decode(file, Path(path))
+            except (OSError, ValueError) as error:
+                if isinstance(error, PhotoError):
+                    raise
+                return mended(Path(path), error)
     except PhotoError:
         raise
-    except UnidentifiedImageError:
-        raise PhotoError("not an image") from None
+    except Image.DecompressionBombError:
+        raise PhotoError("too large") from None
     except MemoryError:
         raise PhotoError("too large for this machine's memory") from None
     except Exception as error:  # decoders raise nearly everything on damaged files
@@ -66,13 +126,97 @@ def read_photo(path):
         raise PhotoError(f"unreadable ({' '.join(reason.split())[:80]})") from None
 
 
+def decode(file, path):
+    """The pixels of an image, uint8 [H, W, 3] RGB, upright. `file`: its bytes, open; `path`: its name.
+
+    Raises PhotoError for what must not be decoded, and what Pillow raises.
+    """
+    with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+        width, height = image.size
+        jpeg = image.format in ("JPEG", "MPO")
+        most = MAX_PIXELS if not jpeg else MAX_PROGRESSIVE if image.info.get("progressive") else MAX_JPEG_PIXELS
+        if jpeg:
+            # libjpeg reduces by 2, 4 or 8 while decoding: big photos cost a fraction of the time.
+            least = REDUCE_FROM if width * height <= MAX_PIXELS else REDUCE_HUGE_FROM
+            image.draft("RGB", (least, least))
+        if width * height > most or image.width * image.height > MAX_PIXELS:
+            raise PhotoError(f"too large ({width}x{height})")
+        if min(width, height) < 24:
+            raise PhotoError(f"too small ({width}x{height})")
+        if image.format == "TIFF" and (DNG_VERSION in image.tag_v2 or path.suffix.lower() in RAW_SUFFIXES
+                                       and INNER_PICTURES in image.tag_v2):
+            raise PhotoError("a camera's raw file: save it as JPEG")
+        wide = image.format in ("PNG", "TIFF") and image.mode.startswith("RGB") and ";16" in str(image.tile)
+        image.load()
+        pixels = to_rgb(upright(image))
+    if wide and pixels.max() < 64:  # Pillow keeps the upper 8 of 16 bits, where photos of 10 to 14 have next to nothing
+        full = mending.deep(path.read_bytes())
+        pixels = pixels if full is None else to_rgb(upright(Image.fromarray(full), image))
+    return pixels
+
+
+def mended(path, error):
+    """The same of a file on which Pillow has raised `error`, where only something beside its pixels is amiss."""
+    with open(path, "rb") as file:
+        data = file.read(MAX_MENDED)
+    if data.startswith(b"\x89PNG") and ("data too large" in str(error) or "text chunks" in str(error)):
+        return decode(io.BytesIO(mending.without_long_texts(data)), path)
+    if mending.lacks_end_mark(data):
+        pictures = (decode(io.BytesIO(whole), path) for whole in mending.with_end_marks(data) or ())
+        first = next(pictures, None)
+        if first is not None and all(np.array_equal(first, other) for other in pictures):
+            return first
+    if isinstance(error, UnidentifiedImageError):
+        size = mending.tiff_size(data) if data[:4] in (b"II*\0", b"MM\0*") else None
+        full = mending.deep(data) if size and 24 <= min(size) and size[0] * size[1] <= MAX_PIXELS else None
+        if full is not None:
+            return full
+        raise PhotoError(what_it_is(data[:32], path.suffix.lower()))
+    raise error
+
+
+def what_it_is(start, suffix):
+    """Why a file that is no image for Pillow cannot be read, by its first bytes and its name."""
+    if start[4:8] == b"ftyp" and start[8:12] in BRANDS or suffix in (".heic", ".heif", ".hif"):
+        return "not an image that can be read here: save this HEIC as JPEG"
+    if start.startswith((b"\0\0\0\x0cJXL ", b"\xff\x0a")) or suffix == ".jxl":
+        return "not an image that can be read here: save this JPEG XL as JPEG"
+    if suffix in RAW_SUFFIXES:
+        return "not an image that can be read here: save this camera's raw file as JPEG"
+    return "not an image"
+
+
+def upright(image, told_by=None):
+    """A PIL image turned as its EXIF orientation, or that of `told_by`, says; as it is where that cannot be read."""
+    told_by = told_by or image
+    turn = orientation((told_by.info.get("exif") or b"").removeprefix(b"Exif\0\0"))
+    try:
+        turn = turn or int(told_by.getexif().get(ORIENTATION) or 1)  # other places, such as XMP
+    except Exception:  # a damaged tag may raise nearly everything
+        turn = 1
+    return image.transpose(TURNS[turn]) if turn in TURNS else image
+
+
+def orientation(exif):
+    """The orientation, 1..8, that the bytes of an EXIF block tell, whatever its other tags are; None: it tells none.
+
+    TIFF 6.0, section 2: byte order, 42, offset of a list of tags; each tag has 12 bytes: tag, type, count, value.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order and len(exif) >= 10:
+        at = struct.unpack_from(order + "L", exif, 4)[0]
+        for start in range(at + 2, min(len(exif) - 11, at + 2 + 12 * MOST_TAGS), 12):
+            tag, kind, count = struct.unpack_from(order + "HHL", exif, start)
+            if tag == ORIENTATION and kind in (1, 3, 4) and count:
+                value = struct.unpack_from(order + {1: "B", 3: "H", 4: "L"}[kind], exif, start + 8)[0]
+                return value if 1 <= value <= 8 else None
+    return None
+
+
 def to_rgb(image):
     """A PIL image of any mode as uint8 [H, W, 3] RGB."""
-    if image.mode.startswith(("I", "F")):  # 16 bits or more: stretch what is there, keep 16-bit scans comparable
-        pixels = np.asarray(image, dtype=np.float32)
-        top = 65535.0 if pixels.max(initial=0) > 255 else 255.0
-        gray = np.clip(np.nan_to_num(pixels) * (255.0 / top), 0, 255).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode.startswith(("I", "F")):  # more than 8 bits
+        return np.repeat(mending.eight_bits(image)[:, :, None], 3, axis=2)
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

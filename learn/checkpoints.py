@@ -17,7 +17,7 @@ import dataset
 import model as networks
 from learn import engine
 from terminal import script
-from terminal.files import atomic
+from terminal.files import atomic, normal
 
 
 class WeightsError(script.Problem):
@@ -53,7 +53,7 @@ def plausible(facts):
             and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
             and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
             and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"])
-            and len(set(facts["classes"])) == len(facts["classes"])
+            and len(set(map(normal, facts["classes"]))) == len(facts["classes"])
             and all(isinstance(age, int) for age in facts["ages"]) and len(facts["ages"]) <= 200)
 
 
@@ -93,6 +93,7 @@ def load_checkpoint(path):
     wrong = wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items())
     if wrong or not plausible(checkpoint):
         raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
+    checkpoint["classes"] = [normal(name) for name in checkpoint["classes"]]
     return checkpoint
 
 

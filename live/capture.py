@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cv2
 
-from live import sources
+from live import pixels, sources
 from terminal import script
 from terminal.files import atomic
 
@@ -26,7 +26,6 @@ LIVE_RATE = 240.0  # the same of a camera or a stream: some say 90,000, which is
 USUAL_RATE = 121.0  # a file that says more may mean the step of its clock, so that its frames are asked
 MEASURED = 25  # first frames of a file by which its rate is measured
 LONGEST_GAP = 60.0  # seconds between two frames; more is a damaged clock, unless the rate is as low
-WIDEST_PIXEL = 4.0  # width over height, and height over width; beyond it is a damaged number
 SLACK = 0.75  # frames that a written frame may be off the clock before one is repeated or left out
 FOURCC = {".mp4": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "mp4v"}  # codecs that every OpenCV wheel has
 # ------------------------------------------------------------------------------------------------
@@ -108,26 +107,6 @@ def clip_rate(path, capture):
     return measured if stated > USUAL_RATE else max(stated, measured)
 
 
-def pixel_ratio(capture):
-    """Width of a pixel over its height as it is shown: 1.0 but for anamorphic videos, and where nobody says."""
-    if not hasattr(capture, "getBackendName") or capture.getBackendName() != "FFMPEG":
-        return 1.0
-    wide, high = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
-    ratio = wide / high if wide > 0 and high > 0 else 1.0
-    if capture.get(cv2.CAP_PROP_ORIENTATION_AUTO) and capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90:
-        ratio = 1 / ratio  # OpenCV has turned the picture, and the pixels with it
-    return ratio if 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL and abs(ratio - 1) > 0.01 else 1.0
-
-
-def square_pixels(frame, ratio):
-    """A frame whose pixels are `ratio` times as wide as high, enlarged along one side to square ones."""
-    if ratio == 1:
-        return frame
-    height, width = frame.shape[:2]
-    size = (round(width * ratio / 2) * 2, height) if ratio > 1 else (width, round(height / ratio / 2) * 2)
-    return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
-
-
 class Reader:
     """A thread that reads frames.
 
@@ -161,8 +140,8 @@ class Reader:
                         ratio = None
                         continue
                     break
-                ratio = ratio or pixel_ratio(self.capture)
-                frame = square_pixels(frame, ratio)
+                ratio = ratio or pixels.ratio_of(self.capture)
+                frame = pixels.square(frame, ratio)
                 moment = arrival - start if self.live else self.clock()
                 with self.changed:
                     if self.live:

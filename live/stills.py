@@ -11,7 +11,9 @@ from faces import cutting, finding, reading
 from live import capture, overlay, results, sources, tracks, window
 from live.controls import PHOTO_HELP, Controls
 from terminal import script
+from terminal.files import normal
 
+MOTION_START = 4_000_000  # bytes in which the second picture of a video of JPEGs begins
 LINES = ("photos", "faces", "no face", "unreadable")
 
 
@@ -34,7 +36,16 @@ def photos_of(source):
         return paths
     if not path.is_file():
         script.fail(f"there is no {path}: set SOURCE=<camera number, video, photo, folder or address>")
-    return [path] if path.suffix.lower() in reading.PHOTO_SUFFIXES else []
+    photo = reading.named_as_photo(path) or reading.begins_as_photo(path) and not is_motion_jpeg(path)
+    return [path] if photo else []
+
+
+def is_motion_jpeg(path):
+    """Whether a file is a video of JPEGs one after the other, which begins as a photo does."""
+    with open(path, "rb") as file:
+        start = file.read(MOTION_START)
+    # A photo of several pictures (MPO) tells so in a block of its own; previews lie in blocks, with others after them.
+    return path.suffix.lower() in (".mjpeg", ".mjpg") or b"\xff\xd9\xff\xd8" in start and b"MPF\0" not in start
 
 
 def outputs(output, paths, folder):
@@ -47,11 +58,25 @@ def outputs(output, paths, folder):
     elif target.suffix.lower() in capture.FOURCC or target.is_file():
         script.fail(f"OUTPUT={output}: photos are written to a folder, so name one")
     else:
-        names = [target / p.relative_to(folder) for p in paths]
-        names = [p if p.suffix.lower() in (".jpg", ".jpeg", ".png") else p.with_name(p.name + ".jpg") for p in names]
+        names = apart([target / p.relative_to(folder) for p in paths])
     if {os.path.realpath(p) for p in names} & {os.path.realpath(p) for p in paths}:  # Path.resolve raises on loops
         script.fail(f"OUTPUT={output} would replace the photos themselves: name another folder")
     return names.__getitem__
+
+
+def apart(paths):
+    """Names for annotated pictures of photos, no two alike on any disk: a.png, a.webp.jpg of a.webp, a.webp-2.jpg."""
+    plain = [p.suffix.lower() in (".jpg", ".jpeg", ".png") for p in paths]
+    names, taken = {}, set()
+    for i in sorted(range(len(paths)), key=lambda i: not plain[i]):  # names that can stay come first
+        path, count = paths[i] if plain[i] else paths[i].with_name(paths[i].name + ".jpg"), 1
+        stem = path.stem
+        while normal(str(path)).lower() in taken:
+            count += 1
+            path = path.with_name(f"{stem}-{count}{path.suffix}")
+        taken.add(normal(str(path)).lower())
+        names[i] = path
+    return [names[i] for i in range(len(paths))]
 
 
 def faces_of_photo(image):

@@ -5,9 +5,13 @@ import os
 import shutil
 import tempfile
 import time
+import unicodedata
 from pathlib import Path
 
 from terminal.script import fail
+
+SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
+                "system volume information", "recycler", "lost+found", "found.000", "@eadir", "#recycle", "#snapshot"}
 
 
 @contextlib.contextmanager
@@ -47,21 +51,39 @@ def link(source, target):
             shutil.copyfile(source, temporary)
 
 
+def is_system(name):
+    """Whether a file or folder is one that a system, a drive or an editor leaves everywhere: nothing of the user's."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
 def classes_of(folder, fill_hint):
     """Sorted names of the subfolders of `folder`, one a class; fewer than two end the program.
 
     `fill_hint` is the command, or the action, that fills the folder.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        fail(f"there is no folder {folder}: {fill_hint}")
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    for name in names:
-        if os.fsencode(name).decode("utf-8", "replace") != name:
-            fail(f"the name of the class folder {folder / name} is no text in UTF-8: rename it")
+    names = list(class_folders(folder, fill_hint))
     if len(names) < 2:
         fail(f"{folder} has {len(names)} class folder(s) and needs at least two: {fill_hint}")
     return names
+
+
+def normal(name):
+    """A name in the one form in which names are compared: some systems write ñ as one sign, others as n and a tilde."""
+    return unicodedata.normalize("NFC", name)
+
+
+def class_folders(folder, fill_hint):
+    """{class: [its folders]}, sorted: the subfolders of `folder` but those of systems. A class is a normal() name, and
+    has two folders where both forms of it are there. No folder, or a name that is no text, ends the program.
+    """
+    folder, found = Path(folder), {}
+    if not folder.is_dir():
+        fail(f"there is no folder {folder}: {fill_hint}")
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not is_system(p.name)):
+        if os.fsencode(path.name).decode("utf-8", "replace") != path.name:
+            fail(f"the name of the class folder {path} is no text in UTF-8: rename it")
+        found.setdefault(normal(path.name), []).append(path)
+    return dict(sorted(found.items()))
 
 
 def _umask():
