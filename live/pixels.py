@@ -1,4 +1,4 @@
-"""Anamorphic videos, whose pixels are wider than high: their shape, and frames stretched to square ones. Nothing to run."""
+"""Anamorphic videos, whose pixels are wider than high: frames are stretched to square ones. Nothing to run."""
 
 import cv2
 
