@@ -21,8 +21,8 @@ from terminal.files import atomic
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
-COUNT = 200  # pictures a class for training and validation
-TEST_COUNT = 50  # pictures a class for the test, of other people
+COUNT = 200  # pictures per class for training and validation
+TEST_COUNT = 50  # pictures per class for the test, of other people
 PER_PERSON = 4  # pictures of one person
 SEED = 0
 JPEG_QUALITY = 85

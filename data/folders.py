@@ -1,4 +1,4 @@
-"""Photos that lie in one folder a class already: put them where the other scripts look.
+"""Photos that are sorted into one folder per class: put them where the other scripts look.
 
     python data/folders.py SOURCE=~/photos                             # ~/photos/<class>/* -> data/raw/<class>/
     python data/folders.py SOURCE=~/paper TO=test "RENAME={'M': 'man', 'W': 'woman'}"
@@ -15,7 +15,7 @@ from terminal import script
 from terminal.files import class_folders, normal
 
 # ------------------------------------------------------------------------------------------------
-SOURCE = "photos"  # folder or archive that has one subfolder a class
+SOURCE = "photos"  # folder or archive that has one subfolder per class
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
 TO = "raw"  # "raw", or "test" for photos that training must never see
@@ -28,9 +28,9 @@ PREFIX = ""  # put before every name, so that photos of several sources don't co
 def main():
     if TO not in ("raw", "test"):
         script.fail(f"TO={TO}: choose raw or test")
-    source = importing.source_folder(SOURCE, "make a folder with one subfolder a class")
+    source = importing.source_folder(SOURCE, "make a folder with one subfolder per class")
     source = importing.inner_folder(source)
-    found = reading.class_photos(source, "it must have one subfolder a class")
+    found = reading.class_photos(source, "it must have one subfolder per class")
     rename = {normal(old): new for old, new in RENAME.items()}
     unknown = set(rename) - set(found)
     if unknown:

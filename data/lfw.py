@@ -2,7 +2,7 @@
 
     python data/lfw.py SOURCE=~/Downloads/lfw.tgz "LISTS={'man': 'male_names.txt', 'woman': 'female_names.txt'}"
 
-Reads lfw/<Name>/<Name>_0001.jpg and one list of names a class: a line holds a person (Ann Veneman, Ann_Veneman) or
+Reads lfw/<Name>/<Name>_0001.jpg and one list of names per class: a line holds a person (Ann Veneman, Ann_Veneman) or
 a photo (Ann_Veneman_0003.jpg). One person in ten goes to data/test. Names stay, so that validation.py knows who is who.
 """
 
@@ -28,7 +28,7 @@ def read_names(source, file_name):
     path = Path(file_name).expanduser()
     path = path if path.is_file() else importing.find(source, path.name)
     if path is None:
-        script.fail(f"there is no list of names {file_name}: write one name a line, or set LISTS")
+        script.fail(f"there is no list of names {file_name}: write one name per line, or set LISTS")
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     words = [re.split(r"\t|,", line)[0].strip().replace(" ", "_") for line in lines]
     return {re.sub(r"_\d{4}(\.jpg)?$", "", word) for word in words if word and not word.startswith("#")}

@@ -129,9 +129,9 @@ def test_one_line_errors(argument, line, tmp_path, monkeypatch):
         compare.main()
 
 
-def test_the_readmes_loop_runs(world):
-    """The search that the README shows, as it stands, with small networks on a few crops."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_loop_of_the_documents_runs(world):
+    """The search that docs/experiments.md shows, as it stands, with small networks on a few crops."""
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
     code = next(block.split("```")[0] for block in text.split("```python\n")[1:] if "LR={lr}" in block)
     Path("processed").mkdir()
     for name in ("train", "valid"):

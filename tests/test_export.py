@@ -69,9 +69,9 @@ def test_opencv_gives_the_same_probabilities(name, flip, tmp_path, monkeypatch, 
 
 
 @needs_onnx
-def test_the_readmes_lines_run(tmp_path):
-    """The Python that the README shows for OpenCV, run as it stands on a photo, agrees with the live path."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_lines_of_the_documents_run(tmp_path):
+    """The Python that docs/onnx.md shows for OpenCV, run as it stands on a photo, agrees with the live path."""
+    text = (ROOT / "docs" / "onnx.md").read_text(encoding="utf-8")
     code = next(block.split("```")[0] for block in text.split("```python\n")[1:] if "readNetFromONNX" in block)
     for name in ("paper", "small"):
         folder = tmp_path / name

@@ -1,0 +1,78 @@
+"""The documents name what is there: every command, constant, script, link and test, and the README stays short."""
+
+import ast
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ["README.md", "data/README.md", "weights/README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").iterdir())]
+# A command with its constants: python test.py CROPPED=True "WEIGHTS=a b", also over several lines.
+COMMAND = re.compile(r"(?:python|torchrun \S+) (-m [\w.]+|[\w/]+\.py)((?:\s+(?:\"[^\"]*\"|[A-Z][A-Z_]*=[^\s`]*))*)")
+
+
+@pytest.fixture(params=DOCUMENTS)
+def document(request):
+    path = ROOT / request.param
+    return path, path.read_text(encoding="utf-8").replace("\\\n", "\n")
+
+
+@functools.cache
+def names_of(path):
+    """The UPPER_CASE names that a script has on its top level."""
+    nodes = ast.parse(path.read_text(encoding="utf-8")).body
+    assigned = [target for n in nodes if isinstance(n, ast.Assign) for t in n.targets for target in ast.walk(t)]
+    imported = [alias.asname or alias.name for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names]
+    return {name for name in (*(t.id for t in assigned if isinstance(t, ast.Name)), *imported) if name.isupper()}
+
+
+def commands(text):
+    """[(script, names of the constants that are set)] of all commands in a document."""
+    found = []
+    for script, arguments in COMMAND.findall(text):
+        if script not in ("-m venv", "-m pytest", "-m pip"):
+            name = script.removeprefix("-m ").replace(".", "/") + ".py" if script.startswith("-m ") else script
+            found.append((name, re.findall(r"(?:^|\s)\"?([A-Z][A-Z_]*)=", arguments)))
+    return found
+
+
+def test_commands_and_their_constants_exist(document):
+    for name, constants in commands(document[1]):
+        assert (ROOT / name).is_file(), f"there is no {name}"
+        unknown = set(constants) - names_of(ROOT / name)
+        assert not unknown, f"{name} has no {', '.join(unknown)}"
+    varied = set(re.findall(r"'([A-Z][A-Z_]+)': ", document[1])) - {"M", "W"}
+    assert varied <= names_of(ROOT / "train.py") | {"CLAHE"}, "no constants of train.py"
+
+
+def test_the_commands_are_read_as_they_stand():
+    text = 'x `python a.py B=1\n"C={1: 2}"`, `python -m tools.b E=`, python -m pytest -k x; torchrun --n=2 t.py'
+    assert commands(text) == [("a.py", ["B", "C"]), ("tools/b.py", ["E"]), ("t.py", [])]
+    assert len(commands((ROOT / "README.md").read_text(encoding="utf-8"))) > 10
+
+
+def test_scripts_links_and_rooms_exist(document):
+    path, text = document
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (path.parent / target).exists(), f"a link to {target}, which is not there"
+    here = {p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*.py") if ".venv" not in p.parts}
+    for name in re.findall(r"[\w/]+\.py\b", text):
+        assert name in here or any(p.endswith(f"/{name}") for p in here), f"there is no {name}"
+    for name in re.findall(r"^- `(\w+/)`", text, re.MULTILINE):
+        assert (ROOT / name).is_dir(), f"there is no {name}"
+
+
+def test_tests_that_are_named_exist(document):
+    there = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "tests").glob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", document[1]):
+        assert f"def {name}(" in there, f"there is no {name}"
+
+
+def test_the_readme_is_read_in_two_minutes():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 1300
+    for command in ("pip install -r requirements.txt && python realtime.py",
+                    "pip install -r requirements-dev.txt && python -m pytest"):
+        assert f"```\n{command}\n```" in text
