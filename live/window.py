@@ -14,6 +14,9 @@ from terminal.files import atomic
 
 TITLE = "realtime"
 QUIT = (ord("q"), ord("Q"), 27)  # 27: Esc
+# What waitKey() gives on Linux for Num Lock, AltGr, Shift, Caps Lock, Ctrl, Alt and Super (X11's keysymdef.h, lowest 8
+# bits). They are no keys of their own: Caps Lock must not turn a page.
+MODIFIERS = (0x7F, 0x03, *range(0xE1, 0xEF))
 PLOTS_DIR = "plots"  # snapshots and records, taken by key
 
 
@@ -65,7 +68,7 @@ class Window:
             visible = False
         if not visible:
             return ord("q")
-        return key if key < 0 else key & 0xFF
+        return -1 if key < 0 or key & 0xFF in MODIFIERS else key & 0xFF
 
     def close(self):
         """Close it, and let the window system know."""
