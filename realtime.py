@@ -47,7 +47,8 @@ RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
 def load(chosen):
     """Load weights, as WEIGHTS chooses. Returns (info, classify, explain); runs in a thread while the camera opens.
 
-    classify: list of uint8 [S, S, 3] RGB crops -> float32 [N, n_classes]; explain: -> heat maps float32 [N, S, S].
+    classify: list of uint8 [S, S, 3] RGB crops -> float32 [N, n_classes], and how likely each is a child, float32 [N];
+    explain: -> heat maps float32 [N, S, S].
     """
     import torch
 
@@ -59,7 +60,7 @@ def load(chosen):
     net = net.to(device, memory_format=torch.channels_last)
 
     def classify(crops):
-        return checkpoints.probabilities(net, info, crops, device)
+        return checkpoints.answers(net, info, crops, device)
 
     def explain(crops):
         batch = checkpoints.prepare(info, crops, device)

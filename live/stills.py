@@ -120,9 +120,10 @@ def answer(photo, info, classify, size):
     """The faces of an RGB photo, list of Face, and their crops of `size` pixels."""
     boxes = faces_of_photo(photo)
     crops = [cutting.crop_face(photo, box, info["margin"], size, info["clahe"]) for box in boxes]
-    answers = classify(crops) if crops else []
-    return [Face(box, tracks.label_of(p, info["threshold"]), float(p.max()))
-            for box, p in zip(boxes, answers, strict=True)], crops
+    if not crops:
+        return [], []
+    return [Face(box, tracks.label_of(p, child, info["threshold"]), float(p.max()))
+            for box, p, child in zip(boxes, *tracks.told(classify(crops)), strict=True)], crops
 
 
 class Page:

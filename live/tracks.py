@@ -34,6 +34,7 @@ AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; som
 SECOND_NEIGHBORS = 16  # agreeing windows wanted by the second look at a new face
 RETURN = 5.0  # seconds within which a face that comes back to its place is the same one, with the same number
 RETURN_OVERLAP = 0.2  # least overlap of its box with the one that was lost; people move a little meanwhile
+YOUNG = 0.5  # a face that is likelier a child's than not is unsure, whatever class it is given
 SURER = 0.03  # a face becomes sure at the threshold plus this, and unsure below the threshold: no flicker at it
 SAME_FACE = 0.75  # least correlation of a face with itself a frame before; less means someone else
 SAME_SCENE = 0.6  # least correlation of the frame with the one before; less is a cut
@@ -77,10 +78,18 @@ def appearance(gray, box, share=0.15, size=16):
     return few / np.linalg.norm(few)
 
 
-def label_of(probabilities, threshold):
-    """The index of the likeliest class, or None for unsure. `probabilities`: float [n_classes]."""
+def told(answer):
+    """(probabilities, float [N, n_classes]; child, float [N]) of what `classify` answers, which may be the first alone.
+
+    `child`: how likely each is the face of a child, whose class no network knows well; 0 where none guesses ages.
+    """
+    return answer if isinstance(answer, tuple) else (np.asarray(answer), np.zeros(len(answer)))
+
+
+def label_of(probabilities, child, threshold):
+    """The index of the likeliest class, or None for unsure. `probabilities`: float [n_classes]; `child`: see told()."""
     best = int(probabilities.argmax())
-    return best if probabilities[best] >= threshold else None
+    return best if probabilities[best] >= threshold and child < YOUNG else None
 
 
 class Gone(NamedTuple):
@@ -107,6 +116,7 @@ class Track:
         self.heat = None  # Grad-CAM of the last crop, where it is asked for
         self.label = None  # index of the class; None: unsure, or not classified yet
         self.probabilities = None  # float64 [n_classes], averaged
+        self.child = 0.0  # the same of told()'s second
         self.classified = -math.inf  # when
         self.seen = 0  # classifications since it was new, or changed
 
@@ -121,27 +131,28 @@ class Track:
         """Someone else is here: what was averaged does not count any more."""
         self.seen, self.classified = 0, -math.inf
 
-    def add(self, probabilities, now, threshold):
-        """Average a new answer (float [n_classes]) in, and choose the label."""
+    def add(self, probabilities, now, threshold, child=0.0):
+        """Average a new answer (float [n_classes], and how likely it is a child's face) in, and choose the label."""
         self.seen += 1
         if self.seen == 1:
-            self.fresh = probabilities.astype(np.float64)
+            self.fresh, self.child = probabilities.astype(np.float64), float(child)
         else:
             share = max(1 / self.seen, 1 - math.exp((self.classified - now) / AVERAGE))
             self.fresh = self.fresh + (probabilities - self.fresh) * share
+            self.child += (float(child) - self.child) * share
         self.classified = now
         if self.seen < min(3, EAGER) and self.probabilities is not None:
             return  # after a change, the old label stays for the two frames that a new average takes
         self.probabilities = self.fresh
         sure = threshold if self.label == int(self.fresh.argmax()) else min(threshold + SURER, max(threshold, 0.99))
-        self.label = label_of(self.fresh, sure)
+        self.label = label_of(self.fresh, self.child, sure)
 
 
 class Tracker:
     """Finds, follows and classifies the faces of successive frames.
 
-    `classify` takes a list of uint8 [S, S, 3] RGB crops and returns float [N, n_classes]; None while the network
-    still loads. `cut` makes such a crop of a BGR frame and a box, as the weights want it. `find` is
+    `classify` takes a list of uint8 [S, S, 3] RGB crops and returns what told() takes; None while the network still
+    loads. `cut` makes such a crop of a BGR frame and a box, as the weights want it. `find` is
     finding.find_faces, or what a test puts in its place.
     """
 
@@ -267,8 +278,8 @@ class Tracker:
         if not due:
             return
         crops = [self.cut(frame, t.box) for t in due]
-        for track, answer in zip(due, self.classify(crops), strict=True):
-            track.add(np.asarray(answer), now, self.threshold)
+        for track, probabilities, child in zip(due, *told(self.classify(crops)), strict=True):
+            track.add(probabilities, now, self.threshold, child)
         if self.explain is not None:
             for track, heat in zip(due, self.explain(crops), strict=True):
                 track.heat = heat

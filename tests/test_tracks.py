@@ -91,6 +91,17 @@ def test_unsure_below_the_threshold():
     assert run(new_tracker(threshold=0.8), [[BOX]] * 8, [0.9] * 8)[-1] == [0]
 
 
+def test_a_child_is_unsure_once_the_network_guesses_it():
+    tracker = new_tracker(threshold=0.6)
+    tracker.everywhere = tracker.near_tracks = lambda *_: np.array([BOX], np.float64)
+    tracker.second_look = lambda *_: True
+    for child, label in ((0.9, None), (0.2, 0)):
+        tracker.classify = lambda crops, child=child: (np.array([[0.9, 0.1]]), np.array([child]))
+        for i in range(90):
+            shown = tracker.step(FRAME, (i if label is None else 90 + i) / 30)
+        assert [t.label for t in shown] == [label]
+
+
 def test_flips_of_a_noisy_answer_fall_to_a_tenth():
     rng = np.random.default_rng(0)
     answers = np.clip(rng.normal(0.62, 0.25, 1800), 0.01, 0.99)  # a minute at 30 frames a second

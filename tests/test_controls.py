@@ -1,0 +1,122 @@
+"""Keys in clips and photos, blurred faces, the camera's size, and what is set before OpenCV starts."""
+
+import cv2
+import numpy as np
+import pytest
+
+import clips
+from live import capture, controls, results, stills, window
+from test_realtime import INFO, classify, loaded, program
+
+
+def test_keys(tmp_path, monkeypatch):
+    picture = np.zeros((48, 64, 3), np.uint8)
+    for change in (str.lower, str.upper):  # Caps Lock
+        monkeypatch.setattr(window, "PLOTS_DIR", str(tmp_path / change.__name__))
+        view = controls.Controls(show=False)
+        for key, name in (("h", "help"), ("g", "heat"), ("m", "mirror"), ("b", "blur"), ("c", "counts"),
+                          ("q", "quit")):
+            assert view.obey(ord(change(key)), picture) == "" and getattr(view, name)
+        assert view.obey(ord(change("s")), picture) == "" and view.obey(-1, picture) == ""
+        assert view.obey(ord(change("r")), picture) == "r" and view.obey(ord(" "), picture) == " "
+    assert [p.suffix for p in sorted(tmp_path.rglob("*.*"))] == [".jpg"] * 2
+    assert 27 in window.QUIT
+
+
+def pages(monkeypatch, tmp_path, keys):
+    """Annotate two photos with these keys pressed. Returns what was shown, and what was written."""
+    shown, keys = [], iter(keys)
+
+    class Screen:
+        def __init__(self, show):
+            assert show
+
+        def key(self, image, wait):
+            shown.append(image)
+            return ord(next(keys))
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(window, "Window", Screen)
+    monkeypatch.setattr(window, "PLOTS_DIR", str(tmp_path / "plots"))
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / "in" / name), cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR))
+    album = stills.album(tmp_path / "in", tmp_path / "out")
+    stills.annotate(album, loaded(), controls.Controls(), 224, results.Results())
+    return shown, [cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "b.png")]
+
+
+def test_keys_on_photos(monkeypatch, tmp_path):
+    shown, written = pages(monkeypatch, tmp_path, "HhCcGgMmSxBn")
+    first, changes = shown[0], [np.abs(picture.astype(int) - shown[0]).max() > 60 for picture in shown[:10]]
+    assert changes == [False, True] * 4 + [False, False]
+    assert len(shown) == 12 and (shown[10] == first).mean() > 0.9, "x turned the page"
+    assert len(list((tmp_path / "plots").iterdir())) == 1
+    box = stills.faces_of_photo(clips.person("hat", 3))[0]
+    inner = (slice(box[1] + 8, box[1] + box[3] - 8), slice(box[0] + 8, box[0] + box[2] - 8))
+    plain = cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR)
+    np.testing.assert_array_equal(written[0][inner], plain[inner])
+    assert np.abs(written[1][inner].astype(int) - plain[inner]).mean() > 5, "blurred in OUTPUT too"
+
+
+def test_caps_lock_itself_is_no_key(monkeypatch):
+    for name in ("namedWindow", "resizeWindow", "imshow"):
+        monkeypatch.setattr(cv2, name, lambda *_: None)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
+    for pressed, key in ((0xE5, -1), (0xFFE5, -1), (0xFFE1, -1), (ord("c"), ord("c")), (0x100000 + ord("c"), ord("c"))):
+        monkeypatch.setattr(cv2, "waitKey", lambda wait, pressed=pressed: pressed)
+        assert window.Window(True).key(np.zeros((48, 64, 3), np.uint8)) == key
+
+
+class Sized:
+    """A cv2.VideoCapture of a camera that gives what it is asked, up to 1280x720."""
+
+    def __init__(self, *_):
+        self.values = {cv2.CAP_PROP_FRAME_WIDTH: 640.0, cv2.CAP_PROP_FRAME_HEIGHT: 480.0}
+
+    def isOpened(self):
+        return True
+
+    def set(self, name, value):
+        most = {cv2.CAP_PROP_FRAME_WIDTH: 1280.0, cv2.CAP_PROP_FRAME_HEIGHT: 720.0}
+        self.values[name] = min(value, most.get(name, value))
+        return True
+
+    def get(self, name):
+        return self.values.get(name, 0.0)
+
+
+def test_a_camera_is_asked_for_a_size_and_what_it_gives_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(cv2, "VideoCapture", Sized)
+    assert capture.open_capture(0).get(cv2.CAP_PROP_FRAME_WIDTH) == 640 and capsys.readouterr().out == ""
+    assert capture.open_capture(0, (1280, 720)).get(cv2.CAP_PROP_FRAME_HEIGHT) == 720
+    assert capsys.readouterr().out == "camera 0 gives 1280x720 pixels\n"
+    capture.open_capture(0, (1920, 1080))
+    assert capsys.readouterr().out == "camera 0 gives 1280x720 pixels, not 1920x1080 as CAMERA_SIZE asks\n"
+
+
+@pytest.mark.parametrize("size", ["1280", "(1280,)", "(1280, 0)", "(1280.5, 720)", "'wide'"])
+def test_a_size_that_is_none(size, tmp_path):
+    done = program(f"CAMERA_SIZE={size}", "SHOW=False", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("error: CAMERA_SIZE=") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("before", "wanted"), [({}, "0"), ({"OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS": "1"}, "1")])
+def test_windows_cameras_open_at_once(tmp_path, before, wanted):
+    """What OpenCV reads when it is imported is set by then, unless the user has set it."""
+    (tmp_path / "cv2.py").write_text("import os\nprint(os.environ.get('OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS'))\n"
+                                     "os._exit(0)\n")
+    done = program(PYTHONPATH=str(tmp_path), PYTHONUNBUFFERED="1", **before)
+    assert done.stdout == f"{wanted}\n"
+
+
+@pytest.mark.parametrize(("child", "label"), [(0.1, 1), (0.9, None)])
+def test_a_child_is_unsure(child, label):
+    """On a photo, whatever the class; a network that guesses no age answers without the second."""
+    def answers(crops):
+        return classify(crops), np.full(len(crops), child)
+
+    faces, _ = stills.answer(clips.person("hat", 3), INFO, answers, 224)
+    assert [face.label for face in faces] == [label] and faces[0].confidence == pytest.approx(0.9)
