@@ -22,6 +22,16 @@ from terminal import script
 PATIENCE = 20  # seconds without an answer after which a download of ImageNet weights is given up
 
 
+def block(into, out):
+    """Conv2d k5 p1, ReLU, MaxPool2d(4, 2): a block of the paper's table, as a list of modules.
+
+    In an order that gives the same values and gradients for less work: the largest of 16 values is found from 2x2
+    windows, and what is below 0 is cut off where a quarter of the values is left.
+    """
+    return [nn.Conv2d(into, out, 5, padding=1), nn.MaxPool2d(2),
+            nn.Sequential(nn.MaxPool2d(2, 1), nn.ReLU(inplace=True))]
+
+
 class Model(nn.Module):
     """The paper's CNN: four blocks of convolution, ReLU and overlapping max-pooling, then two linear layers.
 
@@ -32,16 +42,12 @@ class Model(nn.Module):
 
     def __init__(self, n_classes=2):
         super().__init__()
-        channels = (3, 16, 16, 32, 64)
-        layers = []
-        for into, out in zip(channels[:3], channels[1:4], strict=True):
-            # ReLU and MaxPool2d(4, 2), in an order that gives the same values and gradients for less work: the largest
-            # of 16 values is found from 2x2 windows, and what is below 0 is cut off where a quarter is left.
-            layers += [nn.Conv2d(into, out, 5, padding=1), nn.MaxPool2d(2),
-                       nn.Sequential(nn.MaxPool2d(2, 1), nn.ReLU(inplace=True))]
-        # The last ReLU's output is what the hook watches and Grad-CAM weighs, so the last pooling stands apart.
-        self.features = nn.Sequential(*layers, nn.Conv2d(channels[3], channels[4], 5, padding=1), nn.ReLU())
-        self.pool = nn.MaxPool2d(4, 2)
+        self.features = nn.Sequential(
+            *block(3, 16),
+            *block(16, 16),
+            *block(16, 32),
+            nn.Conv2d(32, 64, 5, padding=1), nn.ReLU())  # the activations that the hook watches and Grad-CAM weighs,
+        self.pool = nn.MaxPool2d(4, 2)  # so the pooling of the fourth block stands apart
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(6400, 2048), nn.ReLU(), nn.Linear(2048, n_classes))
         self.gradient = None
 

@@ -41,6 +41,24 @@ def test_model_is_the_papers(n_classes):
         assert sum(p.numel() for p in net.parameters()) == 13_185_074
 
 
+@pytest.mark.parametrize("side", [6, 7, 8, 21, 22])
+def test_a_block_is_convolution_relu_and_pooling(side):
+    """The values of ReLU and then MaxPool2d(4, 2), at even and odd sizes, whatever order they are worked out in."""
+    layers, x = networks.block(3, 5), torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        layers[0].bias[0] = -9.0  # so that ReLU has something to cut off
+    with torch.inference_mode():
+        values = nn.Sequential(*layers)(x)
+        assert torch.equal(values, nn.MaxPool2d(4, 2)(layers[0](x).relu()))
+    assert (values == 0).any() and (values > 0).any(), "a test of nothing otherwise"
+
+
+def test_the_names_of_the_papers_network_stay():
+    """Weights files of users hold them."""
+    layers = ("features.0", "features.3", "features.6", "features.9", "classifier.1", "classifier.3")
+    assert set(networks.Model(2).state_dict()) == {f"{n}.{k}" for n in layers for k in ("weight", "bias")}
+
+
 def test_small_is_small_and_looks_where_grad_cam_says():
     net = networks.build("small", 3).eval()
     assert sum(p.numel() for p in net.parameters()) < 3_000_000
