@@ -14,7 +14,7 @@ DRAWS = 12  # random numbers that a thing takes
 KINDS = ("mask", "sunglasses", "scarf", "hand")
 
 
-class Paper:
+class Canvas:
     """What a thing is drawn on: a transparent picture, RGBA, uint8 [side, side, 4], colours times opacity.
 
     `move` is (x, y) of the thing's middle in the Haar box; it is drawn `scale` times as large around that.
@@ -45,43 +45,43 @@ class Paper:
         self.area(*np.stack([middle[0] + c * x - s * y, middle[1] + s * x + c * y], 1))
 
 
-def mask(paper, u):
+def mask(canvas, u):
     """A medical mask over nose and mouth, with its bands."""
     top, low = -0.26 + 0.08 * u[0], 0.28 + 0.06 * u[1]
-    paper.area((-0.38, top + 0.07), (0, top - 0.03), (0.38, top + 0.07), (0.34, 0.1), (0.16, low), (0, low + 0.02),
+    canvas.area((-0.38, top + 0.07), (0, top - 0.03), (0.38, top + 0.07), (0.34, 0.1), (0.16, low), (0, low + 0.02),
                (-0.16, low), (-0.34, 0.1))
     for side in (-1, 1):
-        paper.line((0.37 * side, top + 0.09), (0.5 * side, -0.36), 0.02)
-        paper.line((0.34 * side, 0.1), (0.5 * side, -0.18), 0.02)
+        canvas.line((0.37 * side, top + 0.09), (0.5 * side, -0.36), 0.02)
+        canvas.line((0.34 * side, 0.1), (0.5 * side, -0.18), 0.02)
 
 
-def sunglasses(paper, u):
+def sunglasses(canvas, u):
     """Two dark glasses, a bridge and the bows."""
     width, height = 0.16 + 0.04 * u[0], 0.10 + 0.07 * u[1]
     for side in (-1, 1):
-        paper.ellipse((0.2 * side, 0.02), width, height)
-        paper.line((0.3 * side, -0.04), (0.47 * side, -0.06), 0.03)
-    paper.line((-0.1, -0.02), (0.1, -0.02), 0.03)
+        canvas.ellipse((0.2 * side, 0.02), width, height)
+        canvas.line((0.3 * side, -0.04), (0.47 * side, -0.06), 0.03)
+    canvas.line((-0.1, -0.02), (0.1, -0.02), 0.03)
 
 
-def scarf(paper, u):
+def scarf(canvas, u):
     """Cloth from below, up to the mouth or the nose, over the whole width."""
     left, right = -0.12 + 0.1 * u[0], -0.12 + 0.1 * u[1]
-    paper.area((-0.9, 0.15), (-0.42, left), (-0.15, left + 0.07), (0.15, right + 0.07), (0.42, right), (0.9, 0.15),
+    canvas.area((-0.9, 0.15), (-0.42, left), (-0.15, left + 0.07), (0.15, right + 0.07), (0.42, right), (0.9, 0.15),
                (0.9, 1.5), (-0.9, 1.5))
 
 
-def hand(paper, u):
+def hand(canvas, u):
     """A palm, four fingers and a thumb, and the arm that they belong to, from below or from a side."""
     angle = (u[0] - 0.5) * 2.2 + np.pi  # where the fingers point; pi: up
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    paper.ellipse((0, 0), 0.15, 0.18, -angle)
-    paper.line((0, 0), np.array([0, -1.6]) @ turn, 0.2)
+    canvas.ellipse((0, 0), 0.15, 0.18, -angle)
+    canvas.line((0, 0), np.array([0, -1.6]) @ turn, 0.2)
     for x, length in ((-0.11, 0.33), (-0.04, 0.39), (0.035, 0.37), (0.105, 0.31)):
         spread = 1 + (0.2 + u[1]) * 0.8
-        paper.line(np.array([x, 0.1]) @ turn, np.array([x * spread, length]) @ turn, 0.065)
+        canvas.line(np.array([x, 0.1]) @ turn, np.array([x * spread, length]) @ turn, 0.065)
     thumb = 1 if u[2] < 0.5 else -1
-    paper.line(np.array([0.08 * thumb, -0.05]) @ turn, np.array([0.26 * thumb, 0.1]) @ turn, 0.07)
+    canvas.line(np.array([0.08 * thumb, -0.05]) @ turn, np.array([0.26 * thumb, 0.1]) @ turn, 0.07)
 
 
 def colours(kind, u):
@@ -108,17 +108,17 @@ def thing(side, margin, numbers, scale=1.0, kind=None):
     u = np.asarray(numbers, np.float64)
     kind = kind or KINDS[min(int(u[0] * len(KINDS)), len(KINDS) - 1)]
     move = np.add(PLACES[kind], (2 * u[1:3] - 1) * REACH[kind])
-    paper = Paper(side, margin, np.clip(colours(kind, u[3:6]), 0, 255), move, scale * (0.9 + 0.2 * u[6]))
-    {"mask": mask, "sunglasses": sunglasses, "scarf": scarf, "hand": hand}[kind](paper, u[7:10])
+    canvas = Canvas(side, margin, np.clip(colours(kind, u[3:6]), 0, 255), move, scale * (0.9 + 0.2 * u[6]))
+    {"mask": mask, "sunglasses": sunglasses, "scarf": scarf, "hand": hand}[kind](canvas, u[7:10])
     # Light from a side, and folds or stripes: one plain colour would be too easy to learn.
-    left, top, wide, tall = cv2.boundingRect(cv2.extractChannel(paper.picture, 3))
+    left, top, wide, tall = cv2.boundingRect(cv2.extractChannel(canvas.picture, 3))
     line = np.arange(side, dtype=np.float32) / side
     angle, waves = 2 * math.pi * u[10], 5 + 40 * u[11]
     along = math.cos(angle) * line[left:left + wide] + math.sin(angle) * line[top:top + tall, None]
     light = 0.9 + 0.25 * along + 0.12 * np.sin(float(waves) * along)
-    part = paper.picture[top:top + tall, left:left + wide]
+    part = canvas.picture[top:top + tall, left:left + wide]
     part[:, :, :3] = np.minimum(part[:, :, :3] * light[:, :, None], part[:, :, 3:])
-    return paper.picture
+    return canvas.picture
 
 
 def over(crop, picture):
