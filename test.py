@@ -1,4 +1,4 @@
-"""Step 5: how good are the weights on photos that training never saw?
+"""Step 4: how good are the weights on photos that training never saw?
 
     python test.py                                          # data/test/<class>/* through the live path -> plots/
     python test.py "WEIGHTS=weights/best_weights_*.pt"      # one table that compares the epochs
@@ -17,6 +17,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,11 +26,14 @@ from tqdm import tqdm
 import processed
 from faces import cutting, finding, people, reading
 from judge import metrics, report
-from terminal import workers
+from terminal import pictures, workers
 from terminal.files import atomic, class_folders
 
+# PyTorch, and modules that need it, are imported in the functions that use them: each process that finds faces imports
+# this file, and would wait seconds for what it does not use.
+
 # ------------------------------------------------------------------------------------------------
-TEST_DIR = "data/test"  # one subfolder a class, named as the weights name it
+TEST_DIR = "data/test"  # one subfolder per class, named as the weights name it
 WEIGHTS = None  # None: your own, or else the better that ship; a file; a pattern such as weights/best_weights_*.pt
 PLOTS_DIR = "plots"
 
@@ -39,8 +43,9 @@ ROBUSTNESS = False  # True: also damage the crops (light, blur, noise, ...) and 
 ROBUSTNESS_PHOTOS = 500  # drawn at random for that, since it takes 46 passes; 0: all
 ERRORS_SHOWN = 16  # most confident mistakes in errors.png
 SEED = 0  # of the bootstrap and of the damage
-BATCH_SIZE = 64  # crops a pass; memory only
-WORKERS = 0  # processes that find faces; 0: one a core
+BATCH_SIZE = 64  # crops per pass; memory only
+WORKERS = 0  # processes that find faces; 0: one per core
+FONT = None  # path of a .ttf or .otf with the letters of your class names; None: a font of this machine that has them
 # ------------------------------------------------------------------------------------------------
 
 FILL_TEST = "put photos that training never saw into <class>/ folders there, or run 'python data/drawn.py'"
@@ -51,9 +56,8 @@ def load_all(chosen):
     """The weights files that WEIGHTS names, in natural order: list of (path, net, info) with equal classes."""
     import torch
 
-    from learn import checkpoints, engine
+    from learn import checkpoints
 
-    engine.keep_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pattern = checkpoints.choose(chosen)
     paths = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
@@ -100,55 +104,62 @@ def cut_of(info):
     return info["margin"], info["clahe"]
 
 
-def look(job):
-    """Worker: (path, cropped, cuts) -> (status, reason, box, crops), a uint8 RGB crop for each cut_of() weights.
+class Seen(NamedTuple):
+    """What became of a photo."""
 
-    Status is 'ok', 'no face' or 'unreadable'; box is (x, y, width, height) or None. Crops that processed.py made are
-    cut to the margin; what else it did to them was done before.
+    status: str  # "ok", "no face" or "unreadable"
+    reason: str = ""  # why it is not "ok"
+    box: tuple | None = None  # of the face: x, y, width, height; None for a crop too
+    crops: tuple = ()  # uint8 [H, W, 3], RGB, one per cut that was asked for
+
+
+def find_and_cut(job):
+    """Worker: (path, whether it is a crop, list of cut_of()) -> Seen.
+
+    Crops that processed.py made are cut to the margin; what else it did to them was done before.
     """
     path, cropped, cuts = job
     try:
         if cropped:
             crop, size = cutting.read_crop(path), (processed.IMAGE_SIZE, processed.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-            return "ok", "", None, [cutting.recut(crop, processed.MARGIN, margin) for margin, _ in cuts]
+            return Seen("ok", crops=tuple(cutting.recut(crop, processed.MARGIN, margin) for margin, _ in cuts))
         image = reading.read_photo(path)
         box = finding.main_face(image)
         if box is None:
-            return "no face", "the cascade found no face", None, []
-        crops = [cutting.crop_face(image, box, margin, processed.IMAGE_SIZE, clahe) for margin, clahe in cuts]
-        return "ok", "", tuple(int(v) for v in box), crops
+            return Seen("no face", "the cascade found no face")
+        crops = tuple(cutting.crop_face(image, box, margin, processed.IMAGE_SIZE, clahe) for margin, clahe in cuts)
+        return Seen("ok", "", tuple(int(v) for v in box), crops)
     except reading.PhotoError as error:
-        return "unreadable", str(error), None, []
+        return Seen("unreadable", str(error))
 
 
-def look_at_all(paths, cuts):
-    """Yield look() of each path in order, on all cores; only a few photos ahead of the reader, to bound memory."""
+def find_and_cut_all(paths, cuts):
+    """Yield the Seen of each path in order, from all cores; only a few photos ahead of the reader, to bound memory."""
     jobs = ((path, CROPPED, cuts) for path in paths)
     count = WORKERS or os.cpu_count() or 1
     if count == 1 or len(paths) < IN_PROCESS:
-        yield from map(look, jobs)
+        yield from map(find_and_cut, jobs)
         return
-    yield from workers.in_processes(look, jobs, count)
+    yield from workers.in_processes(find_and_cut, jobs, count)
 
 
 def classify(photos, loaded):
     """One pass over the photos for all weights files.
 
-    Returns rows (dict of path, class, status, reason, box a photo) and, a weights file, float32 [found, C].
+    Returns rows (dict of path, class, status, reason, box, one per photo) and, for each weights file, float32
+    [found, C], or None where no face was found.
     """
-
     from learn import checkpoints
 
     cuts = sorted({cut_of(info) for _, _, info in loaded})
     device = next(loaded[0][1].parameters()).device
     rows, waiting, outputs = [], [], [[] for _ in loaded]
-    for (path, name), seen in tqdm(zip(photos, look_at_all([p for p, _ in photos], cuts), strict=True),
+    for (path, name), seen in tqdm(zip(photos, find_and_cut_all([p for p, _ in photos], cuts), strict=True),
                                    total=len(photos), unit=" photos", desc="faces"):
-        status, reason, box, crops = seen
-        rows.append({"path": path, "class": name, "status": status, "reason": reason, "box": box})
-        if status == "ok":
-            waiting.append(crops)
+        rows.append({"path": path, "class": name, "status": seen.status, "reason": seen.reason, "box": seen.box})
+        if seen.status == "ok":
+            waiting.append(seen.crops)
         if waiting and (len(waiting) == BATCH_SIZE or len(rows) == len(photos)):
             for output, (_, net, info) in zip(outputs, loaded, strict=True):
                 which = cuts.index(cut_of(info))
@@ -157,44 +168,116 @@ def classify(photos, loaded):
     return rows, [np.concatenate(o) if o else None for o in outputs]
 
 
-def mistakes(rows, probabilities, labels, net, info):
-    """Panels for errors.png: (crop, heat, title) of the most confident mistakes."""
-    import model
-    from learn import checkpoints
+class Answers(NamedTuple):
+    """What one weights file says of the photos."""
 
-    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    wrong = np.flatnonzero(predicted != labels)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS_SHOWN]
-    if not len(wrong):
-        return []
-    crops = [look((rows[i]["path"], CROPPED, [cut_of(info)]))[3][0] for i in wrong]
-    batch = checkpoints.prepare(info, crops, next(net.parameters()).device)
-    heats = model.grad_cam(net, batch, predicted[wrong].tolist()).cpu().numpy()
-    return [(crop, cv2.resize(heat.astype(np.float32), crop.shape[1::-1]),
-             f"{rows[i]['path'].name[-40:]}\n{rows[i]['class']}, called {info['classes'][predicted[i]]} "
-             f"{confidence[i]:.1%}") for i, crop, heat in zip(wrong, crops, heats, strict=True)]
+    rows: list  # of classify(), one per photo
+    found: list  # those of them that have a face
+    labels: np.ndarray  # int [found]
+    probabilities: np.ndarray  # float32 [found, C]
+    net: object
+    info: dict  # facts of the weights file
+
+    @property
+    def confidence(self):
+        return self.probabilities.max(1)
+
+    @property
+    def correct(self):
+        return self.probabilities.argmax(1) == self.labels
 
 
-def damaged(rows, labels, net, info):
+def coverage(answers):
+    """How many faces are left, and how many of these are right, when those of little confidence are "unsure"."""
+    curve = metrics.coverage_curve(answers.confidence, answers.correct)
+    points = np.unique(np.searchsorted(curve[0], np.linspace(0.05, 1, 20)).clip(max=len(curve[0]) - 1))
+    return {"at_threshold": metrics.at_threshold(answers.confidence, answers.correct, answers.info["threshold"]),
+            "curve": [[metrics.known(values[i]) for values in curve] for i in points]}
+
+
+def by_group(answers):
+    """metrics.group_report() of the photos that GROUPS knows, printed; None where it knows none or is not there."""
+    groups = people.read_groups(GROUPS)
+    if groups is None:
+        return None
+    seen = [r for r in answers.rows if r["status"] != "unreadable"]
+    right = iter(answers.correct)
+    told = metrics.group_report(
+        [people.group_of(groups, r["path"]) for r in seen], [r["class"] for r in seen],
+        [r["status"] == "ok" for r in seen], [r["status"] == "ok" and next(right) for r in seen])
+    if told:
+        report.show_groups(told)
+    else:
+        print(f"\n{GROUPS} knows none of these photos: no report by group")
+    return told
+
+
+def damaged(answers):
     """The rows of damage.measure() for ROBUSTNESS_PHOTOS of the faces, cut anew from their photos."""
     from judge import damage
     from learn import checkpoints
 
-    chosen = np.arange(len(rows))
-    if 0 < ROBUSTNESS_PHOTOS < len(rows):
-        chosen = np.sort(np.random.default_rng(SEED).choice(len(rows), ROBUSTNESS_PHOTOS, replace=False))
-    crops = [crops[0] for _, _, _, crops in tqdm(look_at_all([rows[i]["path"] for i in chosen], [cut_of(info)]),
-                                                 total=len(chosen), unit=" photos", desc="faces again")]
+    net, info, count = answers.net, answers.info, len(answers.found)
+    chosen = np.arange(count)
+    if 0 < ROBUSTNESS_PHOTOS < count:
+        chosen = np.sort(np.random.default_rng(SEED).choice(count, ROBUSTNESS_PHOTOS, replace=False))
+    again = find_and_cut_all([answers.found[i]["path"] for i in chosen], [cut_of(info)])
+    crops = [seen.crops[0] for seen in tqdm(again, total=len(chosen), unit=" photos", desc="faces again")]
     device = next(net.parameters()).device
-    return damage.measure(crops, labels[chosen],
-                              lambda batch: checkpoints.probabilities(net, info, batch, device),
-                              len(info["classes"]), info["margin"])
+    return damage.measure(crops, answers.labels[chosen],
+                          lambda batch: checkpoints.probabilities(net, info, batch, device),
+                          len(info["classes"]), info["margin"])
+
+
+def mistakes(answers):
+    """Panels for errors.png: (crop, heat, title) of the most confident mistakes."""
+    import model
+    from learn import checkpoints
+
+    info, predicted, confidence = answers.info, answers.probabilities.argmax(1), answers.confidence
+    wrong = np.flatnonzero(~answers.correct)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS_SHOWN]
+    if not len(wrong):
+        return []
+    rows = [answers.found[i] for i in wrong]
+    crops = [find_and_cut((row["path"], CROPPED, [cut_of(info)])).crops[0] for row in rows]
+    batch = checkpoints.prepare(info, crops, next(answers.net.parameters()).device)
+    heats = model.grad_cam(answers.net, batch, predicted[wrong].tolist()).cpu().numpy()
+    titles = [f"{row['path'].name[-40:]}\n{row['class']}, called {info['classes'][predicted[i]]} {confidence[i]:.1%}"
+              for i, row in zip(wrong, rows, strict=True)]
+    return [(crop, cv2.resize(heat.astype(np.float32), crop.shape[1::-1]), title)
+            for crop, heat, title in zip(crops, heats, titles, strict=True)]
+
+
+def write(folder, answers, result):
+    """Every file of a run, test_metrics.json last."""
+    classes = answers.info["classes"]
+    if result["groups"]:
+        report.groups(folder / "groups.png", result["groups"])
+    if result["robustness"]:
+        report.robustness(folder / "robustness.png", result["robustness"])
+    report.confusion_matrix(folder / "confusion_matrix.png", result["confusion"], classes)
+    report.roc(folder / "roc.png", answers.probabilities, answers.labels, classes)
+    report.reliability(folder / "reliability.png", answers.confidence, answers.correct, answers.info["threshold"])
+    report.errors(folder / "errors.png", mistakes(answers))
+    report.write_predictions(folder / "predictions.csv", answers.rows, answers.probabilities, classes)
+    with atomic(folder / "test_metrics.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    script.check(globals(), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"), ("SEED", SEED >= 0, "at least 0"),
+                 ("FONT", FONT is None or isinstance(FONT, str) and Path(FONT).is_file(),
+                  "None, or the path of a .ttf or .otf file"),
+                 *((name, globals()[name] >= 0, "at least 0") for name in ("WORKERS", "ERRORS_SHOWN",
+                                                                           "ROBUSTNESS_PHOTOS")))
+    if FONT:
+        pictures.use_font(FONT)
 
 
 def main():
-    script.check(globals(), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"), ("SEED", SEED >= 0, "at least 0"),
-                 *((name, globals()[name] >= 0, "at least 0") for name in ("WORKERS", "ERRORS_SHOWN",
-                                                                           "ROBUSTNESS_PHOTOS")))
+    check_constants()
     loaded = load_all(WEIGHTS)
     classes = loaded[0][2]["classes"]
     photos = photos_by_class(TEST_DIR, classes, loaded[0][0])
@@ -207,51 +290,22 @@ def main():
                     f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
     labels = np.array([classes.index(r["class"]) for r in found])
     missed = np.array([sum(r["class"] == c and r["status"] == "no face" for r in rows) for c in classes])
-    results = [metrics.summary(p, labels, missed, SEED) for p in outputs]
-    best = report.compare(loaded, results) if len(loaded) > 1 else 0
-    (weights, net, info), probabilities, result = loaded[best], outputs[best], results[best]
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    summaries = [metrics.summary(p, labels, missed, SEED) for p in outputs]
+    best = report.compare(loaded, summaries) if len(loaded) > 1 else 0
+    weights, net, info = loaded[best]
+    answers = Answers(rows, found, labels, outputs[best], net, info)
     result = {"weights": Path(weights).as_posix(), "classes": classes,
-              "unreadable": sum(r["status"] == "unreadable" for r in rows), **result}
-    coverage, kept, threshold = metrics.coverage_curve(confidence, correct)
-    points = np.unique(np.searchsorted(coverage, np.linspace(0.05, 1, 20)).clip(max=len(coverage) - 1))
-    result["coverage"] = {"at_threshold": metrics.at_threshold(confidence, correct, info["threshold"]),
-                          "curve": [[metrics.known(v[i]) for v in (coverage, kept, threshold)] for i in points]}
+              "unreadable": sum(r["status"] == "unreadable" for r in rows), **summaries[best],
+              "coverage": coverage(answers)}
     report.show(result, classes, collections.Counter((r["class"], r["status"]) for r in rows))
-    draw_and_write(plots, rows, found, labels, probabilities, result, net, info, [
-        {"weights": Path(path).as_posix(), "epoch": i.get("epoch"), **r}
-        for (path, _, i), r in zip(loaded, results, strict=True)])
+    result["groups"] = by_group(answers)
+    result["robustness"] = damaged(answers) if ROBUSTNESS else None
+    result["epochs"] = None if len(loaded) == 1 else [
+        {"weights": Path(path).as_posix(), "epoch": facts.get("epoch"), **summary}
+        for (path, _, facts), summary in zip(loaded, summaries, strict=True)]
+    write(plots, answers, result)
     print(f"\n{result['n']} faces, {result['no_face']} photos without a face, {result['unreadable']} unreadable; "
           f"pictures, predictions.csv and test_metrics.json are in {plots}")
-
-
-def draw_and_write(plots, rows, found, labels, probabilities, result, net, info, epochs):
-    """The reports that depend on data or constants, then every file of a run, test_metrics.json last."""
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
-    result["groups"], result["robustness"] = None, None
-    groups = people.read_groups(GROUPS)
-    if groups is not None:
-        seen = [r for r in rows if r["status"] != "unreadable"]
-        right = iter(correct)
-        result["groups"] = metrics.group_report(
-            [people.group_of(groups, r["path"]) for r in seen], [r["class"] for r in seen],
-            [r["status"] == "ok" for r in seen], [r["status"] == "ok" and next(right) for r in seen])
-        if result["groups"]:
-            report.show_groups(result["groups"])
-            report.groups(plots / "groups.png", result["groups"])
-        else:
-            print(f"\n{GROUPS} knows none of these photos: no report by group")
-    if ROBUSTNESS:
-        result["robustness"] = damaged(found, labels, net, info)
-        report.robustness(plots / "robustness.png", result["robustness"])
-    report.confusion_matrix(plots / "confusion_matrix.png", result["confusion"], info["classes"])
-    report.roc(plots / "roc.png", probabilities, labels, info["classes"])
-    report.reliability(plots / "reliability.png", confidence, correct, info["threshold"])
-    report.errors(plots / "errors.png", mistakes(found, probabilities, labels, net, info))
-    report.write_predictions(plots / "predictions.csv", rows, probabilities, info["classes"])
-    result["epochs"] = epochs if len(epochs) > 1 else None
-    with atomic(plots / "test_metrics.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,22 @@
 at all. Nothing to run."""
 
 import csv
-import warnings
 
 import numpy as np
 
 from judge import metrics
 from terminal.files import atomic
+from terminal.pictures import figure, legend, plain, save
 
 # ------------------------------------------------------------------------------------------------
-DPI = 110  # of every picture
 COLOURS = ("#1b6ca8", "#d1603d", "#3b8751", "#7d5ba6", "#b8860b", "#5f6b73", "#c2185b", "#00838f")
 FEWEST = 10  # photos that a group needs for a bar of its own; the rest is in test_metrics.json
 BARS = 24  # groups of one kind drawn, the worst ones
-GROUPS_SHOWN = 8  # worst groups printed a kind; test_metrics.json has all
-SMALLEST_GROUP = 20  # photos a group needs to be printed: below, the interval says next to nothing
+COUNTED = 12  # classes up to which a confusion matrix shows counts; more are a picture of colours alone
+NAMED = 50  # classes that are named beside a confusion matrix; of more, every second, third, ... is named
+SIDE = 10.0  # inches, the largest side of a confusion matrix
+GROUPS_SHOWN = 8  # worst groups printed per kind; test_metrics.json has all
+SMALLEST_GROUP = 20  # photos that a group needs to be printed: below, the interval says next to nothing
 # ------------------------------------------------------------------------------------------------
 
 
@@ -25,7 +27,7 @@ def text(value):
 
 
 def compare(loaded, results):
-    """Print one line a weights file; returns the index of the lowest loss."""
+    """Print one line per weights file; returns the index of the lowest loss."""
     width = max(len(path) for path, _, _ in loaded)
     print(f"\n{'weights':{width}}  epoch    loss  accuracy  95 % interval  balanced     AUC     ECE")
     for (path, _, info), r in zip(loaded, results, strict=True):
@@ -38,12 +40,15 @@ def compare(loaded, results):
 
 
 def show(result, classes, count):
-    """Print the tables of one weights file; `count[class, status]` is how many photos ended so."""
-    width = max(5, *(len(c) for c in classes))
-    print(f"\n{'class':{width}}  faces  no face  unreadable  precision  recall      F1   called " +
-          " ".join(f"{c:>{max(6, len(c))}}" for c in classes))
+    """Print the tables of one weights file; `count[class, status]` is how many photos ended so.
+
+    The counts of the confusion matrix stand in the table of up to COUNTED classes.
+    """
+    width, columns = max(5, *(len(c) for c in classes)), classes if len(classes) <= COUNTED else []
+    print(f"\n{'class':{width}}  faces  no face  unreadable  precision  recall      F1   "
+          f"{'called' if columns else ''} " + " ".join(f"{c:>{max(6, len(c))}}" for c in columns))
     for i, c in enumerate(classes):
-        called = " ".join(f"{v:{max(6, len(k))}}" for k, v in zip(classes, result["confusion"][i], strict=True))
+        called = " ".join(f"{v:{max(6, len(k))}}" for k, v in zip(columns, result["confusion"][i], strict=False))
         print(f"{c:{width}}  {count[c, 'ok']:5}  {count[c, 'no face']:7}  {count[c, 'unreadable']:10}     "
               f"{text(result['precision'][i])}  {text(result['recall'][i])}  {text(result['f1'][i])}          {called}")
     print()
@@ -63,7 +68,7 @@ def show(result, classes, count):
 
 def show_groups(report):
     """Print the worst groups of each kind, those of SMALLEST_GROUP photos or more."""
-    print(f"\nby group, worst first ({GROUPS_SHOWN} a kind, of {SMALLEST_GROUP} faces or more)")
+    print(f"\nby group, worst first ({GROUPS_SHOWN} per kind, of {SMALLEST_GROUP} faces or more)")
     for kind, rows in report.items():
         rows = [r for r in (rows if isinstance(rows, list) else [rows]) if r and r["n"] >= SMALLEST_GROUP]
         for r in rows[:GROUPS_SHOWN]:
@@ -72,59 +77,48 @@ def show_groups(report):
                   f"{r['n']:6} faces, {r['no_face']} missed")
 
 
-def figure(rows=1, columns=1, size=(5.0, 4.6)):
-    """(figure, flat list of axes), `size` inches a panel; free of pyplot, so that no display is needed or kept."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
-    FigureCanvasAgg(fig)
-    return fig, list(fig.subplots(rows, columns, squeeze=False).flat)
-
-
-def save(fig, path):
-    """Write a figure as PNG."""
-    with atomic(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a class named in letters the font lacks
-        fig.savefig(temporary, dpi=DPI)
-
-
-def plain(text):
-    """A name as it is: a dollar sign would start a formula."""
-    return str(text).encode("utf-8", "replace").decode().replace("$", r"\$")
-
-
 def confusion_matrix(path, confusion, classes):
-    """Counts, and shares of the true class, one row a true class."""
-    confusion = np.asarray(confusion)
+    """Shares of the true class, one row per true class; counts too for up to COUNTED classes. Bounded in size."""
+    confusion, n = np.asarray(confusion), len(classes)
     shares = metrics.ratio(confusion, confusion.sum(1, keepdims=True))
-    side = max(4.4, 0.8 * len(classes) + 2)
+    side = float(np.clip(0.8 * n + 2, 4.4, SIDE))
     fig, (axis,) = figure(size=(side + 0.6, side))
     image = axis.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(confusion):
-        share = shares[row, column]
-        text = f"{count}" if np.isnan(share) else f"{count}\n{share:.1%}"
-        axis.text(column, row, text, ha="center", va="center", color="white" if share > 0.5 else "black")
-    names = [plain(c) for c in classes]
-    axis.set_xticks(range(len(names)), names, rotation=0 if len(names) < 5 else 60)
-    axis.set_yticks(range(len(names)), names)
+    if n <= COUNTED:
+        size = min(10.0, 8 * side / n)  # points, so that five letters fit into a cell
+        for (row, column), count in np.ndenumerate(confusion):
+            share = shares[row, column]
+            text = f"{count}" if np.isnan(share) else f"{count}\n{share:.1%}"
+            axis.text(column, row, text, ha="center", va="center", fontsize=size,
+                      color="white" if share > 0.5 else "black")
+    named = range(0, n, -(-n // NAMED))
+    names = [plain(classes[c], 24) for c in named]
+    size = float(np.clip(50 * side / len(names), 4, 10))  # points, so that no name covers the next
+    level = n < 5 and max(map(len, names)) < 12  # names side by side, none over the next
+    axis.set_xticks(named, names, rotation=0 if level else 60 if n <= COUNTED else 90, fontsize=size)
+    axis.set_yticks(named, names, fontsize=size)
     axis.set(xlabel="predicted", ylabel="true", title=f"{np.trace(confusion)} of {confusion.sum()} right")
     fig.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
     save(fig, path)
 
 
 def roc(path, probabilities, labels, classes):
-    """One ROC curve for two classes, one a class against the rest for more."""
+    """One ROC curve for two classes; for more, one per class against the rest, the worst ones named."""
     fig, (axis,) = figure()
     curves = metrics.roc_curves(probabilities, labels)
-    for n, (c, (x, y)) in enumerate(curves.items()):
-        label = f"{plain(classes[c])}, area {metrics.auc({c: (x, y)}):.4f}"
-        axis.plot(x, y, color=COLOURS[n % len(COLOURS)], label=label)
+    areas = {c: metrics.auc({c: curve}) for c, curve in curves.items()}
+    worst = sorted(sorted(areas, key=areas.get)[:len(COLOURS)])
+    for c in curves.keys() - set(worst):
+        axis.plot(*curves[c], color="0.8", linewidth=0.5, zorder=1)
+    for colour, c in zip(COLOURS, worst, strict=False):
+        axis.plot(*curves[c], color=colour, label=f"{plain(classes[c])}, area {areas[c]:.4f}")
+    if len(curves) > len(worst):
+        axis.plot([], [], color="0.8", label=f"{len(curves) - len(worst)} classes with larger areas")
     axis.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8, label="chance")
     title = "ROC" if curves else "ROC: undefined, photos of one class only"
     axis.set(xlabel="false positive rate", ylabel="true positive rate", title=title, aspect="equal")
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower right")
+    legend(axis, loc="lower right", fontsize=10 if len(curves) < 5 else 7)
     save(fig, path)
 
 
@@ -167,7 +161,7 @@ def errors(path, panels):
         colour = np.concatenate([heat, heat * heat, 1 - heat], axis=2) * 255  # blue: ignored, red to yellow: decisive
         overlay = (crop * (1 - 0.55 * heat) + colour * 0.55 * heat).clip(0, 255).astype(np.uint8)
         axis.imshow(np.concatenate([crop, overlay], axis=1))
-        axis.set_title(plain(title), fontsize=8)
+        axis.set_title("\n".join(plain(line, 70) for line in title.splitlines()), fontsize=8)
     if not panels:
         axes[0].text(0.5, 0.5, "no mistakes", ha="center", va="center")
     save(fig, path)
@@ -196,7 +190,7 @@ def groups(path, report):
 
 
 def robustness(path, rows):
-    """Accuracy against severity, one line a kind of damage; severity 0 is the crop as it is."""
+    """Accuracy against severity, one line per kind of damage; severity 0 is the crop as it is."""
     fig, (axis,) = figure(size=(6.4, 4.6))
     kinds = list(dict.fromkeys(r["kind"] for r in rows if r["severity"] > 0))
     clean = next(r["balanced_accuracy"] for r in rows if r["severity"] == 0)
@@ -211,7 +205,7 @@ def robustness(path, rows):
 
 
 def write_predictions(path, rows, probabilities, classes):
-    """One line a photo, also those without a face: file, class, predicted, p_<class>..., box, status, reason."""
+    """One line per photo, also for those without a face: file, class, predicted, p_<class>..., box, status, reason."""
     answers = iter(() if probabilities is None else probabilities)
     with atomic(path) as temporary, \
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:

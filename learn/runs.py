@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from learn import checkpoints, engine
-from terminal import script
+from terminal import pictures, script
 from terminal.files import atomic, link
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "mean_loss", "lr", "data_s",
@@ -191,14 +191,11 @@ def write_log(path, history, constants):
 
 def plot(history, path):
     """Draw the two panels of the paper: loss and accuracy per epoch, for training and validation."""
-    from matplotlib.figure import Figure  # only here: it takes a second to import
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    fig, panels = pictures.figure(1, 2, size=(5.0, 4.0))
+    for axes, what in zip(panels, ("loss", "accuracy"), strict=True):
         for split in ("train", "valid"):
             axes.plot([r["epoch"] for r in history], [r[f"{split}_{what}"] for r in history], marker=".", label=split)
         axes.set(xlabel="epoch", ylabel=what, title=f"{what} per epoch")
         axes.grid(alpha=0.3)
         axes.legend()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    pictures.save(fig, path)

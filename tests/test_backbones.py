@@ -16,7 +16,7 @@ import drawn
 import model as networks
 import processed
 import realtime
-import test as step5
+import test as step4
 import train
 from faces import reading
 from learn import checkpoints, runs
@@ -142,11 +142,11 @@ def test_test_compares_them(trained, tmp_path, monkeypatch, capsys):
             path.parent.mkdir(parents=True, exist_ok=True)
             picture = cv2.cvtColor(drawn.draw_face(50 + i, name), cv2.COLOR_RGB2BGR)
             path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    for name, value in script.constants(vars(step5)).items():
-        monkeypatch.setattr(step5, name, value)
-    script.override(vars(step5), [f"TEST_DIR={tmp_path / 'photos'}", f"PLOTS_DIR={tmp_path / 'plots'}", "GROUPS=none",
+    for name, value in script.constants(vars(step4)).items():
+        monkeypatch.setattr(step4, name, value)
+    script.override(vars(step4), [f"TEST_DIR={tmp_path / 'photos'}", f"PLOTS_DIR={tmp_path / 'plots'}", "GROUPS=none",
                                   f"WEIGHTS={trained}/*/weights/best_weights.pt"])
-    step5.main()
+    step4.main()
     told = json.loads((tmp_path / "plots" / "test_metrics.json").read_text(encoding="utf-8"))
     assert {row["weights"].split("/")[-3] for row in told["epochs"]} == set(KINDS)
     assert all(np.isfinite(row["loss"]) for row in told["epochs"])

@@ -10,7 +10,7 @@ import pytest
 import drawn
 import model as networks
 import processed
-import test as step5
+import test as step4
 from faces import cutting, finding
 from learn import checkpoints
 from live import capture, stills, tracks
@@ -40,7 +40,7 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     plain, expected = (cutting.crop_face(picture, box, MARGIN, IMAGE_SIZE, limit) for limit in (0.0, 3.0))
     assert difference(plain, expected) > 8, "too little equalisation to test with"
 
-    status, _, _, crops = step5.look((path, False, [(0.2, 3.0), (0.2, 0.0)]))
+    status, _, _, crops = step4.find_and_cut((path, False, [(0.2, 3.0), (0.2, 0.0)]))
     assert status == "ok" and np.array_equal(crops[0], expected) and np.array_equal(crops[1], plain)
 
     seen = []
@@ -64,7 +64,8 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     assert processed.one_photo((path, path.stat().st_mtime_ns, tmp_path / "crop.jpg")) == ("kept", "")
     disk = cutting.read_crop(tmp_path / "crop.jpg")
     assert difference(disk, expected) < 2 < 8 < difference(disk, plain), "the file may differ by JPEG's rounding only"
-    assert step5.look((tmp_path / "crop.jpg", True, [(0.2, 3.0)]))[3][0].tolist() == disk.tolist(), "and not twice"
+    again, = step4.find_and_cut((tmp_path / "crop.jpg", True, [(0.2, 3.0)])).crops
+    assert again.tolist() == disk.tolist(), "and not twice"
 
 
 def test_it_evens_out_light_and_keeps_colours(photo):

@@ -12,7 +12,7 @@ import pytest
 
 import drawn
 import processed
-import test as step5
+import test as step4
 import train
 from faces import cutting, reading
 from learn import checkpoints
@@ -67,7 +67,7 @@ def test_the_ablation_from_crops_to_the_table(world, monkeypatch, capsys):
     copy = cutting.read_crop("runs/clahe_2/train/hat/1.jpg")
     assert np.abs(copy.astype(int) - cutting.equalise(crop, 2.0)).mean() < 2
 
-    for script_of in (train, step5):
+    for script_of in (train, step4):
         monkeypatch.setattr(script_of, "main", lambda: pytest.fail("done again"))
     compare.main()
     assert results() == rows

@@ -1,0 +1,104 @@
+"""Pictures that matplotlib draws: without a display, in letters that the machine has, written whole. Nothing to run."""
+
+import re
+import warnings
+
+from terminal import script
+from terminal.files import atomic
+
+# matplotlib takes a second to import, so each function imports what it needs of it.
+
+DPI = 110  # of every picture
+LONGEST = 40  # letters of a name that are shown; longer names would leave no room for curves
+told = set()  # letters that were said to be missing
+
+
+def figure(rows=1, columns=1, size=(5.0, 4.6)):
+    """(figure, flat list of axes), `size` inches per panel; free of pyplot, so that no display is needed or kept."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, list(fig.subplots(rows, columns, squeeze=False).flat)
+
+
+def plain(text, longest=LONGEST):
+    """A name as a picture shows it: `longest` letters of it at most, and with dollar signs that start no formula."""
+    text = str(text).encode("utf-8", "replace").decode()
+    text = text if len(text) <= longest else text[:longest - 1] + "…"
+    return text.replace("$", r"\$")
+
+
+def legend(axis, **settings):
+    """A legend of all that has a label. matplotlib leaves labels out that begin with "_": a space goes before them."""
+    for artist in axis.get_children():
+        label = str(artist.get_label())
+        if label.startswith("_") and not label.startswith("_child"):
+            artist.set_label(f" {label}")
+    axis.legend(**settings)
+
+
+def use_font(path):
+    """Take letters that matplotlib's own font lacks from a .ttf or .otf file, in all pictures from now on."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    try:
+        font_manager.fontManager.addfont(path)
+        name = font_manager.FontProperties(fname=path).get_name()
+    except (OSError, RuntimeError) as error:
+        script.fail(f"FONT={path!r} is no font that can be read ({error}): name a .ttf or .otf file")
+    matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], name]
+
+
+def save(fig, path):
+    """Write a figure as PNG. Letters that its fonts lack come from another font of the machine, or are said once."""
+    from matplotlib.text import Text
+
+    with atomic(path) as temporary:
+        missing = draw(fig, temporary)
+        fonts = fonts_with(missing)
+        if fonts:
+            for text in fig.findobj(Text):
+                text.set_fontfamily([*text.get_fontfamily(), *fonts])
+            missing = draw(fig, temporary)
+    if missing - told:
+        print(f"no font of this machine has {' '.join(sorted(missing - told))}, so that pictures show boxes there: set "
+              "FONT at the top of test.py to a .ttf or .otf file with these letters")
+        told.update(missing)
+
+
+def draw(fig, path):
+    """Write a figure as PNG. Returns the set of letters that its fonts lack."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fig.savefig(path, dpi=DPI)
+    missing = set()
+    for warning in caught:
+        found = re.match(r"Glyph (\d+) .*missing from", str(warning.message))
+        if found:
+            missing.add(chr(int(found[1])))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return missing
+
+
+def fonts_with(letters):
+    """Names of the fewest fonts of this machine, taken in turn, that together have the letters that any font has."""
+    from matplotlib import font_manager
+
+    left, names = {ord(letter) for letter in letters}, []
+    for entry in font_manager.fontManager.ttflist if left else ():
+        if "lastresort" in entry.name.lower().replace(" ", ""):
+            continue  # has a box for every letter
+        try:
+            here = left & font_manager.get_font(entry.fname).get_charmap().keys()
+        except (OSError, RuntimeError):
+            continue
+        if here:
+            names.append(entry.name)
+            left -= here
+        if not left:
+            break
+    return names
