@@ -41,7 +41,8 @@ def installed():
     """Paths of the fonts of this machine, and of those that come with matplotlib, upright and plain ones first."""
     from matplotlib import font_manager  # takes half a second, and few need it
 
-    fonts = font_manager.fontManager.ttflist
+    # A font of last resort has a box for every letter.
+    fonts = [f for f in font_manager.fontManager.ttflist if "lastresort" not in f.name.lower().replace(" ", "")]
     fonts = sorted(fonts, key=lambda f: (f.style != "normal", f.weight not in (400, "normal", "regular"), f.name))
     return list(dict.fromkeys(f.fname for f in fonts))
 
@@ -63,6 +64,11 @@ def _find(letters):
                 return path
         except (OSError, ValueError):  # a font that Pillow cannot read is no choice
             continue
+    complain(letters)
+    return None
+
+
+def complain(letters):
+    """Say that no font has these letters, and what to do."""
     print(f"no font of this machine has all letters of {letters}: install one, or set FONT=<path of a .ttf or .otf>",
           flush=True)
-    return None

@@ -3,7 +3,7 @@
 import re
 import warnings
 
-from terminal import script
+from terminal import fonts
 from terminal.files import atomic
 
 # matplotlib takes a second to import, so each function imports what it needs of it.
@@ -44,11 +44,9 @@ def use_font(path):
     import matplotlib
     from matplotlib import font_manager
 
-    try:
-        font_manager.fontManager.addfont(path)
-        name = font_manager.FontProperties(fname=path).get_name()
-    except (OSError, RuntimeError) as error:
-        script.fail(f"FONT={path!r} is no font that can be read ({error}): name a .ttf or .otf file")
+    fonts.choose(path)  # ends the program if it cannot be read
+    font_manager.fontManager.addfont(path)
+    name = font_manager.FontProperties(fname=path).get_name()
     matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], name]
 
 
@@ -58,14 +56,13 @@ def save(fig, path):
 
     with atomic(path) as temporary:
         missing = draw(fig, temporary)
-        fonts = fonts_with(missing)
-        if fonts:
+        families = families_with(missing)
+        if families:
             for text in fig.findobj(Text):
-                text.set_fontfamily([*text.get_fontfamily(), *fonts])
+                text.set_fontfamily([*text.get_fontfamily(), *families])
             missing = draw(fig, temporary)
     if missing - told:
-        print(f"no font of this machine has {' '.join(sorted(missing - told))}, so that pictures show boxes there: set "
-              "FONT at the top of test.py to a .ttf or .otf file with these letters")
+        fonts.complain("".join(sorted(missing - told)))
         told.update(missing)
 
 
@@ -84,20 +81,18 @@ def draw(fig, path):
     return missing
 
 
-def fonts_with(letters):
-    """Names of the fewest fonts of this machine, taken in turn, that together have the letters that any font has."""
+def families_with(letters):
+    """Names of fonts of this machine that together have those of the letters that any of them has."""
     from matplotlib import font_manager
 
     left, names = {ord(letter) for letter in letters}, []
-    for entry in font_manager.fontManager.ttflist if left else ():
-        if "lastresort" in entry.name.lower().replace(" ", ""):
-            continue  # has a box for every letter
+    for path in fonts.installed() if left else ():
         try:
-            here = left & font_manager.get_font(entry.fname).get_charmap().keys()
-        except (OSError, RuntimeError):
+            here = left & font_manager.get_font(path).get_charmap().keys()
+        except (OSError, RuntimeError):  # a font that cannot be read is no choice
             continue
         if here:
-            names.append(entry.name)
+            names.append(font_manager.FontProperties(fname=path).get_name())
             left -= here
         if not left:
             break

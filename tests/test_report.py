@@ -10,7 +10,7 @@ from matplotlib import font_manager
 
 import test as step4
 from judge import report
-from terminal import pictures
+from terminal import fonts, pictures
 
 
 @pytest.fixture
@@ -98,9 +98,10 @@ def letters(tmp_path, monkeypatch):
     font.setupOS2()
     font.setupPost()
     font.save(tmp_path / "squares.ttf")
-    fonts = font_manager.fontManager
-    monkeypatch.setattr(fonts, "ttflist", [f for f in fonts.ttflist if "dejavu" in f.name.lower()])
+    manager = font_manager.fontManager
+    monkeypatch.setattr(manager, "ttflist", [f for f in manager.ttflist if "dejavu" in f.name.lower()])
     monkeypatch.setattr(pictures, "told", set())
+    monkeypatch.setattr(fonts, "CHOSEN", [None])
     with matplotlib.rc_context():
         yield tmp_path / "squares.ttf"
 
@@ -113,7 +114,7 @@ def matrix(folder, name):
 
 def test_letters_come_from_a_font_of_the_machine(letters, tmp_path, capsys):
     before = matrix(tmp_path, "before.png")
-    assert capsys.readouterr().out.count("set FONT at the top of test.py") == 1
+    assert capsys.readouterr().out.count("all letters of \ue123\ue124: install one, or set FONT=") == 1
     matrix(tmp_path, "again.png")
     assert capsys.readouterr().out == "", "said once"
     font_manager.fontManager.addfont(letters)
@@ -126,7 +127,7 @@ def test_letters_come_from_the_font_that_the_user_names(letters, tmp_path, capsy
     matrix(tmp_path, "a.png")
     assert capsys.readouterr().out == ""
     (tmp_path / "bad.ttf").write_bytes(b"no font")
-    with pytest.raises(SystemExit, match="bad.ttf' is no font that can be read"):
+    with pytest.raises(SystemExit, match="bad.ttf: no font that can be read"):
         pictures.use_font(str(tmp_path / "bad.ttf"))
 
 
