@@ -2,8 +2,8 @@
 
     python processed.py        data/raw/<class>/*  ->  processed/faces/<class>/*.jpg  (224x224 RGB)
 
-Finds the face that each photo is about (large, in the middle, clearly a face) with the Haar cascade that ships with
-OpenCV, cuts it square with a relative margin and saves it. Photos are only read. Photos that give no crop are listed,
+Finds the face that each photo is about (large, in the middle, clearly a face), cuts it square and upright with a
+relative margin and saves it. Photos are only read. Photos that give no crop are listed,
 with the reason, in processed/skipped.csv. Running it again does only what is missing or has changed.
 """
 
@@ -15,6 +15,7 @@ import csv
 import hashlib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -28,6 +29,10 @@ FACES_DIR = "processed/faces"
 SKIPPED = "processed/skipped.csv"
 WORKERS = 0  # processes; 0: one a core
 
+# ("haar",) is the paper's way, the cascade that ships with OpenCV. YuNet finds nearly all that it misses: tilted,
+# turned, shaded, small. Its model is fetched into weights/ once (faces/yunet.py); without it Haar remains. Used by
+# test.py and realtime.py too, whatever weights they have: crops of either finder lie alike.
+FINDERS = ("haar", "yunet")
 IMAGE_SIZE = 224  # pixels a side of a crop, the paper's
 MARGIN = 0.20  # added on each side of the Haar box, as a share of the box; chin and hair tell a lot
 CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lightness, such as 2.0; 0.0: none
@@ -39,20 +44,21 @@ FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' f
 
 
 def one_photo(job):
-    """Worker: (photo, its time, crop path) -> (status, reason), status one of 'kept', 'no face', 'unreadable'.
+    """Worker: (photo, its time, crop path, finders) -> (status, detail): 'kept' and the finder that saw the face, or
+    'no face' or 'unreadable' and the reason.
 
     The crop bears its photo's time: a photo that changes is seen, and so is one replaced by an older one.
     """
-    photo, time, target = job
+    photo, time, target, finders = job
     try:
         image = reading.read_photo(photo)
-        box = finding.main_face(image)
-        if box is None:
-            return "no face", "the cascade found no face"
-        cutting.write_crop(target, cutting.crop_face(image, box, MARGIN, IMAGE_SIZE, CLAHE), time)
+        face = finding.main_face(image, finders)
+        if face is None:
+            return "no face", "no face found"
+        cutting.write_crop(target, cutting.crop_face(image, face.box, MARGIN, IMAGE_SIZE, CLAHE, face.roll), time)
     except reading.PhotoError as error:
         return "unreadable", str(error)
-    return "kept", ""
+    return "kept", face.finder
 
 
 def targets(photos, folder, faces_dir):
@@ -79,19 +85,33 @@ def same_time(crop, photo):
     return any(crop in (photo // unit * unit, -(-photo // unit) * unit) for unit in TIME_UNITS)
 
 
-def recipe():
-    """A short fingerprint of everything that shapes a crop: change one of these constants and crops are made anew."""
-    facts = (IMAGE_SIZE, MARGIN, CLAHE, finding.BORDER, finding.PASSES, finding.OFF_CENTRE, finding.FAR,
-             finding.LONGEST_SIDE, finding.SHORTEST_SIDE, cutting.JPEG_QUALITY)
+def recipe(finders):
+    """A short fingerprint of all that shapes a crop: change a constant, or a finder, and crops are made anew."""
+    facts = (IMAGE_SIZE, MARGIN, CLAHE, *finding.recipe(finders), cutting.JPEG_QUALITY)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
+def made_with():
+    """The finders that the crops in FACES_DIR were made with, as the recipe there says, or else FINDERS: list."""
+    noted = Path(FACES_DIR, ".recipe")
+    known = {recipe(finders): list(finders) for finders in ((finding.HAAR,), FINDERS)}
+    return known.get(noted.read_text() if noted.is_file() else None, list(FINDERS))
+
+
+class Skipped(NamedTuple):
+    """A row of skipped.csv, beside the photo's name."""
+
+    time: str  # of the photo, nanoseconds; "" where it is not known
+    recipe: str  # recipe() of that run
+    status: str  # 'no face', 'unreadable' or 'no photo'
+    reason: str
+
+
 def load_skipped(path):
-    """The rows of the last run's skipped.csv: photo -> (time, recipe, status, reason); empty where there is none."""
+    """The rows of the last run's skipped.csv: photo -> Skipped; empty where there is none."""
     try:
         with open(path, newline="", **SKIPPED_TEXT) as file:
-            return {row["photo"]: (row["time"], row["recipe"], row["status"], row["reason"])
-                    for row in csv.DictReader(file)}
+            return {row["photo"]: Skipped(*(row[column] for column in Skipped._fields)) for row in csv.DictReader(file)}
     except (OSError, KeyError, csv.Error):
         return {}
 
@@ -118,68 +138,87 @@ def remove_old(wanted):
     return count
 
 
-def main():
-    script.check(globals(), ("WORKERS", WORKERS >= 0, "at least 0"))
-    others = []
-    classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
-    made_with = Path(FACES_DIR, ".recipe")
-    same_recipe = made_with.is_file() and made_with.read_text() == recipe()
+def plan(classes, finders, counts, skipped):
+    """What is to be done: the jobs of one_photo(). `classes`: the photos of each.
+
+    Adds what is unchanged to `counts` (a Counter for each class) and `skipped` (photo -> Skipped). A new recipe makes
+    all crops anew.
+    """
+    noted, now = Path(FACES_DIR, ".recipe"), recipe(finders)
+    same_recipe = noted.is_file() and noted.read_text() == now
     before = load_skipped(SKIPPED) if same_recipe else {}
-    counts = {name: {"kept": 0, "no face": 0, "unreadable": 0} for name in classes}
-    jobs, skipped, wanted = [], {}, set()
+    jobs, wanted = [], set()
     for name, photos in classes.items():
         for photo, target in zip(photos, targets(photos, Path(RAW_DIR, name), FACES_DIR), strict=True):
             wanted.add(target)
             try:
                 time = photo.stat().st_mtime_ns
                 old = before.get(photo.as_posix())
-                if old and old[0] == str(time):
-                    counts[name][old[2]] += 1
+                if old and old.time == str(time):
+                    counts[name][old.status] += 1
                     skipped[photo.as_posix()] = old
                 elif same_recipe and target.is_file() and same_time(target.stat().st_mtime_ns, time):
-                    counts[name]["kept"] += 1
+                    counts[name]["before"] += 1
                 else:
-                    jobs.append((photo, time, target))
+                    jobs.append((photo, time, target, finders))
             except OSError as error:
                 counts[name]["unreadable"] += 1
-                skipped[photo.as_posix()] = ("", recipe(), "unreadable", f"unreadable ({error.strerror})")
-    unchanged = sum(sum(c.values()) for c in counts.values())
-    # A crop whose photo is gone or gives no face any more would otherwise stay in the data for ever.
+                skipped[photo.as_posix()] = Skipped("", now, "unreadable", f"unreadable ({error.strerror})")
+    unchanged = sum(count.total() for count in counts.values())
     old_crops = remove_old(wanted)
     if not same_recipe:
-        made_with.unlink(missing_ok=True)
+        noted.unlink(missing_ok=True)
         if Path(FACES_DIR).is_dir():
             for crop in wanted:
                 crop.unlink(missing_ok=True)
-        with atomic(made_with) as temporary:
-            temporary.write_text(recipe())
+        with atomic(noted) as temporary:
+            temporary.write_text(now)
     for name in classes:
         Path(FACES_DIR, name).mkdir(parents=True, exist_ok=True)
         sweep(Path(FACES_DIR, name))
     print(f"{len(jobs)} photos to crop, {unchanged} unchanged, {old_crops} old crops removed, "
           f"{WORKERS or os.cpu_count()} processes")
-    try:
-        for (photo, time, target), (status, reason) in crop_all(jobs):
-            counts[normal(photo.relative_to(RAW_DIR).parts[0])][status] += 1
-            if status != "kept":
-                target.unlink(missing_ok=True)
-                skipped[photo.as_posix()] = (str(time), recipe(), status, reason)
-    finally:
-        with atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
-            rows = csv.writer(file)
-            rows.writerow(["photo", "time", "recipe", "status", "reason"])
-            rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
-            rows.writerows([path.as_posix(), "", recipe(), "no photo", "not an image"] for path in sorted(others))
-    print(f"{'class':<16}{'kept':>8}{'no face':>9}{'unreadable':>12}")
+    return jobs
+
+
+def report(classes, counts, finders, others):
+    """The table: what each class gave, and the crops by their finder, or before where an earlier run made them."""
+    crops = (*finders, "before")
+    kept = {name: sum(counts[name][column] for column in crops) for name in classes}
+    print(f"{'class':<16}{'kept':>8}{'no face':>9}{'unreadable':>12}" + "".join(f"{column:>9}" for column in crops))
     for name in classes:
-        print(f"{name:<16}{counts[name]['kept']:>8}{counts[name]['no face']:>9}{counts[name]['unreadable']:>12}")
-    kept, total = (sum(c[k] for c in counts.values() for k in keys) for keys in
-                   (["kept"], ["kept", "no face", "unreadable"]))
+        print(f"{name:<16}{kept[name]:>8}{counts[name]['no face']:>9}{counts[name]['unreadable']:>12}"
+              + "".join(f"{counts[name][column]:>9}" for column in crops))
+    total = sum(kept.values()) + sum(counts[name]["no face"] for name in classes)
+    kept = sum(kept.values())
     print(f"{kept} of {total} photos kept in {FACES_DIR} ({kept / max(1, total):.1%}); the others: {SKIPPED}")
     if others:
         print(f"{len(others)} files are no photos, such as {others[0].as_posix()}: named there, too")
     if not kept:
         script.fail(f"no face found in {RAW_DIR}: {FILL_RAW}")
+
+
+def main():
+    script.check(globals(), ("WORKERS", WORKERS >= 0, "at least 0"))
+    others = []
+    classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
+    finders = finding.usable(FINDERS)
+    counts, skipped = {name: collections.Counter() for name in classes}, {}
+    jobs = plan(classes, finders, counts, skipped)
+    try:
+        for (photo, time, target, _), (status, detail) in crop_all(jobs):
+            counts[normal(photo.relative_to(RAW_DIR).parts[0])][detail if status == "kept" else status] += 1
+            if status != "kept":
+                target.unlink(missing_ok=True)
+                skipped[photo.as_posix()] = Skipped(str(time), recipe(finders), status, detail)
+    finally:
+        with atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
+            rows = csv.writer(file)
+            rows.writerow(["photo", *Skipped._fields])
+            rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
+            rows.writerows([path.as_posix(), *Skipped("", recipe(finders), "no photo", "not an image")]
+                           for path in sorted(others))
+    report(classes, counts, finders, others)
 
 
 def crop_all(jobs):

@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 import processed
+from faces import finding
 from live import capture, controls, player, results, sources, stills, window
-from terminal import fonts
+from terminal import fonts, workers
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a folder of photos, rtsp:// or http://
@@ -130,9 +131,9 @@ def watch(source, reader, loaded):
         script.fail(sources.why_not(source))
 
 
-def view(photos, loaded, output, show):
+def view(photos, loaded, output, show, finders):
     """Annotate photos, and tell what came of it. Returns the exit status."""
-    counts = stills.annotate(photos, loaded, controls_of(show), processed.IMAGE_SIZE, results.Results(LOG))
+    counts = stills.annotate(photos, loaded, controls_of(show), processed.IMAGE_SIZE, results.Results(LOG), finders)
     tell_written(output)
     return int(counts["photos"] == 0)
 
@@ -162,9 +163,10 @@ def main():
         script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
     pool = ThreadPoolExecutor(1, "load")
     loaded = pool.submit(load, WEIGHTS)
+    found = workers.in_background(finding.usable, processed.FINDERS)  # may fetch a file: no window waits for that
     try:
         if photos := stills.album(source, output):
-            return view(photos, loaded, output, show)
+            return view(photos, loaded, output, show, found.result())
         if camera is not None:
             reader = capture.reader_of(0, camera, RETRY, CAMERA_SIZE)
         else:

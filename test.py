@@ -114,29 +114,35 @@ class Seen(NamedTuple):
 
 
 def find_and_cut(job):
-    """Worker: (path, whether it is a crop, list of cut_of()) -> Seen.
+    """Worker: (path, whether it is a crop, list of cut_of(), finders) -> Seen.
 
     Crops that processed.py made are cut to the margin; what else it did to them was done before.
     """
-    path, cropped, cuts = job
+    path, cropped, cuts, finders = job
     try:
         if cropped:
             crop, size = cutting.read_crop(path), (processed.IMAGE_SIZE, processed.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
             return Seen("ok", crops=tuple(cutting.recut(crop, processed.MARGIN, margin) for margin, _ in cuts))
         image = reading.read_photo(path)
-        box = finding.main_face(image)
-        if box is None:
-            return Seen("no face", "the cascade found no face")
-        crops = tuple(cutting.crop_face(image, box, margin, processed.IMAGE_SIZE, clahe) for margin, clahe in cuts)
-        return Seen("ok", "", tuple(int(v) for v in box), crops)
+        face = finding.main_face(image, finders)
+        if face is None:
+            return Seen("no face", "no face found")
+        crops = tuple(cutting.crop_face(image, face.box, margin, processed.IMAGE_SIZE, clahe, face.roll)
+                      for margin, clahe in cuts)
+        return Seen("ok", "", tuple(round(v) for v in face.box), crops)
     except reading.PhotoError as error:
         return Seen("unreadable", str(error))
 
 
+def job_of(path, cuts):
+    """The job of find_and_cut() for a photo, or a crop, of this run."""
+    return path, CROPPED, cuts, () if CROPPED else finding.usable(processed.FINDERS)
+
+
 def find_and_cut_all(paths, cuts):
     """Yield the Seen of each path in order, from all cores; only a few photos ahead of the reader, to bound memory."""
-    jobs = ((path, CROPPED, cuts) for path in paths)
+    jobs = (job_of(path, cuts) for path in paths)
     count = WORKERS or os.cpu_count() or 1
     if count == 1 or len(paths) < IN_PROCESS:
         yield from map(find_and_cut, jobs)
@@ -240,7 +246,7 @@ def mistakes(answers):
     if not len(wrong):
         return []
     rows = [answers.found[i] for i in wrong]
-    crops = [find_and_cut((row["path"], CROPPED, [cut_of(info)])).crops[0] for row in rows]
+    crops = [find_and_cut(job_of(row["path"], [cut_of(info)])).crops[0] for row in rows]
     batch = checkpoints.prepare(info, crops, next(answers.net.parameters()).device)
     heats = model.grad_cam(answers.net, batch, predicted[wrong].tolist()).cpu().numpy()
     titles = [f"{row['path'].name[-40:]}\n{row['class']}, called {info['classes'][predicted[i]]} {confidence[i]:.1%}"

@@ -243,7 +243,8 @@ def fit(device, bf16):
     train, valid = loaders(device, size, margin)
     run = begin(train, valid, size, device)
     facts = {"model": MODEL, "classes": run.classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
-             "margin": margin, "clahe": processed.CLAHE, "flip": FLIP, "ages": train.dataset.ages}
+             "margin": margin, "clahe": processed.CLAHE, "finders": processed.made_with(), "flip": FLIP,
+             "ages": train.dataset.ages}
     if engine.RANK == 0:
         runs.announce(run, train, valid, device, bf16)
     first = run.done + 1

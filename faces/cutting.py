@@ -1,5 +1,6 @@
-"""A face -> a square crop; crops written and read. Nothing to run."""
+"""A face -> an upright square crop; crops written and read. Nothing to run."""
 
+import math
 import os
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from terminal.files import atomic
 
 JPEG_QUALITY = 95
 LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in brightness: ITU-R BT.601, as in JPEG and OpenCV
-
 
 def square_around(box, margin):
     """(left, top, side), pixels, of the square cut for a box (x, y, width, height), `margin` more on each side."""
@@ -33,28 +33,66 @@ def equalise(crop, limit):
     return cv2.cvtColor(cv2.merge((lightness, a, b)), cv2.COLOR_LAB2RGB)
 
 
-def crop_face(image, box, margin, size, clahe=0.0):
+def cut_square(image, left, top, side):
+    """The square of an image, uint8 [side, side, 3]; pixels beyond the image's edge repeat the edge."""
+    height, width = image.shape[:2]
+    x0, x1 = (min(max(v, 0), width) for v in (left, left + side))
+    y0, y1 = (min(max(v, 0), height) for v in (top, top + side))
+    if x0 == x1 or y0 == y1:
+        raise ValueError(f"the square {left}, {top}, {side} lies outside the {width}x{height} image")
+    return cv2.copyMakeBorder(image[y0:y1, x0:x1], y0 - top, top + side - y1, x0 - left, left + side - x1,
+                              cv2.BORDER_REPLICATE)
+
+
+def turned_square(image, left, top, side, roll, size):
+    """The square turned by `roll` degrees about its middle, upright: uint8 [size, size, 3]."""
+    turn = math.radians(roll)
+    reach = math.ceil(side * (abs(math.cos(turn)) + abs(math.sin(turn))))
+    wide = cut_square(image, left - (reach - side) // 2, top - (reach - side) // 2, reach)
+    if side > size:  # a warp looks at four pixels only, so that what is to be reduced is reduced before
+        wide = cv2.resize(wide, [round(reach * size / side)] * 2, interpolation=cv2.INTER_AREA)
+    scale = side / size * len(wide) / reach
+    cos, sin = math.cos(turn) * scale, math.sin(turn) * scale
+    # In the wide piece the square's middle lies where half of an odd difference puts it.
+    middle = ((reach - side) // 2 + side / 2) * len(wide) / reach - 0.5
+    to_middle = (size - 1) / 2
+    back = np.array([[cos, -sin, middle - (cos - sin) * to_middle], [sin, cos, middle - (sin + cos) * to_middle]])
+    return cv2.warpAffine(wide, back, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                          borderMode=cv2.BORDER_REPLICATE)
+
+
+def crop_face(image, box, margin, size, clahe=0.0, roll=0.0):
     """Cut a face out: uint8 [size, size, 3] from the square around `box`, widened by `margin` on each side.
 
+    `roll`: degrees that the face is tilted, positive where its own left eye is lower; the crop shows it upright.
     Pixels beyond the image's edge repeat the edge, so that a face at the border is neither lost nor squeezed.
     `clahe` is the limit of equalise(), for which `image` must be RGB; without it any order of channels will do.
+    Raises ValueError where the square lies outside the image.
     """
     left, top, side = square_around(box, margin)
-    image_height, image_width = image.shape[:2]
-    x0, x1 = (min(max(v, 0), image_width) for v in (left, left + side))
-    y0, y1 = (min(max(v, 0), image_height) for v in (top, top + side))
-    if x0 == x1 or y0 == y1:
-        raise ValueError(f"box {tuple(int(v) for v in box)} lies outside the {image_width}x{image_height} image")
-    square = cv2.copyMakeBorder(image[y0:y1, x0:x1], y0 - top, top + side - y1, x0 - left, left + side - x1,
-                                cv2.BORDER_REPLICATE)
-    crop = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+    if roll:
+        crop = turned_square(image, left, top, side, roll, size)
+    else:
+        square = cut_square(image, left, top, side)
+        crop = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
     return equalise(crop, clahe)
 
 
-def crop_frame(frame, box, margin, size, clahe=0.0):
+def turned(image, degrees):
+    """An image turned clockwise by `degrees`, whole: (that, float64 [2, 3] from its pixels to those of `image`)."""
+    height, width = image.shape[:2]
+    there = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0)
+    cos, sin = np.abs(there[0, :2])
+    size = round(width * cos + height * sin), round(width * sin + height * cos)
+    there[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
+    whole = cv2.warpAffine(image, there, size, borderMode=cv2.BORDER_REPLICATE)
+    return whole, cv2.invertAffineTransform(there)
+
+
+def crop_frame(frame, box, margin, size, clahe=0.0, roll=0.0):
     """crop_face() of a BGR frame, as cameras and videos give it: uint8 [size, size, 3] RGB."""
     # The lightness is evened out last, since that asks for RGB, and turning a crop is cheaper than turning a frame.
-    return equalise(crop_face(frame, box, margin, size)[:, :, ::-1], clahe)
+    return equalise(crop_face(frame, box, margin, size, roll=roll)[:, :, ::-1], clahe)
 
 
 def recut(crop, made_with, margin):
@@ -91,5 +129,3 @@ def read_crop(path):
     if pixels is None:
         raise reading.PhotoError("not an image")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-

@@ -25,10 +25,11 @@ class WeightsError(script.Problem):
 
 
 FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
-         "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int, "metrics": dict,
-         "ages": list}
-# What weights files may lack, and what holds then.
-OPTIONAL = {"clahe": 0.0, "flip": False, "ages": ()}
+         "clahe": float, "finders": list, "flip": bool, "temperature": float, "threshold": float, "epoch": int,
+         "metrics": dict, "ages": list}
+# What weights files may lack, and what holds then. `finders` tells which faces the weights learnt from, and no more:
+# where faces are looked for is up to processed.FINDERS, since the crops of either finder lie alike.
+OPTIONAL = {"clahe": 0.0, "finders": ("haar",), "flip": False, "ages": ()}
 # A face that is guessed to be younger tells too little: on UTKFace's test small.pt is right about 70 % up to the age of
 # two and 82 % from three to nine, and about 97 % from fifteen on (weights/README.md).
 CHILD = 11  # years
@@ -52,7 +53,7 @@ def plausible(facts):
             and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) > 0
             and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
             and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
-            and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"])
+            and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"] + facts["finders"])
             and len(set(map(normal, facts["classes"]))) == len(facts["classes"])
             and all(isinstance(age, int) for age in facts["ages"]) and len(facts["ages"]) <= 200)
 

@@ -79,12 +79,12 @@ def apart(paths):
     return [names[i] for i in range(len(paths))]
 
 
-def faces_of_photo(image):
-    """Boxes of an RGB photo: the face that test.py takes first, then the others."""
-    first = finding.main_face(image)
+def faces_of_photo(image, finders):
+    """The faces of an RGB photo, list of finding.Face: the one that test.py takes, then the others."""
+    first = finding.main_face(image, finders)
     if first is None:
         return []
-    return [first] + [b for b in finding.find_faces(image) if finding.inside(b, first) < 0.5]
+    return [first] + [face for face in finding.find(image, finders) if finding.inside(face.box, first.box) < 0.5]
 
 
 class Photo(NamedTuple):
@@ -116,14 +116,14 @@ class Face(NamedTuple):
     confidence: float
 
 
-def answer(photo, info, classify, size):
+def answer(photo, info, classify, size, finders=(finding.HAAR,)):
     """The faces of an RGB photo, list of Face, and their crops of `size` pixels."""
-    boxes = faces_of_photo(photo)
-    crops = [cutting.crop_face(photo, box, info["margin"], size, info["clahe"]) for box in boxes]
+    found = faces_of_photo(photo, finders)
+    crops = [cutting.crop_face(photo, face.box, info["margin"], size, info["clahe"], face.roll) for face in found]
     if not crops:
         return [], []
-    return [Face(box, tracks.label_of(p, child, info["threshold"]), float(p.max()))
-            for box, p, child in zip(boxes, *tracks.told(classify(crops)), strict=True)], crops
+    return [Face(face.box, tracks.label_of(p, child, info["threshold"]), float(p.max()))
+            for face, p, child in zip(found, *tracks.told(classify(crops)), strict=True)], crops
 
 
 class Page:
@@ -151,7 +151,7 @@ class Page:
                 return
 
 
-def annotate(photos, loaded, controls, size, seen):
+def annotate(photos, loaded, controls, size, seen, finders=(finding.HAAR,)):
     """Find and classify the faces of photos (list of Photo), one by one; show and write the pictures.
 
     `loaded`: a future of (info, classify, explain), see realtime.load(); `size`: pixels a side of the crops that
@@ -168,7 +168,7 @@ def annotate(photos, loaded, controls, size, seen):
                 print(f"{photo.name}: skipped, {error}")
                 counts["unreadable"] += 1
                 continue
-            faces, crops = answer(pixels, info, classify, size)
+            faces, crops = answer(pixels, info, classify, size, finders)
             said = [controls.text_of(face.label, face.confidence, info["classes"]) for face in faces]
             print(f"{photo.name}: {', '.join(said) or 'no face found'}", flush=True)
             seen.add([results.row_of(photo.name, None, counts["faces"] + k, *face, info["classes"])

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import cv2
@@ -25,6 +25,20 @@ def leave_with_parent():
     """A process whose parent was killed would wait for work for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
+
+
+def in_background(function, *arguments):
+    """A Future of function(*arguments), from a thread that the program does not wait for when it ends."""
+    future = Future()
+
+    def work():
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:  # whoever asks for the result gets it, SystemExit too
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
 
 
 def in_processes(function, jobs, workers):

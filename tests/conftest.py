@@ -1,9 +1,11 @@
 """Puts the scripts (repository root) and the importers (data/) where the tests can import them."""
 
+import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ["NO_FETCH"] = "1"  # no test needs the network; where faces/yunet.py's model is there, it is used
 for folder in (ROOT / "data", ROOT):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

@@ -36,11 +36,11 @@ def difference(a, b):
 
 def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     path, picture = photo
-    box = finding.main_face(picture)
+    box = finding.main_face(picture).box
     plain, expected = (cutting.crop_face(picture, box, MARGIN, IMAGE_SIZE, limit) for limit in (0.0, 3.0))
     assert difference(plain, expected) > 8, "too little equalisation to test with"
 
-    status, _, _, crops = step4.find_and_cut((path, False, [(0.2, 3.0), (0.2, 0.0)]))
+    status, _, _, crops = step4.find_and_cut((path, False, [(0.2, 3.0), (0.2, 0.0)], ("haar",)))
     assert status == "ok" and np.array_equal(crops[0], expected) and np.array_equal(crops[1], plain)
 
     seen = []
@@ -54,23 +54,23 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
 
     seen.clear()
     tracker = tracks.Tracker(classify, functools.partial(cutting.crop_frame, margin=MARGIN, size=IMAGE_SIZE, clahe=3.0))
-    track = tracks.Track(1, box.astype(np.float64), 0.0)
+    track = tracks.Track(1, np.array(box, np.float64), 0.0)
     track.confirmed = True
     tracker.tracks = [track]
     tracker.label(np.ascontiguousarray(picture[:, :, ::-1]), 0.0, 0.03)  # live frames are BGR
     assert np.array_equal(seen[0], expected)
 
     monkeypatch.setattr(processed, "CLAHE", 3.0)
-    assert processed.one_photo((path, path.stat().st_mtime_ns, tmp_path / "crop.jpg")) == ("kept", "")
+    assert processed.one_photo((path, path.stat().st_mtime_ns, tmp_path / "crop.jpg", ("haar",))) == ("kept", "haar")
     disk = cutting.read_crop(tmp_path / "crop.jpg")
     assert difference(disk, expected) < 2 < 8 < difference(disk, plain), "the file may differ by JPEG's rounding only"
-    again, = step4.find_and_cut((tmp_path / "crop.jpg", True, [(0.2, 3.0)])).crops
+    again, = step4.find_and_cut((tmp_path / "crop.jpg", True, [(0.2, 3.0)], ())).crops
     assert again.tolist() == disk.tolist(), "and not twice"
 
 
 def test_it_evens_out_light_and_keeps_colours(photo):
     _, picture = photo
-    crop = cutting.crop_face(picture, finding.main_face(picture), MARGIN, IMAGE_SIZE)
+    crop = cutting.crop_face(picture, finding.main_face(picture).box, MARGIN, IMAGE_SIZE)
     equal = cutting.equalise(crop, 3.0)
     assert equal.std() > 1.3 * crop.std() and equal.dtype == np.uint8 and equal.shape == crop.shape
     hue = [cv2.cvtColor(c, cv2.COLOR_RGB2LAB)[:, :, 1:] for c in (crop, equal)]
@@ -79,9 +79,9 @@ def test_it_evens_out_light_and_keeps_colours(photo):
 
 
 def test_another_limit_means_other_crops(monkeypatch):
-    before = processed.recipe()
+    before = processed.recipe(("haar",))
     monkeypatch.setattr(processed, "CLAHE", 2.0)
-    assert processed.recipe() != before
+    assert processed.recipe(("haar",)) != before
 
 
 def test_weights_from_before_the_option_have_none(tmp_path):

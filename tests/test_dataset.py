@@ -24,7 +24,7 @@ def split(folder, count=4):
     for name in drawn.CLASSES:
         for i in range(count):
             image = face(i, name)
-            crop = cutting.crop_face(image, finding.main_face(image), MARGIN, IMAGE_SIZE)
+            crop = cutting.crop_face(image, finding.main_face(image).box, MARGIN, IMAGE_SIZE)
             cutting.write_crop(folder / name / f"{i}.jpg", crop)
     return folder
 
@@ -59,7 +59,7 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
     for layer in (*net.features, *net.classifier):
         if hasattr(layer, "weight"):
             torch.nn.init.kaiming_normal_(layer.weight)
-    live = cutting.crop_face(photo, finding.main_face(photo), MARGIN, IMAGE_SIZE)
+    live = cutting.crop_face(photo, finding.main_face(photo).box, MARGIN, IMAGE_SIZE)
     for name in ("a", "b"):
         cutting.write_crop(tmp_path / "train" / name / "x.jpg", live)
     cached, *_ = dataset.Crops(tmp_path / "train", 224).decode()[[0]]
@@ -74,7 +74,7 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
 
 def test_probabilities_are_softmax_over_temperature():
     torch.manual_seed(0)
-    net, crop = networks.Model(2).eval(), cutting.crop_face(face(), finding.main_face(face()), MARGIN, IMAGE_SIZE)
+    net, crop = networks.Model(2).eval(), cutting.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
     expected = (logits(net, dataset.to_batch([crop, crop])) / 2).softmax(1).numpy()
     got = checkpoints.probabilities(net, {**INFO, "temperature": 2.0}, [crop, crop])
     assert got.dtype == np.float32 and np.allclose(got, expected, atol=1e-5)
@@ -84,7 +84,7 @@ def test_probabilities_are_softmax_over_temperature():
 def test_flip_judges_the_mirror_image_too():
     """The same for a crop and its mirror image, and the mean of what each alone would get."""
     torch.manual_seed(0)
-    net, crop = networks.Model(2).eval(), cutting.crop_face(face(), finding.main_face(face()), MARGIN, IMAGE_SIZE)
+    net, crop = networks.Model(2).eval(), cutting.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
     mirrored, info = np.ascontiguousarray(crop[:, ::-1]), {**INFO, "flip": True}
     both = checkpoints.probabilities(net, info, [crop, mirrored])
     assert np.allclose(both[0], both[1], atol=1e-6)

@@ -87,7 +87,7 @@ def test_the_lines_of_the_documents_run(tmp_path):
                               env={**os.environ, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8")
         assert done.returncode == 0, done.stderr
         net, info = checkpoints.load_weights(folder / "weights" / "best_weights.pt")
-        crop = cutting.crop_face(picture, finding.main_face(picture), 0.2, IMAGE_SIZE, 2.0)
+        crop = cutting.crop_face(picture, finding.main_face(picture).box, 0.2, IMAGE_SIZE, 2.0)
         expected = checkpoints.probabilities(net, info, [crop])[0]
         said, share = done.stdout.split()
         assert said == info["classes"][expected.argmax()] and float(share) == pytest.approx(expected.max(), abs=0.03)

@@ -95,7 +95,7 @@ def test_the_drawn_face_is_found_where_it_is():
     image = np.full((480, 640, 3), 128, np.uint8)
     small = cv2.resize(face(), (180, 240))
     image[100:340, 300:480] = small
-    x, y, width, height = finding.main_face(image)
+    x, y, width, height = finding.main_face(image).box
     assert 300 <= x + width / 2 <= 480 and 100 <= y + height / 2 <= 340
     assert finding.main_face(np.full((200, 200, 3), 90, np.uint8)) is None
 
@@ -106,13 +106,13 @@ def test_a_photo_is_about_the_face_in_its_middle():
     photo[:, :360] = cv2.resize(face(2), (360, 480))  # nearer, at the edge
     boxes = finding.find_faces(photo)
     assert len(boxes) == 2 and boxes[0][0] < 200
-    assert np.abs(finding.main_face(photo) - boxes[1]).max() < 10
+    assert np.abs(finding.main_face(photo).box - boxes[1]).max() < 10
 
 
 def test_a_face_alone_at_the_edge_is_found_by_a_second_look(monkeypatch):
     photo = np.full((480, 1000, 3), 128, np.uint8)
     photo[100:420, 20:260] = cv2.resize(face(0), (240, 320))
-    box = finding.main_face(photo)
+    box = finding.main_face(photo).box
     assert 0 <= box[0] and box[0] + box[2] <= 280
     monkeypatch.setattr(finding, "looks_like_a_face", lambda image, box: False)
     assert finding.main_face(photo) is None
@@ -132,14 +132,14 @@ def test_prominence_weighs_size_middle_and_agreement():
 
 def test_boxes_scale_with_the_photo():
     image = face(3)
-    box = finding.main_face(image)
-    large = finding.main_face(cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC))
-    assert np.abs(large / 6 - box).max() < 0.12 * box[2]
+    box = finding.main_face(image).box
+    large = finding.main_face(cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)).box
+    assert np.abs(np.array(large) / 6 - box).max() < 0.12 * box[2]
 
 
 def test_a_tight_face_is_found_on_the_border():
     image = face(5)
-    x, y, width, height = finding.main_face(image)
+    x, y, width, height = finding.main_face(image).box
     tight = np.ascontiguousarray(image[max(0, y):y + height, max(0, x):x + width])
     assert finding.main_face(tight) is not None
 
@@ -154,7 +154,7 @@ def test_crop_is_square_and_repeats_the_edge(box):
 
 
 def test_a_crop_is_cut_again_with_another_margin():
-    photo, box = face(), finding.main_face(face())
+    photo, box = face(), finding.main_face(face()).box
     crop = cutting.crop_face(photo, box, MARGIN, IMAGE_SIZE)
     assert (cutting.recut(crop, MARGIN, MARGIN) == crop).all()
     for margin in (0.0, 0.1):
@@ -170,7 +170,7 @@ def test_crop_outside_the_photo_is_an_error():
 
 
 def test_a_crop_survives_the_disk(tmp_path):
-    crop = cutting.crop_face(face(), finding.main_face(face()), MARGIN, IMAGE_SIZE)
+    crop = cutting.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
     cutting.write_crop(tmp_path / "ñ.jpg", crop)
     again = cutting.read_crop(tmp_path / "ñ.jpg")
     assert np.abs(again.astype(int) - crop).mean() < 3
@@ -204,7 +204,7 @@ def test_main_counts_and_lists(project):
     folder, result, _ = project
     assert result.returncode == 0, result.stderr
     lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line[:1] in "bh"}
-    assert lines["hat"] == ["4", "1", "1"] and lines["beard"] == ["3", "0", "0"]
+    assert lines["hat"][:3] == ["4", "1", "1"] and lines["beard"][:3] == ["3", "0", "0"]
     with open(folder / "processed" / "skipped.csv", encoding="utf-8") as file:
         skipped = {Path(row["photo"]).name: row["status"] for row in csv.DictReader(file)}
     assert skipped == {"empty.jpg": "unreadable", "wall 'x'.jpg": "no face"}
@@ -220,13 +220,14 @@ def test_originals_stay_as_they_are(project):
 def test_second_run_does_only_what_changed(project):
     folder, first, _ = project
     again = run(folder)
-    assert again.stdout.startswith("0 photos to crop, 9 unchanged")
-    assert again.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
+    assert "0 photos to crop, 9 unchanged" in again.stdout
+    assert [line.split()[:4] for line in again.stdout.splitlines()[-3:]] == [
+        line.split()[:4] for line in first.stdout.splitlines()[-3:]]
     changed = folder / "data" / "raw" / "beard" / "beard_0.png"
     os.utime(changed, (1, 1))
     (folder / "data" / "raw" / "beard" / "beard_1.png").unlink()
     third = run(folder)
-    assert third.stdout.startswith("1 photos to crop, 7 unchanged, 1 old crops removed"), third.stdout + third.stderr
+    assert "1 photos to crop, 7 unchanged, 1 old crops removed" in third.stdout, third.stdout + third.stderr
 
 
 @pytest.mark.parametrize(("arguments", "line"), [([], "no folder data"), (["RAW=x"], "unknown argument"),

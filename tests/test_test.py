@@ -20,7 +20,7 @@ import test as subject
 from faces import cutting, finding, reading
 from judge import damage, report
 from learn import checkpoints
-from processed import IMAGE_SIZE
+from processed import FINDERS, IMAGE_SIZE
 from terminal import script
 
 CLASSES = ["beard", "hat"]
@@ -54,7 +54,7 @@ def world(tmp_path_factory):
     torch.manual_seed(0)
     net = model.build("paper", 2)
     pictures = [(drawn.draw_face(1000 + i, name), c) for c, name in enumerate(CLASSES) for i in range(12)]
-    boxes = [finding.main_face(p) for p, _ in pictures]
+    boxes = [finding.main_face(p).box for p, _ in pictures]
     crops = [cutting.crop_face(p, b, 0.2, IMAGE_SIZE)
              for (p, _), b in zip(pictures, boxes, strict=True) if b is not None]
     x = normalised(crops)
@@ -110,9 +110,9 @@ def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
     net, info = checkpoints.load_weights(world / "w/best_weights_10.pt")
     for row in by_status["ok"][::5]:
         picture = cv2.cvtColor(cv2.imdecode(np.fromfile(row["file"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        box = finding.main_face(picture)
-        assert [int(row[k]) for k in ("x", "y", "width", "height")] == list(box)
-        crop = cutting.crop_face(picture, box, 0.2, IMAGE_SIZE)
+        face = finding.main_face(picture, finding.usable(FINDERS))
+        assert [int(row[k]) for k in ("x", "y", "width", "height")] == [round(v) for v in face.box]
+        crop = cutting.crop_face(picture, face.box, 0.2, IMAGE_SIZE, roll=face.roll)
         expected = checkpoints.probabilities(net, info, [crop])[0]
         assert [float(row["p_beard"]), float(row["p_hat"])] == pytest.approx(expected, abs=2e-4)
 
@@ -142,7 +142,7 @@ def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
 def test_pattern_compares_epochs_and_details_the_lowest_loss(world, tmp_path, monkeypatch, capsys):
     looked = []
     monkeypatch.setattr(finding, "main_face",
-                        lambda image, find=finding.main_face: looked.append(1) or find(image))
+                        lambda *args, find=finding.main_face: looked.append(1) or find(*args))
     result, _ = run(monkeypatch, world, tmp_path, WEIGHTS=str(world / "w/best_weights_*.pt"))
     wrong = result["n"] - np.trace(result["confusion"])
     # Faces are found once for all three files, and again only for the mistakes in errors.png.
@@ -164,9 +164,9 @@ def test_crops_need_no_face_finding(world, tmp_path, monkeypatch):
     for row in rows:
         if row["status"] == "ok":
             image = reading.read_photo(Path(row["file"]))
-            crop = cutting.crop_face(image, finding.main_face(image), 0.2, IMAGE_SIZE)
+            crop = cutting.crop_face(image, finding.main_face(image).box, 0.2, IMAGE_SIZE)
             cutting.write_crop(tmp_path / "crops" / row["class"] / f"{Path(row['file']).stem}.jpg", crop)
-    monkeypatch.setattr(finding, "main_face", lambda image: pytest.fail("looked for a face in a crop"))
+    monkeypatch.setattr(finding, "main_face", lambda *_: pytest.fail("looked for a face in a crop"))
     again, crops = run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "crops"), CROPPED=True)
     assert again["n"] == result["n"] and again["no_face"] == 0
     assert again["loss"] == pytest.approx(result["loss"], abs=0.05)

@@ -121,8 +121,8 @@ def bench_big(place, pictures):
 
 def make_crops(place, pictures):
     """place/set/{beard,hat}: CROPS crops, cut from the pictures. Returns the folder."""
-    crops = [cutting.crop_face(p, box, processed.MARGIN, processed.IMAGE_SIZE)
-             for p in pictures if (box := finding.main_face(p)) is not None]
+    crops = [cutting.crop_face(p, face.box, processed.MARGIN, processed.IMAGE_SIZE)
+             for p in pictures if (face := finding.main_face(p)) is not None]
     for i in range(CROPS):
         path = place / "set" / drawn.CLASSES[i % 2] / f"{i}.jpg"
         cutting.write_crop(path, crops[i % len(crops)])
@@ -189,7 +189,7 @@ def clip(path, pictures, people):
         columns = min(count, 5)
         size = min(230, 640 // columns - 2)
         for k in range(count):
-            box = finding.main_face(pictures[k])
+            box = finding.main_face(pictures[k]).box
             head = cv2.cvtColor(cutting.crop_face(pictures[k], box, 0.3, size), cv2.COLOR_RGB2BGR)
             x = round(640 * (k % columns + 0.5) / columns - size / 2 + 8 * np.sin(i / 15 + k))
             x, y = int(np.clip(x, 0, 640 - size)), 20 + 235 * (k // columns) + round(8 * np.cos(i / 20 + k))

