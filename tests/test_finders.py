@@ -166,8 +166,8 @@ def row(angle, frontal=1.0):
 @pytest.mark.parametrize("frontal", [1.0, 0.2])
 @pytest.mark.parametrize("angle", [-40, 0, 25])
 def test_roll_and_box_from_the_five_points(angle, frontal):
-    x, y, side, roll = yunet.geometry(row(angle, frontal))
-    assert roll == pytest.approx(yunet.ROLL * angle, abs=0.1)
+    x, y, side, roll = yunet.geometry(row(angle, frontal), 1.35)
+    assert roll == pytest.approx(1.35 * angle, abs=0.1)
     assert side == pytest.approx(yunet.SIDE * (80 * 100) ** 0.5)
     assert np.hypot(x - 100, y - 100) < 8
 
