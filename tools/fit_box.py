@@ -29,7 +29,7 @@ NEAR, ALIKE = 0.4, 1.5  # one face: middles so near, in sides of Haar's box, and
 
 
 def pair(photo):
-    """(Haar's box, row of yunet.search()) of the largest face of an RGB photo, float64; None where they do not agree."""
+    """(Haar's box, row of yunet.search()) of the largest face of an RGB photo; None where the two do not agree."""
     boxes = finding.find_faces(photo).astype(np.float64)
     rows = yunet.search(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), 320, 0.7)
     if not len(boxes) or not len(rows):
