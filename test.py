@@ -153,8 +153,8 @@ def find_and_cut_all(paths, cuts):
 def classify(photos, loaded):
     """One pass over the photos for all weights files.
 
-    Returns rows (dict of path, class, status, reason, box, one per photo) and, for each weights file, float32
-    [found, C], or None where no face was found.
+    Returns rows (dict of path, class, status, reason, box, one per photo) and, for each weights file, what
+    checkpoints.answers() says of all faces: float32 [found, C] and [found]; nothing where no face was found.
     """
     from learn import checkpoints
 
@@ -169,9 +169,9 @@ def classify(photos, loaded):
         if waiting and (len(waiting) == BATCH_SIZE or len(rows) == len(photos)):
             for output, (_, net, info) in zip(outputs, loaded, strict=True):
                 which = cuts.index(cut_of(info))
-                output.append(checkpoints.probabilities(net, info, [crops[which] for crops in waiting], device))
+                output.append(checkpoints.answers(net, info, [crops[which] for crops in waiting], device))
             waiting = []
-    return rows, [np.concatenate(o) if o else None for o in outputs]
+    return rows, [tuple(map(np.concatenate, zip(*output, strict=True))) for output in outputs]
 
 
 class Answers(NamedTuple):
@@ -181,6 +181,7 @@ class Answers(NamedTuple):
     found: list  # those of them that have a face
     labels: np.ndarray  # int [found]
     probabilities: np.ndarray  # float32 [found, C]
+    child: np.ndarray  # float32 [found], how likely each is a child's face
     net: object
     info: dict  # facts of the weights file
 
@@ -189,15 +190,24 @@ class Answers(NamedTuple):
         return self.probabilities.max(1)
 
     @property
+    def trusted(self):
+        """The confidence, but 0 for the face of a child, which is called unsure whatever it is given for."""
+        return np.where(self.child < people.YOUNG, self.confidence, 0)
+
+    @property
+    def sure(self):
+        return self.trusted >= self.info["threshold"]
+
+    @property
     def correct(self):
         return self.probabilities.argmax(1) == self.labels
 
 
 def coverage(answers):
-    """How many faces are left, and how many of these are right, when those of little confidence are "unsure"."""
-    curve = metrics.coverage_curve(answers.confidence, answers.correct)
+    """How many faces are left, and how many of these are right, when children's and doubtful ones are "unsure"."""
+    curve = metrics.coverage_curve(answers.trusted, answers.correct)
     points = np.unique(np.searchsorted(curve[0], np.linspace(0.05, 1, 20)).clip(max=len(curve[0]) - 1))
-    return {"at_threshold": metrics.at_threshold(answers.confidence, answers.correct, answers.info["threshold"]),
+    return {"at_threshold": metrics.at_threshold(answers.trusted, answers.correct, answers.info["threshold"]),
             "curve": [[metrics.known(values[i]) for values in curve] for i in points]}
 
 
@@ -207,10 +217,11 @@ def by_group(answers):
     if groups is None:
         return None
     seen = [r for r in answers.rows if r["status"] != "unreadable"]
-    right = iter(answers.correct)
-    told = metrics.group_report(
-        [people.group_of(groups, r["path"]) for r in seen], [r["class"] for r in seen],
-        [r["status"] == "ok" for r in seen], [r["status"] == "ok" and next(right) for r in seen])
+    found = np.array([r["status"] == "ok" for r in seen])
+    correct, sure = np.zeros((2, len(seen)), bool)
+    correct[found], sure[found] = answers.correct, answers.sure
+    told = metrics.group_report([people.group_of(groups, r["path"]) for r in seen], [r["class"] for r in seen], found,
+                                correct, sure)
     if told:
         report.show_groups(told)
     else:
@@ -266,7 +277,7 @@ def write(folder, answers, result):
     report.roc(folder / "roc.png", answers.probabilities, answers.labels, classes)
     report.reliability(folder / "reliability.png", answers.confidence, answers.correct, answers.info["threshold"])
     report.errors(folder / "errors.png", mistakes(answers))
-    report.write_predictions(folder / "predictions.csv", answers.rows, answers.probabilities, classes)
+    report.write_predictions(folder / "predictions.csv", answers.rows, answers.probabilities, classes, answers.sure)
     with atomic(folder / "test_metrics.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
@@ -296,10 +307,10 @@ def main():
                     f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
     labels = np.array([classes.index(r["class"]) for r in found])
     missed = np.array([sum(r["class"] == c and r["status"] == "no face" for r in rows) for c in classes])
-    summaries = [metrics.summary(p, labels, missed, SEED) for p in outputs]
+    summaries = [metrics.summary(probabilities, labels, missed, SEED) for probabilities, _ in outputs]
     best = report.compare(loaded, summaries) if len(loaded) > 1 else 0
     weights, net, info = loaded[best]
-    answers = Answers(rows, found, labels, outputs[best], net, info)
+    answers = Answers(rows, found, labels, *outputs[best], net, info)
     result = {"weights": Path(weights).as_posix(), "classes": classes,
               "unreadable": sum(r["status"] == "unreadable" for r in rows), **summaries[best],
               "coverage": coverage(answers)}

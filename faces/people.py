@@ -16,6 +16,7 @@ from terminal.files import atomic
 # ------------------------------------------------------------------------------------------------
 GROUPS = "data/groups.csv"  # without the file test.py has no report by group, and train.py no auxiliary tasks
 COLUMNS = ("age", "ethnicity")  # beside `file`, the photo's name
+YOUNG = 0.5  # a face that is likelier a child's than not is unsure, whatever class it is given
 AGE_BANDS = (0, 3, 10, 15, 20, 30, 40, 50, 60, 70)  # first age of each band; the last one is open
 # Photos whose names agree in group 1 show one person: George_Bush_0007.jpg, news-George_Bush_0008.png.jpg.
 # Words that begin with a capital, then a number of four digits; one word alone (Ashanti_0002.jpg) must not be one that

@@ -172,20 +172,23 @@ def summary(probabilities, labels, no_face, seed=0):
     }
 
 
-def group_row(name, correct, found):
-    """One group: photos with a face (n), without (no_face), accuracy over those with one and its interval."""
-    n, hits = int(found.sum()), int(correct[found].sum())
+def group_row(name, correct, found, sure):
+    """One group: photos with a face (n), without (no_face), accuracy over those with one and its interval, and how many
+    faces are sure, with the accuracy of these (None: none)."""
+    n, hits, left = int(found.sum()), int(correct[found].sum()), int(sure.sum())
     return {"group": name, "n": n, "no_face": int((~found).sum()), "accuracy": known(hits / n) if n else None,
-            "accuracy_ci": wilson(hits, n)}
+            "accuracy_ci": wilson(hits, n), "sure": left,
+            "sure_accuracy": known(correct[sure].mean()) if left else None}
 
 
-def group_report(groups, names, found, correct):
+def group_report(groups, names, found, correct, sure):
     """Accuracy by age band, ethnicity and their combinations with class; each list has its worst group first.
 
-    `groups`: one (age, ethnicity) or None a photo; `names`: its class; `found`: bool, has a face; `correct`: bool.
+    `groups`: one (age, ethnicity) or None a photo; `names`: its class; `found`: bool, has a face; `correct`: bool;
+    `sure`: bool, has a face and is not called unsure.
     Returns None where no photo has a group.
     """
-    found, correct = np.asarray(found, bool), np.asarray(correct, bool)
+    found, correct, sure = (np.asarray(v, bool) for v in (found, correct, sure))
     bands = [people.age_band(g[0]) if g else (None, None) for g in groups]
     age = [band for band, _ in bands]
     ethnicity = [(g[1] or None) if g else None for g in groups]
@@ -197,8 +200,9 @@ def group_report(groups, names, found, correct):
         for i, key in enumerate(zip(*parts, strict=True)):
             if None not in key:
                 members.setdefault(", ".join(key), []).append(i)
-        rows = [group_row(name, correct[index], found[index]) for name, index in members.items()]
+        rows = [group_row(name, correct[index], found[index], sure[index]) for name, index in members.items()]
         report[kind] = sorted(rows, key=lambda r: (r["accuracy"] is None, r["accuracy"], r["group"]))
     grown = np.array([first is not None and first >= GROWN for _, first in bands], bool)
-    report["age_15_and_over"] = group_row("age 15 and over", correct[grown], found[grown]) if grown.any() else None
+    report["age_15_and_over"] = (group_row("age 15 and over", correct[grown], found[grown], sure[grown])
+                                 if grown.any() else None)
     return report if report["age"] or report["ethnicity"] else None

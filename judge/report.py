@@ -74,7 +74,7 @@ def show_groups(report):
         for r in rows[:GROUPS_SHOWN]:
             low, high = r["accuracy_ci"]
             print(f"  {kind.replace('_', ' '):20}{r['group']:32}{r['accuracy']:.4f}  ({low:.4f} to {high:.4f})  "
-                  f"{r['n']:6} faces, {r['no_face']} missed")
+                  f"{r['n']:6} faces, {r['no_face']} missed; sure of {r['sure']}: {text(r['sure_accuracy']).strip()}")
 
 
 def confusion_matrix(path, confusion, classes):
@@ -204,16 +204,17 @@ def robustness(path, rows):
     save(fig, path)
 
 
-def write_predictions(path, rows, probabilities, classes):
-    """One line per photo, also for those without a face: file, class, predicted, p_<class>..., box, status, reason."""
-    answers = iter(() if probabilities is None else probabilities)
+def write_predictions(path, rows, probabilities, classes, sure=()):
+    """One line per photo, also for those without a face: file, class, predicted, p_<class>..., box, status, reason,
+    and whether it is sure, 1 or 0."""
+    answers, sure = iter(() if probabilities is None else probabilities), iter(sure)
     with atomic(path) as temporary, \
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "class", "predicted", *(f"p_{c}" for c in classes), "x", "y", "width", "height",
-                         "status", "reason"])
+                         "status", "reason", "sure"])
         for row in rows:
             own = next(answers) if row["status"] == "ok" else None
             told = [""] * (1 + len(classes)) if own is None else [classes[own.argmax()], *(f"{p:.6f}" for p in own)]
             writer.writerow([row["path"].as_posix(), row["class"], *told, *(row["box"] or [""] * 4), row["status"],
-                             row["reason"]])
+                             row["reason"], "" if own is None else int(next(sure))])

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from faces import finding
+from faces.people import YOUNG
 
 # ------------------------------------------------------------------------------------------------
 SEARCH_SIDE = 256  # pixels of the longer side of the gray copy that is searched
@@ -34,7 +35,6 @@ AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; som
 SECOND_NEIGHBORS = 16  # agreeing windows wanted by the second look at a new face
 RETURN = 5.0  # seconds within which a face that comes back to its place is the same one, with the same number
 RETURN_OVERLAP = 0.2  # least overlap of its box with the one that was lost; people move a little meanwhile
-YOUNG = 0.5  # a face that is likelier a child's than not is unsure, whatever class it is given
 SURER = 0.03  # a face becomes sure at the threshold plus this, and unsure below the threshold: no flicker at it
 SAME_FACE = 0.75  # least correlation of a face with itself a frame before; less means someone else
 SAME_SCENE = 0.6  # least correlation of the frame with the one before; less is a cut

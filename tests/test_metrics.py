@@ -119,7 +119,9 @@ def test_group_report_counts_and_orders():
     names = ["man", "man", "woman", "man", "man", "woman"]
     found = [True, True, True, False, True, True]
     correct = [False, True, True, False, True, True]
-    report = metrics.group_report(groups, names, found, correct)
+    sure = [False, False, True, False, True, True]
+    report = metrics.group_report(groups, names, found, correct, sure)
+    assert [(r["sure"], r["sure_accuracy"]) for r in report["age"]] == [(0, None), (1, 1.0), (1, 1.0)]
     assert [(r["group"], r["n"], r["no_face"], r["accuracy"]) for r in report["age"]] == [
         ("3-9", 1, 0, 0.0), ("20-29", 2, 1, 1.0), ("70+", 1, 0, 1.0)]
     assert [r["group"] for r in report["ethnicity"]] == ["Asian", "White"]
@@ -127,4 +129,4 @@ def test_group_report_counts_and_orders():
     white_men = next(r for r in report["ethnicity_class"] if r["group"] == "White, man")
     assert white_men["n"] == 0 and white_men["accuracy"] is None and white_men["no_face"] == 1
     assert report["age_15_and_over"]["n"] == 3 and report["age_15_and_over"]["accuracy"] == 1
-    assert metrics.group_report([None] * 6, names, found, correct) is None
+    assert metrics.group_report([None] * 6, names, found, correct, sure) is None

@@ -185,6 +185,27 @@ def test_processes_see_what_one_process_sees(world, monkeypatch):
     assert len(alone[0][3]) == 2 and not np.array_equal(*alone[0][3])
 
 
+def test_the_faces_of_children_are_unsure_and_counted_as_they_are(world, tmp_path, monkeypatch):
+    """Weights that tell ages, and take everyone for a child or for grown up: the answers stay, the sure ones do not."""
+    plain, _ = run(monkeypatch, world, tmp_path)
+    for age, name in ((5, "child"), (40, "grown")):
+        checkpoint = checkpoints.load_checkpoint(world / "w/best_weights_10.pt")
+        weight, bias = ("classifier.3.weight", "classifier.3.bias")
+        state = checkpoint["state"]
+        state[weight] = torch.cat([state[weight], torch.zeros(2, state[weight].shape[1])])
+        state[bias] = torch.cat([state[bias], torch.tensor([9.0, 0.0])])
+        checkpoints.save_weights(tmp_path / f"{name}.pt", {**checkpoint, "ages": [age, 60], "state": state})
+    result, rows = run(monkeypatch, world, tmp_path, WEIGHTS=str(tmp_path / "child.pt"))
+    assert result["accuracy"] == plain["accuracy"] and result["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+    assert result["coverage"]["at_threshold"]["coverage"] == 0
+    assert {row["sure"] for row in rows if row["status"] == "ok"} == {"0"}
+    result, rows = run(monkeypatch, world, tmp_path, WEIGHTS=str(tmp_path / "grown.pt"))
+    assert result["coverage"]["at_threshold"] == plain["coverage"]["at_threshold"]
+    sure = [row for row in rows if row["sure"] == "1"]
+    assert len(sure) / result["n"] == pytest.approx(plain["coverage"]["at_threshold"]["coverage"], abs=1e-5)
+    assert all(max(float(row["p_beard"]), float(row["p_hat"])) >= 0.7 for row in sure)
+
+
 def test_groups(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "SMALLEST_GROUP", 3)
     lines = [f"{p.name},{5 if i % 2 else 30},{'Asian' if i % 3 else 'White'}"
