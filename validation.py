@@ -9,11 +9,17 @@ training is not tested by it. The same crops and constants always give the same 
 
 from terminal import script  # isort: skip  # first, see terminal/script.py
 
-import hashlib
-import json
 import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread a block below: NumPy's own would wait for each other
+
+# ruff: noqa: E402
+import hashlib
+import itertools
+import json
 import re
 import shutil
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,7 +49,7 @@ def assign(groups, keys, labels, ratio, seed):
     keys: "class/name" of each crop; labels: its class. The order is drawn from the names and the seed, so it does
     not depend on the file system. Groups are dealt out first, in proportion; single crops then fill up the rest.
     """
-    total = {c: labels.count(c) for c in set(labels)}
+    total = Counter(labels)
     target = {c: min(max(1, round(n * ratio)), n - 1) for c, n in total.items()}
     seen, taken = dict.fromkeys(total, 0), dict.fromkeys(total, 0)
     valid = np.zeros(len(keys), bool)
@@ -53,7 +59,7 @@ def assign(groups, keys, labels, ratio, seed):
         return len(group) == 1, hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
     def place(group, again=False):
-        size = {c: sum(labels[i] == c for i in group) for c in sorted({labels[i] for i in group})}
+        size = Counter(labels[i] for i in group)
         chosen = all(taken[c] + k <= target[c] for c, k in size.items())
         if len(group) > 1 and not again:
             goal = {c: ratio * (seen[c] + k) for c, k in size.items()}
@@ -72,7 +78,7 @@ def assign(groups, keys, labels, ratio, seed):
             place(group, again=True)
     for c in sorted(total):  # groups larger than the class's share: rather too much for validation than nothing
         if not taken[c]:
-            holding = [g for g in groups if any(labels[i] == c for i in g) and {labels[i] for i in g} == {c}]
+            holding = [g for g in groups if {labels[i] for i in g} == {c}]
             smallest = min(holding, key=lambda g: (len(g), draw(g)), default=[])
             if 0 < len(smallest) < total[c]:
                 valid[smallest] = True
@@ -89,19 +95,16 @@ def describe(kind, groups, keys):
 def split(files):
     """Decide the split. files: {"class/name": Path}. Returns ({"class/name": True for validation}, report lines)."""
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:  # OpenCV lets other threads run
-        looked = pool.map(copies.thumbnail, files.values())
-        looked = list(tqdm(looked, total=len(files), desc="reading", unit="crop", disable=None))
-        keys = [key for key, seen in zip(files, looked, strict=True) if seen is not None]
-        unread = [key for key, seen in zip(files, looked, strict=True) if seen is None]
-        looked = [seen for seen in looked if seen is not None]
+        outlines, small, digests, read = copies.thumbnails(list(files.values()), pool)
+        keys, unread = list(itertools.compress(files, read)), list(itertools.compress(files, ~read))
         labels = [key.split("/", 1)[0] for key in keys]
         for name in sorted({key.split("/", 1)[0] for key in unread} - set(labels)):
             script.fail(f"no crop of {name} can be read: delete {files[unread[0]].parent} and {FILL_FACES}")
-        outlines, small, digests = zip(*looked, strict=True)
-        pairs = copies.near_copies(np.stack(outlines), np.stack(small), digests, pool)
+        pairs = copies.near_copies(outlines, small, digests, pool)
     persons = people.people_of(keys, PERSON_PATTERN)
-    same = [(group[0], i) for group in persons.values() for i in group[1:]]
-    copied, groups = copies.components(len(keys), pairs), copies.components(len(keys), pairs + same)
+    same = np.array([(group[0], i) for group in persons.values() for i in group[1:]], np.int64).reshape(-1, 2)
+    copied = copies.components(len(keys), pairs)
+    groups = copies.components(len(keys), np.concatenate([pairs, same]))
     valid = assign(groups, keys, labels, VALID_RATIO, SEED)
 
     report = [describe("near-copies", copied, keys), describe("one person", list(persons.values()), keys),
@@ -112,10 +115,11 @@ def split(files):
     if unread:
         report.append(f"left out, cannot be read: {len(unread)} ({unread[0]}): delete and run 'python processed.py'")
     report.append(f"{'class':<16}{'train':>8}{'valid':>8}{'share':>8}")
-    for name in sorted(set(labels)):
-        side = valid[[c == name for c in labels]]
-        alone = "" if side.any() else "  nothing for validation: " + ("one crop" if len(side) == 1 else "one group")
-        report.append(f"{name:<16}{(~side).sum():>8}{side.sum():>8}{side.mean():>8.1%}{alone}")
+    total, chosen = Counter(labels), Counter(itertools.compress(labels, valid))
+    for name, n in sorted(total.items()):
+        k = chosen[name]
+        alone = "" if k else "  nothing for validation: " + ("one crop" if n == 1 else "one group")
+        report.append(f"{name:<16}{n - k:>8}{k:>8}{k / n:>8.1%}{alone}")
     report.append(f"{'all':<16}{(~valid).sum():>8}{valid.sum():>8}{valid.mean():>8.1%}")
     return dict(zip(keys, valid.tolist(), strict=True)), report
 

@@ -1,14 +1,19 @@
 """Near-copies: crops made from one photo, whatever has been done to it in between. Nothing to run.
 
 Crops are compared as small pictures of their outlines. All faces look alike in most of what such a picture holds, so
-what they have in common is taken out first; then copies stand out among 25,000 crops within a minute.
+what they have in common is taken out first; then a crop's copies are among those that lie closest to it (nearest.py),
+and each of these is looked at closely.
 """
 
+import functools
 import hashlib
+import itertools
 
 import cv2
 import numpy as np
 from tqdm import tqdm
+
+from faces import nearest
 
 # ------------------------------------------------------------------------------------------------
 # A pair is looked at closely when 16x16 thumbnails correlate by CANDIDATE once what faces have in common is taken out,
@@ -16,10 +21,16 @@ from tqdm import tqdm
 # relit, resized or mirrored before the face was cut out, 99 % are found; of the pairs found, 2 % are two people.
 CANDIDATE = 0.42  # lower finds more heavily cropped copies and takes longer: 25,000 crops have 100,000 such pairs
 NEAR_COPY = 0.85  # lower joins faces that merely resemble each other
+CLOSEST = 32  # candidates of a crop, and of its mirror image, at most
+QUARTER_COPY, HALF_COPY = 0.76, 0.80  # what a near-copy has at 14x14 and at 28x28: of 1,229 each misses 0.2 %
 THUMBNAIL = 56  # pixels a side: a 224-pixel JPEG decoded at a quarter, which is nearly free
 TEMPLATE, SHIFT = 36, 5  # the middle of one thumbnail, sought within so many pixels of the middle of the other
 ENOUGH = 200  # crops from which it can be known what faces have in common
 SCALES = (1.0, 0.95, 1.05, 0.9, 1.1)  # the face finder's box is not the same on a resized photo
+ROUGH_SCALES = (0.93, 1.0, 1.07)  # these in small pictures, where pixels are large
+LARGE = 16  # crops: what larger groups hold already is not compared again, for series of thousands of one picture
+BLOCK, PART = 4096, 1024  # crops, and pairs, that a thread takes at a time: memory
+ROUND = 65536  # crops, and pairs, that all threads together take before what they found is put away
 # ------------------------------------------------------------------------------------------------
 
 
@@ -36,6 +47,23 @@ def thumbnail(path):
     small = cv2.resize(gray, (16, 16), interpolation=cv2.INTER_AREA)
     small -= cv2.GaussianBlur(small, (0, 0), 2)
     return np.clip(np.rint(outlines) + 128, 0, 255).astype(np.uint8), small, hashlib.blake2b(data).digest()
+
+
+def thumbnails(paths, pool):
+    """(outlines uint8 [N, 56, 56], small float32 [N, 16, 16], digests [N], read) of crops: thumbnail() of each that is
+    an image, and bool [len(paths)] that says which are."""
+    outlines = np.empty((len(paths), THUMBNAIL, THUMBNAIL), np.uint8)
+    small, digests = np.empty((len(paths), 16, 16), np.float32), []
+    read = np.zeros(len(paths), bool)
+    with tqdm(total=len(paths), desc="reading", unit="crop", disable=None) as bar:
+        for start in range(0, len(paths), ROUND):  # a thread's answers wait until it is their turn: memory
+            for k, seen in enumerate(pool.map(thumbnail, paths[start:start + ROUND]), start):
+                bar.update()
+                if seen is not None:
+                    outlines[len(digests)], small[len(digests)], digest = seen
+                    digests.append(digest)
+                    read[k] = True
+    return outlines[:len(digests)], small[:len(digests)], digests, read
 
 
 def correlation(a, b):
@@ -59,67 +87,175 @@ def agree(a, b):
     return best >= NEAR_COPY or (best >= NEAR_COPY - 0.15 and correlation(b, a) >= NEAR_COPY)
 
 
-def whitened(small):
-    """Thumbnails float32 [N, 16, 16] -> two float32 [N, 256] of unit length, the second for their mirror images.
+def centred(small):
+    """Thumbnails float32 [N, 16, 16] -> float32 [N, 256] of mean 0 and unit length; 0 where they are blank."""
+    flat = small.reshape(len(small), -1)
+    flat = flat - flat.mean(1, keepdims=True)
+    norm = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.where(norm > 4, flat / np.maximum(norm, 1e-6), 0).astype(np.float32)
+
+
+def whitening(small):
+    """(mean float32 [256], directions float32 [256, 256]) of what thumbnails float32 [N, 16, 16], and their mirror
+    images, have in common, for whitened(); (0, None) where they are too few to know."""
+    if len(small) < ENOUGH:
+        return np.float32(0), None
+    total, products = np.zeros(256), np.zeros((256, 256))
+    for start in range(0, len(small), BLOCK):
+        for view in (small[start:start + BLOCK], small[start:start + BLOCK, :, ::-1]):
+            flat = centred(view)
+            total += flat.sum(0, dtype=np.float64)
+            products += flat.T @ flat
+    mean = total / (2 * len(small))
+    variance, directions = np.linalg.eigh(products / (2 * len(small)) - np.outer(mean, mean))
+    variance = np.maximum(variance, 0) + 0.02 * variance[-1] + 1e-9
+    return mean.astype(np.float32), (directions / np.sqrt(variance)).astype(np.float32)
+
+
+def whitened(small, mean, directions):
+    """Thumbnails float32 [N, 16, 16] -> float32 [N, 256] of unit length, or 0 where they are blank.
 
     All faces look alike: eyes, a nose and a mouth in one place. Without their mean, and with the directions in which
     they differ most (light, pose) scaled down to the others, copies stand out.
     """
-    flat = np.concatenate([small, small[:, :, ::-1]]).reshape(2 * len(small), -1)
-    flat = flat - flat.mean(1, keepdims=True)
-    norm = np.linalg.norm(flat, axis=1, keepdims=True)
-    flat = np.where(norm > 4, flat / np.maximum(norm, 1e-6), 0).astype(np.float32)
-    if len(small) >= ENOUGH:
-        mean = flat.mean(0)
-        variance, directions = np.linalg.eigh(np.cov(flat - mean, rowvar=False))
-        variance = np.maximum(variance, 0) + 0.02 * variance[-1] + 1e-9
-        flat = (flat - mean) @ (directions / np.sqrt(variance)).astype(np.float32)
+    flat = centred(small)
+    if directions is not None:
+        blank = ~flat.any(1)
+        flat = (flat - mean) @ directions
         flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    flat[norm[:, 0] <= 4] = 0  # a blank picture resembles none
-    return flat[: len(small)], flat[len(small) :]
+        flat[blank] = 0  # a blank picture resembles none
+    return flat
+
+
+def candidates(small, pool):
+    """Pairs of thumbnails float32 [N, 16, 16] worth a close look: int64 [P], (i * N + j) * 2 + mirrored, ascending.
+
+    i < j; `mirrored` is 1 where j looks like the mirror image of i. No crop asks for more than CLOSEST others.
+    """
+    n, facts = len(small), whitening(small)
+    vectors = np.concatenate([whitened(small[start:start + BLOCK], *facts) for start in range(0, n, BLOCK)])
+    order, starts, centres = nearest.index(vectors, pool)
+    vectors = vectors[order]
+
+    def ask(start, mirrored):
+        own = order[start:start + BLOCK]
+        questions = whitened(small[own][:, :, ::-1], *facts) if mirrored else vectors[start:start + BLOCK]
+        rows, columns = nearest.search(questions, vectors, starts, centres, CANDIDATE, CLOSEST)
+        i, j = np.sort([own[rows], order[columns]], axis=0)
+        return ((i * n + j) * 2 + mirrored)[i < j]
+
+    found = pool.map(ask, np.repeat(np.arange(0, n, BLOCK), 2), itertools.cycle((0, 1)))
+    bar = tqdm(found, total=2 * -(-n // BLOCK), desc="looking", unit="part", disable=None)
+    return np.unique(np.concatenate(list(bar)))
+
+
+def halved(images):
+    """uint8 [N, 2 H, 2 W] -> uint8 [N, H, W], the means of 2x2 pixels."""
+    images = images.astype(np.uint16)
+    return ((images[:, ::2, ::2] + images[:, ::2, 1::2] + images[:, 1::2, ::2] + images[:, 1::2, 1::2] + 2) // 4
+            ).astype(np.uint8)
+
+
+@functools.cache
+def templates(side, size):
+    """float32 [side * side, scales * size * size]: takes a picture to its middle at each of ROUGH_SCALES, mean 0."""
+    pixels = np.eye(side * side, dtype=np.float32).reshape(-1, side, side)
+    edge, parts = (side - size) // 2, []
+    for scale in ROUGH_SCALES:
+        middle = (side - 1) / 2 * (1 - scale)
+        warp = np.float32([[scale, 0, middle], [0, scale, middle]])
+        warped = np.stack([cv2.warpAffine(p, warp, (side, side), borderMode=cv2.BORDER_REPLICATE) for p in pixels])
+        part = warped[:, edge:edge + size, edge:edge + size].reshape(len(pixels), -1)
+        parts.append(part - part.mean(1, keepdims=True))
+    return np.concatenate(parts, 1)
+
+
+def rough(a, b, size, shift):
+    """correlation() of many small pictures at once: uint8 [N, S, S] twice -> float32 [N].
+
+    The middle of `a`, `size` pixels a side, is sought up to `shift` pixels from the middle of `b`, at ROUGH_SCALES.
+    """
+    n, side = len(a), a.shape[1]
+    low, count = (side - size) // 2 - shift, 2 * shift + 1
+    corner = (np.arange(count)[:, None] * side + np.arange(count)).reshape(-1, 1) + low * (side + 1)
+    window = (np.arange(size)[:, None] * side + np.arange(size)).ravel()
+    sought = (a.reshape(n, side * side).astype(np.float32) - 128) @ templates(side, size)
+    sought = sought.reshape(n, len(ROUGH_SCALES), size * size)
+    places = np.take(b.reshape(n, side * side).astype(np.float32) - 128, corner + window, axis=1)  # [N, places, pixels]
+    spread = np.einsum("npk,npk->np", places, places) - places.sum(2) ** 2 / size**2
+    length = np.sqrt(np.einsum("nsk,nsk->ns", sought, sought))
+    fit = np.matmul(sought, places.transpose(0, 2, 1))
+    fit /= np.maximum(length, 1e-3)[:, :, None] * np.sqrt(np.maximum(spread, 1e-3))[:, None]
+    return fit.max((1, 2))
+
+
+def unpacked(keys, n):
+    """What candidates() packed into one number: (i, j, mirrored), int64, int64 and bool [P]."""
+    pairs, mirrored = np.divmod(keys, 2)
+    return *np.divmod(pairs, n), mirrored > 0
+
+
+def agreeing(keys, outlines, quarter):
+    """Those of the candidates that show one picture. Most fail at a quarter of the size, most others at half of it."""
+    i, j, mirrored = unpacked(keys, len(outlines))
+
+    def both(pictures, rows):
+        first = pictures[i[rows]]
+        return np.where(mirrored[rows, None, None], first[:, :, ::-1], first), pictures[j[rows]]
+
+    rows = np.arange(len(keys))
+    rows = rows[rough(*both(quarter, rows), TEMPLATE // 4, 2) >= QUARTER_COPY]
+    a, b = both(outlines, rows)
+    close = rough(halved(a), halved(b), TEMPLATE // 2, 3) >= HALF_COPY
+    agreed = [agree(x, y) for x, y in zip(a[close], b[close], strict=True)]
+    return keys[rows[close][np.array(agreed, bool)]]
 
 
 def near_copies(outlines, small, digests, pool):
     """Pairs (i, j), i < j, of crops that are copies of one photo, re-encoded, resized, relit, cropped or mirrored.
 
-    outlines: uint8 [N, 56, 56]; small: float32 [N, 16, 16]; digests: one a file, equal for equal files.
+    outlines: uint8 [N, 56, 56]; small: float32 [N, 16, 16]; digests: one a file, equal for equal files. Returns int64
+    [P, 2], ascending. Of a group of more than LARGE crops not every pair is there, but what joins them all is.
     """
-    first = {}
-    pairs = [(first.setdefault(d, i), i) for i, d in enumerate(digests)]
-    pairs = {pair for pair in pairs if pair[0] != pair[1]}
+    n, first = len(small), {}
+    equal = np.array([(first.setdefault(digest, i), i) for i, digest in enumerate(digests)], np.int64).reshape(-1, 2)
+    found = [equal[equal[:, 0] < equal[:, 1]]]
+    parent = list(range(n))
+    join(parent, found[0])
+    keys = candidates(small, pool)
+    quarter = np.concatenate([halved(halved(outlines[start:start + BLOCK])) for start in range(0, n, BLOCK)])
+    with tqdm(total=len(keys), desc="comparing", unit="pair", disable=None) as bar:
+        for some in np.split(keys, range(ROUND, len(keys), ROUND)):
+            bar.update(len(some))
+            roots = np.array([root(parent, i) for i in range(n)])
+            i, j, _ = unpacked(some, n)
+            some = some[(roots[i] != roots[j]) | (np.bincount(roots, minlength=n)[roots[i]] <= LARGE)]
+            parts = np.split(some, range(PART, len(some), PART))
+            some = np.concatenate(list(pool.map(lambda part: agreeing(part, outlines, quarter), parts)))
+            found.append(np.stack(unpacked(some, n)[:2], 1))
+            join(parent, found[-1])
+    return np.unique(np.concatenate(found), axis=0)
 
-    plain, mirrored = whitened(small)
-    with tqdm(total=len(small), desc="comparing", unit="crop", disable=None) as bar:
-        for start in range(0, len(small), 512):
-            block = slice(start, start + 512)
-            for side, features in enumerate((plain, mirrored)):
-                row, column = np.nonzero(features[block] @ plain[start:].T >= CANDIDATE)
-                keep = row < column
-                found = list(zip((row[keep] + start).tolist(), (column[keep] + start).tolist(), strict=True))
 
-                def check(some, side=side):
-                    return [(i, j) for i, j in some
-                            if agree(np.ascontiguousarray(outlines[i][:, ::-1]) if side else outlines[i], outlines[j])]
+def root(parent, i):
+    """The crop that stands for the group of crop `i`."""
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
 
-                parts = [found[i : i + 256] for i in range(0, len(found), 256)]
-                pairs.update(pair for part in pool.map(check, parts) for pair in part)
-            bar.update(min(512, len(small) - start))
-    return sorted(pairs)
+
+def join(parent, pairs):
+    """Make one group of both crops of each of the pairs, in place."""
+    for i, j in np.asarray(pairs, np.int64).reshape(-1, 2).tolist():
+        i, j = root(parent, i), root(parent, j)
+        parent[max(i, j)] = min(i, j)
 
 
 def components(n, pairs):
     """Join 0..n-1 along `pairs`: a list of lists of indices, each ascending, singles included."""
-    parent = list(range(n))
-
-    def root(i):
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j in pairs:
-        parent[max(root(i), root(j))] = min(root(i), root(j))
-    groups = {}
+    parent, groups = list(range(n)), {}
+    join(parent, pairs)
     for i in range(n):
-        groups.setdefault(root(i), []).append(i)
+        groups.setdefault(root(parent, i), []).append(i)
     return list(groups.values())

@@ -264,7 +264,7 @@ def test_blank_crops_are_not_near_copies_of_others_unless_equal(place):
     seen = [copies.thumbnail(p) for p in [*keys, keys[0]]]
     with validation.ThreadPoolExecutor(1) as pool:
         outlines, small, digests = zip(*seen, strict=True)
-        assert copies.near_copies(np.stack(outlines), np.stack(small), digests, pool) == [(0, 4)]
+        assert copies.near_copies(np.stack(outlines), np.stack(small), digests, pool).tolist() == [[0, 4]]
 
 
 def test_one_crop_goes_to_training_and_two_are_shared(place, capsys):

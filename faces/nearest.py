@@ -1,0 +1,73 @@
+"""Which vectors lie close to which, without comparing every one with every other. Nothing to run.
+
+An inverted file: vectors lie in lists around centres, and a question looks through the lists whose centres are closest
+to it. Jegou, Douze and Schmid, "Product quantization for nearest neighbor search", PAMI 2011, section IV.
+"""
+
+import numpy as np
+
+# ------------------------------------------------------------------------------------------------
+LIST = 64  # vectors in a list, on average: with a fixed size a question costs the same among many as among few
+PROBES = 32  # lists looked through for a question; so up to LIST * PROBES vectors are compared one by one, all with all
+ROUNDS = 6  # of k-means: more move the centres, but find no more
+SAMPLE = 16  # vectors a centre that k-means sees
+BLOCK = 1024  # vectors compared with all centres at a time, for memory
+# ------------------------------------------------------------------------------------------------
+
+
+def closest_centre(vectors, centres, pool):
+    """The centre that is closest to each vector: int64 [N]."""
+    starts = range(0, len(vectors), BLOCK)
+    return np.concatenate(list(pool.map(lambda start: (vectors[start:start + BLOCK] @ centres.T).argmax(1), starts)))
+
+
+def centres_of(vectors, pool):
+    """Centres of unit length for vectors float32 [N, D] by spherical k-means: float32 [C, D], always the same ones."""
+    rng, count = np.random.default_rng(0), max(1, len(vectors) // LIST)
+    vectors = vectors[np.sort(rng.permutation(len(vectors))[:SAMPLE * count])]
+    centres = vectors[np.sort(rng.permutation(len(vectors))[:count])]
+    for _ in range(ROUNDS if count > PROBES else 0):
+        own = closest_centre(vectors, centres, pool)
+        order = np.argsort(own, kind="stable")
+        held, starts = np.unique(own[order], return_index=True)
+        sums = np.add.reduceat(vectors[order], starts)
+        centres[held] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
+    return centres
+
+
+def index(vectors, pool):
+    """Lists for the vectors float32 [N, D], of length one or zero: (order, starts, centres).
+
+    order[starts[k]:starts[k + 1]] are the vectors of list k; those of length zero come last, in no list. The threads
+    of `pool` share the work.
+    """
+    blank = ~vectors.any(1)
+    centres = centres_of(vectors[~blank], pool) if not blank.all() else vectors[:1]
+    own = closest_centre(vectors, centres, pool)
+    own[blank] = len(centres)
+    starts = np.concatenate([[0], np.bincount(own, minlength=len(centres) + 1).cumsum()[:-1]])
+    return np.argsort(own, kind="stable"), starts, centres
+
+
+def search(questions, vectors, starts, centres, least, most):
+    """(rows, columns): for questions float32 [Q, D], the vectors, in index()'s order, whose product with them is at
+    least `least`; of a row no more than the closest `most`."""
+    probes = min(PROBES, len(centres))
+    lists = np.concatenate([np.argpartition(-(questions[start:start + BLOCK] @ centres.T), probes - 1)[:, :probes]
+                            for start in range(0, len(questions), BLOCK)])
+    asked = np.argsort(lists, axis=None, kind="stable")
+    bounds = np.searchsorted(lists.ravel()[asked], np.arange(len(centres) + 1))
+    asked //= probes
+    found = []
+    for k in range(len(centres)):
+        rows, first = asked[bounds[k]:bounds[k + 1]], starts[k]
+        close = questions[rows] @ vectors[first:starts[k + 1]].T
+        row, column = np.nonzero(close >= least)
+        if len(row) > most * len(rows):  # where many are alike: memory stays bounded
+            row, column = np.nonzero(close >= np.maximum(np.partition(close, -most)[:, -most, None], least))
+        found.append((rows[row], column + first, close[row, column]))
+    rows, columns, close = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.lexsort((columns, -close, rows))
+    rows, columns = rows[order], columns[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    return rows[rank < most], columns[rank < most]
