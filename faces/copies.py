@@ -21,7 +21,7 @@ from faces import nearest
 # relit, resized or mirrored before the face was cut out, 99 % are found; of the pairs found, 2 % are two people.
 CANDIDATE = 0.42  # lower finds more heavily cropped copies and takes longer: 25,000 crops have 100,000 such pairs
 NEAR_COPY = 0.85  # lower joins faces that merely resemble each other
-CLOSEST = 24  # candidates of a crop, and of its mirror image, at most: 16 lose 4 of 1,163 pairs among 25,000 crops, 32 none
+CLOSEST = 24  # candidates of a crop, and of its mirror image, at most: of 25,000 crops, 16 lose 4 of 1,163 pairs
 THUMBNAIL = 56  # pixels a side: a 224-pixel JPEG decoded at a quarter, which is nearly free
 TEMPLATE, SHIFT = 36, 5  # the middle of one thumbnail, sought within so many pixels of the middle of the other
 ENOUGH = 200  # crops from which it can be known what faces have in common
