@@ -161,15 +161,18 @@ def main():
             output = output or (None if show else str(Path(window.PLOTS_DIR, "realtime.jpg")))
     elif problem:
         script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
+    photos, reader = stills.album(source, output), None
+    if not photos and not sources.is_live(source):  # before the network is loaded, so that what is no video is told
+        reader = capture.open_live(source, RETRY)
     pool = ThreadPoolExecutor(1, "load")
     loaded = pool.submit(load, WEIGHTS)
     found = workers.in_background(finding.usable, processed.FINDERS)  # may fetch a file: no window waits for that
     try:
-        if photos := stills.album(source, output):
+        if photos:
             return view(photos, loaded, output, show, found.result())
         if camera is not None:
             reader = capture.reader_of(0, camera, RETRY, CAMERA_SIZE)
-        else:
+        elif reader is None:
             reader = capture.open_live(source, RETRY, CAMERA_SIZE)
         watch(source, reader, loaded)
     finally:
