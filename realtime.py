@@ -28,6 +28,7 @@ import processed
 from faces import finding
 from live import capture, controls, player, results, sources, stills, window
 from terminal import fonts, workers
+from terminal.files import normal
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a folder of photos, rtsp:// or http://
@@ -86,7 +87,8 @@ def timed(function, *arguments):
 
 def controls_of(show=None, mirror=False):
     """The constants that say what is shown, as the keys change them."""
-    return controls.Controls(SHOW if show is None else show, mirror, BLUR, LABELS, UNSURE)
+    labels = {normal(str(name)): text for name, text in LABELS.items()}  # as the weights' classes are written
+    return controls.Controls(SHOW if show is None else show, mirror, BLUR, labels, UNSURE)
 
 
 def play(reader, loaded, output=None, mirror=False, source=""):
