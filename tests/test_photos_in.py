@@ -227,7 +227,7 @@ def test_all_that_lies_there_is_read_or_named(tmp_path, monkeypatch, capsys):
     for again in range(2):
         processed.main()
         told = capsys.readouterr().out
-        counts = next(line.split()[1:] for line in told.splitlines() if line.startswith("hat"))
+        counts = next(line.split()[1:4] for line in told.splitlines() if line.startswith("hat"))
         assert counts == [str(2 + len(good)), "0", str(len(bad))] and f"{len(other)} files are no photos" in told
         found = rows()
         assert set(found) == set(bad) | set(other)
