@@ -189,8 +189,8 @@ def report(classes, counts, finders, others):
     for name in classes:
         print(f"{name:<16}{kept[name]:>8}{counts[name]['no face']:>9}{counts[name]['unreadable']:>12}"
               + "".join(f"{counts[name][column]:>9}" for column in crops))
-    total = sum(kept.values()) + sum(counts[name]["no face"] for name in classes)
     kept = sum(kept.values())
+    total = kept + sum(counts[name][column] for name in classes for column in ("no face", "unreadable"))
     print(f"{kept} of {total} photos kept in {FACES_DIR} ({kept / max(1, total):.1%}); the others: {SKIPPED}")
     if others:
         print(f"{len(others)} files are no photos, such as {others[0].as_posix()}: named there, too")

@@ -207,7 +207,7 @@ def rows(path="processed/skipped.csv"):
 
 def test_all_that_lies_there_is_read_or_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1")
+    settle(processed, monkeypatch, "WORKERS=1", "FINDERS=('haar',)")
     fill(Path("data/raw"))
     hat = Path("data/raw/hat")
     good = {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.mpo": "MPO", "d": "JPEG", "e.jpg_large": "PNG", "f.bin": "WEBP",
@@ -228,12 +228,14 @@ def test_all_that_lies_there_is_read_or_named(tmp_path, monkeypatch, capsys):
         processed.main()
         told = capsys.readouterr().out
         counts = next(line.split()[1:4] for line in told.splitlines() if line.startswith("hat"))
-        assert counts == [str(2 + len(good)), "0", str(len(bad))] and f"{len(other)} files are no photos" in told
+        kept = 4 + len(good)
+        assert f"{kept} of {kept + len(bad)} photos kept" in told
+        assert counts == [str(kept - 2), "0", str(len(bad))] and f"{len(other)} files are no photos" in told
         found = rows()
         assert set(found) == set(bad) | set(other)
         assert all(status == ("unreadable" if name in bad else "no photo") for name, (status, _) in found.items())
         assert "HEIC as JPEG" in found["x.heic"][1] and "HEIC" in found["IMG_1"][1] and "raw" in found["raw.dng"][1]
-        assert told.startswith(f"{0 if again else 4 + len(good) + len(bad)} photos to crop")
+        assert told.startswith(f"{0 if again else kept + len(bad)} photos to crop")
 
 
 def test_no_two_photos_share_an_annotated_picture(tmp_path):
@@ -253,7 +255,7 @@ SYSTEM = ["__MACOSX", ".ipynb_checkpoints", "System Volume Information", "$RECYC
 
 def test_folders_of_systems_and_without_photos_are_no_classes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1")
+    settle(processed, monkeypatch, "WORKERS=1", "FINDERS=('haar',)")
     fill(Path("data/raw"))
     for name in SYSTEM:
         (Path("data/raw") / name / "hat").mkdir(parents=True)
@@ -276,7 +278,7 @@ def test_folders_of_systems_and_without_photos_are_no_classes(tmp_path, monkeypa
 
 def test_a_renamed_class_leaves_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1")
+    settle(processed, monkeypatch, "WORKERS=1", "FINDERS=('haar',)")
     fill(Path("data/raw"))
     processed.main()
     os.rename("data/raw/hat", "data/raw/cap")
@@ -320,7 +322,7 @@ def two_forms(tmp_path):
 
 def test_both_forms_of_a_name_are_one_class(tmp_path, monkeypatch, two_forms, capsys):
     monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1")
+    settle(processed, monkeypatch, "WORKERS=1", "FINDERS=('haar',)")
     composed, apart = "ni\u00f1a", "nin\u0303a"
     fill(Path("data/raw"), 2, ("man", composed))
     fill(Path("data/raw"), 3, (apart,))
@@ -348,7 +350,7 @@ def test_both_forms_of_a_name_are_one_class(tmp_path, monkeypatch, two_forms, ca
 @pytest.mark.parametrize("unit", [100, 10 ** 3, 10 ** 7, 10 ** 9, 2 * 10 ** 9])
 def test_crops_on_a_disk_that_rounds_times_are_known_again(unit, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1")
+    settle(processed, monkeypatch, "WORKERS=1", "FINDERS=('haar',)")
     fill(Path("data/raw"), 1)
     for i, photo in enumerate(sorted(Path("data/raw").rglob("*.png"))):
         os.utime(photo, ns=(1_700_000_000_123_456_789 + i, 1_700_000_001_123_456_789 + i))
