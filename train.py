@@ -62,6 +62,7 @@ AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
 # training. There crops are enlarged at random, and networks with a global pooling are better if those that are judged
 # are so a little too: Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019.
 JUDGED_MARGIN = None
+CLAHE = None  # clip limit of the equalisation that the crops were made with, for the weights; None: processed.CLAHE
 FLIP = True  # judge a crop by itself and its mirror image, at validation and with the weights from then on
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
@@ -90,11 +91,18 @@ def check_constants():
                  ("EVEN", 0 <= EVEN <= 1, "between 0 and 1"),
                  ("AUXILIARY", set(AUXILIARY) <= set(people.COLUMNS), f"of {people.COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
+                 ("CLAHE", CLAHE is None or isinstance(CLAHE, float | int) and 0 <= CLAHE <= 40,
+                  "None, or between 0 and 40"),
                  ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
                  ("AUGMENT", AUGMENT in augment.AUGMENTATIONS, f"one of {', '.join(augment.AUGMENTATIONS)}"),
                  ("SCHEDULE", SCHEDULE in ("onecycle", "constant"), "onecycle or constant"),
                  ("PRECISION", PRECISION in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
                  ("DEVICE", DEVICE in ("auto", "cpu", "cuda", "mps"), "auto, cpu, cuda or mps"))
+
+
+def equalised():
+    """The clip limit of CLAHE in the crops."""
+    return processed.CLAHE if CLAHE is None else float(CLAHE)
 
 
 def learning_rate(progress):
@@ -226,7 +234,7 @@ def begin(train, valid, size, device):
     pretrained = not RESUME and checkpoints.initialise(net, MODEL, classes, START, PRETRAINED)
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
     run = runs.Run(net, copy.deepcopy(net) if AVERAGE else None, optimizer, classes, pretrained=pretrained,
-                   constants={**script.constants(globals()), "CLAHE": processed.CLAHE},
+                   constants={**script.constants(globals()), "CLAHE": equalised()},
                    crops=runs.fingerprint(train.dataset, valid.dataset))
     if RESUME:
         runs.resume(run, Path(WEIGHTS_DIR, "last.pt"))
@@ -243,7 +251,7 @@ def fit(device, bf16):
     train, valid = loaders(device, size, margin)
     run = begin(train, valid, size, device)
     facts = {"model": MODEL, "classes": run.classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
-             "margin": margin, "clahe": processed.CLAHE, "finders": processed.made_with(), "flip": FLIP,
+             "margin": margin, "clahe": equalised(), "finders": processed.made_with(), "flip": FLIP,
              "ages": train.dataset.ages}
     if engine.RANK == 0:
         runs.announce(run, train, valid, device, bf16)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import drawn
-import processed
 import test as step4
 import train
+import validation
 from faces import cutting, reading
 from learn import checkpoints
 from terminal import script
@@ -22,6 +22,17 @@ from tools import compare
 
 ROOT = Path(compare.__file__).parent.parent
 SETTINGS = {"MODEL": "small", "EPOCHS": 1, "BATCH_SIZE": 8, "PRECISION": "float32"}
+
+
+def in_process(name, constants):
+    """compare.run() without a process of its own, which would import PyTorch each time."""
+    module = {"train.py": train, "test.py": step4, "validation.py": validation}[name]
+    before = script.constants(vars(module))
+    try:
+        script.override(vars(module), [f"{key}={value}" for key, value in constants.items()])
+        module.main()
+    finally:
+        vars(module).update(before)
 
 
 @pytest.fixture
@@ -40,6 +51,7 @@ def world(tmp_path, monkeypatch):
               "RUNS_DIR": "runs"}
     for name, value in values.items():
         monkeypatch.setattr(compare, name, value)
+    monkeypatch.setattr(compare, "run", in_process)
     return tmp_path
 
 
@@ -49,13 +61,11 @@ def results():
 
 
 def test_the_ablation_from_crops_to_the_table(world, monkeypatch, capsys):
-    before = script.constants(vars(train))
     compare.main()
     rows = results()
     assert set(rows) == {("plain", "0"), ("CLAHE", "0")} and all(float(r["covered"]) >= 0 for r in rows.values())
     out = capsys.readouterr().out
     assert "lowest validation loss" in out and out.rindex("plain") < out.rindex("CLAHE")
-    assert script.constants(vars(train)) == before and processed.CLAHE == 0.0, "nothing stays set"
     for name, limit in (("plain", 0.0), ("CLAHE", 2.0)):
         info = checkpoints.load_checkpoint(f"runs/{name}/0/weights/best_weights.pt")
         assert info["clahe"] == limit and info["model"] == "small"
@@ -67,10 +77,25 @@ def test_the_ablation_from_crops_to_the_table(world, monkeypatch, capsys):
     copy = cutting.read_crop("runs/clahe_2/train/hat/1.jpg")
     assert np.abs(copy.astype(int) - cutting.equalise(crop, 2.0)).mean() < 2
 
-    for script_of in (train, step4):
-        monkeypatch.setattr(script_of, "main", lambda: pytest.fail("done again"))
+    monkeypatch.setattr(compare, "run", lambda *_: pytest.fail("done again"))
     compare.main()
     assert results() == rows
+
+
+def test_each_run_is_a_process_with_its_constants_on_the_command_line(world, monkeypatch, capfd):
+    monkeypatch.undo()
+    monkeypatch.chdir(world)
+    settings = {**SETTINGS, "SOURCES": ("a-", "b-"), "START": None}
+    constants = {**settings, "SEED": 3, "TRAIN_DIR": "train", "VALID_DIR": "valid", "WEIGHTS_DIR": "w s",
+                 "PLOTS_DIR": "p"}
+    before = script.constants(vars(train))
+    compare.run("train.py", constants)
+    assert script.constants(vars(train)) == before, "nothing stays set"
+    held = checkpoints.load_checkpoint("w s/last.pt")["constants"]
+    assert {name: held[name] for name in constants} == constants
+    with pytest.raises(SystemExit, match="train.py ended with status 1, which it has explained above"):
+        compare.run("train.py", {**constants, "TRAIN_DIR": "nowhere"})
+    assert "error: there is no folder nowhere" in capfd.readouterr().err
 
 
 def test_a_search_over_seeds_without_a_test(world, monkeypatch, capsys):

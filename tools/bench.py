@@ -2,6 +2,7 @@
 
     python -m tools.bench                               all stages, some ten minutes on two cores
     python -m tools.bench "STAGES=('live',)" REPEATS=9
+    python -m tools.bench "STAGES=('memory',)"          training with and without engine.keep_memory()
     python -m tools.bench "STAGES=('hour',)"            an hour of frames as fast as they go: what memory and threads do
 
 Needs nothing: it draws its faces, or takes your photos (PHOTOS). Writes nothing but a temporary folder. A ratio above
@@ -24,9 +25,7 @@ import platform
 import statistics
 import subprocess
 import tempfile
-import threading
-import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 import cv2
 import numpy as np
@@ -42,9 +41,8 @@ import realtime
 import train
 import validation
 from faces import cutting, finding, reading
-from learn import checkpoints, engine, runs
-from live import capture, overlay, tracks
-from tools import plain
+from learn import engine, runs
+from tools import bench_live, plain
 
 # ------------------------------------------------------------------------------------------------
 STAGES = ("crop", "big", "train", "evaluate", "live", "size")
@@ -71,7 +69,7 @@ def compare(name, unit, count, ours, plain, first=True):
 
 @contextlib.contextmanager
 def elsewhere():
-    """A function that calls another in a process of its own, which knows nothing of engine.keep_memory()."""
+    """Gives a function that calls another in a process of its own, without engine.keep_memory() as here."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
@@ -165,132 +163,34 @@ def bench_train(place, pictures):
         compare(f"train {name!r}: train.py, steps in memory", "images/s", CROPS, epoch, steps)
 
 
+def steps_of_paper(keep, count=4, batch_size=64):
+    """Training steps of the paper's network on a CPU, with engine.keep_memory() or without."""
+    if keep:
+        engine.keep_memory()
+    torch.manual_seed(0)
+    net = model.build("paper", 2).to(memory_format=torch.channels_last)
+    images = torch.rand(batch_size, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    for _ in range(count):
+        nn.functional.cross_entropy(net(images), torch.arange(batch_size) % 2).backward()
+
+
+def bench_memory(place, pictures):
+    """Training steps with freed memory kept for the next one, beside steps that ask the system for it each time."""
+    with elsewhere() as kept, elsewhere() as asked:
+        compare("train 'paper' on a CPU: memory kept, not", "images/s", 4 * 64,
+                lambda: kept(steps_of_paper, True), lambda: asked(steps_of_paper, False))
+
+
 def bench_evaluate(place, pictures):
     """Evaluation of crops on disk: the paper's network, train.py's way and the plain way."""
     folder = make_crops(place, pictures)
     device, bf16 = engine.hardware()
-    engine.keep_memory()
     net = model.build("paper", 2).to(device, memory_format=torch.channels_last)
     batches = dataset.loader(folder, 224, 128)
     engine.hold(batches, device)
     with elsewhere() as call:
         compare("evaluate the paper's network: ours, plain", "images/s", CROPS,
                 lambda: train.evaluate(net, batches, device, bf16), lambda: call(plain.evaluate, folder))
-
-
-def clip(path, pictures, people):
-    """Write a video of FRAMES frames in which people move before a blurred wall; `people`: how many, frame by frame."""
-    rng = np.random.default_rng(0)
-    wall = cv2.GaussianBlur(rng.integers(0, 255, (480, 640, 3)).astype(np.uint8), (0, 0), 31)
-    wall = cv2.normalize(wall, None, 60, 200, cv2.NORM_MINMAX)
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (640, 480))
-    for i in range(FRAMES):
-        frame, count = wall.copy(), people(i)
-        columns = min(count, 5)
-        size = min(230, 640 // columns - 2)
-        for k in range(count):
-            box = finding.main_face(pictures[k]).box
-            head = cv2.cvtColor(cutting.crop_face(pictures[k], box, 0.3, size), cv2.COLOR_RGB2BGR)
-            x = round(640 * (k % columns + 0.5) / columns - size / 2 + 8 * np.sin(i / 15 + k))
-            x, y = int(np.clip(x, 0, 640 - size)), 20 + 235 * (k // columns) + round(8 * np.cos(i / 20 + k))
-            frame[y:y + size, x:x + size] = head
-        video.write(cv2.add(frame, rng.normal(0, 3, frame.shape), dtype=cv2.CV_8U))
-    video.release()
-
-
-def follow(opened, loaded):
-    """realtime.py on an opened video, without a window. Returns its dict of results."""
-    ready = Future()
-    ready.set_result(loaded)
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-        return realtime.play(capture.Reader(None, False, 30.0, 0, opened), ready)
-
-
-@contextlib.contextmanager
-def timed(spent, places):
-    """Add the seconds spent in functions to the dict `spent`; `places`: (name in `spent`, owner, attribute) each."""
-    before = [(owner, attribute, getattr(owner, attribute)) for _, owner, attribute in places]
-    for (name, owner, attribute), (_, _, function) in zip(places, before, strict=True):
-        def watch(*arguments, name=name, function=function, **named):
-            start = time.perf_counter()
-            try:
-                return function(*arguments, **named)
-            finally:
-                spent[name] += time.perf_counter() - start
-        setattr(owner, attribute, watch)
-    try:
-        yield
-    finally:
-        for owner, attribute, function in before:
-            setattr(owner, attribute, function)
-
-
-def bench_live(place, pictures):
-    """realtime.py beside the plain loop on one clip, then where its time goes with 1, 3 and 10 faces."""
-    realtime.SHOW = False
-    info, classify, explain = realtime.load(WEIGHTS)
-    threads, (net, _) = torch.get_num_threads(), checkpoints.load_weights(checkpoints.choose(WEIGHTS))
-    clip(place / "clip.mp4", pictures, lambda i: 1 + i * 3 // FRAMES)
-
-    def plainly():
-        torch.set_num_threads(os.cpu_count() or 1)
-        plain.live(place / "clip.mp4", net, info)
-        torch.set_num_threads(threads)
-
-    compare("live, 1 to 3 faces: realtime.py, plain", "frames/s", FRAMES,
-            lambda: follow(capture.open_capture(place / "clip.mp4"), (info, classify, explain)), plainly)
-    for count in (1, 3, 10):
-        clip(place / "faces.mp4", pictures, lambda i, count=count: count)
-        spent = dict.fromkeys(("grab", "detect", "crop", "model", "draw"), 0.0)
-
-        def watched(crops, spent=spent):
-            start = time.perf_counter()
-            answer = classify(crops)
-            spent["model"] += time.perf_counter() - start
-            return answer
-
-        with timed(spent, [("grab", capture.Reader, "read"), ("detect", tracks.Tracker, "everywhere"),
-                           ("detect", tracks.Tracker, "near_tracks"), ("detect", tracks.Tracker, "second_look"),
-                           ("crop", processed, "crop_face"), ("draw", overlay, "draw")]):
-            result = follow(capture.open_capture(place / "faces.mp4"), (info, watched, explain))
-        print(f"    {count:>2} face(s), {result['faces']} followed: {1000 * result['seconds'] / FRAMES:.2f} ms a frame"
-              + " (" + ", ".join(f"{name} {1000 * spent[name] / FRAMES:.2f}" for name in spent)
-              + f"), each labelled {30 * result['classified'] / FRAMES / count:.1f} times a second of the clip")
-
-
-class Endless:
-    """Stands in for cv2.VideoCapture: the frames given, over and over, HOUR of them; notes memory on the way."""
-
-    def __init__(self, frames):
-        self.frames, self.count, self.noted = frames, 0, []
-
-    def read(self):
-        if self.count == HOUR:
-            return False, None
-        self.count += 1
-        if self.count % (HOUR // 20) == 0:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.noted.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
-        return True, self.frames[self.count % len(self.frames)].copy()
-
-    def release(self):
-        self.frames = []
-
-
-def bench_hour(place, pictures):
-    """realtime.py through an hour of frames: people, nobody, people in the mirror, in turn."""
-    realtime.SHOW = False
-    clip(place / "clip.mp4", pictures, lambda i: 1 + i * 3 // FRAMES)
-    video = cv2.VideoCapture(str(place / "clip.mp4"))
-    frames = [video.read()[1] for _ in range(FRAMES)]
-    frames += [cv2.GaussianBlur(f, (0, 0), 40) for f in frames[:FRAMES // 5]] + [f[:, ::-1].copy() for f in frames]
-    before, endless = threading.active_count(), Endless(frames)
-    result = follow(endless, realtime.load(WEIGHTS))
-    noted = endless.noted[1:]  # the first note still has what starting took
-    rate = result["frames"] / result["seconds"]
-    print(f"{result['frames']:,} frames at {rate:.0f} a second, {result['faces']} faces followed; memory "
-          f"{noted[0]:.0f} MB after a tenth of them, {noted[-1]:.0f} MB at the end, {min(noted):.0f} to "
-          f"{max(noted):.0f} MB between; threads {before} before, {threading.active_count()} after")
 
 
 def bench_size(place, pictures):
@@ -305,13 +205,22 @@ def bench_size(place, pictures):
         some = {p.relative_to(folder).as_posix(): p for p in sorted(files[:size])}
         with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
             spent = realtime.timed(validation.split, some)
-        print(f"split {size:>6,} crops: {spent:.1f} s, {1000 * spent / size:.2f} ms a crop")
+        print(f"split {size:>6,} crops: {spent:.1f} s, {1000 * spent / size:.2f} ms per crop")
+
+
+def measures():
+    """{name of a stage: what measures it, a function of a temporary folder and of pictures with a face each}."""
+    return {
+        "crop": bench_crop, "big": bench_big, "train": bench_train, "memory": bench_memory, "evaluate": bench_evaluate,
+        "live": lambda place, pictures: bench_live.live(place, pictures, compare, FRAMES, WEIGHTS),
+        "hour": lambda place, pictures: bench_live.hour(place, pictures, FRAMES, WEIGHTS, HOUR), "size": bench_size,
+    }
 
 
 def main():
-    unknown = [name for name in STAGES if f"bench_{name}" not in globals()]
-    if unknown or REPEATS < 1:
-        script.fail(f"STAGES={STAGES}, REPEATS={REPEATS}: stages are crop, big, train, evaluate, live, size, hour")
+    known = measures()
+    if not set(STAGES) <= known.keys() or REPEATS < 1:
+        script.fail(f"STAGES={STAGES}, REPEATS={REPEATS}: stages are {', '.join(known)}, and at least 1 repeat")
     device, bf16 = engine.hardware()
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} ({torch.get_num_threads()} "
           f"threads, {device}, {'bfloat16' if bf16 else 'float32'}), OpenCV {cv2.__version__}, Python "
@@ -319,7 +228,7 @@ def main():
     print(f"{'first, second':<42}{'first':>10}{'second':>10}  {'':<9}{'ratio':>6}  (over {REPEATS} repeats)")
     for name in STAGES:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-            globals()[f"bench_{name}"](Path(place), faces(48))
+            known[name](Path(place), faces(48))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ it was stopped. Choose by the validation loss: numbers of the test that were cho
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 from terminal import script  # isort: skip  # first, see terminal/script.py
 
 # ruff: noqa: E402
@@ -20,19 +21,18 @@ import csv
 import json
 import re
 import statistics
+import subprocess
 
 from tqdm import tqdm
 
 import processed
-import test
 import train
-import validation
 from faces import cutting, reading
 from learn import checkpoints
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
-# Name -> constants of train.py that differ; CLAHE, of processed.py, is understood too.
+# Name -> constants of train.py that differ; with CLAHE the crops are equalised too.
 VARIANTS = {"plain": {}, "CLAHE": {"CLAHE": 2.0}, "occlusion": {"AUGMENT": "occlusion"},
             "both": {"CLAHE": 2.0, "AUGMENT": "occlusion"}}
 SEEDS = (0, 1, 2)
@@ -48,14 +48,14 @@ COLUMNS = ("valid_loss", "valid_accuracy", "test_accuracy", "occlusion", "covere
 OWN = {"SEED", "RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR"}  # of train.py, set here
 
 
-def run(module, constants):
-    """Another script's main() with `constants`, as if they stood on its command line; its own come back after."""
-    before = script.constants(vars(module))
-    try:
-        script.override(vars(module), [f"{name}={value!r}" for name, value in constants.items()])
-        module.main()
-    finally:
-        vars(module).update(before)
+def run(name, constants):
+    """Run another script as a user does, with `constants` on its command line; ends the program where it fails."""
+    settings = [f"{key}={value!r}" if not isinstance(value, str) else f"{key}={value}"
+                for key, value in constants.items()]
+    done = subprocess.run([sys.executable, str(ROOT / name), *settings])
+    if done.returncode:
+        script.fail(f"{name} ended with status {done.returncode}, which it has explained above: mend that and start "
+                    "again, what is done stays done")
 
 
 def equalised(folder, limit):
@@ -79,7 +79,7 @@ def splits(seed):
     if not NEW_SPLITS:
         return TRAIN_DIR, VALID_DIR
     folders = [str(Path(RUNS_DIR, f"split_{seed}", name)) for name in ("train", "valid")]
-    run(validation, {"SEED": seed, "TRAIN_DIR": folders[0], "VALID_DIR": folders[1]})
+    run("validation.py", {"SEED": seed, "TRAIN_DIR": folders[0], "VALID_DIR": folders[1]})
     return folders
 
 
@@ -87,45 +87,40 @@ def one_run(variant, seed):
     """Train and test a variant, or what is missing of that. Returns dict of COLUMNS, None: not measured."""
     folder = Path(RUNS_DIR, variant, str(seed))
     settings = {**SETTINGS, **VARIANTS[variant]}
-    note = folder / "settings.json"
-    said = json.dumps({**settings, "NEW_SPLITS": True} if NEW_SPLITS else settings, sort_keys=True)
-    if note.is_file() and note.read_text(encoding="utf-8") != said:
-        script.fail(f"{folder} holds a run with other constants ({note.read_text(encoding='utf-8')}): choose another "
-                    "name for the variant, or another RUNS_DIR")
+    remember(folder / "settings.json", {**settings, "NEW_SPLITS": True} if NEW_SPLITS else settings)
+    weights, plots = folder / "weights", folder / "plots"
+    if not (weights / "done").is_file():
+        print(f"\n{variant}, seed {seed}: {settings}", flush=True)
+        limit = settings.get("CLAHE") or 0.0
+        train_dir, valid_dir = (str(equalised(f, limit) if limit else f) for f in splits(seed))
+        run("train.py", {**settings, "SEED": seed, "RESUME": (weights / "last.pt").is_file(), "TRAIN_DIR": train_dir,
+                         "VALID_DIR": valid_dir, "WEIGHTS_DIR": str(weights), "PLOTS_DIR": str(plots)})
+        (weights / "done").touch()
+    best = checkpoints.load_checkpoint(weights / "best_weights.pt")["metrics"]
+    told = {**dict.fromkeys(COLUMNS), "valid_loss": best["valid_loss"], "valid_accuracy": best["valid_accuracy"]}
+    if TEST_DIR:
+        if not (plots / "test_metrics.json").is_file():
+            run("test.py", {"TEST_DIR": TEST_DIR, "WEIGHTS": str(weights / "best_weights.pt"), "PLOTS_DIR": str(plots),
+                            "ROBUSTNESS": True, "ROBUSTNESS_PHOTOS": ROBUSTNESS_PHOTOS})
+        result = json.loads((plots / "test_metrics.json").read_text(encoding="utf-8"))
+        told["test_accuracy"] = result["accuracy"]
+        for kind in ("occlusion", "covered"):  # balanced accuracy, the mean of five severities
+            told[kind] = statistics.fmean(r["balanced_accuracy"] for r in result["robustness"] if r["kind"] == kind)
+    return told
+
+
+def remember(note, settings):
+    """Write down the constants of a run, and end the program if its folder holds a run with others."""
+    said = json.dumps(settings, sort_keys=True)
+    if note.is_file() and (before := note.read_text(encoding="utf-8")) != said:
+        script.fail(f"{note.parent} holds a run with other constants ({before}): choose another name for the variant, "
+                    "or another RUNS_DIR")
     with atomic(note) as temporary:
         temporary.write_text(said, encoding="utf-8")
-    limit = settings.pop("CLAHE", 0.0)
-    if processed.CLAHE or not isinstance(limit, (int, float)) or not 0 <= limit <= 40:
-        script.fail("CLAHE of a variant must be a number from 0 to 40, and that of processed.py 0.0")
-    weights, plots = folder / "weights", folder / "plots"
-    told = plots / "test_metrics.json"
-    if not (weights / "done").is_file():
-        print(f"\n{variant}, seed {seed}: {said}", flush=True)
-        folders = [equalised(f, limit) if limit else f for f in splits(seed)]
-        before, processed.CLAHE = processed.CLAHE, float(limit)  # train.py writes it into the weights
-        try:
-            run(train, {**settings, "SEED": seed, "RESUME": (weights / "last.pt").is_file(),
-                        "TRAIN_DIR": str(folders[0]), "VALID_DIR": str(folders[1]), "WEIGHTS_DIR": str(weights),
-                        "PLOTS_DIR": str(plots)})
-        finally:
-            processed.CLAHE = before
-        (weights / "done").touch()
-    if TEST_DIR and not told.is_file():
-        run(test, {"TEST_DIR": TEST_DIR, "WEIGHTS": str(weights / "best_weights.pt"), "PLOTS_DIR": str(plots),
-                   "ROBUSTNESS": True, "ROBUSTNESS_PHOTOS": ROBUSTNESS_PHOTOS})
-    numbers = dict.fromkeys(COLUMNS)
-    best = checkpoints.load_checkpoint(weights / "best_weights.pt")["metrics"]
-    numbers.update(valid_loss=best["valid_loss"], valid_accuracy=best["valid_accuracy"])
-    if TEST_DIR:
-        result = json.loads(told.read_text(encoding="utf-8"))
-        numbers["test_accuracy"] = result["accuracy"]
-        for kind in ("occlusion", "covered"):  # balanced accuracy, the mean of five severities
-            numbers[kind] = statistics.fmean(r["balanced_accuracy"] for r in result["robustness"] if r["kind"] == kind)
-    return numbers
 
 
 def show(rows):
-    """Print a line a variant: means and standard deviations over its seeds."""
+    """Print a line per variant: means and standard deviations over its seeds."""
     width = max(len(name) for name in ("variant", *VARIANTS)) + 2
     print(f"\n{'variant':{width}}{'seeds':>5}" + "".join(f"{c:>20}" for c in COLUMNS))
     means = {}
@@ -142,16 +137,25 @@ def show(rows):
           "a scarf, a hand): balanced accuracy, mean of five severities")
 
 
-def main():
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    known = script.constants(vars(train)).keys() - OWN
     for name, constants in VARIANTS.items():
         if not re.fullmatch(r"[\w.+-]+( [\w.+-]+)*", name) or not isinstance(constants, dict):
             script.fail(f"VARIANTS: {name!r} must be a plain name, fit for a folder, and its value a dict of constants")
-        wrong = ({**SETTINGS, **constants}.keys() & OWN) or (
-            {**SETTINGS, **constants}.keys() - script.constants(vars(train)).keys() - {"CLAHE"})
+        settings = {**SETTINGS, **constants}
+        wrong = settings.keys() - known
         if wrong:
             script.fail(f"VARIANTS: {', '.join(sorted(wrong))} is no constant of train.py that can be varied here")
+        limit = settings.get("CLAHE") or 0.0
+        if processed.CLAHE or not isinstance(limit, (int, float)) or not 0 <= limit <= 40:
+            script.fail("CLAHE of a variant must be a number from 0 to 40, and that of processed.py 0.0")
     if not VARIANTS or not SEEDS:
         script.fail("VARIANTS and SEEDS must not be empty")
+
+
+def main():
+    check_constants()
     rows = [{"variant": name, "seed": seed, **one_run(name, seed)} for seed in SEEDS for name in VARIANTS]
     with atomic(Path(RUNS_DIR, "results.csv")) as temporary:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
