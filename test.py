@@ -12,10 +12,8 @@ and groups.png where data/groups.csv tells ages and ethnicities. Photos without 
 from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import collections
-import glob
 import json
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,32 +48,6 @@ FONT = None  # path of a .ttf or .otf with the letters of your class names; None
 
 FILL_TEST = "put photos that training never saw into <class>/ folders there, or run 'python data/drawn.py'"
 IN_PROCESS = 60  # fewer photos than this are done sooner than processes start
-
-
-def load_all(chosen):
-    """The weights files that WEIGHTS names, in natural order: list of (path, net, info) with equal classes."""
-    import torch
-
-    from learn import checkpoints
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    pattern = checkpoints.choose(chosen)
-    paths = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
-    paths = [p for p in paths if Path(p).is_file()]
-    if not paths:
-        script.fail(f"no weights match {pattern}: run 'python train.py' first, or set WEIGHTS=<file or pattern>")
-    paths.sort(key=lambda p: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", p)])
-    loaded = []
-    for path in paths:
-        try:
-            net, info = checkpoints.load_weights(path)
-            loaded.append((path, net.to(device), info))
-        except checkpoints.WeightsError as error:
-            script.fail(error)
-        if loaded[-1][2]["classes"] != loaded[0][2]["classes"]:
-            script.fail(f"{loaded[0][0]} knows the classes {', '.join(loaded[0][2]['classes'])} and {path} knows "
-                        f"{', '.join(loaded[-1][2]['classes'])}: compare weights of the same classes only")
-    return loaded
 
 
 def photos_by_class(folder, classes, weights):
@@ -294,8 +266,10 @@ def check_constants():
 
 
 def main():
+    from learn import checkpoints
+
     check_constants()
-    loaded = load_all(WEIGHTS)
+    loaded = checkpoints.load_all(WEIGHTS)
     classes = loaded[0][2]["classes"]
     photos = photos_by_class(TEST_DIR, classes, loaded[0][0])
     print(f"{len(photos)} photos of {TEST_DIR}, {len(loaded)} weights file(s), classes {', '.join(classes)}")

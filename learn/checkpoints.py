@@ -3,9 +3,11 @@
 A weights file is a plain dict: FACTS, `state` (the network's state dict), and whatever else training leaves.
 """
 
+import glob
 import math
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -115,6 +117,32 @@ def load_weights(path):
     if not all(v.isfinite().all() for v in model.state_dict().values()):
         raise WeightsError(f"{path} holds weights that are no numbers: train again, or fetch the file again")
     return model.float().eval(), info
+
+
+def load_all(chosen):
+    """The weights files that WEIGHTS names (a file, a pattern, or None: see choose()), in natural order.
+
+    Returns a list of (path, net, info) with equal classes, on the GPU where there is one. One that cannot be used ends
+    the program with one line.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pattern = choose(chosen)
+    paths = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
+    paths = [p for p in paths if Path(p).is_file()]
+    if not paths:
+        script.fail(f"no weights match {pattern}: run 'python train.py' first, or set WEIGHTS=<file or pattern>")
+    paths.sort(key=lambda p: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", p)])
+    loaded = []
+    for path in paths:
+        try:
+            net, info = load_weights(path)
+            loaded.append((path, net.to(device), info))
+        except WeightsError as error:
+            script.fail(error)
+        if loaded[-1][2]["classes"] != loaded[0][2]["classes"]:
+            script.fail(f"{loaded[0][0]} knows the classes {', '.join(loaded[0][2]['classes'])} and {path} knows "
+                        f"{', '.join(loaded[-1][2]['classes'])}: compare weights of the same classes only")
+    return loaded
 
 
 def last_layer(net):
