@@ -1,11 +1,9 @@
 """The live window at work: frames are read, followed, drawn, shown and written. Nothing to run."""
 
 import contextlib
-import functools
 import time
 from collections import deque
 
-from faces import cutting
 from live import capture, overlay, results, tracks, window
 from live.controls import CLIP_HELP
 
@@ -86,10 +84,8 @@ class Player:
         if self.info is not None:
             return True
         if self.loaded.done() or not self.reader.live and not self.controls.show:
-            self.info, self.tracker.classify, self.explain = self.loaded.result()
-            self.tracker.threshold = self.info["threshold"]
-            self.tracker.cut = functools.partial(cutting.crop_frame, margin=self.info["margin"], size=self.size,
-                                                 clahe=self.info["clahe"])
+            self.info, classify, self.explain = self.loaded.result()
+            self.tracker.take(self.info, classify, self.size)
         return self.info is not None or self.reader.live
 
     def show_first(self):
@@ -112,7 +108,8 @@ class Player:
         self.started = self.started or arrival
         self.tracker.explain = self.explain if self.controls.heat else None
         faces = self.tracker.step(frame, moment)
-        self.seen.add(self.rows(faces, moment))
+        classes = self.info["classes"] if self.info else ()
+        self.seen.add(results.rows_of(faces, moment, self.seen.source, classes))
         lines = self.status() if self.controls.show else []
         picture = self.draw(frame, faces, overlay.lines_size(lines, frame.shape))
         for write in (self.write, self.record and self.record.write):
@@ -131,12 +128,6 @@ class Player:
         else:
             self.say(faces, moment)
         self.moment = moment
-
-    def rows(self, faces, moment):
-        """What results take of a frame's faces."""
-        return [results.row_of(self.seen.source, moment, t.number, t.smooth, t.label,
-                               None if t.probabilities is None else float(t.probabilities.max()),
-                               self.info["classes"] if self.info else ()) for t in faces]
 
     def draw(self, frame, faces, corner):
         """A new picture of a frame, as the controls want it; `corner`: its (width, height) is kept for lines."""

@@ -55,6 +55,12 @@ def row_of(source, moment, number, box, label, confidence, classes):
     return Row(source, moment, number, name, confidence, *(int(round(v)) for v in box))
 
 
+def rows_of(faces, moment, source, classes):
+    """The rows of the faces (tracks.Track) that a frame of time `moment` shows."""
+    return [row_of(source, moment, t.number, t.smooth, t.label,
+                   None if t.probabilities is None else float(t.probabilities.max()), classes) for t in faces]
+
+
 class Results:
     """Takes the rows of a run: counts them by class, and writes them to the CSV file `log` where one is named.
 

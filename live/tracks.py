@@ -6,13 +6,14 @@ probabilities are averages over time. The whole frame is searched a few times a 
 surroundings of the known faces, which costs a tenth.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from faces import finding
+from faces import cutting, finding
 from faces.people import YOUNG
 
 # ------------------------------------------------------------------------------------------------
@@ -162,6 +163,11 @@ class Tracker:
         self.tracks, self.count, self.classifications = [], 0, 0  # count: of different faces so far
         self.gone, self.shot = [], 0  # faces lost within RETURN seconds; cuts so far
         self.scene, self.before, self.searched = None, None, -math.inf
+
+    def take(self, info, classify, size):
+        """Classify from now on, as weights with these facts want it; `size`: pixels a side of classify's crops."""
+        self.classify, self.threshold = classify, info["threshold"]
+        self.cut = functools.partial(cutting.crop_frame, margin=info["margin"], size=size, clahe=info["clahe"])
 
     def step(self, frame, now):
         """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks."""

@@ -1,0 +1,59 @@
+"""How good the live path is on a clip, which photos cannot tell: is there a label, is it right, does it hold?"""
+
+import itertools
+import statistics
+
+from judge.metrics import known, ratio
+
+UNSURE = "unsure"  # as LOG of realtime.py tells it
+COUNTS = ("frames", "with_face", "labelled", "right", "unsure", "flips")
+
+
+def measure(labels, wanted):
+    """Figures of a clip: dict. `labels`: (seconds, label) of each frame, in order, as live.clips.labels() gives them:
+    None for no face, "" for one not yet classified, "unsure", or a class; `wanted`: the class of the clip.
+
+    Counts of frames: frames, with_face, and of these labelled (a class is shown), right (the clip's own), unsure.
+    flips: how often the class changes to another, whatever is between. seconds: with a face. first_label: when the
+    first class is shown, seconds from the clip's start, or None. predicted: the class shown most, or None. shares().
+    """
+    moments, names = zip(*labels, strict=True) if labels else ((), ())
+    shown = [name for name in names if name and name != UNSURE]
+    faces = sum(name is not None for name in names)
+    span = (moments[-1] - moments[0]) / (len(moments) - 1) if len(moments) > 1 else 0.0  # of a frame
+    first = next((moment for moment, name in labels if name and name != UNSURE), None)
+    counts = {"frames": len(names), "with_face": faces, "labelled": len(shown), "right": shown.count(wanted),
+              "unsure": names.count(UNSURE), "flips": sum(a != b for a, b in itertools.pairwise(shown)),
+              "seconds": known(faces * span)}
+    return {**counts, "first_label": None if first is None else known(first - moments[0]),
+            "predicted": max(sorted(set(shown)), key=shown.count) if shown else None, **shares(counts)}
+
+
+def shares(counts):
+    """What the counts come to: labelled_share and unsure_share of the frames with a face, right_share of those
+    labelled, flips_per_minute with a face; None where there are none.
+    """
+    return {"labelled_share": known(ratio(counts["labelled"], counts["with_face"])),
+            "right_share": known(ratio(counts["right"], counts["labelled"])),
+            "unsure_share": known(ratio(counts["unsure"], counts["with_face"])),
+            "flips_per_minute": known(60 * counts["flips"] / counts["seconds"]) if counts["seconds"] else None}
+
+
+def together(clips):
+    """The figures of all clips: counts added up, shares of these; first_label is the median of those that have one."""
+    counts = {name: sum(clip[name] for clip in clips) for name in (*COUNTS, "seconds")}
+    firsts = [clip["first_label"] for clip in clips if clip["first_label"] is not None]
+    return {"clips": len(clips), **counts, "first_label": statistics.median(firsts) if firsts else None,
+            **shares(counts)}
+
+
+def line(name, figures):
+    """A line of text on a clip, or on all."""
+    def share(key):
+        return "-" if figures[key] is None else f"{figures[key]:.1%}"
+
+    first, flips = figures["first_label"], figures["flips_per_minute"]
+    return (f"{name}: {figures['with_face']} of {figures['frames']} frames with a face, labelled "
+            f"{share('labelled_share')}, of these right {share('right_share')}, unsure {share('unsure_share')}, "
+            f"{'-' if flips is None else format(flips, '.1f')} flips per minute, first label "
+            + ("never" if first is None else f"after {first:.2f} s"))

@@ -1,0 +1,47 @@
+"""A clip through the live path, without a window: what realtime.py would log, frame by frame. Nothing to run."""
+
+from live import capture, results, sources, tracks
+
+# Files that test.py plays; photos are known by their content, see faces/reading.py.
+SUFFIXES = set(".mp4 .m4v .mov .avi .mkv .webm .wmv .asf .flv .mpg .mpeg .mpe .m2v .ts .mts .m2ts .3gp .3g2 .ogv .ogg "
+               ".vob .mxf .mjpeg .mjpg .divx .dv".split())
+
+
+class ClipError(Exception):
+    """A clip that cannot be played; the message is the reason, in a few words."""
+
+
+def is_clip(path):
+    """Whether a file has a video's name."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def follow(path, info, classify, size):
+    """Play a clip. Yields (seconds by its clock, list of results.Row) for each frame, as realtime.py logs them.
+
+    `info`, `classify`: see realtime.load(); `size`: pixels a side of the crops that classify takes. Raises ClipError.
+    """
+    opened = capture.open_capture(path)
+    if opened is None:
+        raise ClipError(f"unreadable ({sources.why_no_video(path)})")
+    reader, frames = capture.reader_of(path, opened, 0), 0
+    tracker = tracks.Tracker()
+    tracker.take(info, classify, size)
+    try:
+        while not reader.over():
+            got = reader.read()
+            if got is not None:
+                frame, moment, _ = got
+                frames += 1
+                yield moment, results.rows_of(tracker.step(frame, moment), moment, results.name_of(path),
+                                              info["classes"])
+    finally:
+        reader.stop()
+    if not frames:
+        raise ClipError("unreadable (not one frame)")
+
+
+def labels(path, info, classify, size):
+    """The same for the largest face alone: yields (seconds, its label), None where no face is shown."""
+    for moment, rows in follow(path, info, classify, size):
+        yield moment, max(rows, key=lambda row: row.width * row.height).label if rows else None

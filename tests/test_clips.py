@@ -1,0 +1,93 @@
+"""Clips in test.py: the very live path, and figures against an independent count from LOG."""
+
+import csv
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+import clips
+import realtime
+from judge import clips as judged
+from live import capture
+from live import clips as played
+from test_realtime import INFO, loaded
+
+
+def by_brightness(crops):
+    """A stand-in for the network: class 1 for light pictures, 0 for dark ones, unsure between."""
+    light = np.array([crop.mean() for crop in crops])
+    return np.stack([np.where(light > 140, 0.05, np.where(light < 90, 0.95, 0.5))] * 2, 1) @ [[1, 0], [0, -1]] + [0, 1]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A person who gets darker, is covered for a while, and comes back; a smaller one beside: 90 frames at 30."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    person = clips.person("hat", 3)
+    light = np.clip(person * 0.6 + 100, 0, 255).astype(np.uint8)
+    small = cv2.resize(person, None, fx=0.8, fy=0.8)
+    dark = (person * 0.5).astype(np.uint8)
+    frames = [*clips.frames_of([light, small], 30, 1), *clips.frames_of([dark, small], 30, 1),
+              *clips.frames_of([], 10, 1), *clips.frames_of([light, small], 30, 1)]
+    clips.write_clip(path, frames)
+    return path
+
+
+@pytest.fixture
+def one_thread():
+    """The cascade's threads hand in their hits in any order, and a face is the mean of its hits."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(before)
+
+
+def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thread):
+    monkeypatch.setattr(realtime, "SHOW", False)
+    monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))
+    monkeypatch.setattr("test_realtime.classify", by_brightness)
+    realtime.watch(str(clip), capture.open_live(str(clip), 0), loaded())
+    with open(tmp_path / "faces.csv", encoding="utf-8", newline="") as file:
+        logged = list(csv.DictReader(file))
+    rows = [row for _, rows in played.follow(clip, INFO, by_brightness, 224) for row in rows]
+    assert len(rows) > 100 and [[str(cell) for cell in row.cells()] for row in rows] == [
+        list(row.values()) for row in logged]
+
+    figures = judged.measure(list(played.labels(clip, INFO, by_brightness, 224)), "hat")
+    by_time = {time: max(group, key=lambda row: int(row["width"]) * int(row["height"]))["class"]
+               for time, group in itertools.groupby(logged, lambda row: row["time"])}
+    classes = [name for name in by_time.values() if name in INFO["classes"]]
+    assert figures["frames"] == 100 and figures["with_face"] == len(by_time)
+    assert figures["labelled"] == len(classes) and figures["right"] == classes.count("hat")
+    assert figures["unsure"] == list(by_time.values()).count("unsure")
+    assert figures["flips"] == sum(a != b for a, b in zip(classes, classes[1:], strict=False)) > 0
+    first = min(float(t) for t, name in by_time.items() if name in INFO["classes"])
+    assert figures["first_label"] == pytest.approx(first, abs=0.001)
+    assert figures["flips_per_minute"] == pytest.approx(60 * figures["flips"] / (len(by_time) / 30), rel=0.01)
+    assert figures["right_share"] == pytest.approx(classes.count("hat") / len(classes), abs=1e-5)
+
+
+def test_figures_of_labels():
+    labels = [(i / 10, name) for i, name in enumerate(
+        [None, None, "", "man", "man", "unsure", "man", "woman", "woman", None, "man"])]
+    figures = judged.measure(labels, "man")
+    assert {name: figures[name] for name in judged.COUNTS} == {
+        "frames": 11, "with_face": 8, "labelled": 6, "right": 4, "unsure": 1, "flips": 2}
+    assert figures["first_label"] == 0.3 and figures["predicted"] == "man" and figures["seconds"] == pytest.approx(0.8)
+    assert figures["labelled_share"] == 0.75 and figures["unsure_share"] == 0.125
+    assert figures["flips_per_minute"] == pytest.approx(150)
+    nobody = judged.measure([(0.0, None), (0.1, None)], "man")
+    assert nobody["labelled_share"] is nobody["first_label"] is nobody["predicted"] is None
+    all_of_them = judged.together([figures, nobody, judged.measure([], "man")])
+    assert all_of_them["clips"] == 3 and all_of_them["frames"] == 13 and all_of_them["right_share"] == 0.666667
+    assert "labelled 75.0%, of these right 66.7%, unsure 12.5%" in judged.line("a.mp4", figures)
+    assert "first label never" in judged.line("b.mp4", nobody)
+
+
+@pytest.mark.parametrize("data", [b"", b"no video"])
+def test_a_file_that_is_no_clip(data, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(data)
+    with pytest.raises(played.ClipError, match="unreadable"):
+        list(played.follow(tmp_path / "a.mp4", INFO, by_brightness, 224))
