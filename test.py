@@ -1,12 +1,13 @@
 """Step 4: how good are the weights on photos that training never saw?
 
-    python test.py                                          # data/test/<class>/* through the live path -> plots/
+    python test.py                                          # data/test/<class>/*, photos and clips -> plots/
     python test.py "WEIGHTS=weights/best_weights_*.pt"      # one table that compares the epochs
     python test.py TEST_DIR=processed/valid CROPPED=True    # crops from processed.py instead of photos
 
 Reads photos, finds the face each is about, crops and classifies it as realtime.py does, and prints the metrics.
 Writes confusion_matrix.png, roc.png, reliability.png, errors.png, predictions.csv and test_metrics.json into plots/,
-and groups.png where data/groups.csv tells ages and ethnicities. Photos without a face are counted apart.
+and groups.png where data/groups.csv tells ages and ethnicities. Photos without a face are counted apart, and so are
+clips (.mp4 and all usual others): they are followed as in the live window, and judged frame by frame.
 """
 
 from terminal import script  # isort: skip  # first, see terminal/script.py
@@ -23,7 +24,10 @@ from tqdm import tqdm
 
 import processed
 from faces import cutting, finding, people, reading
+from judge import clips as judged
 from judge import metrics, report
+from live import capture
+from live import clips as played
 from terminal import pictures, workers
 from terminal.files import atomic, class_folders
 
@@ -50,10 +54,12 @@ FILL_TEST = "put photos that training never saw into <class>/ folders there, or 
 IN_PROCESS = 60  # fewer photos than this are done sooner than processes start
 
 
-def photos_by_class(folder, classes, weights):
-    """[(path, class)] of every photo in folder/<class>/; folders that the weights don't know end the program."""
-    found = {name: [photo for place in places for photo in reading.list_photos(place)]
-             for name, places in class_folders(folder, FILL_TEST).items()}
+def files_by_class(folder, classes, weights):
+    """(photos, clips), each [(path, class)], in folder/<class>/; folders that the weights don't know end the program.
+    """
+    both = {name: [played.photos_and_clips(place) for place in places]
+            for name, places in class_folders(folder, FILL_TEST).items()}
+    found = {name: [path for photos, clips in pairs for path in photos + clips] for name, pairs in both.items()}
     if not found:
         script.fail(f"{folder} has no class folders: {FILL_TEST}")
     names = [n for n in found if found[n]] or list(found)
@@ -61,14 +67,14 @@ def photos_by_class(folder, classes, weights):
     if unknown:
         script.fail(f"{folder} has the class folders {', '.join(names)}, but {weights} knows {', '.join(classes)}: "
                     f"rename {', '.join(unknown)}, or import the photos again with RENAME of data/folders.py")
-    photos = [(path, name) for name in names for path in found[name]]
-    if not photos:
+    photos, clips = ([(path, name) for name in names for pair in both[name] for path in pair[i]] for i in (0, 1))
+    if not photos and (CROPPED or not clips):
         script.fail(f"{folder} has no photos: {FILL_TEST}")
     absent = [c for c in classes if c not in {name for _, name in photos}]
-    if absent:
+    if absent and photos:
         print(f"no photos of {', '.join(absent)} in {folder}: recall there stays unknown, "
               f"and so does the AUC where only one class is left")
-    return photos
+    return photos, [] if CROPPED else clips
 
 
 def cut_of(info):
@@ -175,14 +181,6 @@ class Answers(NamedTuple):
         return self.probabilities.argmax(1) == self.labels
 
 
-def coverage(answers):
-    """How many faces are left, and how many of these are right, when children's and doubtful ones are "unsure"."""
-    curve = metrics.coverage_curve(answers.trusted, answers.correct)
-    points = np.unique(np.searchsorted(curve[0], np.linspace(0.05, 1, 20)).clip(max=len(curve[0]) - 1))
-    return {"at_threshold": metrics.at_threshold(answers.trusted, answers.correct, answers.info["threshold"]),
-            "curve": [[metrics.known(values[i]) for values in curve] for i in points]}
-
-
 def by_group(answers):
     """metrics.group_report() of the photos that GROUPS knows, printed; None where it knows none or is not there."""
     groups = people.read_groups(GROUPS)
@@ -238,8 +236,24 @@ def mistakes(answers):
             for crop, heat, title in zip(crops, heats, titles, strict=True)]
 
 
-def write(folder, answers, result):
-    """Every file of a run, test_metrics.json last."""
+def play(clips, net, info):
+    """Play [(path, class)] as realtime.py does, and print the figures; returns what judge.clips.judge() does."""
+    from learn import checkpoints
+
+    capture.quiet()
+    device = next(net.parameters()).device
+    return judged.judge(clips, lambda path: played.labels(
+        path, info, lambda crops: checkpoints.answers(net, info, crops, device), processed.IMAGE_SIZE))
+
+
+def write_metrics(folder, result):
+    """test_metrics.json, the last file of a run."""
+    with atomic(folder / "test_metrics.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+
+def write(folder, answers, result, clips):
+    """Every file of a run, test_metrics.json last. `clips`: rows of play()."""
     classes = answers.info["classes"]
     if result["groups"]:
         report.groups(folder / "groups.png", result["groups"])
@@ -249,9 +263,9 @@ def write(folder, answers, result):
     report.roc(folder / "roc.png", answers.probabilities, answers.labels, classes)
     report.reliability(folder / "reliability.png", answers.confidence, answers.correct, answers.info["threshold"])
     report.errors(folder / "errors.png", mistakes(answers))
-    report.write_predictions(folder / "predictions.csv", answers.rows, answers.probabilities, classes, answers.sure)
-    with atomic(folder / "test_metrics.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    report.write_predictions(folder / "predictions.csv", answers.rows + clips, answers.probabilities, classes,
+                             answers.sure)
+    write_metrics(folder, result)
 
 
 def check_constants():
@@ -269,12 +283,19 @@ def main():
     from learn import checkpoints
 
     check_constants()
-    loaded = checkpoints.load_all(WEIGHTS)
+    loaded, plots = checkpoints.load_all(WEIGHTS), Path(PLOTS_DIR)
     classes = loaded[0][2]["classes"]
-    photos = photos_by_class(TEST_DIR, classes, loaded[0][0])
-    print(f"{len(photos)} photos of {TEST_DIR}, {len(loaded)} weights file(s), classes {', '.join(classes)}")
+    photos, clips = files_by_class(TEST_DIR, classes, loaded[0][0])
+    print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}, {len(loaded)} weights file(s), classes "
+          f"{', '.join(classes)}")
+    if not photos:  # of several weights files the last, since photos choose the best
+        weights, net, info = loaded[-1]
+        rows, figures = play(clips, net, info)
+        report.write_predictions(plots / "predictions.csv", rows, None, classes)
+        write_metrics(plots, {"weights": Path(weights).as_posix(), "classes": classes, "clips": figures})
+        return
     rows, outputs = classify(photos, loaded)
-    plots, found = Path(PLOTS_DIR), [r for r in rows if r["status"] == "ok"]
+    found = [r for r in rows if r["status"] == "ok"]
     if not found:
         report.write_predictions(plots / "predictions.csv", rows, None, classes)
         script.fail(f"no face in any of the {len(rows)} photos of {TEST_DIR}: {plots / 'predictions.csv'} says why, "
@@ -287,14 +308,15 @@ def main():
     answers = Answers(rows, found, labels, *outputs[best], net, info)
     result = {"weights": Path(weights).as_posix(), "classes": classes,
               "unreadable": sum(r["status"] == "unreadable" for r in rows), **summaries[best],
-              "coverage": coverage(answers)}
+              "coverage": metrics.coverage(answers.trusted, answers.correct, info["threshold"])}
     report.show(result, classes, collections.Counter((r["class"], r["status"]) for r in rows))
     result["groups"] = by_group(answers)
     result["robustness"] = damaged(answers) if ROBUSTNESS else None
     result["epochs"] = None if len(loaded) == 1 else [
         {"weights": Path(path).as_posix(), "epoch": facts.get("epoch"), **summary}
         for (path, _, facts), summary in zip(loaded, summaries, strict=True)]
-    write(plots, answers, result)
+    played_rows, result["clips"] = play(clips, net, info)
+    write(plots, answers, result, played_rows)
     print(f"\n{result['n']} faces, {result['no_face']} photos without a face, {result['unreadable']} unreadable; "
           f"pictures, predictions.csv and test_metrics.json are in {plots}")
 

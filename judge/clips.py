@@ -4,6 +4,7 @@ import itertools
 import statistics
 
 from judge.metrics import known, ratio
+from terminal import script
 
 UNSURE = "unsure"  # as LOG of realtime.py tells it
 COUNTS = ("frames", "with_face", "labelled", "right", "unsure", "flips")
@@ -47,13 +48,37 @@ def together(clips):
             **shares(counts)}
 
 
-def line(name, figures):
-    """A line of text on a clip, or on all."""
+def told(figures):
+    """A line of text with the figures of a clip, or of all."""
     def share(key):
         return "-" if figures[key] is None else f"{figures[key]:.1%}"
 
     first, flips = figures["first_label"], figures["flips_per_minute"]
-    return (f"{name}: {figures['with_face']} of {figures['frames']} frames with a face, labelled "
+    return (f"{figures['with_face']} of {figures['frames']} frames with a face, labelled "
             f"{share('labelled_share')}, of these right {share('right_share')}, unsure {share('unsure_share')}, "
             f"{'-' if flips is None else format(flips, '.1f')} flips per minute, first label "
             + ("never" if first is None else f"after {first:.2f} s"))
+
+
+def judge(clips, labels_of):
+    """Judge [(path, class)] one after the other, and print their figures. `labels_of`: path -> what measure() takes;
+    a script.Problem that it raises is told, and the clip is left out.
+
+    Returns (rows for report.write_predictions(), figures: None without clips, or a dict: "all" of together(), "each"
+    of measure(), and how many are "unreadable").
+    """
+    rows, each = [], []
+    for path, name in clips:
+        row = {"path": path, "class": name, "status": "clip", "reason": "", "box": None}
+        rows.append(row)
+        try:
+            each.append({"file": path.as_posix(), "class": name, **measure(list(labels_of(path)), name)})
+            row.update(predicted=each[-1]["predicted"], reason=told(each[-1]))
+        except script.Problem as problem:
+            row.update(status="unreadable", reason=str(problem))
+        print(f"{name}/{path.name}: {row['reason']}", flush=True)
+    if not rows:
+        return [], None
+    figures = together(each)
+    print(f"{len(each)} clip(s) in all: {told(figures)}")
+    return rows, {"all": figures, "unreadable": len(rows) - len(each), "each": each}

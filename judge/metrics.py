@@ -146,6 +146,14 @@ def at_threshold(confidence, correct, threshold):
     return {"threshold": known(threshold), "coverage": known(sure.mean()), "accuracy": known(accuracy)}
 
 
+def coverage(confidence, correct, threshold):
+    """How many faces are left, and how many of these are right, when those of little confidence are "unsure": dict."""
+    curve = coverage_curve(confidence, correct)
+    points = np.unique(np.searchsorted(curve[0], np.linspace(0.05, 1, 20)).clip(max=len(curve[0]) - 1))
+    return {"at_threshold": at_threshold(confidence, correct, threshold),
+            "curve": [[known(values[i]) for values in curve] for i in points]}
+
+
 def summary(probabilities, labels, no_face, seed=0):
     """All of the above for one weights file, as JSON takes it. `no_face`: photos without a face by class, int [C]."""
     n_classes = probabilities.shape[1]

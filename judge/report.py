@@ -206,7 +206,10 @@ def robustness(path, rows):
 
 def write_predictions(path, rows, probabilities, classes, sure=()):
     """One line per photo, also for those without a face: file, class, predicted, p_<class>..., box, status, reason,
-    and whether it is sure, 1 or 0."""
+    and whether it is sure, 1 or 0.
+
+    A clip's line has the class that it was called most, no probabilities, and its figures for a reason.
+    """
     answers, sure = iter(() if probabilities is None else probabilities), iter(sure)
     with atomic(path) as temporary, \
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -215,6 +218,8 @@ def write_predictions(path, rows, probabilities, classes, sure=()):
                          "status", "reason", "sure"])
         for row in rows:
             own = next(answers) if row["status"] == "ok" else None
-            told = [""] * (1 + len(classes)) if own is None else [classes[own.argmax()], *(f"{p:.6f}" for p in own)]
+            told = [row.get("predicted") or "", *[""] * len(classes)]
+            if own is not None:
+                told = [classes[own.argmax()], *(f"{p:.6f}" for p in own)]
             writer.writerow([row["path"].as_posix(), row["class"], *told, *(row["box"] or [""] * 4), row["status"],
                              row["reason"], "" if own is None else int(next(sure))])

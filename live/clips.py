@@ -1,19 +1,24 @@
 """A clip through the live path, without a window: what realtime.py would log, frame by frame. Nothing to run."""
 
-from live import capture, results, sources, tracks
+from faces import reading
+from live import capture, results, tracks
+from terminal import script
 
 # Files that test.py plays; photos are known by their content, see faces/reading.py.
 SUFFIXES = set(".mp4 .m4v .mov .avi .mkv .webm .wmv .asf .flv .mpg .mpeg .mpe .m2v .ts .mts .m2ts .3gp .3g2 .ogv .ogg "
                ".vob .mxf .mjpeg .mjpg .divx .dv".split())
 
 
-class ClipError(Exception):
+class ClipError(script.Problem):
     """A clip that cannot be played; the message is the reason, in a few words."""
 
 
-def is_clip(path):
-    """Whether a file has a video's name."""
-    return path.suffix.lower() in SUFFIXES
+def photos_and_clips(folder):
+    """(paths of the photos, paths of the clips) under a folder, both sorted. A clip is known by its name."""
+    others = []
+    photos = reading.list_photos(folder, others)
+    clips = [path for path in photos + others if path.suffix.lower() in SUFFIXES]  # a .mjpeg begins as a photo does
+    return [path for path in photos if path not in clips], sorted(clips)
 
 
 def follow(path, info, classify, size):
@@ -23,7 +28,7 @@ def follow(path, info, classify, size):
     """
     opened = capture.open_capture(path)
     if opened is None:
-        raise ClipError(f"unreadable ({sources.why_no_video(path)})")
+        raise ClipError("unreadable (damaged, or no video)")
     reader, frames = capture.reader_of(path, opened, 0), 0
     tracker = tracks.Tracker()
     tracker.take(info, classify, size)
@@ -38,7 +43,7 @@ def follow(path, info, classify, size):
     finally:
         reader.stop()
     if not frames:
-        raise ClipError("unreadable (not one frame)")
+        raise ClipError("unreadable (damaged, or no video)")
 
 
 def labels(path, info, classify, size):

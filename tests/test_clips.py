@@ -2,6 +2,9 @@
 
 import csv
 import itertools
+import json
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +12,9 @@ import pytest
 
 import clips
 import realtime
+import test as subject
 from judge import clips as judged
+from learn import checkpoints
 from live import capture
 from live import clips as played
 from test_realtime import INFO, loaded
@@ -23,14 +28,14 @@ def by_brightness(crops):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """A person who gets darker, is covered for a while, and comes back; a smaller one beside: 90 frames at 30."""
+    """A person who gets darker, is covered for a while, and comes back; a smaller one beside: 60 frames at 30."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     person = clips.person("hat", 3)
     light = np.clip(person * 0.6 + 100, 0, 255).astype(np.uint8)
     small = cv2.resize(person, None, fx=0.8, fy=0.8)
     dark = (person * 0.5).astype(np.uint8)
-    frames = [*clips.frames_of([light, small], 30, 1), *clips.frames_of([dark, small], 30, 1),
-              *clips.frames_of([], 10, 1), *clips.frames_of([light, small], 30, 1)]
+    frames = [*clips.frames_of([light, small], 20, 1), *clips.frames_of([dark, small], 20, 1),
+              *clips.frames_of([], 5, 1), *clips.frames_of([light, small], 15, 1)]
     clips.write_clip(path, frames)
     return path
 
@@ -52,14 +57,14 @@ def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thre
     with open(tmp_path / "faces.csv", encoding="utf-8", newline="") as file:
         logged = list(csv.DictReader(file))
     rows = [row for _, rows in played.follow(clip, INFO, by_brightness, 224) for row in rows]
-    assert len(rows) > 100 and [[str(cell) for cell in row.cells()] for row in rows] == [
+    assert len(rows) > 60 and [[str(cell) for cell in row.cells()] for row in rows] == [
         list(row.values()) for row in logged]
 
     figures = judged.measure(list(played.labels(clip, INFO, by_brightness, 224)), "hat")
     by_time = {time: max(group, key=lambda row: int(row["width"]) * int(row["height"]))["class"]
                for time, group in itertools.groupby(logged, lambda row: row["time"])}
     classes = [name for name in by_time.values() if name in INFO["classes"]]
-    assert figures["frames"] == 100 and figures["with_face"] == len(by_time)
+    assert figures["frames"] == 60 and figures["with_face"] == len(by_time)
     assert figures["labelled"] == len(classes) and figures["right"] == classes.count("hat")
     assert figures["unsure"] == list(by_time.values()).count("unsure")
     assert figures["flips"] == sum(a != b for a, b in zip(classes, classes[1:], strict=False)) > 0
@@ -82,8 +87,8 @@ def test_figures_of_labels():
     assert nobody["labelled_share"] is nobody["first_label"] is nobody["predicted"] is None
     all_of_them = judged.together([figures, nobody, judged.measure([], "man")])
     assert all_of_them["clips"] == 3 and all_of_them["frames"] == 13 and all_of_them["right_share"] == 0.666667
-    assert "labelled 75.0%, of these right 66.7%, unsure 12.5%" in judged.line("a.mp4", figures)
-    assert "first label never" in judged.line("b.mp4", nobody)
+    assert "labelled 75.0%, of these right 66.7%, unsure 12.5%" in judged.told(figures)
+    assert "first label never" in judged.told(nobody)
 
 
 @pytest.mark.parametrize("data", [b"", b"no video"])
@@ -91,3 +96,42 @@ def test_a_file_that_is_no_clip(data, tmp_path):
     (tmp_path / "a.mp4").write_bytes(data)
     with pytest.raises(played.ClipError, match="unreadable"):
         list(played.follow(tmp_path / "a.mp4", INFO, by_brightness, 224))
+
+
+def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thread):
+    """The very folder with and without its clips: the photos' metrics stay; the clips' are those of their own."""
+    weights = Path(realtime.__file__).parent / "weights" / "small.pt"
+    for name in ("man", "woman"):
+        for i in range(2):
+            path = tmp_path / "test" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(cv2.imencode(".png", clips.person("hat", 3 + i)[:, :, ::-1])[1].tobytes())
+    for name, value in (("TEST_DIR", str(tmp_path / "test")), ("WEIGHTS", str(weights)),
+                        ("GROUPS", str(tmp_path / "none.csv"))):
+        monkeypatch.setattr(subject, name, value)
+    read = {}
+    for run in ("without", "with", "alone"):
+        monkeypatch.setattr(subject, "PLOTS_DIR", str(tmp_path / run))
+        if run == "with":
+            shutil.copy(clip, tmp_path / "test" / "man" / "café.mp4")
+            (tmp_path / "test" / "woman" / "broken.MOV").write_bytes(b"no video")
+        if run == "alone":
+            for path in (tmp_path / "test").rglob("*.png"):
+                path.unlink()
+        subject.main()
+        read[run] = json.loads((tmp_path / run / "test_metrics.json").read_text(encoding="utf-8"))
+    assert read["without"].pop("clips") is None
+    told = read["with"].pop("clips")
+    assert read["with"] == read["without"] and read["alone"]["clips"] == told
+    net, info = checkpoints.load_weights(weights)
+    labels = list(played.labels(clip, info, lambda crops: checkpoints.answers(net, info, crops), 224))
+    each, = told["each"]
+    file = (tmp_path / "test/man/café.mp4").as_posix()
+    assert each == {"file": file, "class": "man", **judged.measure(labels, "man")}
+    assert told["unreadable"] == 1 and told["all"]["clips"] == 1 and each["with_face"] > 40
+    with open(tmp_path / "with" / "predictions.csv", encoding="utf-8", newline="") as file:
+        rows = {Path(row["file"]).name: row for row in csv.DictReader(file)}
+    assert len(rows) == 4 and rows["café.mp4"]["status"] == "clip" and rows["broken.MOV"]["status"] == "unreadable"
+    assert rows["café.mp4"]["predicted"] == (each["predicted"] or "")
+    assert "frames with a face" in rows["café.mp4"]["reason"]
+    assert "1 clip(s) in all: " in capsys.readouterr().out
