@@ -11,24 +11,24 @@ from faces import covers
 from judge import metrics
 
 # ------------------------------------------------------------------------------------------------
-# One value a severity, for a crop of 224 pixels; other sizes are scaled.
+# One value per severity, for a crop of 224 pixels; other sizes are scaled.
 LEVELS = {
     "brightness": (0.30, 0.45, 0.60, 0.75, 0.85),  # share of the light lost, or of the way to white, photo by photo
     "contrast": (0.30, 0.50, 0.65, 0.80, 0.90),  # share of the contrast lost
     "blur": (1.5, 3.0, 4.5, 6.0, 9.0),  # sigma of a Gaussian, pixels
     "noise": (8, 16, 28, 44, 64),  # sigma, of 255
-    "low resolution": (64, 40, 28, 20, 14),  # pixels a side before enlarging
+    "low resolution": (64, 40, 28, 20, 14),  # side in pixels before enlarging
     "JPEG": (40, 20, 12, 7, 3),  # quality
     "rotation": (8, 15, 25, 35, 45),  # degrees, to either side
     "occlusion": (0.25, 0.35, 0.45, 0.55, 0.65),  # side of a plain square at a random place, of the crop's side
     "covered": (0.6, 0.8, 1.0, 1.2, 1.4),  # size of a mask, sunglasses, scarf or hand in its place; 1.0: as in life
 }
-BATCH = 64  # crops a pass; memory only
+BATCH = 64  # crops per pass; memory only
 # ------------------------------------------------------------------------------------------------
 
 
 def brightness(crop, share, rng):
-    """Half of the photos darker, half brighter."""
+    """Half of the photos get darker, half get brighter."""
     goal = 0.0 if rng.random() < 0.5 else 255.0
     return mixed(crop, goal, share)
 
@@ -49,7 +49,7 @@ def blur(crop, sigma, rng):
 
 
 def noise(crop, sigma, rng):
-    """Independent Gaussian noise a pixel and channel."""
+    """Gaussian noise, independent for each pixel and channel."""
     return np.clip(crop + rng.normal(0, sigma, crop.shape), 0, 255).astype(np.uint8)
 
 
@@ -93,10 +93,11 @@ KINDS = {"brightness": brightness, "contrast": contrast, "blur": blur, "noise": 
 
 
 def damaged(crop, kind, severity, seed, margin):
-    """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity` 1..5; `seed` decides what is left to chance;
+    """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity`: 1..5; `seed` decides what is left to chance;
     `margin`: of the crop around its face's box, by which things that cover faces find their place.
 
-    It decides alike at all severities: a hand grows where it is, and what the accuracies differ by is the severity.
+    The same seed decides the same at all severities: a hand grows in its place, so that accuracies differ by the
+    severity alone.
     """
     more = (margin,) if kind == "covered" else ()
     return KINDS[kind](crop, LEVELS[kind][severity - 1], np.random.default_rng(seed), *more)

@@ -4,13 +4,12 @@ Everywhere `probabilities` is float [N, C] with rows that sum to 1, `labels` is 
 that cannot be known (a class without photos, one class only) is None, never a made-up 0.
 """
 
-
 import numpy as np
 
 from faces import people
 
 # ------------------------------------------------------------------------------------------------
-RESAMPLES = 2000  # bootstrap resamples an interval
+RESAMPLES = 2000  # bootstrap resamples per interval
 LEVEL = 0.95  # share of the resamples that an interval holds
 ECE_BINS = 15  # equal-width bins of confidence
 GROWN = 15  # "age 15 and over" gets a line of its own: a child's face tells little
@@ -131,7 +130,7 @@ def reliability(confidence, correct):
 
 
 def coverage_curve(confidence, correct):
-    """Accuracy over the most confident photos: (coverage, accuracy, threshold), rising coverage, one step a value."""
+    """Accuracy over the most confident photos: (coverage, accuracy, threshold), rising coverage, one step per value."""
     order = np.argsort(-np.asarray(confidence), kind="stable")
     confidence = np.asarray(confidence)[order]
     ends = np.append(np.flatnonzero(np.diff(confidence)), len(confidence) - 1)
@@ -192,8 +191,8 @@ def group_row(name, correct, found, sure):
 def group_report(groups, names, found, correct, sure):
     """Accuracy by age band, ethnicity and their combinations with class; each list has its worst group first.
 
-    `groups`: one (age, ethnicity) or None a photo; `names`: its class; `found`: bool, has a face; `correct`: bool;
-    `sure`: bool, has a face and is not called unsure.
+    For each photo `groups` has (age, ethnicity) or None, `names` its class, `found` whether it has a face, `correct`
+    whether its face is judged right, and `sure` whether it has a face that is not called unsure.
     Returns None where no photo has a group.
     """
     found, correct, sure = (np.asarray(v, bool) for v in (found, correct, sure))
