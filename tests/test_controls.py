@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import clips
+from faces import finding
 from live import capture, controls, results, stills, window
 from test_realtime import INFO, classify, loaded, program
 
@@ -54,7 +55,7 @@ def test_keys_on_photos(monkeypatch, tmp_path):
     assert changes == [False, True] * 4 + [False, False]
     assert len(shown) == 12 and (shown[10] == first).mean() > 0.9, "x turned the page"
     assert len(list((tmp_path / "plots").iterdir())) == 1
-    box = stills.faces_of_photo(clips.person("hat", 3))[0]
+    box = [round(v) for v in finding.main_face(clips.person("hat", 3)).box]
     inner = (slice(box[1] + 8, box[1] + box[3] - 8), slice(box[0] + 8, box[0] + box[2] - 8))
     plain = cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR)
     np.testing.assert_array_equal(written[0][inner], plain[inner])

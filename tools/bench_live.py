@@ -42,14 +42,14 @@ def clip(path, pictures, people, frames):
     video.release()
 
 
-def follow(opened, loaded):
-    """realtime.py on an opened video, without a window. Returns its dict of results."""
+def follow(opened, loaded, log=None):
+    """realtime.py on an opened video, without a window; `log`: its LOG. Returns its dict of results."""
     ready = Future()
     ready.set_result(loaded)
     reader = capture.Reader(None, False, RATE, 0, opened)
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
         return player.Player(reader, ready, realtime.controls_of(show=False), processed.IMAGE_SIZE,
-                             results.Results()).play()
+                             results.Results(log)).play()
 
 
 def seconds_in(profile, functions):
@@ -114,9 +114,10 @@ def hour(place, pictures, frames, weights, total):
     shown = [video.read()[1] for _ in range(frames)]
     shown += [cv2.GaussianBlur(f, (0, 0), 40) for f in shown[:frames // 5]] + [f[:, ::-1].copy() for f in shown]
     before, endless = threading.active_count(), Endless(shown, total)
-    result = follow(endless, realtime.load(weights))
+    result = follow(endless, realtime.load(weights), place / "faces.csv")
     noted = endless.noted[1:]  # the first note still has what starting took
     rate = result["frames"] / result["seconds"]
     print(f"{result['frames']:,} frames at {rate:.0f} per second, {result['faces']} faces followed; memory "
           f"{noted[0]:.0f} MB after a tenth of them, {noted[-1]:.0f} MB at the end, {min(noted):.0f} to "
-          f"{max(noted):.0f} MB between; threads {before} before, {threading.active_count()} after")
+          f"{max(noted):.0f} MB between; threads {before} before, {threading.active_count()} after; LOG has "
+          f"{(place / 'faces.csv').read_bytes().count(10) - 1:,} rows")
