@@ -143,15 +143,23 @@ def geometry(row, seen):
     return x, y, SIDE * math.sqrt(max(1.0, row[2] * row[3])), seen * math.degrees(math.atan2(across[1], across[0]))
 
 
-def measured_again(bgr, x, y, side, roll):
+def seen_large(bgr, x, y, side, roll, least=0.5):
+    """The row of search() of a face at (x, y), where YuNet sees it too when it is cut large and turned upright by
+    `roll` degrees, in the pixels of that cut (PIXELS a side, margin CUT); None where it does not."""
+    square = (x - side / 2, y - side / 2, side, side)
+    rows = search(cutting.crop_face(bgr, square, CUT, PIXELS, roll=roll), PIXELS, least, border=0.0)
+    if not len(rows):
+        return None
+    return rows[np.hypot(*(rows[:, :2] + rows[:, 2:4] / 2 - PIXELS / 2).T).argmin()]
+
+
+def measured_again(bgr, x, y, side, roll, tries=TRIES):
     """(x, y, side, roll) of a face, as geometry() gives it, corrected by looks at it cut large and turned upright."""
-    for _ in range(TRIES):
-        square = (x - side / 2, y - side / 2, side, side)
-        rows = search(cutting.crop_face(bgr, square, CUT, PIXELS, roll=roll), PIXELS, 0.5, border=0.0)
-        if not len(rows):
+    for _ in range(tries):
+        row = seen_large(bgr, x, y, side, roll)
+        if row is None:
             break
-        off = np.hypot(*(rows[:, :2] + rows[:, 2:4] / 2 - PIXELS / 2).T)
-        u, v, new_side, more = geometry(rows[off.argmin()], SEEN_LARGE)
+        u, v, new_side, more = geometry(row, SEEN_LARGE)
         scale, turn = side * (1 + 2 * CUT) / PIXELS, math.radians(roll)
         u, v = (u - PIXELS / 2) * scale, (v - PIXELS / 2) * scale
         x, y = x + u * math.cos(turn) - v * math.sin(turn), y + u * math.sin(turn) + v * math.cos(turn)

@@ -15,17 +15,9 @@ import numpy as np
 
 from faces import cutting, finding
 from faces.people import YOUNG
+from live import seekers
 
 # ------------------------------------------------------------------------------------------------
-SEARCH_SIDE = 256  # pixels of the longer side of the gray copy that is searched
-SLIMMEST = 16 / 9  # its longer side over its shorter one; of a wider frame the shorter side counts as if it were that
-SMALLEST = 0.15  # smallest face, as a share of the frame's shorter side: 72 pixels at 640x480, two metres off
-NEIGHBORS = 5  # agreeing windows wanted for a new face; a known one is followed with FOLLOW_NEIGHBORS
-FOLLOW_NEIGHBORS = 3
-STEP = 1.2  # of the Haar pyramid
-BORDER = 0.08  # replicated border, as a share: a face that leaves the frame is kept a little longer
-FULL_SEARCH = 0.1  # seconds between searches of the whole frame while no face is known; a search costs ten times as
-FULL_SEARCH_KNOWN = 0.2  # much as following a face, so that it may wait where faces are known
 MATCH = 0.3  # least overlap (intersection over union) of a hit with its track
 CONFIRM_HITS = 3  # hits before a face is labelled
 CONFIRM_MISSES = 2  # misses in a row that end a track not yet confirmed
@@ -33,16 +25,12 @@ KEEP = 0.5  # seconds that a confirmed face stays without a hit
 REFRESH = 0.19  # seconds at most between two classifications of a face: five a second and more
 EAGER = 4  # classifications of a new face, or a changed one, in successive frames
 AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; someone else starts a new one
-SECOND_NEIGHBORS = 16  # agreeing windows wanted by the second look at a new face
 RETURN = 5.0  # seconds within which a face that comes back to its place is the same one, with the same number
 RETURN_OVERLAP = 0.2  # least overlap of its box with the one that was lost; people move a little meanwhile
 SURER = 0.03  # a face becomes sure at the threshold plus this, and unsure below the threshold: no flicker at it
 SAME_FACE = 0.75  # least correlation of a face with itself a frame before; less means someone else
 SAME_SCENE = 0.6  # least correlation of the frame with the one before; less is a cut
 FLAT = 4  # of 255: a contrast that is noise, so that two flat pictures are alike
-# The second look at a new face: cut wider by AGAIN_AROUND, at AGAIN_SIDE pixels (the cascade's own window is 24, and
-# at twice that and a little it is not the same pixels again), searched in finer steps for a face of about that size.
-AGAIN_AROUND, AGAIN_SIDE, AGAIN_STEP, AGAIN_SMALLEST, AGAIN_OVERLAP = 0.4, 56, 1.1, 0.7, 0.4
 # ------------------------------------------------------------------------------------------------
 
 
@@ -59,19 +47,12 @@ def match(tracks, boxes):
     return found
 
 
-def around(box, share, shape):
-    """The window (x0, y0, x1, y1), int, around a box widened by `share` on each side, within an image of `shape`."""
-    x, y, w, h = box
-    return (max(0, int(x - share * w)), max(0, int(y - share * h)),
-            min(shape[1], math.ceil(x + (1 + share) * w)), min(shape[0], math.ceil(y + (1 + share) * h)))
-
-
 def appearance(gray, box, share=0.15, size=16):
     """What a face, or a frame, looks like, in few numbers: float32 [size * size + 1] of length 1. `gray`: uint8 [H, W].
 
     The product of two is their correlation, nearly: the last number keeps the noise of a flat picture from counting.
     """
-    x0, y0, x1, y1 = around(box, share, gray.shape)
+    x0, y0, x1, y1 = seekers.around(box, share, gray.shape)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return np.zeros(size * size + 1, np.float32)
     few = cv2.resize(gray[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
@@ -112,7 +93,7 @@ class Track:
     def __init__(self, number, box, now):
         self.number, self.box, self.smooth = number, box, box.copy()
         self.hits, self.misses, self.last_hit = 1, 0, now
-        self.confirmed = False
+        self.confirmed, self.roll = False, 0.0  # degrees, at the last classification
         self.appearance = None  # of appearance(), at the last hit
         self.heat = None  # Grad-CAM of the last crop, where it is asked for
         self.label = None  # index of the class; None: unsure, or not classified yet
@@ -153,12 +134,12 @@ class Tracker:
     """Finds, follows and classifies the faces of successive frames.
 
     `classify` takes a list of uint8 [S, S, 3] RGB crops and returns what told() takes; None while the network still
-    loads. `cut` makes such a crop of a BGR frame and a box, as the weights want it. `find` is
-    finding.find_faces, or what a test puts in its place.
+    loads. `cut` makes such a crop of a BGR frame, a box and a roll, as the weights want it. `seeker`: see seekers.py;
+    another may take its place at any time.
     """
 
-    def __init__(self, classify=None, cut=None, threshold=0.0, find=finding.find_faces):
-        self.classify, self.cut, self.threshold, self.find = classify, cut, threshold, find
+    def __init__(self, classify=None, cut=None, threshold=0.0, seeker=None):
+        self.classify, self.cut, self.threshold, self.seeker = classify, cut, threshold, seeker or seekers.Haar()
         self.explain = None  # crops -> float32 [N, S, S] heat maps, while they are asked for
         self.tracks, self.count, self.classifications = [], 0, 0  # count: of different faces so far
         self.gone, self.shot = [], 0  # faces lost within RETURN seconds; cuts so far
@@ -171,10 +152,8 @@ class Tracker:
 
     def step(self, frame, now):
         """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks."""
-        gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        scale = min(1.0, SEARCH_SIDE / min(max(gray.shape), SLIMMEST * min(gray.shape)))
-        size = tuple(max(1, round(v * scale)) for v in gray.shape[::-1])
-        small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA) if scale < 1 else gray
+        view = seekers.view_of(frame)
+        small, scale = view.small, view.scale
         interval = 0.0 if self.before is None else max(0.0, now - self.before)
         self.before = now
         scene = appearance(small, (0, 0, *small.shape[::-1]), 0)
@@ -182,9 +161,9 @@ class Tracker:
         self.scene = scene
         self.shot += cut
 
-        wait = FULL_SEARCH_KNOWN if any(t.confirmed for t in self.tracks) else FULL_SEARCH
+        wait = self.seeker.every_known if any(t.confirmed for t in self.tracks) else self.seeker.every
         full = cut or now - self.searched >= wait - interval / 2
-        boxes = self.everywhere(small, scale) if full else self.near_tracks(small, scale)
+        boxes = self.seeker.everywhere(view) if full else self.seeker.near(view, self.tracks)
         if full:
             self.searched = now
         pairs = match(self.tracks, boxes)
@@ -215,7 +194,7 @@ class Tracker:
                     self.tracks[-1].appearance = appearance(small, box * scale)
         for track in self.tracks:
             if not track.confirmed and track.hits >= CONFIRM_HITS and track.misses == 0:
-                track.confirmed = self.second_look(gray, track.box)
+                track.confirmed = self.seeker.confirms(view, track.box)
                 if track.confirmed:
                     track.number = self.number_for(track)
         self.label(frame, now, interval)
@@ -245,36 +224,6 @@ class Tracker:
         self.gone = [g for g in self.gone if g is not known]
         return known.number
 
-    def everywhere(self, small, scale):
-        """Boxes, float64 [N, 4] in the frame's pixels, found in the whole reduced frame."""
-        boxes = self.find(small, NEIGHBORS, SMALLEST, longest=None, shortest=0, border=BORDER, step=STEP)
-        return np.asarray(boxes, np.float64).reshape(-1, 4) / scale
-
-    def near_tracks(self, small, scale):
-        """The same, found around the known faces only, at about their size."""
-        found = []
-        for track in self.tracks:
-            x0, y0, x1, y1 = around(track.box * scale, 0.3, small.shape)
-            least = 0.8 * track.box[2] * scale / max(1, min(x1 - x0, y1 - y0))
-            if x1 - x0 < 24 or y1 - y0 < 24 or least > 1:
-                continue
-            boxes = self.find(small[y0:y1, x0:x1], FOLLOW_NEIGHBORS, least, longest=None, shortest=0, border=0.0,
-                              step=STEP)
-            found.append((np.asarray(boxes, np.float64).reshape(-1, 4) + (x0, y0, 0, 0)) / scale)
-        return np.concatenate(found) if found else np.zeros((0, 4))
-
-    def second_look(self, gray, box):
-        """Whether the face is found again in the frame's own pixels, mirrored and at another size: walls are not."""
-        x0, y0, x1, y1 = around(box, AGAIN_AROUND, gray.shape)
-        scale = AGAIN_SIDE / box[2]
-        size = (max(24, round((x1 - x0) * scale)), max(24, round((y1 - y0) * scale)))
-        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        again = cv2.flip(cv2.resize(gray[y0:y1, x0:x1], size, interpolation=way), 1)
-        boxes = self.find(again, SECOND_NEIGHBORS, AGAIN_SMALLEST * AGAIN_SIDE / min(size), longest=None, shortest=0,
-                          border=BORDER, step=AGAIN_STEP)
-        mirrored = ((x1 - box[0] - box[2]) * scale, (box[1] - y0) * scale, box[2] * scale, box[3] * scale)
-        return any(finding.overlap(mirrored, b) > AGAIN_OVERLAP for b in np.asarray(boxes, np.float64).reshape(-1, 4))
-
     def label(self, frame, now, interval):
         """Classify the confirmed faces that are due, all in one batch; frames without such cost no network."""
         if self.classify is None:
@@ -283,7 +232,10 @@ class Tracker:
                and (t.seen < EAGER or now - t.classified + interval > REFRESH)]
         if not due:
             return
-        crops = [self.cut(frame, t.box) for t in due]
+        crops = []
+        for track in due:
+            box, track.roll = self.seeker.closer(frame, track.box, track.roll)
+            crops.append(self.cut(frame, box, roll=track.roll))
         for track, probabilities, child in zip(due, *told(self.classify(crops)), strict=True):
             track.add(probabilities, now, self.threshold, child)
         if self.explain is not None:

@@ -158,11 +158,11 @@ def numbers(stages, frame=None):
     """Follow hits over time: stages of (frames, box or None, frame). Returns the numbers shown, frame by frame."""
     tracker = tracks.Tracker(lambda crops: np.full((len(crops), 2), 0.5),
                              functools.partial(cutting.crop_frame, margin=0.2, size=32))
-    tracker.second_look = lambda *_: True
+    tracker.seeker.confirms = lambda *_: True
     shown, i = [], 0
     for count, box, frame in stages:
         boxes = np.array([] if box is None else [box], float).reshape(-1, 4)
-        tracker.everywhere = tracker.near_tracks = lambda *_, b=boxes: b
+        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=boxes: b
         for _ in range(count):
             shown.append([t.number for t in tracker.step(frame, i / 30)])
             i += 1

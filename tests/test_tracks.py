@@ -24,8 +24,8 @@ def run(tracker, boxes_by_frame, answers=None, rate=30):
     """Step through frames whose hits are given in the frame's pixels; returns the labels shown after each."""
     labels = []
     for i, boxes in enumerate(boxes_by_frame):
-        tracker.everywhere = tracker.near_tracks = lambda small, scale, b=boxes: np.array(b, np.float64).reshape(-1, 4)
-        tracker.second_look = lambda gray, box: True
+        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=boxes: np.array(b, np.float64).reshape(-1, 4)
+        tracker.seeker.confirms = lambda *_: True
         if answers is not None:
             tracker.classify = lambda crops, p=answers[i]: np.repeat([[p, 1 - p]], len(crops), 0)
         labels.append([t.label for t in tracker.step(FRAME, i / rate)])
@@ -93,8 +93,8 @@ def test_unsure_below_the_threshold():
 
 def test_a_child_is_unsure_once_the_network_guesses_it():
     tracker = new_tracker(threshold=0.6)
-    tracker.everywhere = tracker.near_tracks = lambda *_: np.array([BOX], np.float64)
-    tracker.second_look = lambda *_: True
+    tracker.seeker.everywhere = tracker.seeker.near = lambda *_: np.array([BOX], np.float64)
+    tracker.seeker.confirms = lambda *_: True
     for child, label in ((0.9, None), (0.2, 0)):
         tracker.classify = lambda crops, child=child: (np.array([[0.9, 0.1]]), np.array([child]))
         for i in range(90):
@@ -117,8 +117,8 @@ def test_boxes_are_smoothed_but_follow():
     tracker, shown = new_tracker(), []
     for i, box in enumerate(still):
         run_one = np.array([box], np.float64)
-        tracker.everywhere = tracker.near_tracks = lambda *_, b=run_one: b
-        tracker.second_look = lambda *_: True
+        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=run_one: b
+        tracker.seeker.confirms = lambda *_: True
         shown += [t.smooth.copy() for t in tracker.step(FRAME, i / 30)]
     assert np.diff(shown, axis=0)[5:].std() < 0.6 * np.diff(still, axis=0).std()
     track = tracks.Track(1, np.array(BOX, float), 0)
