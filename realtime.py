@@ -22,6 +22,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 import processed
@@ -43,6 +44,9 @@ MIRROR = True  # cameras are shown as a mirror shows; the key m changes it, the 
 BLUR = False  # True hides the faces, in OUTPUT too; the key b changes it, the network sees them as they are
 FONT = None  # path of a .ttf or .otf for texts; None: one of this machine with the letters of your classes and LABELS
 CAMERA_SIZE = None  # None: as the camera comes; or (width, height) to ask it for, such as (1280, 720)
+# Threads of PyTorch and of OpenCV. A face or two are little work, and threads that share it spin for each other: with
+# two other jobs on two cores, two threads make 10 to 18 frames per second where one makes 93 to 123.
+THREADS = 1
 RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
 # ------------------------------------------------------------------------------------------------
 
@@ -68,13 +72,9 @@ def load(chosen):
         batch = checkpoints.prepare(info, crops, device)
         return model.grad_cam(net, batch, n_classes=len(info["classes"])).cpu().numpy()
 
-    if device == "cpu":
-        # A face or two are so little work that sharing it between threads can cost more than it gives.
-        blank, times = [np.zeros((processed.IMAGE_SIZE, processed.IMAGE_SIZE, 3), np.uint8)], {}
-        for threads in sorted({1, min(2, os.cpu_count() or 1), max(1, (os.cpu_count() or 1) // 2)}):
-            torch.set_num_threads(threads)
-            times[threads] = min(timed(classify, blank) for _ in range(4))
-        torch.set_num_threads(min(times, key=times.get))
+    torch.set_num_threads(THREADS)
+    cv2.setNumThreads(THREADS)
+    classify([np.zeros((processed.IMAGE_SIZE, processed.IMAGE_SIZE, 3), np.uint8)])  # the first call takes longest
     return info, classify, explain
 
 
@@ -91,13 +91,13 @@ def controls_of(show=None, mirror=False):
     return controls.Controls(SHOW if show is None else show, mirror, BLUR, labels, UNSURE)
 
 
-def play(reader, loaded, output=None, mirror=False, source=""):
+def play(reader, loaded, output=None, mirror=False, source="", finders=None):
     """Follow the faces of a camera or a video until it ends or the user quits. Returns the dict of results.
 
-    `source`: what LOG calls it.
+    `source`: what LOG calls it; `finders`: see player.Player.
     """
     seen = results.Results(LOG, source)
-    return player.Player(reader, loaded, controls_of(mirror=mirror), processed.IMAGE_SIZE, seen).play(output)
+    return player.Player(reader, loaded, controls_of(mirror=mirror), processed.IMAGE_SIZE, seen, finders).play(output)
 
 
 def report(result):
@@ -119,12 +119,12 @@ def tell_written(output):
             print(f"written: {name}")
 
 
-def watch(source, reader, loaded):
+def watch(source, reader, loaded, finders=None):
     """Play a camera or a video, and tell what came of it."""
     if OUTPUT:
         capture.check_video_name(OUTPUT, source)
     try:
-        result = play(reader, loaded, OUTPUT, MIRROR and sources.is_camera(source), results.name_of(source))
+        result = play(reader, loaded, OUTPUT, MIRROR and sources.is_camera(source), results.name_of(source), finders)
     except capture.EmptyVideo:
         script.fail(f"OUTPUT={OUTPUT}: not one frame came, so nothing is written")
     report(result)
@@ -133,7 +133,7 @@ def watch(source, reader, loaded):
         script.fail(sources.why_not(source))
 
 
-def view(photos, loaded, output, show, finders):
+def view(photos, loaded, output, show, finders=(finding.HAAR,)):
     """Annotate photos, and tell what came of it. Returns the exit status."""
     counts = stills.annotate(photos, loaded, controls_of(show), processed.IMAGE_SIZE, results.Results(LOG), finders)
     tell_written(output)
@@ -144,7 +144,7 @@ def main():
     script.check(globals(), ("SOURCE", SOURCE is None or type(SOURCE) is int or (isinstance(SOURCE, str) and SOURCE),
                              "None, the number of a camera, or a name"),
                  ("OUTPUT", OUTPUT is None or (isinstance(OUTPUT, str) and OUTPUT), "None or a name"),
-                 ("RETRY", RETRY >= 0, "at least 0"),
+                 ("RETRY", RETRY >= 0, "at least 0"), ("THREADS", THREADS >= 1, "at least 1"),
                  ("CAMERA_SIZE", CAMERA_SIZE is None or capture.is_size(CAMERA_SIZE), "None or (width, height)"))
     results.check_log(LOG)
     fonts.choose(FONT)
@@ -176,7 +176,7 @@ def main():
             reader = capture.reader_of(0, camera, RETRY, CAMERA_SIZE)
         elif reader is None:
             reader = capture.open_live(source, RETRY, CAMERA_SIZE)
-        watch(source, reader, loaded)
+        watch(source, reader, loaded, found)
     finally:
         pool.shutdown()
 

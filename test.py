@@ -243,7 +243,8 @@ def play(clips, net, info):
     capture.quiet()
     device = next(net.parameters()).device
     return judged.judge(clips, lambda path: played.labels(
-        path, info, lambda crops: checkpoints.answers(net, info, crops, device), processed.IMAGE_SIZE))
+        path, info, lambda crops: checkpoints.answers(net, info, crops, device), processed.IMAGE_SIZE,
+        finding.usable(processed.FINDERS)))
 
 
 def write_metrics(folder, result):

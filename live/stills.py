@@ -79,7 +79,7 @@ def apart(paths):
     return [names[i] for i in range(len(paths))]
 
 
-def faces_of_photo(image, finders):
+def faces_of_photo(image, finders=(finding.HAAR,)):
     """The faces of an RGB photo, list of finding.Face: the one that test.py takes, then the others."""
     first = finding.main_face(image, finders)
     if first is None:

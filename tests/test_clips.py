@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import clips
+import processed
 import realtime
 import test as subject
+from faces import finding
 from judge import clips as judged
 from learn import checkpoints
 from live import capture
@@ -124,7 +126,8 @@ def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thre
     told = read["with"].pop("clips")
     assert read["with"] == read["without"] and read["alone"]["clips"] == told
     net, info = checkpoints.load_weights(weights)
-    labels = list(played.labels(clip, info, lambda crops: checkpoints.answers(net, info, crops), 224))
+    labels = list(played.labels(clip, info, lambda crops: checkpoints.answers(net, info, crops), 224,
+                                finding.usable(processed.FINDERS)))
     each, = told["each"]
     file = (tmp_path / "test/man/café.mp4").as_posix()
     assert each == {"file": file, "class": "man", **judged.measure(labels, "man")}

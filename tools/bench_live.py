@@ -16,7 +16,7 @@ import processed
 import realtime
 from faces import cutting, finding
 from learn import checkpoints
-from live import capture, overlay, player, results, tracks
+from live import capture, overlay, player, results, seekers
 from tools import plain
 
 RATE = 30  # frames per second of the clips
@@ -44,12 +44,13 @@ def clip(path, pictures, people, frames):
 
 def follow(opened, loaded, log=None):
     """realtime.py on an opened video, without a window; `log`: its LOG. Returns its dict of results."""
-    ready = Future()
+    ready, finders = Future(), Future()
     ready.set_result(loaded)
+    finders.set_result(finding.usable(processed.FINDERS))
     reader = capture.Reader(None, False, RATE, 0, opened)
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
         return player.Player(reader, ready, realtime.controls_of(show=False), processed.IMAGE_SIZE,
-                             results.Results(log)).play()
+                             results.Results(log), finders).play()
 
 
 def seconds_in(profile, functions):
@@ -61,18 +62,21 @@ def seconds_in(profile, functions):
 def live(place, pictures, compare, frames, weights):
     """realtime.py beside the plain loop on one clip, then where its time goes with 1, 3 and 10 faces."""
     info, classify, explain = loaded = realtime.load(weights)
-    threads, (net, _) = torch.get_num_threads(), checkpoints.load_weights(checkpoints.choose(weights))
+    net, _ = checkpoints.load_weights(checkpoints.choose(weights))
     clip(place / "clip.mp4", pictures, lambda i: 1 + i * 3 // frames, frames)
 
     def plainly():
-        torch.set_num_threads(os.cpu_count() or 1)
+        for share in (torch.set_num_threads, cv2.setNumThreads):
+            share(os.cpu_count() or 1)
         plain.live(place / "clip.mp4", net, info)
-        torch.set_num_threads(threads)
+        for share in (torch.set_num_threads, cv2.setNumThreads):
+            share(realtime.THREADS)
 
     compare("live, 1 to 3 faces: realtime.py, plain", "frames/s", frames,
             lambda: follow(capture.open_capture(place / "clip.mp4"), loaded), plainly)
     stages = {"grab": [capture.Reader.read], "model": [classify], "crop": [cutting.crop_frame],
-              "detect": [tracks.Tracker.everywhere, tracks.Tracker.near_tracks, tracks.Tracker.second_look],
+              "detect": [getattr(kind, name) for kind in (seekers.Haar, seekers.YuNet)
+                         for name in ("everywhere", "near", "confirms", "closer")],
               "draw": [overlay.draw]}
     for count in (1, 3, 10):
         clip(place / "faces.mp4", pictures, lambda i, count=count: count, frames)
