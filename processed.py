@@ -3,8 +3,8 @@
     python processed.py        data/raw/<class>/*  ->  processed/faces/<class>/*.jpg  (224x224 RGB)
 
 Finds the face that each photo is about (large, in the middle, clearly a face), cuts it square and upright with a
-relative margin and saves it. Photos are only read. Photos that give no crop are listed,
-with the reason, in processed/skipped.csv. Running it again does only what is missing or has changed.
+relative margin and saves it. Photos are only read. Those that give no crop are listed, with the reason, in
+processed/skipped.csv. Running it again does only what is missing or has changed.
 """
 
 from terminal import script  # isort: skip  # first, see terminal/script.py
@@ -24,10 +24,10 @@ from terminal import workers
 from terminal.files import atomic, is_system, normal, sweep
 
 # ------------------------------------------------------------------------------------------------
-RAW_DIR = "data/raw"  # one subfolder a class
+RAW_DIR = "data/raw"  # one subfolder per class
 FACES_DIR = "processed/faces"
 SKIPPED = "processed/skipped.csv"
-WORKERS = 0  # processes; 0: one a core
+WORKERS = 0  # processes; 0: one per core
 
 # ("haar",) is the paper's way, the cascade that ships with OpenCV. YuNet finds nearly all that it misses: tilted,
 # turned, shaded, small. Its model is fetched into weights/ once (faces/yunet.py); without it Haar remains. Used by

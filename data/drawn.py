@@ -64,6 +64,45 @@ def draw_person(rng):
     }
 
 
+class Easel:
+    """A picture, float32 [H, W, 3] in 0..255, on which shapes are painted in a face's frame.
+
+    Places are in half-widths of the face from its middle, y down. `at`: its middle in pixels; `unit`: half its width
+    in pixels; `tilt`: radians.
+    """
+
+    def __init__(self, picture, at, unit, tilt):
+        self.picture, self.at, self.unit, self.tilt = picture, at, unit, tilt
+
+    def point(self, x, y):
+        """A place in sixteenths of a pixel, as cv2 takes them."""
+        cos, sin = np.cos(self.tilt), np.sin(self.tilt)
+        return [round(16 * (self.at[0] + self.unit * (x * cos - y * sin))),
+                round(16 * (self.at[1] + self.unit * (x * sin + y * cos)))]
+
+    def area(self, x, y, rx, ry, start=0, end=360):
+        """Mask of an ellipse, or of a piece of one: float32 [H, W], 0..1."""
+        mask = np.zeros(self.picture.shape[:2], np.float32)
+        axes = [max(16, round(16 * self.unit * r)) for r in (rx, ry)]
+        cv2.ellipse(mask, self.point(x, y), axes, float(np.rad2deg(self.tilt)), start, end, 1.0, -1, cv2.LINE_AA, 4)
+        return mask
+
+    def paint(self, mask, colour, soft=0.0, strength=1.0):
+        """Mix a colour in where the mask is; `soft` blurs its edge."""
+        x, y, w, h = cv2.boundingRect((mask > 0).view(np.uint8))
+        reach = int(3 * soft * self.unit) + 1
+        window = np.s_[max(0, y - reach):y + h + reach, max(0, x - reach):x + w + reach]
+        share = mask[window]
+        if soft:
+            share = cv2.GaussianBlur(share, (0, 0), soft * self.unit)
+        share = share[:, :, None] * np.float32(strength)
+        self.picture[window] += share * (np.asarray(colour, np.float32) - self.picture[window])
+
+    def ellipse(self, x, y, rx, ry, colour, start=0, end=360, soft=0.0, strength=1.0):
+        """Paint an ellipse, or a piece of one."""
+        self.paint(self.area(x, y, rx, ry, start, end), colour, soft, strength)
+
+
 def draw_face(rng, name, person=None):
     """A picture of class `name` ('beard' or 'hat') with one upright face: uint8 [about 320, about 240, 3] RGB.
 
@@ -80,84 +119,70 @@ def draw_face(rng, name, person=None):
     cy = rng.uniform(1.3 * b, height - 1.25 * b) if height > 2.55 * b else height / 2
     tilt = np.deg2rad(rng.normal(0, 3))
     turn = rng.normal(0, 0.045)  # the features move sideways as the head turns
+    easel = Easel(background(rng, height, width), (cx, cy), a, tilt)
+    long = p["long"]
+    easel.ellipse(0, long + 1.45, 1.9, 1.15, p["cloth"])  # shoulders
+    easel.ellipse(0, long + 0.05, 0.52, 0.62, p["skin"] * 0.5)  # neck, in the head's shadow
+    easel.ellipse(0, -0.12 * long, p["mane"], long * 1.02, p["hair"])
+    around, head = easel.picture.copy(), easel.area(0, 0, 1, long)
+    easel.paint(head, p["skin"])
+    draw_light(easel, p, turn)
+    draw_eyes(easel, p, turn, rng)
+    draw_nose(easel, p, turn)
+    if name == "beard":
+        beard = easel.area(0, p["chin"], 1.0, long - p["chin"], 0, 180) - easel.area(turn, 0.30, *p["shaved"])
+        hairs = np.clip(rng.normal(1, 0.25, easel.picture.shape[:2]), 0.3, 1).astype(np.float32)
+        easel.paint(np.clip(beard, 0, 1) * hairs, p["hair"], soft=0.03, strength=0.9)
+    smile, lips, mouth_y = rng.uniform(0.03, 0.10), p["skin"] * (0.82, 0.50, 0.50), p["nose"] + p["lips"]
+    easel.ellipse(turn * 2, mouth_y, p["mouth"], smile + 0.03, lips)
+    easel.ellipse(turn * 2, mouth_y, p["mouth"] * 0.95, max(0.02, smile * 0.5), lips * 0.5)
+    easel.picture[:] = around + (easel.picture - around) * head[:, :, None]  # nothing of the face beyond the head
+    if name == "hat":
+        rim = -p["rim"] * long
+        easel.ellipse(0, rim + 0.1, 1.2, long * 0.72, p["hat"], 180, 360)
+        cv2.line(easel.picture, easel.point(-1.1, rim), easel.point(1.1, rim), (p["hat"] * 0.7).tolist(),
+                 round(0.2 * a), cv2.LINE_AA, 4)
+    else:
+        easel.ellipse(0, -p["fringe"] * long, 0.95, long * 0.45, p["hair"], 180, 360, soft=0.02)
+    return photograph(rng, easel.picture)
 
-    canvas = background(rng, height, width)
-    shape, degrees = canvas.shape[:2], float(np.rad2deg(tilt))
 
-    def point(x, y):
-        """Of the face's frame (in half-widths, y down) in pixels."""
-        return (cx + a * (x * np.cos(tilt) - y * np.sin(tilt)), cy + a * (x * np.sin(tilt) + y * np.cos(tilt)))
-
-    def area(x, y, rx, ry, start=0, end=360):
-        """Mask of an ellipse, or of a piece of one: float32 [H, W], 0..1."""
-        mask = np.zeros(shape, np.float32)
-        middle = [round(16 * v) for v in point(x, y)]
-        axes = [max(16, round(16 * a * r)) for r in (rx, ry)]
-        cv2.ellipse(mask, middle, axes, degrees, start, end, 1.0, -1, cv2.LINE_AA, 4)  # in 16ths of a pixel
-        return mask
-
-    def paint(mask, colour, soft=0.0, strength=1.0):
-        """Mix a colour in where the mask is; `soft` blurs its edge."""
-        x, y, w, h = cv2.boundingRect((mask > 0).view(np.uint8))
-        reach = int(3 * soft * a) + 1
-        window = np.s_[max(0, y - reach):y + h + reach, max(0, x - reach):x + w + reach]
-        share = mask[window]
-        if soft:
-            share = cv2.GaussianBlur(share, (0, 0), soft * a)
-        share = share[:, :, None] * np.float32(strength)
-        canvas[window] += share * (np.asarray(colour, np.float32) - canvas[window])
-
-    def ellipse(x, y, rx, ry, colour, start=0, end=360, soft=0.0, strength=1.0):
-        paint(area(x, y, rx, ry, start, end), colour, soft, strength)
-
-    k, skin, hair = p["long"], p["skin"], p["hair"]
-    dark, light = skin * 0.45, np.minimum(skin * 1.18, 255)
-    ellipse(0, k + 1.45, 1.9, 1.15, p["cloth"])  # shoulders
-    ellipse(0, k + 0.05, 0.52, 0.62, skin * 0.5)  # neck, in the head's shadow
-    ellipse(0, -0.12 * k, p["mane"], k * 1.02, hair)
-    around, head = canvas.copy(), area(0, 0, 1, k)
-    paint(head, skin)
-    # A head is round: cheeks, forehead and nose catch the light, the sides do not.
+def draw_light(easel, p, turn):
+    """A head is round: cheeks and forehead catch the light, the sides do not."""
+    light = np.minimum(p["skin"] * 1.18, 255)
     for side in (-1, 1):
-        ellipse(side * 1.0 + turn, 0.1, 0.22, k, skin * 0.6, soft=0.1, strength=0.6)
-        ellipse(side * 0.45 + turn, 0.28, 0.30, 0.24, light, soft=0.1, strength=p["cheek"])
-    ellipse(turn, -0.62, 0.6, 0.22, light, soft=0.1, strength=0.6)
+        easel.ellipse(side * 1.0 + turn, 0.1, 0.22, p["long"], p["skin"] * 0.6, soft=0.1, strength=0.6)
+        easel.ellipse(side * 0.45 + turn, 0.28, 0.30, 0.24, light, soft=0.1, strength=p["cheek"])
+    easel.ellipse(turn, -0.62, 0.6, 0.22, light, soft=0.1, strength=0.6)
+
+
+def draw_eyes(easel, p, turn, rng):
+    """Eyes that look somewhere, their sockets, lids and brows."""
+    hair = p["hair"]
     eye_y, look, opening = p["eye_y"] + rng.normal(0, 0.01), rng.normal(0, 0.025), rng.uniform(0.07, 0.11)
     for side in (-1, 1):
         x = side * p["eyes"] + turn * 1.5
-        ellipse(x, eye_y - 0.04, 0.28, 0.16, dark, soft=0.045, strength=p["socket"])
-        ellipse(x, eye_y, p["eye"], opening, (225, 220, 215))
-        ellipse(x + look, eye_y, 0.085, min(0.085, opening + 0.01), p["iris"])
-        ellipse(x + look, eye_y, 0.04, 0.04, (8, 8, 8))
-        ellipse(x, eye_y + 0.02, 0.21, opening + 0.07, hair * 0.7, 195, 345, strength=0.5)  # lid
+        easel.ellipse(x, eye_y - 0.04, 0.28, 0.16, p["skin"] * 0.45, soft=0.045, strength=p["socket"])
+        easel.ellipse(x, eye_y, p["eye"], opening, (225, 220, 215))
+        easel.ellipse(x + look, eye_y, 0.085, min(0.085, opening + 0.01), p["iris"])
+        easel.ellipse(x + look, eye_y, 0.04, 0.04, (8, 8, 8))
+        easel.ellipse(x, eye_y + 0.02, 0.21, opening + 0.07, hair * 0.7, 195, 345, strength=0.5)  # lid
         for step in (-0.15, -0.05, 0.05, 0.15):
-            ellipse(x + step, eye_y - p["brow_y"] - p["slant"] * side * step / 0.15, 0.09, p["brow"] * 0.6, hair * 0.8,
-                    soft=0.012)
-    ellipse(turn * 2, 0.02, 0.10, 0.34, np.minimum(skin * 1.22, 255), soft=0.04, strength=p["bridge"])
-    nose = p["nose"]
-    ellipse(turn * 2.4, nose - 0.08, 0.15, 0.10, light, soft=0.03, strength=0.8)
+            easel.ellipse(x + step, eye_y - p["brow_y"] - p["slant"] * side * step / 0.15, 0.09, p["brow"] * 0.6,
+                          hair * 0.8, soft=0.012)
+
+
+def draw_nose(easel, p, turn):
+    """The nose with its light and shadow, and spots of the skin."""
+    skin, nose = p["skin"], p["nose"]
+    dark, light = skin * 0.45, np.minimum(skin * 1.18, 255)
+    easel.ellipse(turn * 2, 0.02, 0.10, 0.34, np.minimum(skin * 1.22, 255), soft=0.04, strength=p["bridge"])
+    easel.ellipse(turn * 2.4, nose - 0.08, 0.15, 0.10, light, soft=0.03, strength=0.8)
     for side in (-1, 1):
-        ellipse(side * 0.10 + turn * 2.4, nose, 0.055, 0.035, dark * 0.6, soft=0.01)
-    ellipse(turn * 2.2, nose + 0.06, 0.2, 0.05, dark, soft=0.03, strength=0.5)
+        easel.ellipse(side * 0.10 + turn * 2.4, nose, 0.055, 0.035, dark * 0.6, soft=0.01)
+    easel.ellipse(turn * 2.2, nose + 0.06, 0.2, 0.05, dark, soft=0.03, strength=0.5)
     for (x, y), size in zip(p["spots"], p["spot"], strict=True):
-        ellipse(x + turn, y, size, size, skin * 0.55, soft=0.01, strength=0.6)
-    if name == "beard":
-        beard = area(0, p["chin"], 1.0, k - p["chin"], 0, 180) - area(turn, 0.30, *p["shaved"])
-        hairs = np.clip(rng.normal(1, 0.25, shape), 0.3, 1).astype(np.float32)
-        paint(np.clip(beard, 0, 1) * hairs, hair, soft=0.03, strength=0.9)
-    smile = rng.uniform(0.03, 0.10)
-    lips = skin * (0.82, 0.50, 0.50)
-    ellipse(turn * 2, nose + p["lips"], p["mouth"], smile + 0.03, lips)
-    ellipse(turn * 2, nose + p["lips"], p["mouth"] * 0.95, max(0.02, smile * 0.5), lips * 0.5)
-    canvas[:] = around + (canvas - around) * head[:, :, None]  # nothing of the face beyond the head
-    if name == "hat":
-        rim = -p["rim"] * k
-        ellipse(0, rim + 0.1, 1.2, k * 0.72, p["hat"], 180, 360)
-        ends = [[round(16 * v) for v in point(x, rim)] for x in (-1.1, 1.1)]
-        cv2.line(canvas, *ends, (p["hat"] * 0.7).tolist(), round(0.2 * a), cv2.LINE_AA, 4)
-    else:
-        ellipse(0, -p["fringe"] * k, 0.95, k * 0.45, hair, 180, 360, soft=0.02)
-    return photograph(rng, canvas)
+        easel.ellipse(x + turn, y, size, size, skin * 0.55, soft=0.01, strength=0.6)
 
 
 def background(rng, height, width):
