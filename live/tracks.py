@@ -23,6 +23,7 @@ CONFIRM_HITS = 3  # hits before a face is labelled
 CONFIRM_MISSES = 2  # misses in a row that end a track not yet confirmed
 KEEP = 0.5  # seconds that a confirmed face stays without a hit
 REFRESH = 0.19  # seconds at most between two classifications of a face: five a second and more
+MOST = 6  # classifications in a frame: of a crowd those that have waited longest, so that no frame takes a second
 EAGER = 4  # classifications of a new face, or a changed one, in successive frames
 AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; someone else starts a new one
 RETURN = 5.0  # seconds within which a face that comes back to its place is the same one, with the same number
@@ -225,13 +226,15 @@ class Tracker:
         return known.number
 
     def label(self, frame, now, interval):
-        """Classify the confirmed faces that are due, all in one batch; frames without such cost no network."""
+        """Classify the confirmed faces that are due, at most MOST in one batch; frames without such cost no network.
+        """
         if self.classify is None:
             return
         due = [t for t in self.tracks if t.confirmed and t.misses == 0
                and (t.seen < EAGER or now - t.classified + interval > REFRESH)]
         if not due:
             return
+        due = sorted(due, key=lambda track: track.classified)[:MOST]
         crops = []
         for track in due:
             box, track.roll = self.seeker.closer(frame, track.box, track.roll)

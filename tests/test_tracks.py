@@ -85,6 +85,14 @@ def test_all_faces_of_a_frame_are_one_batch():
     assert set(sizes) == {3} and tracker.count == 3
 
 
+def test_of_a_crowd_a_few_are_classified_in_each_frame_and_each_in_its_turn():
+    sizes, boxes = [], [(60 * i, 80 * j, 50, 50) for i in range(5) for j in range(4)]
+    tracker = new_tracker(classify=lambda crops: sizes.append(len(crops)) or np.full((len(crops), 2), 0.5))
+    shown = run(tracker, [boxes] * 60)[-1]
+    assert len(shown) == 20 and max(sizes) == tracks.MOST
+    assert all(t.seen >= tracks.EAGER and 59 / 30 - t.classified < 0.3 for t in tracker.tracks)
+
+
 def test_unsure_below_the_threshold():
     tracker = new_tracker(threshold=0.8)
     assert run(tracker, [[BOX]] * 8, [0.7] * 8)[-1] == [None]
