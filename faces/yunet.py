@@ -123,6 +123,8 @@ def search(bgr, longest, least, border=0.2, enlarge=1.0):
     net.setScoreThreshold(least)
     rows = net.detect(bgr)[1]
     rows = np.zeros((0, 15)) if rows is None else rows.astype(np.float64)
+    # On a picture of one colour, or of a pixel's width, it may answer with numbers that are none, or no box.
+    rows = rows[np.isfinite(rows).all(1) & (np.abs(rows) < 1e6).all(1) & (rows[:, 2:4] > 0).all(1)]
     rows[:, [0, 1, *range(4, 14)]] -= pad
     rows[:, :14] /= scale
     return rows

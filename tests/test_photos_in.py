@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin
 import drawn
 import importing
 import processed
-import test as step5
+import test as step4
 import validation
 from faces import mending, reading
 from live import stills
@@ -336,8 +336,8 @@ def test_both_forms_of_a_name_are_one_class(tmp_path, monkeypatch, two_forms, ca
         shutil.rmtree(Path("data/raw", name))
         fill(Path("data/raw"), 2, (name,))
     fill(Path("data/test"), 1, ("man", apart))
-    photos = step5.photos_by_class("data/test", ["man", composed], "w.pt")
-    assert [name for _, name in photos] == ["man", composed] and all(path.is_file() for path, _ in photos)
+    photos, clips = step4.files_by_class("data/test", ["man", composed], "w.pt")
+    assert [name for _, name in photos] == ["man", composed] and all(path.is_file() for path, _ in photos) and not clips
     Path("faces/man").mkdir(parents=True)
     for name in ("man", composed, apart):
         shutil.copytree(Path("data/raw", name), Path("faces", name), dirs_exist_ok=True)
