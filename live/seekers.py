@@ -32,7 +32,7 @@ AGAIN_AROUND, AGAIN_SIDE, AGAIN_STEP, AGAIN_SMALLEST, AGAIN_OVERLAP = 0.4, 56, 1
 YUNET_SIDES = 400, 224
 NEAR_AROUND, NEAR_SIDE = 0.5, 96  # a known face is followed in a window wider by a share, at so many pixels
 CROWD = 6  # from so many known faces on one look everywhere costs less than a look near each
-CERTAIN = 0.65  # score wanted by the second look at a new face, cut large
+POSSIBLE, CERTAIN = 0.45, 0.65  # scores wanted of a hit, and of the second look at a new face, cut large
 # ------------------------------------------------------------------------------------------------
 
 
@@ -124,7 +124,7 @@ class YuNet:
     def look(self, view, side):
         """Boxes found in a copy of the whole frame whose longer side has `side` pixels."""
         longest = reduction(view.gray.shape, side) * max(view.gray.shape)
-        return yunet.look(view.frame, longest, finding.LIKELY, BORDER, again=False)[0]
+        return yunet.look(view.frame, longest, POSSIBLE, BORDER, again=False)[0]
 
     def near(self, view, tracks):
         """Boxes found around the known faces only, or everywhere where there are many."""
@@ -134,7 +134,7 @@ class YuNet:
         for track in tracks:
             x0, y0, x1, y1 = around(track.box, NEAR_AROUND, view.gray.shape)
             if x1 - x0 > 8 and y1 - y0 > 8:
-                boxes = yunet.look(view.frame[y0:y1, x0:x1], NEAR_SIDE, finding.LIKELY, 0.1, 4, again=False)[0]
+                boxes = yunet.look(view.frame[y0:y1, x0:x1], NEAR_SIDE, POSSIBLE, 0.1, 4, again=False)[0]
                 found.append(boxes + (x0, y0, 0, 0))
         return np.concatenate(found)
 
