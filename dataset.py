@@ -1,12 +1,17 @@
 """Crops -> batches, and the one transform for evaluation and live use. Nothing to run.
 
-Crops are decoded once into a file of raw uint8 pixels beside them and read from there batch by batch, so that
-memory stays small and no epoch decodes a JPEG.
+Crops are decoded once into a file of raw uint8 pixels beside them and read from there batch by batch, so that memory
+stays small and no epoch decodes a JPEG. Where that file would be too large, each batch is decoded when its turn comes.
 """
 
+import contextlib
+import glob
 import hashlib
 import json
 import math
+import os
+import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +27,7 @@ from terminal import script
 from terminal.files import atomic, class_folders, classes_of, sweep
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
+KEEP_FREE = 1e9  # bytes of a disk that pixels leave to weights files and everybody else
 
 
 def evaluation_transform(image_size, mean=MEAN, std=STD):
@@ -45,66 +51,103 @@ def to_batch(crops):
 
 
 class Crops(Dataset):
-    """The crops of a split as raw pixels on disk, where decode() puts them.
+    """The crops of a split: raw pixels on disk once decode() has put them there, or else decoded as they are asked for.
 
     `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], weights float32 [3], auxiliary int64
-    [3, tasks]). `weights` are what the crops count for in the training loss, all ones unless balance() sets them;
+    [3, tasks]). `weights` are what the crops count for in the training loss, all ones unless weigh() sets them;
     `auxiliary` are the labels of learn/auxiliary.py, of no task unless train.py sets them. `margin`: see
     cutting.recut().
     """
 
     def __init__(self, folder, image_size, margin=MARGIN):
-        folder = Path(folder)
+        self.folder = folder = Path(folder)
         hint = "run 'python validation.py' (and 'python processed.py' before it)"
         self.classes, places = classes_of(folder, hint), class_folders(folder, hint)
-        files = [sorted(p for place in places[name] for p in reading.list_photos(place)) for name in self.classes]
-        self.files = [p for found in files for p in found]
-        self.labels = torch.tensor([i for i, found in enumerate(files) for _ in found], dtype=torch.int64)
-        empty = [name for i, name in enumerate(self.classes) if not (self.labels == i).any()]
+        found = [sorted(p for place in places[name] for p in reading.list_photos(place)) for name in self.classes]
+        empty = [name for name, files in zip(self.classes, found, strict=True) if not files]
         if empty:
             script.fail(f"{folder}: no crops of {', '.join(empty)}; add photos to data/raw, then run "
                         "'python processed.py' and 'python validation.py'")
+        self.files = [path for files in found for path in files]
+        self.labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(files) for files in found]))
         self.weights = torch.ones(len(self.files))
         self.auxiliary, self.auxiliary_sizes = torch.empty(len(self.files), 0, dtype=torch.int64), []
         self.ages = []
         self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
+        self.resize = v2.Resize((image_size, image_size), antialias=True)
         # One split may be read with two margins, as training and validation do.
         cut = "" if margin == MARGIN else f"_{margin:g}"
         self.path = folder.parent / f".{folder.name}_{image_size}{cut}.pixels"
-        self.held = None
+        self.held, self.cached, self.pool = None, False, ThreadPoolExecutor(os.cpu_count() or 1)
+
+    def plan(self, budget=math.inf):
+        """Decide whether all pixels are to be kept in a file, for which there are `budget` bytes. Returns one line that
+        says it, and where caches that no run would use again are removed."""
+        size, name = math.prod(self.shape), self.folder.name
+        own = self.path.stat().st_size if self.path.is_file() else 0
+        room = own + max(0, shutil.disk_usage(self.path.parent).free - KEEP_FREE)
+        self.cached = size <= min(budget, room)
+        for path in self.path.parent.glob(f".{glob.escape(name)}_*.pixels"):
+            made = re.fullmatch(r"_(\d+)(_(0(\.\d+)?|1|[\d.]+e-\d+))?", path.stem[1 + len(name):])
+            if made and (int(made[1]) != self.shape[1] or path == self.path and not self.cached):
+                with contextlib.suppress(OSError):  # on Windows, while another run reads it
+                    path.unlink()
+                    path.with_suffix(".json").unlink(missing_ok=True)
+        said = f"{name}: {len(self):,} crops are {size / 1e9:.2f} GB of pixels"
+        if self.cached:
+            return f"{said}, kept in {self.path}"
+        short = f"{budget / 1e9:.2f} GB are allowed" if budget < size else f"{room / 1e9:.2f} GB are free"
+        return f"{said}, and {short}: decoded batch by batch in every epoch instead"
 
     def decode(self):
         """Decode the crops into the file of pixels, unless it holds these very files already. Returns self."""
-        stats = [(p.as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in self.files]
+        stats = [(path.as_posix(), status.st_size, status.st_mtime_ns)
+                 for path, status in zip(self.files, map(os.stat, self.files), strict=True)]
         mark = hashlib.sha256(json.dumps([self.shape, stats]).encode()).hexdigest()
         note = self.path.with_suffix(".json")
+        self.cached = True
         if self.path.is_file() and note.is_file() and note.read_text() == mark:
             return self
-        note.unlink(missing_ok=True)
+        for path in (note, self.path):  # its room may be needed
+            path.unlink(missing_ok=True)
         sweep(self.path.parent)
-        resize = v2.Resize((self.shape[1], self.shape[1]), antialias=True)
-
-        def pixels_of(path):
-            try:
-                crop = cutting.recut(cutting.read_crop(path), MARGIN, self.margin)
-                return resize(to_batch([crop])).permute(0, 2, 3, 1).numpy()
-            except reading.PhotoError as error:
-                script.fail(f"{path}: {error}; delete it and run 'python processed.py' and 'python validation.py'")
-
-        with atomic(self.path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as pool:
-            for start in tqdm(range(0, len(self.files), 256), desc=f"decoding {self.path.stem[1:]}", unit="batch"):
-                for pixels in pool.map(pixels_of, self.files[start:start + 256]):
-                    file.write(pixels.tobytes())
+        with atomic(self.path) as temporary, open(temporary, "wb") as file:
+            for start in tqdm(range(0, len(self), 256), desc=f"decoding {self.path.stem[1:]}", unit="batch"):
+                file.write(self.decoded(range(start, min(start + 256, len(self)))).tobytes())
         with atomic(note) as temporary:
             temporary.write_text(mark)
         return self
+
+    def decoded(self, index):
+        """The pixels of crops, from their own files: uint8 [N, S, S, 3]."""
+        def one(i):
+            try:
+                crop = cutting.recut(cutting.read_crop(self.files[i]), MARGIN, self.margin)
+                return self.resize(to_batch([crop]))
+            except reading.PhotoError as error:
+                script.fail(f"{self.files[i]}: {error}; delete it and run 'python processed.py' and "
+                            "'python validation.py'")
+
+        return torch.cat(list(self.pool.map(one, index))).permute(0, 2, 3, 1).contiguous().numpy()
+
+    def pixels(self, index):
+        """The pixels of crops, from where they are: uint8 [N, S, S, 3]."""
+        if self.cached:
+            try:
+                # Mapped anew each time: pages that stay mapped would count as this process's memory for ever.
+                return np.memmap(self.path, np.uint8, "r", shape=self.shape)[index]
+            except FileNotFoundError:  # a run of another size has removed it
+                self.cached = False
+        return self.decoded(index)
 
     def hold(self, device, free):
         """Keep all pixels, and what is known of them by now, in the memory of `device` where they take no more than
         half of its `free` bytes."""
         if math.prod(self.shape) <= free / 2:
-            pixels = torch.from_numpy(np.fromfile(self.path, np.uint8)).view(self.shape)
-            self.held = [v.to(device) for v in (pixels, self.labels, self.weights, self.auxiliary)]
+            pixels = torch.empty(self.shape, dtype=torch.uint8, device=device)
+            for index in torch.arange(len(self)).split(4096):
+                pixels[index[0]:index[-1] + 1] = torch.from_numpy(self.pixels(index.tolist())).to(device)
+            self.held = [pixels, *(v.to(device) for v in (self.labels, self.weights, self.auxiliary))]
 
     def __len__(self):
         return len(self.files)
@@ -114,10 +157,8 @@ class Crops(Dataset):
             index = torch.as_tensor(index).to(self.held[0].device, non_blocking=True)
             pixels, *facts = (v[index] for v in self.held)
             return pixels.permute(0, 3, 1, 2), *facts
-        facts = self.labels[index], self.weights[index], self.auxiliary[index]
-        # Mapped anew each time: pages that stay mapped would count as this process's memory for ever.
-        pixels = np.memmap(self.path, np.uint8, "r", shape=self.shape)
-        return torch.from_numpy(np.ascontiguousarray(pixels[index])).permute(0, 3, 1, 2), *facts
+        pixels = torch.from_numpy(np.ascontiguousarray(self.pixels(index)))
+        return pixels.permute(0, 3, 1, 2), self.labels[index], self.weights[index], self.auxiliary[index]
 
 
 def sources_of(crops, sources):
@@ -175,12 +216,18 @@ def generator_for(*numbers):
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def loader(folder, image_size, batch_size, seed=None, rank=0, world=1, margin=MARGIN):
-    """DataLoader of the crops of a split, decoded. Each batch is what Crops gives: (images uint8 [N, 3, S, S], labels
-    int64 [N], weights float32 [N], auxiliary int64 [N, tasks]).
+def loader(folder, image_size, batch_size, seed=None, rank=0, world=1, margin=MARGIN, budget=math.inf):
+    """DataLoader of the crops of a split. Each batch is what Crops gives: (images uint8 [N, 3, S, S], labels int64 [N],
+    weights float32 [N], auxiliary int64 [N, tasks]).
 
     `seed` shuffles, None keeps the files' order. Set `loader.sampler.epoch` before each epoch. No worker processes: a
-    batch is a copy out of the pixels' file. `rank` and `world`: see Batches; `margin`: see cutting.recut().
+    batch is a copy out of the pixels' file, or is decoded by threads in its own time where that file would take more
+    than `budget` bytes. `rank` and `world`: see Batches; `margin`: see cutting.recut().
     """
-    crops = Crops(folder, image_size, margin).decode()
+    crops = Crops(folder, image_size, margin)
+    said = crops.plan(budget)
+    if rank == 0:
+        print(said, flush=True)
+    if crops.cached:
+        crops.decode()
     return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed, rank, world))

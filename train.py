@@ -70,6 +70,7 @@ KEEP_BEST = 3  # best_weights_<epoch>.pt files that stay
 SURE = 0.97  # realtime.py says "unsure" below the confidence from which validation accuracy is at least this
 DEVICE = "auto"  # "auto", "cpu", "cuda", "mps"
 PRECISION = "auto"  # "auto": bfloat16 where the hardware has it; "float32"; "bfloat16"
+CACHE_GB = 10.0  # of disk for decoded crops, which spares every epoch the decoding; larger splits are decoded in each
 # ------------------------------------------------------------------------------------------------
 
 
@@ -211,9 +212,11 @@ def by_source(logits, labels, crops):
 def loaders(device, size, margin):
     """The loaders of the training crops, with weights and auxiliary labels, and of the validation crops."""
     with engine.one_at_first():
-        train = dataset.loader(TRAIN_DIR, size, BATCH_SIZE, SEED, engine.RANK, engine.WORLD)
+        budget = CACHE_GB * 1e9
+        train = dataset.loader(TRAIN_DIR, size, BATCH_SIZE, SEED, engine.RANK, engine.WORLD, budget=budget)
+        budget -= train.dataset.cached * math.prod(train.dataset.shape)
         judged = 256 if device.type == "cuda" else 128  # crops per batch; changes speed and memory, no result
-        valid = dataset.loader(VALID_DIR, size, judged, None, engine.RANK, engine.WORLD, margin)
+        valid = dataset.loader(VALID_DIR, size, judged, None, engine.RANK, engine.WORLD, margin, budget)
     crops = train.dataset
     if valid.dataset.classes != crops.classes:
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")

@@ -11,7 +11,8 @@ from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one thread a block below: NumPy's own would wait for each other
+if __name__ == "__main__":  # before NumPy is imported: threads share the work, its own would wait for each other
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # ruff: noqa: E402
 import hashlib

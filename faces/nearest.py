@@ -7,8 +7,8 @@ to it. Jegou, Douze and Schmid, "Product quantization for nearest neighbor searc
 import numpy as np
 
 # ------------------------------------------------------------------------------------------------
-LIST = 64  # vectors in a list, on average: with a fixed size a question costs the same among many as among few
-PROBES = 32  # lists looked through for a question; so up to LIST * PROBES vectors are compared one by one, all with all
+LIST = 96  # vectors in a list, on average: with a fixed size a question costs the same among many as among few
+PROBES = 24  # lists looked through for a question; so up to LIST * PROBES vectors are compared one by one, all with all
 ROUNDS = 6  # of k-means: more move the centres, but find no more
 SAMPLE = 16  # vectors a centre that k-means sees
 BLOCK = 1024  # vectors compared with all centres at a time, for memory
@@ -53,7 +53,7 @@ def search(questions, vectors, starts, centres, least, most):
     """(rows, columns): for questions float32 [Q, D], the vectors, in index()'s order, whose product with them is at
     least `least`; of a row no more than the closest `most`."""
     probes = min(PROBES, len(centres))
-    lists = np.concatenate([np.argpartition(-(questions[start:start + BLOCK] @ centres.T), probes - 1)[:, :probes]
+    lists = np.concatenate([np.argpartition(questions[start:start + BLOCK] @ centres.T, -probes)[:, -probes:]
                             for start in range(0, len(questions), BLOCK)])
     asked = np.argsort(lists, axis=None, kind="stable")
     bounds = np.searchsorted(lists.ravel()[asked], np.arange(len(centres) + 1))

@@ -1,5 +1,7 @@
 """dataset.py: disk and live see the same face, augmentation differs per image, batches come back after a resume."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -173,3 +175,62 @@ def test_a_damaged_crop_is_named_in_one_line(tmp_path):
     (folder / "hat" / "0.jpg").write_bytes(b"x")
     with pytest.raises(SystemExit, match="0.jpg: not an image"):
         dataset.Crops(folder, 224).decode()
+
+
+def batches_of(loader, epoch=3):
+    loader.sampler.epoch = epoch
+    return list(loader)
+
+
+@pytest.mark.parametrize(("size", "margin"), [(224, MARGIN), (64, 0.0)])
+def test_beyond_the_budget_the_same_batches_come_without_a_file(tmp_path, capsys, size, margin):
+    folder = split(tmp_path / "train", 5)
+    cached = dataset.loader(folder, size, 4, 0, margin=margin)
+    assert "10 crops are" in (said := capsys.readouterr().out) and f"kept in {cached.dataset.path}" in said
+    kept = batches_of(cached)
+    assert cached.dataset.path.stat().st_size == 10 * size * size * 3
+    other = dataset.loader(folder, size, 4, 0, margin=margin, budget=10 * size * size * 3 - 1)
+    assert "GB are allowed: decoded batch by batch" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["train"], "its file is not left behind"
+    for a, b in zip(kept, batches_of(other), strict=True):
+        assert all(torch.equal(x, y) and x.stride() == y.stride() for x, y in zip(a, b, strict=True))
+    held = dataset.loader(folder, size, 4, 0, margin=margin, budget=0).dataset
+    held.hold("cpu", 1e9)
+    assert held.held is not None and torch.equal(held[[2, 7]][0], other.dataset[[2, 7]][0])
+
+
+def test_caches_of_other_sizes_go_and_all_else_stays(tmp_path):
+    folder, other = split(tmp_path / "train", 1), split(tmp_path / "train_96", 1)
+    for place, size, margin in ((folder, 224, MARGIN), (folder, 96, 0.1), (other, 64, MARGIN), (folder, 64, 0.0)):
+        dataset.Crops(place, size, margin).decode()
+    (tmp_path / ".train_note.pixels").write_bytes(b"mine")
+    dataset.loader(folder, 64, 2)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "train", "train_96", ".train_note.pixels", ".train_96_64.pixels", ".train_96_64.json", ".train_64.pixels",
+        ".train_64.json", ".train_64_0.pixels", ".train_64_0.json"}
+
+
+def test_a_disk_without_the_room_is_said_before_anything_is_written(tmp_path, capsys, monkeypatch):
+    folder, free = split(tmp_path / "train", 2), dataset.KEEP_FREE + 4 * 64 * 64 * 3
+    monkeypatch.setattr(dataset.shutil, "disk_usage", lambda _: SimpleNamespace(free=free - 1))
+    crops = dataset.loader(folder, 64, 2).dataset
+    assert "GB are free: decoded batch by batch" in capsys.readouterr().out and not crops.path.exists()
+    monkeypatch.setattr(dataset.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert dataset.loader(folder, 64, 2).dataset.path.is_file()
+    monkeypatch.setattr(dataset.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert dataset.loader(folder, 64, 2).dataset.path.is_file(), "what is there needs no more room"
+
+
+def test_a_cache_that_another_run_removes_is_not_missed(tmp_path):
+    crops = dataset.loader(split(tmp_path / "train", 2), 64, 2).dataset
+    before = crops[[3, 0]][0]
+    dataset.loader(tmp_path / "train", 32, 2)
+    assert not crops.path.exists() and torch.equal(crops[[3, 0]][0], before)
+
+
+def test_a_damaged_crop_is_named_when_its_batch_comes(tmp_path):
+    folder = split(tmp_path / "train", 1)
+    batches = dataset.loader(folder, 64, 2, budget=0)
+    (folder / "hat" / "0.jpg").write_bytes(b"x")
+    with pytest.raises(SystemExit, match="0.jpg: not an image"):
+        list(batches)
