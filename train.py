@@ -77,7 +77,7 @@ CACHE_GB = 10.0  # of disk for decoded crops, which spares every epoch the decod
 def check_constants():
     """End with one line if a constant is out of its range."""
     script.check(globals(), ("EPOCHS", EPOCHS >= 1, "at least 1"), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"),
-                 ("LR", 0 < LR < 10, "above 0 and below 10"),
+                 ("LR", 0 < LR < 10, "above 0 and below 10"), ("CACHE_GB", CACHE_GB >= 0, "at least 0"),
                  ("IMAGE_SIZE", IMAGE_SIZE in (None, 224) or MODEL != "paper" and isinstance(IMAGE_SIZE, int)
                   and 32 <= IMAGE_SIZE <= 224, "None, or from 32 to 224; the paper's network takes 224 alone"),
                  ("START", START is None or isinstance(START, str), "None, or the path of a weights file"),
