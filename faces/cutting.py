@@ -78,11 +78,12 @@ def crop_face(image, box, margin, size, clahe=0.0, roll=0.0):
     return equalise(crop, clahe)
 
 
-def turned(image, degrees):
-    """An image turned clockwise by `degrees`, whole: (that, float64 [2, 3] from its pixels to those of `image`)."""
+def turned(image, degrees, whole=True):
+    """An image turned clockwise by `degrees`: (that, float64 [2, 3] from its pixels to those of `image`). `whole`: so
+    large that all of the image is there; else it has the image's size, and the corners are lost."""
     height, width = image.shape[:2]
     there = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0)
-    cos, sin = np.abs(there[0, :2])
+    cos, sin = np.abs(there[0, :2]) if whole else (1.0, 0.0)
     size = round(width * cos + height * sin), round(width * sin + height * cos)
     there[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
     whole = cv2.warpAffine(image, there, size, borderMode=cv2.BORDER_REPLICATE)

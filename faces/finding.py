@@ -24,10 +24,12 @@ SHORTEST_SIDE = 200  # and smaller photos are enlarged to this: the cascade know
 
 # YuNet's looks at a photo, each only where none before it gave a sure face: (longer side of the copy, times at most
 # that the photo is enlarged for it, replicated border). Small first: it is the fast one, and knows large faces best.
-LOOKS = ((320, 1, 0.2), (320, 16, 0.2), (640, 4, 0.2), (1280, 2, 0.2), (1920, 2, 0.2), (320, 16, 0.6))
+LOOKS = ((256, 1, 0.2), (320, 16, 0.2), (640, 4, 0.2), (1280, 2, 0.2), (1920, 2, 0.2), (320, 16, 0.6))
 # Scores. Of 8,346 photos 99.7 % had a face above SURE in the first look, and of 200 pictures without people none;
 # beside a sure one, a face above LIKELY may be what the photo is about; and above WEAK is better than nothing.
 SURE, LIKELY, WEAK = 0.8, 0.6, 0.3
+SAME = 0.4  # overlap from which two looks, or two finders, mean the same face
+TURNED_SIDE = 320  # pixels of the longer side of a photo that is turned
 SPREAD = 0.4  # what OFF_CENTRE is for Haar: YuNet's faces away from the middle of a photo are faces
 TURNS = (90, 270, 180, 45, 315)  # degrees that a photo is turned by where it has no sure face as it stands
 # ------------------------------------------------------------------------------------------------
@@ -137,9 +139,10 @@ def of_haar(box, windows):
 
 
 def of_yunet(bgr, *arguments, **more):
-    """YuNet's faces of a BGR image, surest first: list of Face. Arguments: see yunet.look()."""
+    """YuNet's faces of a BGR image, surest first: list of Face, as rough as find_in_frame()'s. Arguments: see
+    yunet.look()."""
     return [Face(tuple(box.tolist()), float(roll), float(score), YUNET)
-            for box, roll, score in zip(*yunet.look(bgr, *arguments, **more), strict=True)]
+            for box, roll, score in zip(*yunet.look(bgr, *arguments, again=False, **more), strict=True)]
 
 
 @functools.cache  # the network is asked once, whoever asks here
@@ -156,15 +159,16 @@ def recipe(finders):
     haar = BORDER, PASSES, OFF_CENTRE, FAR, LONGEST_SIDE, SHORTEST_SIDE
     if YUNET not in finders:
         return haar
-    look = (yunet.DIGEST, yunet.SIDE, yunet.CENTRE, yunet.UPRIGHT, yunet.SEEN_SMALL, yunet.SEEN_LARGE, yunet.CUT,
-            yunet.PIXELS, yunet.CHANGE, yunet.TRIES, yunet.NMS)
-    return *haar, HAAR in finders, LOOKS, SURE, LIKELY, WEAK, SPREAD, TURNS, look
+    look = (yunet.DIGEST, yunet.SIDE, yunet.CENTRE, yunet.UPRIGHT, yunet.SEEN_SMALL, yunet.CLOSE, yunet.CHANGE,
+            yunet.TRIES, yunet.NMS, yunet.LEAST_ROWS)
+    return *haar, HAAR in finders, LOOKS, SURE, LIKELY, WEAK, SAME, TURNED_SIDE, SPREAD, TURNS, look
 
 
 def find(image, finders, longest=1280):
     """All faces of an RGB uint8 image, the largest first: list of Face, by YuNet where it is among the `finders`."""
     if YUNET in finders:
-        faces = of_yunet(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), longest, SURE)
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        faces = [upright(bgr, face) for face in of_yunet(bgr, longest, SURE)]
     else:
         faces = [of_haar(box, n) for box, n in zip(*search(image), strict=True)]
     return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
@@ -176,7 +180,7 @@ def find_in_frame(frame, longest=320, least=LIKELY):
 
     OpenCV shares the work between cv2.getNumThreads() threads; who calls decides how many.
     """
-    return of_yunet(frame, longest, least, border=0.1, again=False)
+    return of_yunet(frame, longest, least, border=0.1)
 
 
 def upright(frame, face):
@@ -197,50 +201,68 @@ def foremost(faces, shape):
 
 def in_turned(bgr):
     """The face that a photo lying on its side, upside down or aslant is about, where YuNet is sure of one; or None."""
-    scale = min(1.0, LONGEST_SIDE / max(bgr.shape[:2]))
+    scale = min(1.0, TURNED_SIDE / max(bgr.shape[:2]))
     small = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else bgr
     best = None
     for degrees in TURNS:
         image, back = cutting.turned(small, degrees)
-        faces = [face for longest in (320, LONGEST_SIDE) for face in of_yunet(image, longest, SURE)]
-        if faces and (best is None or foremost(faces, image.shape).score > best.score):
+        faces = of_yunet(image, max(image.shape), SURE)
+        if faces and (best is None or faces[0].score > best.score):
             (x, y, side, _), roll, score, finder = foremost(faces, image.shape)
             x, y = (back @ (x + side / 2, y + side / 2, 1)) / scale
             side /= scale
-            best = Face((x - side / 2, y - side / 2, side, side), (roll - degrees + 180) % 360 - 180, score, finder)
+            best = Face((x - side / 2, y - side / 2, side, side), roll - degrees, score, finder)
     return best
 
 
 def main_face(image, finders=(HAAR,)):
-    """The Face that an RGB photo is about, or None. Not for live video.
-
-    YuNet decides where it is sure. Where it is not, at any size nor with the photo turned, a Haar hit confirms one of
-    its doubtful faces, or counts where YuNet saw next to nothing; one that contradicts a likely face does not count.
-    """
-    by_haar = haar_face(image) if YUNET not in finders else None
+    """The Face that an RGB photo is about, or None. Not for live video."""
     if YUNET not in finders:
+        by_haar = haar_face(image)
         return by_haar and of_haar(*by_haar)
-    bgr, doubtful, scales = cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [], set()
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    face, sure, doubtful = seen(bgr)
+    if not sure:
+        face = in_turned(bgr) or face or best_guess(image, doubtful, HAAR in finders)
+    return face if face is None or face.finder == HAAR else upright(bgr, face)
+
+
+def seen(bgr):
+    """(the Face that a BGR photo is about, or None; whether YuNet is sure; the doubtful faces of the looks before).
+
+    Of its LOOKS the first ends it that has a sure face, or that sees a likely one again.
+    """
+    doubtful, scales = [], set()
     for longest, enlarge, border in LOOKS:
-        scale = min(enlarge, longest / max(image.shape[:2])), border
+        scale = min(enlarge, longest / max(bgr.shape[:2])), border
         if scale in scales:
             continue
         scales.add(scale)
         faces = of_yunet(bgr, longest, WEAK, border, enlarge)
-        if faces and faces[0].score >= SURE:
-            return foremost([face for face in faces if face.score >= LIKELY], image.shape)
+        likely = [face for face in faces if face.score >= LIKELY]
+        if likely and likely[0].score >= SURE:
+            return foremost(likely, bgr.shape), True, doubtful
+        twice = [face for face in likely if any(before.score >= LIKELY and overlap(face.box, before.box) > SAME
+                                                for before in doubtful)]
+        if twice:
+            return foremost(twice, bgr.shape), False, doubtful
         doubtful += faces
-    face = in_turned(bgr)
-    if face is not None:
-        return face
-    surest = max(doubtful, key=lambda face: face.score, default=None)
-    if surest and surest.score >= LIKELY:
-        return surest
-    by_haar = haar_face(image) if HAAR in finders else None
-    agreeing = [face for face in doubtful if by_haar and overlap(face.box, by_haar[0]) > 0.4]
-    if agreeing:
-        return max(agreeing, key=lambda face: face.score)
-    return of_haar(*by_haar) if by_haar else surest
+    return None, False, doubtful
+
+
+def best_guess(image, doubtful, with_haar):
+    """The Face of an RGB photo that YuNet is sure of nowhere, or None: a photo is about someone.
+
+    A likely face counts, whatever Haar says; else the one that Haar, where it may look, sees too; else Haar's own,
+    which YuNet contradicts weakly at most; else YuNet's surest.
+    """
+    doubtful = sorted(doubtful, key=lambda face: -face.score)
+    if doubtful and doubtful[0].score >= LIKELY:
+        return doubtful[0]
+    by_haar = haar_face(image) if with_haar else None
+    if by_haar:
+        return next((face for face in doubtful if overlap(face.box, by_haar[0]) > SAME), of_haar(*by_haar))
+    return doubtful[0] if doubtful else None
 
 
 def overlap(a, b):

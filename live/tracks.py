@@ -35,9 +35,9 @@ FLAT = 4  # of 255: a contrast that is noise, so that two flat pictures are alik
 # ------------------------------------------------------------------------------------------------
 
 
-def match(tracks, boxes):
-    """Pairs (track, box index), best overlap first, each track and each box once."""
-    pairs = sorted(((finding.overlap(t.box, b), i, j) for i, t in enumerate(tracks) for j, b in enumerate(boxes)),
+def match(tracks, hits):
+    """Pairs (track, index of a hit), best overlap first, each track and each hit once."""
+    pairs = sorted(((finding.overlap(t.box, h), i, j) for i, t in enumerate(tracks) for j, h in enumerate(hits)),
                    reverse=True)
     found, used_tracks, used_boxes = [], set(), set()
     for value, i, j in pairs:
@@ -91,10 +91,10 @@ class Track:
     `number` is 0 until it is confirmed.
     """
 
-    def __init__(self, number, box, now):
-        self.number, self.box, self.smooth = number, box, box.copy()
-        self.hits, self.misses, self.last_hit = 1, 0, now
-        self.confirmed, self.roll = False, 0.0  # degrees, at the last classification
+    def __init__(self, number, hit, now):
+        self.number, self.box, self.smooth = number, hit[:4], hit[:4].copy()
+        self.roll, self.rough = float(hit[4]), True  # degrees; whether the last hit measured it not well
+        self.hits, self.misses, self.last_hit, self.confirmed = 1, 0, now, False
         self.appearance = None  # of appearance(), at the last hit
         self.heat = None  # Grad-CAM of the last crop, where it is asked for
         self.label = None  # index of the class; None: unsure, or not classified yet
@@ -103,9 +103,13 @@ class Track:
         self.classified = -math.inf  # when
         self.seen = 0  # classifications since it was new, or changed
 
-    def hit(self, box, now):
-        """Take a hit. The smooth box follows slowly where the face rests (Haar boxes jump) and fast where it moves."""
-        self.box = box
+    def hit(self, hit, now, rough):
+        """Take a hit (box and roll), whose roll is not taken where it is rough.
+
+        The smooth box follows slowly where the face rests (Haar boxes jump) and fast where it moves.
+        """
+        box = self.box = hit[:4]
+        self.roll, self.rough = self.roll if rough else float(hit[4]), rough
         moved = np.abs(box - self.smooth).max() / self.smooth[2]
         self.smooth += (box - self.smooth) * min(1.0, 0.2 + 3 * moved)
         self.hits, self.misses, self.last_hit = self.hits + 1, 0, now
@@ -164,21 +168,22 @@ class Tracker:
 
         wait = self.seeker.every_known if any(t.confirmed for t in self.tracks) else self.seeker.every
         full = cut or now - self.searched >= wait - interval / 2
-        boxes = self.seeker.everywhere(view) if full else self.seeker.near(view, self.tracks)
+        asked = self.tracks if full else sorted(self.tracks, key=lambda t: t.last_hit)[:self.seeker.at_once]
+        hits = self.seeker.everywhere(view) if full else self.seeker.near(view, asked)
         if full:
             self.searched = now
-        pairs = match(self.tracks, boxes)
+        pairs = match(asked, hits)
         hit = {id(track) for track, _ in pairs}
         for track, j in pairs:
-            track.hit(boxes[j], now)
-            here = appearance(small, boxes[j] * scale)
+            track.hit(hits[j], now, full)
+            here = appearance(small, track.box * scale)
             alike = float(here @ track.appearance) >= SAME_FACE
             if cut or not alike:
                 track.changed()
             if cut and not alike and track.confirmed:
                 self.replace(track, here)
             track.appearance = here
-        for track in self.tracks:
+        for track in asked:
             if id(track) not in hit:
                 track.misses += 1
         kept = [t for t in self.tracks if id(t) in hit or not cut and (
@@ -189,15 +194,15 @@ class Tracker:
         self.tracks, self.gone = kept, [g for g in self.gone if now - g.seen <= RETURN]
         if full:
             taken = {j for _, j in pairs}
-            for j, box in enumerate(boxes):
-                if j not in taken and all(finding.inside(box, t.box) < 0.5 for t in self.tracks):
-                    self.tracks.append(Track(0, box, now))
-                    self.tracks[-1].appearance = appearance(small, box * scale)
+            for j, new in enumerate(hits):
+                if j not in taken and all(finding.inside(new, t.box) < 0.5 for t in self.tracks):
+                    self.tracks.append(Track(0, new, now))
+                    self.tracks[-1].appearance = appearance(small, new[:4] * scale)
         for track in self.tracks:
             if not track.confirmed and track.hits >= CONFIRM_HITS and track.misses == 0:
-                track.confirmed = self.seeker.confirms(view, track.box)
-                if track.confirmed:
-                    track.number = self.number_for(track)
+                roll = self.seeker.confirms(view, track.box, track.roll)
+                if roll is not None:
+                    track.confirmed, track.roll, track.number = True, roll, self.number_for(track)
         self.label(frame, now, interval)
         return [t for t in self.tracks if t.confirmed]
 
@@ -230,14 +235,16 @@ class Tracker:
         """
         if self.classify is None:
             return
-        due = [t for t in self.tracks if t.confirmed and t.misses == 0
+        due = [t for t in self.tracks if t.confirmed and t.last_hit == now
                and (t.seen < EAGER or now - t.classified + interval > REFRESH)]
         if not due:
             return
         due = sorted(due, key=lambda track: track.classified)[:MOST]
         crops = []
         for track in due:
-            box, track.roll = self.seeker.closer(frame, track.box, track.roll)
+            box = track.box
+            if track.rough:
+                box, track.roll = self.seeker.closer(frame, box, track.roll)
             crops.append(self.cut(frame, box, roll=track.roll))
         for track, probabilities, child in zip(due, *told(self.classify(crops)), strict=True):
             track.add(probabilities, now, self.threshold, child)

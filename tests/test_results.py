@@ -16,7 +16,7 @@ import pytest
 import clips
 import realtime
 from faces import cutting, finding
-from live import capture, controls, results, stills, tracks
+from live import capture, controls, results, seekers, stills, tracks
 from test_realtime import ROOT, loaded
 
 HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
@@ -158,11 +158,11 @@ def numbers(stages, frame=None):
     """Follow hits over time: stages of (frames, box or None, frame). Returns the numbers shown, frame by frame."""
     tracker = tracks.Tracker(lambda crops: np.full((len(crops), 2), 0.5),
                              functools.partial(cutting.crop_frame, margin=0.2, size=32))
-    tracker.seeker.confirms = lambda *_: True
+    tracker.seeker.confirms = lambda *_: 0.0
     shown, i = [], 0
     for count, box, frame in stages:
         boxes = np.array([] if box is None else [box], float).reshape(-1, 4)
-        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=boxes: b
+        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=boxes: seekers.upright(b)
         for _ in range(count):
             shown.append([t.number for t in tracker.step(frame, i / 30)])
             i += 1

@@ -8,7 +8,7 @@ import pytest
 
 import clips
 from faces import cutting, finding
-from live import tracks
+from live import seekers, tracks
 from processed import IMAGE_SIZE, MARGIN
 
 FRAME = np.zeros((480, 640, 3), np.uint8)
@@ -20,12 +20,17 @@ def new_tracker(classify=None, threshold=0.0):
     return tracks.Tracker(classify, functools.partial(cutting.crop_frame, margin=MARGIN, size=IMAGE_SIZE), threshold)
 
 
+def hits(boxes):
+    """What a seeker gives for boxes of upright faces."""
+    return seekers.upright(np.array(boxes, np.float64).reshape(-1, 4))
+
+
 def run(tracker, boxes_by_frame, answers=None, rate=30):
     """Step through frames whose hits are given in the frame's pixels; returns the labels shown after each."""
     labels = []
     for i, boxes in enumerate(boxes_by_frame):
-        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=boxes: np.array(b, np.float64).reshape(-1, 4)
-        tracker.seeker.confirms = lambda *_: True
+        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=boxes: hits(b)
+        tracker.seeker.confirms = lambda *_: 0.0
         if answers is not None:
             tracker.classify = lambda crops, p=answers[i]: np.repeat([[p, 1 - p]], len(crops), 0)
         labels.append([t.label for t in tracker.step(FRAME, i / rate)])
@@ -101,8 +106,8 @@ def test_unsure_below_the_threshold():
 
 def test_a_child_is_unsure_once_the_network_guesses_it():
     tracker = new_tracker(threshold=0.6)
-    tracker.seeker.everywhere = tracker.seeker.near = lambda *_: np.array([BOX], np.float64)
-    tracker.seeker.confirms = lambda *_: True
+    tracker.seeker.everywhere = tracker.seeker.near = lambda *_: hits([BOX])
+    tracker.seeker.confirms = lambda *_: 0.0
     for child, label in ((0.9, None), (0.2, 0)):
         tracker.classify = lambda crops, child=child: (np.array([[0.9, 0.1]]), np.array([child]))
         for i in range(90):
@@ -124,14 +129,13 @@ def test_boxes_are_smoothed_but_follow():
     still = [np.array(BOX) + rng.integers(-5, 6, 4) for _ in range(60)]
     tracker, shown = new_tracker(), []
     for i, box in enumerate(still):
-        run_one = np.array([box], np.float64)
-        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=run_one: b
-        tracker.seeker.confirms = lambda *_: True
+        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=box: hits([b])
+        tracker.seeker.confirms = lambda *_: 0.0
         shown += [t.smooth.copy() for t in tracker.step(FRAME, i / 30)]
     assert np.diff(shown, axis=0)[5:].std() < 0.6 * np.diff(still, axis=0).std()
-    track = tracks.Track(1, np.array(BOX, float), 0)
+    track = tracks.Track(1, hits([BOX])[0], 0)
     for i in range(1, 30):
-        track.hit(np.array(BOX, float) + (8 * i, 0, 0, 0), i / 30)
+        track.hit(hits([BOX])[0] + (8 * i, 0, 0, 0, 0), i / 30, rough=False)
     assert abs(track.smooth[0] - track.box[0]) < 20
 
 
