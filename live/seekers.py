@@ -27,9 +27,10 @@ SECOND_NEIGHBORS = 16  # agreeing windows wanted by the second look at a new fac
 # little it is not the same pixels again), searched in finer steps for a face of about that size.
 AGAIN_AROUND, AGAIN_SIDE, AGAIN_STEP, AGAIN_SMALLEST, AGAIN_OVERLAP = 0.4, 56, 1.1, 0.7, 0.4
 
-# YuNet's looks everywhere, in turn: (pixels of the longer side of the copy, degrees that it is turned). The first is for
-# small faces (36 pixels at 640x480 are 22 there), the second for large ones. The turned ones find tilted faces that the
-# others do not: of faces pasted into 400 frames 97 to 99 % instead of 90 where tilted by 30 degrees, 71 by 45.
+# YuNet's looks everywhere, in turn: (pixels of the longer side of the copy, degrees that it is turned). The first is
+# for small faces (36 pixels at 640x480 are 22 there), the third for large ones. The turned ones find tilted faces that
+# the others do not: of faces pasted into 400 frames 99 % instead of 90 where tilted by 30 degrees, 98 instead of 71 by
+# 45.
 YUNET_LOOKS = (400, 0), (400, 30), (224, 0), (400, -30)
 NEAR = (0.5, 96, yunet.SEEN_SMALL)  # how a known face is cut, upright, to be followed: see yunet.CLOSE
 GUESSES = 0.0, 30.0, -30.0  # degrees of roll at which a new face is looked at twice, beside what the first look said
@@ -95,8 +96,8 @@ class Haar:
         return upright(np.concatenate(found) if found else np.zeros((0, 4)))
 
     def confirms(self, view, box, roll):
-        """0.0, the roll, where the face is found again in the frame's own pixels, mirrored and at another size, as walls
-        are not; else None."""
+        """0.0, the roll, where the face is found again in the frame's own pixels, mirrored and at another size, as
+        walls are not; else None."""
         x0, y0, x1, y1 = around(box, AGAIN_AROUND, view.gray.shape)
         scale = AGAIN_SIDE / box[2]
         size = (max(24, round((x1 - x0) * scale)), max(24, round((y1 - y0) * scale)))
