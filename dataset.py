@@ -63,7 +63,7 @@ class Crops(Dataset):
         self.folder = folder = Path(folder)
         hint = "run 'python validation.py' (and 'python processed.py' before it)"
         self.classes, places = classes_of(folder, hint), class_folders(folder, hint)
-        found = [sorted(p for place in places[name] for p in reading.list_photos(place)) for name in self.classes]
+        found = [[p for place in places[name] for p in reading.list_photos(place)] for name in self.classes]
         empty = [name for name, files in zip(self.classes, found, strict=True) if not files]
         if empty:
             script.fail(f"{folder}: no crops of {', '.join(empty)}; add photos to data/raw, then run "

@@ -66,17 +66,20 @@ def targets(photos, folder, faces_dir):
 
     Names that still collide, that a disk may refuse for their length, or that are no text get a digest instead.
     """
-    places = [p.relative_to(folder.parent) for p in photos]  # a class may have two folders, see class_folders()
-    relative = [Path(*p.parts[1:]) if p.parts[0] == folder.name else p for p in places]
-    names = ["__".join(p.parts[1:]) for p in places]
-    count = collections.Counter(normal(Path(n).stem).lower() for n in names)
-    names = [n if count[normal(Path(n).stem).lower()] > 1 else Path(n).stem for n in names]
+    depth = len(folder.parts)
+    names = ["__".join(p.parts[depth:]) for p in photos]
+    stems = [name[:dot] if 0 < (dot := name.rfind(".")) < len(name) - 1 else name for name in names]  # as Path.stem
+    alike = [normal(stem).lower() for stem in stems]
+    count = collections.Counter(alike)
+    names = [n if count[a] > 1 else stem for n, stem, a in zip(names, stems, alike, strict=True)]
     count = collections.Counter(normal(n).lower() for n in names)
     for i, name in enumerate(names):
         raw = os.fsencode(name)
         text = raw.decode("utf-8", "ignore")
         if count[normal(name).lower()] > 1 or len(raw) > 200 or text != name:
-            names[i] = f"{text[:40]}-{hashlib.sha256(os.fsencode(relative[i].as_posix())).hexdigest()[:16]}"
+            # A class may have two folders, see class_folders().
+            place = photos[i].parts[depth - (photos[i].parts[depth - 1] != folder.name):]
+            names[i] = f"{text[:40]}-{hashlib.sha256(os.fsencode('/'.join(place))).hexdigest()[:16]}"
     return [Path(faces_dir, folder.name, f"{name}.jpg") for name in names]
 
 
@@ -116,20 +119,28 @@ def load_skipped(path):
         return {}
 
 
+def times_of(folder):
+    """{normal() name: time of modification in nanoseconds} of the crops in a folder, from one look at it."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return {normal(entry.name): entry.stat().st_mtime_ns for entry in entries if entry.is_file()}
+    return {}
+
+
 def remove_old(wanted):
     """Delete the crops whose photo is gone, and the folders of classes that are; returns the number of crops.
 
     They would otherwise stay in the data for ever. `wanted`: the paths of all crops there are to be.
     """
     found = Path(FACES_DIR).glob("*/*.jpg") if Path(FACES_DIR).is_dir() else ()
-    names = {normal(str(path)): path for path in wanted}
+    gone = [path for path in found if path not in wanted and not path.name.startswith(".")]
+    names = {normal(str(path)): path for path in wanted} if gone else {}
     count = 0
-    for crop in {path for path in found if not path.name.startswith(".")} - wanted:
+    for crop in gone:
         same = names.get(normal(str(crop)))
         if same is None or not same.exists() or not same.samefile(crop):  # disks of Macs list names in another form
             crop.unlink(missing_ok=True)
             count += 1
-    classes = {normal(path.parent.name) for path in wanted}
+    classes = {normal(folder.name) for folder in {path.parent for path in wanted}}
     for folder in Path(FACES_DIR).iterdir() if Path(FACES_DIR).is_dir() else ():
         if folder.is_dir() and normal(folder.name) not in classes and not is_system(folder.name):
             sweep(folder)
@@ -149,6 +160,7 @@ def plan(classes, finders, counts, skipped):
     before = load_skipped(SKIPPED) if same_recipe else {}
     jobs, wanted = [], set()
     for name, photos in classes.items():
+        made = times_of(Path(FACES_DIR, name)) if same_recipe else {}
         for photo, target in zip(photos, targets(photos, Path(RAW_DIR, name), FACES_DIR), strict=True):
             wanted.add(target)
             try:
@@ -157,7 +169,7 @@ def plan(classes, finders, counts, skipped):
                 if old and old.time == str(time):
                     counts[name][old.status] += 1
                     skipped[photo.as_posix()] = old
-                elif same_recipe and target.is_file() and same_time(target.stat().st_mtime_ns, time):
+                elif (crop := made.get(normal(target.name))) is not None and same_time(crop, time):
                     counts[name]["before"] += 1
                 else:
                     jobs.append((photo, time, target, finders))

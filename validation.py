@@ -140,14 +140,16 @@ def beside(folder, what):
 
 
 def check_old(folder):
-    """Never delete what is not ours: `folder` may hold nothing but an earlier split. Returns its record."""
-    record = read_record(folder)
+    """Never delete what is not ours: `folder` may hold nothing but an earlier split. Returns (its record, the
+    number of crops there)."""
+    record, there = read_record(folder), []
     if Path(folder).exists():
-        known = set(record.get("files", ()))
-        for path in reading.list_photos(folder):
-            if path.relative_to(folder).as_posix() not in known:
+        known, depth = set(record.get("files", ())), len(Path(folder).parts)
+        there = reading.list_photos(folder)
+        for path in there:
+            if "/".join(path.parts[depth:]) not in known:
                 script.fail(f"{path} was not put there by validation.py, and would be lost: move it elsewhere")
-    return record
+    return record, len(there)
 
 
 def replace(files, sides, settings, report):
@@ -209,10 +211,9 @@ def main():
     settings = {"seed": SEED, "ratio": VALID_RATIO, "person": PERSON_PATTERN, "crops": listing.hexdigest(),
                 "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
     records = [check_old(folder) for folder in (TRAIN_DIR, VALID_DIR)]
-    done = all(record.get("settings") == settings and len(reading.list_photos(folder)) == len(record["files"])
-               for record, folder in zip(records, (TRAIN_DIR, VALID_DIR), strict=True))
+    done = all(record.get("settings") == settings and there == len(record["files"]) for record, there in records)
     if done:
-        report = records[0]["report"]
+        report = records[0][0]["report"]
         remove_old()  # what a run stopped at its very end has left
     else:
         sides, report = split(files)

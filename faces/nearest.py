@@ -15,10 +15,21 @@ BLOCK = 1024  # vectors compared with all centres at a time, for memory
 # ------------------------------------------------------------------------------------------------
 
 
-def closest_centre(vectors, centres, pool):
-    """The centre that is closest to each vector: int64 [N]."""
+def closest(vectors, centres, count):
+    """The `count` centres that are closest to each vector, the closest first: int32 [N, count]."""
+    found = []
+    for start in range(0, len(vectors), BLOCK):
+        near = vectors[start:start + BLOCK] @ centres.T
+        best = np.argpartition(near, -count)[:, -count:] if count > 1 else near.argmax(1)[:, None]
+        order = np.argsort(-np.take_along_axis(near, best, 1), axis=1, kind="stable")
+        found.append(np.take_along_axis(best, order, 1).astype(np.int32))
+    return np.concatenate(found)
+
+
+def closest_in_threads(vectors, centres, count, pool):
+    """closest(), the work shared by the threads of `pool`."""
     starts = range(0, len(vectors), BLOCK)
-    return np.concatenate(list(pool.map(lambda start: (vectors[start:start + BLOCK] @ centres.T).argmax(1), starts)))
+    return np.concatenate(list(pool.map(lambda start: closest(vectors[start:start + BLOCK], centres, count), starts)))
 
 
 def centres_of(vectors, pool):
@@ -27,7 +38,7 @@ def centres_of(vectors, pool):
     vectors = vectors[np.sort(rng.permutation(len(vectors))[:SAMPLE * count])]
     centres = vectors[np.sort(rng.permutation(len(vectors))[:count])]
     for _ in range(ROUNDS if count > PROBES else 0):
-        own = closest_centre(vectors, centres, pool)
+        own = closest_in_threads(vectors, centres, 1, pool)[:, 0]
         order = np.argsort(own, kind="stable")
         held, starts = np.unique(own[order], return_index=True)
         sums = np.add.reduceat(vectors[order], starts)
@@ -36,30 +47,27 @@ def centres_of(vectors, pool):
 
 
 def index(vectors, pool):
-    """Lists for the vectors float32 [N, D], of length one or zero: (order, starts, centres).
+    """Lists for the vectors float32 [N, D], of length one or zero: (order, starts, centres, lists).
 
-    order[starts[k]:starts[k + 1]] are the vectors of list k; those of length zero come last, in no list. The threads
-    of `pool` share the work.
+    order[starts[k]:starts[k + 1]] are the vectors of list k; those of length zero come last, in no list. `lists` int32
+    [N, PROBES] are the closest() of each vector. The threads of `pool` share the work.
     """
     blank = ~vectors.any(1)
     centres = centres_of(vectors[~blank], pool) if not blank.all() else vectors[:1]
-    own = closest_centre(vectors, centres, pool)
-    own[blank] = len(centres)
+    lists = closest_in_threads(vectors, centres, min(PROBES, len(centres)), pool)
+    own = np.where(blank, len(centres), lists[:, 0])
     starts = np.concatenate([[0], np.bincount(own, minlength=len(centres) + 1).cumsum()[:-1]])
-    return np.argsort(own, kind="stable"), starts, centres
+    return np.argsort(own, kind="stable"), starts, centres, lists
 
 
-def search(questions, vectors, starts, centres, least, most):
-    """(rows, columns): for questions float32 [Q, D], the vectors, in index()'s order, whose product with them is at
-    least `least`; of a row no more than the closest `most`."""
-    probes = min(PROBES, len(centres))
-    lists = np.concatenate([np.argpartition(questions[start:start + BLOCK] @ centres.T, -probes)[:, -probes:]
-                            for start in range(0, len(questions), BLOCK)])
+def search(questions, lists, vectors, starts, least, most):
+    """(rows, columns): for questions float32 [Q, D] with their closest() lists, the vectors, in index()'s order, whose
+    product with them is at least `least`; of a row no more than the closest `most`."""
     asked = np.argsort(lists, axis=None, kind="stable")
-    bounds = np.searchsorted(lists.ravel()[asked], np.arange(len(centres) + 1))
-    asked //= probes
+    bounds = np.searchsorted(lists.ravel()[asked], np.arange(len(starts)))
+    asked //= lists.shape[1]
     found = []
-    for k in range(len(centres)):
+    for k in range(len(starts) - 1):
         rows, first = asked[bounds[k]:bounds[k + 1]], starts[k]
         close = questions[rows] @ vectors[first:starts[k + 1]].T
         row, column = np.nonzero(close >= least)

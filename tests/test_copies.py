@@ -38,10 +38,10 @@ def test_the_index_finds_nearly_all_that_lie_close_and_looks_at_a_small_share(po
     rng = np.random.default_rng(0)
     vectors = unit(rng.normal(size=(3000, 32)))
     vectors = np.concatenate([vectors, unit(vectors + 0.14 * rng.normal(size=vectors.shape))])  # products of 0.7 to 0.9
-    order, starts, centres = nearest.index(vectors, pool)
+    order, starts, centres, lists = nearest.index(vectors, pool)
     assert sorted(order) == list(range(6000)) and starts[-1] == 6000 and len(centres) == 750
     assert nearest.PROBES * nearest.LIST < len(vectors) / 20
-    rows, columns = nearest.search(vectors, vectors[order], starts, centres, 0.6, 50)
+    rows, columns = nearest.search(vectors, lists, vectors[order], starts, 0.6, 50)
     found = set(zip(rows.tolist(), order[columns].tolist(), strict=True))
     true = set(zip(*(part.tolist() for part in np.nonzero(vectors @ vectors.T >= 0.6)), strict=True))
     assert len(true) > 11_000 and found <= true and len(found & true) > 0.95 * len(true)
@@ -51,9 +51,9 @@ def test_of_many_alike_the_closest_are_given_and_of_blank_ones_none(pool):
     rng = np.random.default_rng(1)
     vectors = unit(np.array([1.0, 0, 0, 0]) + 0.2 * rng.normal(size=(500, 4)))
     vectors[[3, 7]] = 0
-    order, starts, centres = nearest.index(vectors, pool)
+    order, starts, centres, lists = nearest.index(vectors, pool)
     assert set(order[-2:]) == {3, 7} and starts[-1] == 498
-    rows, columns = nearest.search(vectors, vectors[order], starts, centres, 0.5, 5)
+    rows, columns = nearest.search(vectors, lists, vectors[order], starts, 0.5, 5)
     assert not {3, 7} & {*rows.tolist(), *order[columns].tolist()}
     assert (np.bincount(rows, minlength=500) == np.where(vectors.any(1), 5, 0)).all()
     given = np.sort(order[columns[rows == 10]])

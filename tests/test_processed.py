@@ -230,6 +230,18 @@ def test_second_run_does_only_what_changed(project):
     assert "1 photos to crop, 7 unchanged, 1 old crops removed" in third.stdout, third.stdout + third.stderr
 
 
+def test_photos_are_listed_in_the_order_of_paths_one_folder_after_the_other(tmp_path, monkeypatch):
+    for name in ("b/a.jpg", "a b/c.jpg", "a/z.jpg", "a/y/z.jpg", "a-b.jpg", "a.jpg", "Z.jpg", "ñ/a.jpg", "A/0.jpg",
+                 "a/.hidden/a.jpg", ".hidden.jpg", "a/note.txt"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path / "in")
+    for folder in (tmp_path / "in", tmp_path / "in" / "..", Path(".."), Path("."), f"{tmp_path}/in/"):
+        others = []
+        photos = reading.list_photos(folder, others)
+        assert photos == sorted(photos) and len(photos) >= 9 and [path.name for path in others] == ["note.txt"]
+
+
 @pytest.mark.parametrize(("arguments", "line"), [([], "no folder data"), (["RAW=x"], "unknown argument"),
                                                  (["MARGIN=0.5"], "edit it at the top of processed.py")])
 def test_one_line_errors(tmp_path, arguments, line):

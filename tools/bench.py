@@ -4,6 +4,7 @@
     python -m tools.bench "STAGES=('live',)" REPEATS=9
     python -m tools.bench "STAGES=('memory',)"          training with and without engine.keep_memory()
     python -m tools.bench "STAGES=('hour',)"            an hour of frames as fast as they go: what memory and threads do
+    python -m tools.bench "STAGES=('size',)"            what each step takes with more and more crops; half an hour
 
 Needs nothing: it draws its faces, or takes your photos (PHOTOS). Writes nothing but a temporary folder. A ratio above
 1 says that this project is faster; the spread is over the repeats. Close other programs: they take part in it.
@@ -39,19 +40,18 @@ import model
 import processed
 import realtime
 import train
-import validation
 from faces import cutting, finding, reading
 from learn import engine, runs
-from tools import bench_live, plain
+from tools import bench_live, bench_size, plain
 
 # ------------------------------------------------------------------------------------------------
-STAGES = ("crop", "big", "train", "evaluate", "live", "size")
+STAGES = ("crop", "big", "train", "evaluate", "live")
 REPEATS = 5  # of each pair, in turn
 PHOTOS = None  # folder of photos with a face each; None: faces are drawn
 WEIGHTS = None  # of the network that "live" runs, on both sides; None: as realtime.py chooses
 CROPS = 256  # crops in an epoch of "train" and "evaluate"
 FRAMES = 300  # of the clip, 640x480 with one to three faces
-SIZES = (1000, 5000, 25000)  # crops, for "size"
+SIZES = (10_000, 50_000, 200_000)  # crops, for "size": 5 GB in the temporary folder
 HOUR = 108_000  # frames, for "hour", which only Linux can run
 # ------------------------------------------------------------------------------------------------
 
@@ -193,27 +193,13 @@ def bench_evaluate(place, pictures):
                 lambda: train.evaluate(net, batches, device, bf16), lambda: call(plain.evaluate, folder))
 
 
-def bench_size(place, pictures):
-    """What the split costs, by the number of crops, where processed.py has made enough of them."""
-    folder = Path(processed.FACES_DIR)
-    files = [p for name in sorted(folder.glob("*")) if name.is_dir() for p in reading.list_photos(name)]
-    files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
-    for size in SIZES:
-        if len(files) < size:
-            print(f"split {size:,} crops: left out, {folder} has {len(files):,}")
-            continue
-        some = {p.relative_to(folder).as_posix(): p for p in sorted(files[:size])}
-        with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
-            spent = realtime.timed(validation.split, some)
-        print(f"split {size:>6,} crops: {spent:.1f} s, {1000 * spent / size:.2f} ms per crop")
-
-
 def measures():
     """{name of a stage: what measures it, a function of a temporary folder and of pictures with a face each}."""
     return {
         "crop": bench_crop, "big": bench_big, "train": bench_train, "memory": bench_memory, "evaluate": bench_evaluate,
         "live": lambda place, pictures: bench_live.live(place, pictures, compare, FRAMES, WEIGHTS),
-        "hour": lambda place, pictures: bench_live.hour(place, pictures, FRAMES, WEIGHTS, HOUR), "size": bench_size,
+        "hour": lambda place, pictures: bench_live.hour(place, pictures, FRAMES, WEIGHTS, HOUR),
+        "size": lambda place, pictures: bench_size.size(place, pictures, SIZES),
     }
 
 
@@ -228,7 +214,7 @@ def main():
     print(f"{'first, second':<42}{'first':>10}{'second':>10}  {'':<9}{'ratio':>6}  (over {REPEATS} repeats)")
     for name in STAGES:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-            known[name](Path(place), faces(48))
+            known[name](Path(place), faces(bench_size.BASES if name == "size" else 48))
 
 
 if __name__ == "__main__":
