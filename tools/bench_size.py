@@ -85,9 +85,9 @@ def taken(folder):
 
 
 def run(command, until=None):
-    """Run Python with these arguments: (seconds, seconds of processors, peak of its memory in MB), of which the last two
-    are None where the system does not tell them.
+    """Run Python with these arguments: (seconds, seconds of processors, peak of its memory in MB).
 
+    The last two are None where the system does not tell them.
     `until`: the beginning of a line of its output; the seconds count until that line. A command that fails ends the
     program with its own message.
     """
