@@ -200,13 +200,14 @@ def foremost(faces, shape):
 
 
 def in_turned(bgr):
-    """The face that a photo lying on its side, upside down or aslant is about, where YuNet is sure of one; or None."""
+    """The likely face that a photo lying on its side, upside down or aslant is about, the surest of all turns; or None.
+    """
     scale = min(1.0, TURNED_SIDE / max(bgr.shape[:2]))
     small = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else bgr
     best = None
     for degrees in TURNS:
         image, back = cutting.turned(small, degrees)
-        faces = of_yunet(image, max(image.shape), SURE)
+        faces = of_yunet(image, max(image.shape), LIKELY)
         if faces and (best is None or faces[0].score > best.score):
             (x, y, side, _), roll, score, finder = foremost(faces, image.shape)
             x, y = (back @ (x + side / 2, y + side / 2, 1)) / scale
@@ -223,7 +224,11 @@ def main_face(image, finders=(HAAR,)):
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     face, sure, doubtful = seen(bgr)
     if not sure:
-        face = in_turned(bgr) or face or best_guess(image, doubtful, HAAR in finders)
+        turned = in_turned(bgr)
+        if turned and turned.score >= SURE:
+            face = turned
+        else:
+            face = face or best_guess(image, doubtful + [turned] * bool(turned), HAAR in finders)
     return face if face is None or face.finder == HAAR else upright(bgr, face)
 
 
