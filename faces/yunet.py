@@ -39,10 +39,10 @@ SIDE, CENTRE = 1.043, 0.288
 UPRIGHT = 3.0  # degrees: a smaller roll is left alone, since turning costs sharpness and gained nothing
 # YuNet sees part of a tilt only: about three quarters where the face is large, next to nothing where it is small. So
 # its points are found again on the face cut large and turned by what is known, until no more than CHANGE is left. Of
-# 74 faces of four sources turned by 0, 20 and 45 degrees the roll is then 3.1, 3.1 and 4.7 off on average by CLOSE, and
-# 3.8, 4.8 and 7.6 by QUICK, which takes less than half the time. With a wider cut both are worse.
-SEEN_SMALL = 1.35  # what is seen times this is the roll, at the first look
-CLOSE, QUICK = (0.2, 192, 1.2), (0.1, 96, 1.35)  # margin and pixels a side of the cut, and the same factor there
+# 74 faces of four sources turned by 0, 20 and 45 degrees the roll is then 3.1, 3.1 and 4.7 off on average. The face is
+# to fill the cut: with a margin of 0.4 at 200 pixels it was 3.2, 4.6 and 8.2.
+SEEN_SMALL = 1.35  # what is seen times this is the roll, where the face is small in the image
+CLOSE = 0.2, 192, 1.2  # margin and pixels a side of the cut, and the same factor there
 CHANGE, TRIES = 4.0, 4
 NMS = 0.3  # overlap from which two boxes are one face
 # A copy of fewer rows is filled up: on 32 and less, OpenCV 4.14's answers are another each time, and may name a sure
@@ -154,7 +154,7 @@ def geometry(row, seen):
 def look_again(bgr, x, y, side, roll, cut=CLOSE, least=0.5):
     """(x, y, side, roll, score) of a face that geometry() gave as (x, y, side, roll), seen again cut large and turned
     upright by that roll; None where it is not seen, its score is below `least`, or its middle lies outside the image.
-    `cut`: as CLOSE and QUICK are."""
+    `cut`: as CLOSE is."""
     margin, pixels, seen = cut
     if not (0 <= x < bgr.shape[1] and 0 <= y < bgr.shape[0]):
         return None

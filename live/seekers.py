@@ -34,6 +34,7 @@ AGAIN_AROUND, AGAIN_SIDE, AGAIN_STEP, AGAIN_SMALLEST, AGAIN_OVERLAP = 0.4, 56, 1
 YUNET_LOOKS = (400, 0), (400, 30), (224, 0), (400, -30)
 NEAR = (0.5, 96, yunet.SEEN_SMALL)  # how a known face is cut, upright, to be followed: see yunet.CLOSE
 GUESSES = 0.0, 30.0, -30.0  # degrees of roll at which a new face is looked at twice, beside what the first look said
+FASTEST = 10.0  # degrees by which the roll of a known face changes at most from look to look: one may be far off
 POSSIBLE, CERTAIN = 0.45, 0.65  # scores wanted of a hit, and of the second look at a new face, cut large
 # ------------------------------------------------------------------------------------------------
 
@@ -109,10 +110,6 @@ class Haar:
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         return 0.0 if any(finding.overlap(mirrored, box) > AGAIN_OVERLAP for box in boxes) else None
 
-    def closer(self, frame, box, roll):
-        """(box, roll) to cut a face by: Haar knows no better than its hit, and sees upright faces only."""
-        return box, 0.0
-
 
 class YuNet:
     """Faces of any tilt, large and small. The model must be there (finding.usable)."""
@@ -144,7 +141,9 @@ class YuNet:
         found = []
         for track in tracks:
             again = yunet.look_again(view.frame, *middle(track.box), track.roll, NEAR, POSSIBLE)
-            found += [] if again is None else [hit(again)]
+            if again is not None:
+                *box, roll = hit(again)
+                found.append((*box, track.roll + min(FASTEST, max(-FASTEST, roll - track.roll))))
         return np.array(found).reshape(-1, 5)
 
     def confirms(self, view, box, roll):
@@ -152,11 +151,6 @@ class YuNet:
         looks = [yunet.look_again(view.frame, *middle(box), turn) for turn in {roll, *GUESSES}]
         best = max((again for again in looks if again is not None), key=lambda again: again[4], default=None)
         return best[3] if best is not None and best[4] >= CERTAIN else None
-
-    def closer(self, frame, box, roll):
-        """(box, roll) to cut a face by that was hit in a look everywhere, from a closer look."""
-        again = yunet.look_again(frame, *middle(box), roll, yunet.QUICK)
-        return (box, roll) if again is None else (hit(again)[:4], again[3])
 
 
 def upright(boxes):

@@ -19,6 +19,7 @@ from live import seekers
 
 # ------------------------------------------------------------------------------------------------
 MATCH = 0.3  # least overlap (intersection over union) of a hit with its track
+ONE_FACE = 0.6  # overlap from which two hits are one face
 CONFIRM_HITS = 3  # hits before a face is labelled
 CONFIRM_MISSES = 2  # misses in a row that end a track not yet confirmed
 KEEP = 0.5  # seconds that a confirmed face stays without a hit
@@ -36,16 +37,17 @@ FLAT = 4  # of 255: a contrast that is noise, so that two flat pictures are alik
 
 
 def match(tracks, hits):
-    """Pairs (track, index of a hit), best overlap first, each track and each hit once."""
-    pairs = sorted(((finding.overlap(t.box, h), i, j) for i, t in enumerate(tracks) for j, h in enumerate(hits)),
+    """(pairs of a track and its hit, best overlap first, each once; the hits that are no known face's)."""
+    order = sorted(((finding.overlap(t.box, h), i, j) for i, t in enumerate(tracks) for j, h in enumerate(hits)),
                    reverse=True)
-    found, used_tracks, used_boxes = [], set(), set()
-    for value, i, j in pairs:
-        if value >= MATCH and i not in used_tracks and j not in used_boxes:
+    pairs, used_tracks, used_hits = [], set(), set()
+    for value, i, j in order:
+        if value >= MATCH and i not in used_tracks and j not in used_hits:
             used_tracks.add(i)
-            used_boxes.add(j)
-            found.append((tracks[i], j))
-    return found
+            # Two tracks that came to follow one face: only one of them has it.
+            used_hits |= {k for k, other in enumerate(hits) if finding.overlap(other, hits[j]) > ONE_FACE}
+            pairs.append((tracks[i], hits[j]))
+    return pairs, [h for j, h in enumerate(hits) if j not in used_hits]
 
 
 def appearance(gray, box, share=0.15, size=16):
@@ -93,7 +95,7 @@ class Track:
 
     def __init__(self, number, hit, now):
         self.number, self.box, self.smooth = number, hit[:4], hit[:4].copy()
-        self.roll, self.rough = float(hit[4]), True  # degrees; whether the last hit measured it not well
+        self.roll = float(hit[4])  # degrees
         self.hits, self.misses, self.last_hit, self.confirmed = 1, 0, now, False
         self.appearance = None  # of appearance(), at the last hit
         self.heat = None  # Grad-CAM of the last crop, where it is asked for
@@ -103,13 +105,10 @@ class Track:
         self.classified = -math.inf  # when
         self.seen = 0  # classifications since it was new, or changed
 
-    def hit(self, hit, now, rough):
-        """Take a hit (box and roll), whose roll is not taken where it is rough.
-
-        The smooth box follows slowly where the face rests (Haar boxes jump) and fast where it moves.
-        """
-        box = self.box = hit[:4]
-        self.roll, self.rough = self.roll if rough else float(hit[4]), rough
+    def hit(self, hit, now):
+        """Take a hit. The smooth box follows slowly where the face rests (Haar boxes jump) and fast where it moves."""
+        box, self.roll = hit[:4], float(hit[4])
+        self.box = box
         moved = np.abs(box - self.smooth).max() / self.smooth[2]
         self.smooth += (box - self.smooth) * min(1.0, 0.2 + 3 * moved)
         self.hits, self.misses, self.last_hit = self.hits + 1, 0, now
@@ -168,14 +167,16 @@ class Tracker:
 
         wait = self.seeker.every_known if any(t.confirmed for t in self.tracks) else self.seeker.every
         full = cut or now - self.searched >= wait - interval / 2
-        asked = self.tracks if full else sorted(self.tracks, key=lambda t: t.last_hit)[:self.seeker.at_once]
-        hits = self.seeker.everywhere(view) if full else self.seeker.near(view, asked)
+        asked = sorted(self.tracks, key=lambda t: t.last_hit)[:self.seeker.at_once]
+        pairs, new = match(asked, self.seeker.near(view, asked))[0], []
         if full:
-            self.searched = now
-        pairs = match(asked, hits)
+            self.searched, asked = now, self.tracks
+            known = {id(track) for track, _ in pairs}
+            more, new = match([t for t in asked if id(t) not in known], self.seeker.everywhere(view))
+            pairs += more
         hit = {id(track) for track, _ in pairs}
-        for track, j in pairs:
-            track.hit(hits[j], now, full)
+        for track, found in pairs:
+            track.hit(found, now)
             here = appearance(small, track.box * scale)
             alike = float(here @ track.appearance) >= SAME_FACE
             if cut or not alike:
@@ -192,12 +193,10 @@ class Tracker:
             if track.confirmed and track not in kept:
                 self.lose(track, self.shot - cut)
         self.tracks, self.gone = kept, [g for g in self.gone if now - g.seen <= RETURN]
-        if full:
-            taken = {j for _, j in pairs}
-            for j, new in enumerate(hits):
-                if j not in taken and all(finding.inside(new, t.box) < 0.5 for t in self.tracks):
-                    self.tracks.append(Track(0, new, now))
-                    self.tracks[-1].appearance = appearance(small, new[:4] * scale)
+        for found in new:
+            if all(finding.inside(found, t.box) < 0.5 for t in self.tracks):
+                self.tracks.append(Track(0, found, now))
+                self.tracks[-1].appearance = appearance(small, found[:4] * scale)
         for track in self.tracks:
             if not track.confirmed and track.hits >= CONFIRM_HITS and track.misses == 0:
                 roll = self.seeker.confirms(view, track.box, track.roll)
@@ -240,12 +239,7 @@ class Tracker:
         if not due:
             return
         due = sorted(due, key=lambda track: track.classified)[:MOST]
-        crops = []
-        for track in due:
-            box = track.box
-            if track.rough:
-                box, track.roll = self.seeker.closer(frame, box, track.roll)
-            crops.append(self.cut(frame, box, roll=track.roll))
+        crops = [self.cut(frame, track.box, roll=track.roll) for track in due]
         for track, probabilities, child in zip(due, *told(self.classify(crops)), strict=True):
             track.add(probabilities, now, self.threshold, child)
         if self.explain is not None:

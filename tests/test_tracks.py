@@ -135,7 +135,7 @@ def test_boxes_are_smoothed_but_follow():
     assert np.diff(shown, axis=0)[5:].std() < 0.6 * np.diff(still, axis=0).std()
     track = tracks.Track(1, hits([BOX])[0], 0)
     for i in range(1, 30):
-        track.hit(hits([BOX])[0] + (8 * i, 0, 0, 0, 0), i / 30, rough=False)
+        track.hit(hits([BOX])[0] + (8 * i, 0, 0, 0, 0), i / 30)
     assert abs(track.smooth[0] - track.box[0]) < 20
 
 

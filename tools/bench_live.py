@@ -76,7 +76,7 @@ def live(place, pictures, compare, frames, weights):
             lambda: follow(capture.open_capture(place / "clip.mp4"), loaded), plainly)
     stages = {"grab": [capture.Reader.read], "model": [classify], "crop": [cutting.crop_frame],
               "detect": [getattr(kind, name) for kind in (seekers.Haar, seekers.YuNet)
-                         for name in ("everywhere", "near", "confirms", "closer")],
+                         for name in ("everywhere", "near", "confirms")],
               "draw": [overlay.draw]}
     for count in (1, 3, 10):
         clip(place / "faces.mp4", pictures, lambda i, count=count: count, frames)
