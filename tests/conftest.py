@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ["OMP_NUM_THREADS"] = "1"  # pytest runs a process per core, and PyTorch's threads would fight for the cores
 os.environ["NO_FETCH"] = "1"  # no test needs the network; where faces/yunet.py's model is there, it is used
 for folder in (ROOT / "data", ROOT):
     if str(folder) not in sys.path:

@@ -15,7 +15,7 @@ from faces import cutting, finding
 from learn import checkpoints
 from live import capture, stills, tracks
 from processed import IMAGE_SIZE, MARGIN
-from test_model import facts
+from strangers import facts
 
 INFO = {"classes": ["beard", "hat"], "threshold": 0.6, "margin": 0.2, "clahe": 3.0}
 

@@ -19,7 +19,7 @@ from judge import clips as judged
 from learn import checkpoints
 from live import capture
 from live import clips as played
-from test_realtime import INFO, loaded
+from watching import INFO, loaded
 
 
 def by_brightness(crops):
@@ -54,7 +54,7 @@ def one_thread():
 def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thread):
     monkeypatch.setattr(realtime, "SHOW", False)
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))
-    monkeypatch.setattr("test_realtime.classify", by_brightness)
+    monkeypatch.setattr("watching.classify", by_brightness)
     realtime.watch(str(clip), capture.open_live(str(clip), 0), loaded())
     with open(tmp_path / "faces.csv", encoding="utf-8", newline="") as file:
         logged = list(csv.DictReader(file))

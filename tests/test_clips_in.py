@@ -1,12 +1,6 @@
-"""Clips as people have them: containers without a count, odd and varying rates, wide pixels, strange names, none."""
+"""Clips as people have them: containers without a count, odd and varying rates, wide pixels."""
 
-import os
 import struct
-import subprocess
-import sys
-import time
-from concurrent.futures import Future
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,102 +8,10 @@ import pytest
 
 import clips
 import realtime
-from live import capture, pixels, sources, stills, tracks
+from boxes import copy, frames, lasting, turned, wide_pixels, write
+from live import capture, pixels, stills, tracks
 from terminal import script
-
-ROOT = Path(realtime.__file__).parent
-SECRET = "s3cr/et@x"
-
-
-def frames(count=60, size=(320, 240)):
-    """BGR frames, each of another gray, so that their order can be told."""
-    return [np.full((size[1], size[0], 3), 20 + 3 * i, np.uint8) for i in range(count)]
-
-
-def write(path, rate, pictures=None, code="mp4v"):
-    """A clip that OpenCV writes, as it is."""
-    pictures = frames() if pictures is None else pictures
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), rate, pictures[0].shape[1::-1])
-    assert writer.isOpened()
-    for picture in pictures:
-        writer.write(picture)
-    writer.release()
-    return path
-
-
-def rebuilt(data, path, change, skip=0):
-    """The bytes of an MP4 in which change() has replaced what the box at `path` holds; all sizes are mended.
-
-    Media data come first in what OpenCV writes, so that they stay where the tables say.
-    """
-    at = skip
-    while at < len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
-        if kind.decode("latin-1") == path[0]:
-            inner = data[at + 8:at + size]
-            # A box of sample descriptions begins with 8 bytes of its own, a description of a video with 78.
-            inner = rebuilt(inner, path[1:], change, {"stsd": 8, "mp4v": 78}.get(path[0], 0)) if path[1:] else change(
-                inner)
-            return data[:at] + struct.pack(">I4s", len(inner) + 8, kind) + inner + data[at + size:]
-        at += size
-    raise AssertionError(f"no box {path[0]}")
-
-
-MEDIA = ["moov", "trak", "mdia"]
-TABLES = [*MEDIA, "minf", "stbl"]
-
-
-def lasting(data, *runs):
-    """The same MP4 with runs of (frames, seconds per frame)."""
-    scale = struct.unpack_from(">I", data, data.index(b"mdhd") + 4 + 12)[0]
-    ticks = [(count, round(seconds * scale)) for count, seconds in runs]
-    total = sum(count * each for count, each in ticks)
-    table = struct.pack(">II", 0, len(ticks)) + b"".join(struct.pack(">II", *run) for run in ticks)
-    data = rebuilt(data, [*TABLES, "stts"], lambda inner: table)
-    data = rebuilt(data, [*MEDIA, "mdhd"], lambda inner: inner[:16] + struct.pack(">I", total) + inner[20:])
-    return data.replace(b"edts", b"free")  # a list of edits that would cut it off
-
-
-def wide_pixels(data, wide, high):
-    """The same MP4 with pixels that are `wide` by `high`."""
-    box = struct.pack(">I4sII", 16, b"pasp", wide, high)
-    return rebuilt(data, [*TABLES, "stsd", "mp4v"], lambda inner: inner.replace(b"pasp", b"free") + box)
-
-
-def turned(data):
-    """The same MP4, to be shown turned by 90 degrees."""
-    matrix = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
-    return rebuilt(data, ["moov", "trak", "tkhd"], lambda inner: inner[:40] + matrix + inner[76:])
-
-
-def loaded():
-    """A stand-in for the future of realtime.load()."""
-    future = Future()
-    future.set_result(({"classes": ["beard", "hat"], "threshold": 0.6, "margin": 0.2, "clahe": 0.0, "ages": []},
-                       lambda crops: np.repeat([[0.1, 0.9]], len(crops), 0), None))
-    return future
-
-
-def copy(source, output, retry=10.0):
-    """Read a source and write it. Returns (times of the frames, frames written, seconds of the output, the reader)."""
-    reader, times = capture.open_live(sources.named(source), retry), []
-    with capture.video_writer(output, reader.rate, reader.live) as add:
-        while not reader.over():
-            got = reader.read()
-            if got:
-                times.append(got[1])
-                add(*got[:2])
-    reader.stop()
-    written = cv2.VideoCapture(str(output))
-    count, seconds = written.get(cv2.CAP_PROP_FRAME_COUNT), 0.0
-    seconds = count / written.get(cv2.CAP_PROP_FPS)
-    written.release()
-    return times, count, seconds, reader
-
-
-def run(*arguments, cwd):
-    return subprocess.run([sys.executable, str(ROOT / "realtime.py"), "SHOW=False", *arguments], cwd=cwd, text=True,
-                          capture_output=True, timeout=120)
+from watching import loaded
 
 
 @pytest.mark.parametrize("name", ["c.mjpeg", "c.mjpg", "c", "c.bin"])
@@ -130,12 +32,6 @@ def test_a_stream_of_packets_without_a_count_ends(tmp_path):
     (tmp_path / "a.m4v").write_bytes(head + mp4[start:start - 8 + struct.unpack_from(">I", mp4, start - 8)[0]])
     times, count, seconds, reader = copy(str(tmp_path / "a.m4v"), tmp_path / "o.mp4")
     assert len(times) == count == 60 and not reader.live and seconds == pytest.approx(60 / reader.rate)
-
-
-@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a", "a.mpo", "a.JPEG"])
-def test_a_photo_of_any_name_is_a_photo(name, tmp_path):
-    (tmp_path / name).write_bytes(cv2.imencode(".jpg", clips.scene(2))[1].tobytes())
-    assert stills.photos_of(tmp_path / name) == [tmp_path / name]
 
 
 @pytest.mark.parametrize("rate", [239.6187, 119.973, 90.003, 29.97, 23.976, 7.4925])
@@ -236,103 +132,6 @@ def test_a_camera_is_asked_for_no_shape_of_pixels():
             return "V4L2"
 
     assert pixels.ratio_of(Camera()) == 1.0
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no colons in names there")
-@pytest.mark.parametrize("name", ["12:30.mp4", "file:x.mp4", "100%.mp4", "clip%02d.mp4", "ñandú 😀.mp4"])
-def test_names_that_look_like_something_else(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path / "a.mp4", 25.0)
-    os.rename("a.mp4", name)
-    assert not sources.is_live(name) and stills.photos_of(sources.named(name)) == []
-    reader = capture.open_live(sources.named(name), 0)
-    assert reader.read(5) is not None
-    reader.stop()
-
-
-def test_what_a_source_is(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    path = write(tmp_path / "a b.mp4", 25.0)
-    for written in (f" {path} ", f"file://{path}", f"file://{path}".replace(" ", "%20"), str(path)):
-        assert sources.named(written) == str(path), written
-    for address in ("rtsp://a/b", "http://x:80/v.mp4", "rtmp://h/live", "RTSP://H", "udp://@:1234"):
-        assert sources.is_url(address) and sources.is_live(address) and not sources.is_camera(address)
-    for file in ("C:\\x.mp4", "C:/x.mp4", "12:30.mp4", "a.mp4", str(path)):
-        assert not sources.is_live(file)
-    for camera in (0, 3, "/dev/video0", "/dev/v4l/by-id/usb-046d_HD-video-index0"):
-        assert sources.is_camera(camera) and sources.is_live(camera)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="cameras have names there")
-def test_a_device_is_opened_as_a_camera(monkeypatch):
-    opened = []
-
-    class Camera:
-        def __init__(self, *arguments):
-            opened.append(arguments)
-
-        def isOpened(self):
-            return True
-
-        def get(self, what):
-            return 30.0
-
-        def read(self):
-            return False, None
-
-        def release(self):
-            pass
-
-    monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    reader = capture.open_live("/dev/video0", 0)
-    reader.stop()
-    assert opened[0] == ("/dev/video0", cv2.CAP_V4L2) and reader.live
-    monkeypatch.undo()
-    with pytest.raises(SystemExit, match="^error: there is no camera /dev/video97[^\n]*$"):
-        capture.open_live("/dev/video97", 0.05)
-
-
-@pytest.mark.parametrize("kind", ["cut", "empty", "text", "sound"])
-def test_what_is_no_video_is_told_at_once(kind, tmp_path):
-    whole = write(tmp_path / "a.mp4", 25.0).read_bytes()
-    bad = {"cut": whole[:len(whole) // 2], "empty": b"", "text": b"no video\n" * 99,
-           "sound": b"RIFF\x24\x04\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x40\x1f\0\0\1\0\x08\0data\0\4\0\0"
-                    + bytes(1024)}
-    (tmp_path / "x.mp4").write_bytes(bad[kind])
-    started = time.perf_counter()
-    with pytest.raises(SystemExit, match=r"^error: .*x\.mp4 is damaged, or no video"):
-        capture.open_live(str(tmp_path / "x.mp4"), 10.0)
-    assert time.perf_counter() - started < 5
-
-
-def test_a_video_without_a_frame_that_can_be_decoded_is_told(tmp_path):
-    """Its tables are whole, its pictures are not."""
-    data = write(tmp_path / "a.mp4", 25.0).read_bytes()
-    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
-    (tmp_path / "x.mp4").write_bytes(data[:start] + bytes(end - start) + data[end:])
-    with pytest.raises(SystemExit, match="is damaged, or no video"):
-        capture.open_live(str(tmp_path / "x.mp4"), 10.0)
-
-
-def test_no_password_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(capture, "open_capture", lambda *_: None)
-    for scheme in ("rtsp", "http", "rtmp", "https"):
-        address = f"{scheme}://admin:{SECRET}@10.0.0.9:554/live?channel=1&pwd=s3cr/et&token=s3cr"
-        assert sources.public(address) == f"{scheme}://10.0.0.9:554/live?channel=1&pwd=...&token=..."
-        assert "s3cr" not in sources.public(f"{scheme}://10.0.0.9/live?user=a@b&password={SECRET}")
-        with pytest.raises(SystemExit) as stop:
-            capture.open_live(address, 0.05)
-        told = str(stop.value) + capsys.readouterr().out
-        assert told.count("10.0.0.9:554/live") == 2 and "s3cr" not in told and "admin" not in told
-        with pytest.raises(SystemExit) as stop:
-            script.override({"SOURCE": None, "__file__": "realtime.py"}, [f"SOURC={address}"])
-        assert "10.0.0.9" in str(stop.value) and "s3cr" not in str(stop.value)
-
-
-def test_the_program_tells_no_password(tmp_path):
-    done = run(f"SOURCE=http://me:{SECRET}@127.0.0.1:9/x", "RETRY=0.1", "OUTPUT=o.mp4", cwd=tmp_path)
-    assert done.returncode == 1 and "127.0.0.1:9/x" in done.stdout + done.stderr
-    assert "s3cr" not in done.stdout + done.stderr and "Traceback" not in done.stderr
 
 
 def test_wide_frames_are_searched_as_finely(tmp_path):

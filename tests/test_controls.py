@@ -7,7 +7,7 @@ import pytest
 import clips
 from faces import finding
 from live import capture, controls, results, stills, window
-from test_realtime import INFO, classify, loaded, program
+from watching import INFO, classify, loaded, program
 
 
 def test_keys(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 from PIL import ImageFont
 
 import clips
+import realtime
 from faces import finding
 from live import overlay, places
 from terminal import fonts
@@ -113,3 +114,26 @@ def test_the_font_that_was_chosen_counts(tmp_path):
     (tmp_path / "a.ttf").write_text("no font")
     with pytest.raises(SystemExit, match="FONT="):
         fonts.choose(tmp_path / "a.ttf")
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (480, 640), (2160, 3840), (400, 50)])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_no_text_leaves_the_frame(shape, mirror):
+    height, width = shape
+    frame = np.zeros((*shape, 3), np.uint8)
+    for x, y in ((-20, -20), (width - 20, height - 20), (width // 2, -30), (0, height - 5)):
+        picture = overlay.draw(frame, [((x, y, 40, 40), "HOMBRE ñandú 100%", 0, None)], ["a line " * 9], mirror)
+        assert picture.shape == frame.shape and picture.any()
+    top, bottom = overlay.write(frame.copy(), "a very long text " * 5, width, height, (255, 0, 0), 30)
+    assert 0 <= top < bottom <= height
+
+
+def test_a_class_has_its_colour_and_its_text(monkeypatch):
+    monkeypatch.setattr(realtime, "LABELS", {"woman": "MUJER"})
+    text_of = realtime.controls_of().text_of
+    assert text_of(1, 0.934, ["man", "woman"]) == "MUJER 93%"
+    assert text_of(0, 0.7, ["man", "woman"]) == "man 70%" and text_of(None, 0.5, []) == "unsure"
+    frame = np.zeros((100, 100, 3), np.uint8)
+    for index in (0, 1):
+        edge = overlay.draw(frame, [((20, 30, 40, 40), "", index, None)])[70, 40]
+        assert tuple(edge[::-1]) == overlay.COLOURS[index]

@@ -1,13 +1,10 @@
 """realtime.py from source to output: cameras that fail, videos kept whole, photos, texts, threads and memory."""
 
 import os
-import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 from concurrent.futures import Future
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,23 +13,9 @@ import pytest
 import clips
 import realtime
 from faces import finding
-from live import capture, controls, overlay, player, results, stills, tracks, window
+from live import capture, controls, player, results, tracks, window
 from terminal import script
-
-ROOT = Path(realtime.__file__).parent
-INFO = {"classes": ["beard", "hat"], "threshold": 0.6, "margin": 0.2, "clahe": 0.0}
-
-
-def classify(crops):
-    """A stand-in for the network."""
-    return np.repeat([[0.1, 0.9]], len(crops), 0)
-
-
-def loaded():
-    """A stand-in for the future of realtime.load()."""
-    future = Future()
-    future.set_result((INFO, classify, lambda crops: np.zeros((len(crops), 224, 224), np.float32)))
-    return future
+from watching import INFO, ROOT, Camera, classify, loaded, program
 
 
 @pytest.fixture(scope="module")
@@ -48,72 +31,6 @@ def clip(tmp_path_factory):
 @pytest.fixture
 def no_window(monkeypatch):
     monkeypatch.setattr(realtime, "SHOW", False)
-
-
-def program(*arguments, cwd=None, **environment):
-    """Run realtime.py. Returns the finished process."""
-    env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")} | environment
-    return subprocess.run([sys.executable, str(ROOT / "realtime.py"), *arguments], cwd=cwd, env=env, text=True,
-                          capture_output=True, timeout=120)
-
-
-class Camera:
-    """A camera that sends numbered frames every `pause` seconds, and falls silent after `last`."""
-
-    def __init__(self, last, pause=0.0):
-        self.number, self.last, self.pause, self.released = 0, last, pause, False
-
-    def read(self):
-        time.sleep(self.pause)
-        self.number += 1
-        return (True, np.full((48, 64, 3), self.number, np.uint8)) if self.number <= self.last else (False, None)
-
-    def release(self):
-        self.released = True
-
-
-def test_a_camera_gives_its_newest_frame():
-    camera = Camera(40, 0.005)
-    reader = capture.Reader(lambda: None, True, retry=0.0, capture=camera)
-    seen = []
-    while not reader.over():
-        got = reader.read()
-        if got:
-            seen.append(int(got[0][0, 0, 0]))
-            time.sleep(0.04)  # slower than the camera
-    assert seen == sorted(seen) and len(seen) < 20
-    assert reader.dropped + len(seen) == 40
-    reader.stop()
-    assert camera.released and reader.lost
-
-
-def test_a_video_drops_none_however_slow_its_reader():
-    reader = capture.Reader(lambda: Camera(60), False, rate=30.0)
-    seen = []
-    while not reader.over():
-        got = reader.read()
-        if got:
-            seen.append((int(got[0][0, 0, 0]), got[1]))
-            time.sleep(0.002)
-    assert [n for n, _ in seen] == list(range(1, 61)) and reader.dropped == 0
-    assert seen[30][1] == pytest.approx(1.0)
-    reader.stop()
-
-
-def test_a_camera_that_comes_back_goes_on():
-    cameras = [Camera(5), None, Camera(5)]
-    reader = capture.Reader(lambda: cameras.pop(0) if cameras else None, True, retry=0.7)
-    while not reader.over():
-        reader.read()
-    assert reader.received == 10 and reader.lost
-    reader.stop()
-
-
-def test_stop_ends_the_thread_while_it_waits():
-    reader = capture.Reader(lambda: Camera(10 ** 6), False)
-    time.sleep(0.1)
-    reader.stop()
-    assert not reader.thread.is_alive()
 
 
 def test_output_has_all_frames_and_the_rate(clip, tmp_path, no_window):
@@ -139,22 +56,6 @@ def test_output_has_all_frames_and_the_rate(clip, tmp_path, no_window):
     source.release()
 
 
-def test_no_output_is_left_of_a_run_that_fails(tmp_path, no_window):
-    with pytest.raises(RuntimeError), capture.video_writer(tmp_path / "out.mp4", 25.0, False) as write:
-        write(np.zeros((48, 64, 3), np.uint8), 0.0)
-        raise RuntimeError
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_record_of_a_camera_lasts_as_long_as_it_took(tmp_path):
-    with capture.video_writer(tmp_path / "a.avi", 25.0, True) as write:
-        for i in range(11):
-            write(np.zeros((48, 64, 3), np.uint8), 7 + i / 10)  # ten frames a second for a second
-    written = cv2.VideoCapture(str(tmp_path / "a.avi"))
-    assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 26
-    written.release()
-
-
 def test_play_leaves_no_thread_and_no_memory(clip, no_window):
     def once():
         opened = capture.open_capture(clip)
@@ -170,12 +71,6 @@ def test_play_leaves_no_thread_and_no_memory(clip, no_window):
     grown = tracemalloc.get_traced_memory()[0] - first
     tracemalloc.stop()
     assert threading.active_count() == before and grown < 200_000
-
-
-def test_without_a_camera_one_line_and_an_exit_code(tmp_path):
-    done = program("SOURCE=63", "SHOW=False", "RETRY=0.3", cwd=tmp_path)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "camera 63" in done.stderr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a display is taken for granted elsewhere")
@@ -210,52 +105,6 @@ def test_without_weights_one_line(clip, tmp_path):
     assert done.returncode == 1 and "none.pt" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("source", ["nothing.mp4", "empty", "text.mp4"])
-def test_a_source_that_is_none(source, tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text.mp4").write_text("no video")
-    done = program(f"SOURCE={source}", "SHOW=False", "RETRY=0.1", cwd=tmp_path)
-    assert done.returncode == 1 and source in done.stderr and "Traceback" not in done.stderr
-
-
-def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys):
-    folder, target = tmp_path / "in", tmp_path / "out"
-    (folder / "sub").mkdir(parents=True)
-    face = cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR)
-    cv2.imwrite(str(folder / "sub" / "face.png"), face)
-    cv2.imwrite(str(folder / "wall.jpg"), clips.scene(2))
-    (folder / "broken.jpg").write_bytes(b"no photo")
-    album = stills.album(folder, target)
-    counts = stills.annotate(album, loaded(), controls.Controls(show=False), 224, results.Results())
-    assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1}
-    assert sorted(p.name for p in target.rglob("*.*")) == ["face.png", "wall.jpg"]
-    assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
-    assert "sub/face.png: hat 90%" in capsys.readouterr().out
-
-
-def test_photos_never_replace_their_sources(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.jpg"), clips.scene(0))
-    with pytest.raises(SystemExit, match="replace"):
-        stills.outputs(tmp_path, [tmp_path / "a.jpg"], tmp_path)
-
-
-def test_the_first_face_of_a_photo_is_the_one_that_is_tested():
-    photo = clips.person("hat", 3)
-    np.testing.assert_array_equal(stills.faces_of_photo(photo, ("haar",))[0].box, finding.main_face(photo).box)
-
-
-@pytest.mark.parametrize("shape", [(60, 80), (480, 640), (2160, 3840), (400, 50)])
-@pytest.mark.parametrize("mirror", [False, True])
-def test_no_text_leaves_the_frame(shape, mirror):
-    height, width = shape
-    frame = np.zeros((*shape, 3), np.uint8)
-    for x, y in ((-20, -20), (width - 20, height - 20), (width // 2, -30), (0, height - 5)):
-        picture = overlay.draw(frame, [((x, y, 40, 40), "HOMBRE ñandú 100%", 0, None)], ["a line " * 9], mirror)
-        assert picture.shape == frame.shape and picture.any()
-    top, bottom = overlay.write(frame.copy(), "a very long text " * 5, width, height, (255, 0, 0), 30)
-    assert 0 <= top < bottom <= height
-
-
 def test_the_video_that_is_read_is_never_replaced(clip, tmp_path):
     before, alias = clip.read_bytes(), tmp_path / "alias.mp4"
     os.link(clip, alias)
@@ -263,17 +112,6 @@ def test_the_video_that_is_read_is_never_replaced(clip, tmp_path):
         done = program(f"SOURCE={clip}", f"OUTPUT={output}", "SHOW=False", cwd=ROOT)
         assert done.returncode == 1 and "would replace the video that is read" in done.stderr
         assert "Traceback" not in done.stderr and clip.read_bytes() == before
-
-
-def test_a_class_has_its_colour_and_its_text(monkeypatch):
-    monkeypatch.setattr(realtime, "LABELS", {"woman": "MUJER"})
-    text_of = realtime.controls_of().text_of
-    assert text_of(1, 0.934, ["man", "woman"]) == "MUJER 93%"
-    assert text_of(0, 0.7, ["man", "woman"]) == "man 70%" and text_of(None, 0.5, []) == "unsure"
-    frame = np.zeros((100, 100, 3), np.uint8)
-    for index in (0, 1):
-        edge = overlay.draw(frame, [((20, 30, 40, 40), "", index, None)])[70, 40]
-        assert tuple(edge[::-1]) == overlay.COLOURS[index]
 
 
 def test_what_the_window_shows(clip, monkeypatch, tmp_path):

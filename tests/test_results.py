@@ -17,7 +17,7 @@ import clips
 import realtime
 from faces import cutting, finding
 from live import capture, controls, results, seekers, stills, tracks
-from test_realtime import ROOT, loaded
+from watching import ROOT, loaded
 
 HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
 
@@ -55,7 +55,7 @@ def two(tmp_path):
 def bright(monkeypatch):
     """realtime.py without a window, with by_brightness for a network."""
     monkeypatch.setattr(realtime, "SHOW", False)
-    monkeypatch.setattr("test_realtime.classify", by_brightness)
+    monkeypatch.setattr("watching.classify", by_brightness)
 
 
 def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):

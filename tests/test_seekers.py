@@ -14,7 +14,7 @@ import clips
 from faces import cutting, finding, reading
 from live import capture, controls, player, results, seekers, stills, tracks
 from test_finders import BOTH, needs_model
-from test_realtime import loaded
+from watching import loaded
 
 WIDER = 0.45  # margin of the cut heads
 

@@ -6,38 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 import validation
-from faces import copies, people
+from crops import CLASSES, fill, picture, save, sides, snapshot
 from terminal.files import link
-
-CLASSES = ("man", "woman")
-
-
-def picture(seed):
-    """A crop that resembles no other: smooth noise, uint8 [224, 224, 3]."""
-    rng = np.random.default_rng(seed)
-    layers = [cv2.resize(rng.uniform(0, 255, (n, n, 3)).astype(np.float32), (224, 224), interpolation=cv2.INTER_CUBIC)
-              for n in (6, 14, 30)]
-    return np.clip(sum(layers) / 3, 0, 255).astype(np.uint8)
-
-
-def save(path, image, quality=92):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tofile(path)
-
-
-COPIES = {
-    "encoded": lambda image: cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 35])[1], 1),
-    "resized": lambda image: cv2.resize(cv2.resize(image, (120, 120), interpolation=cv2.INTER_AREA), (224, 224)),
-    "brighter": lambda image: cv2.convertScaleAbs(image, alpha=1.08, beta=18),
-    "cropped": lambda image: cv2.resize(image[8:220, 8:220], (224, 224)),
-    "mirrored": lambda image: image[:, ::-1],
-    "gray": lambda image: cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR),
-}
 
 
 @pytest.fixture
@@ -45,30 +18,6 @@ def place(tmp_path, monkeypatch):
     """An empty working folder in which the script's own relative folders are used."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def fill(place, man=40, woman=25):
-    """Crops of two classes, none like another. Returns FACES_DIR."""
-    faces = place / validation.FACES_DIR
-    for base, (name, count) in enumerate(zip(CLASSES, (man, woman), strict=True)):
-        for i in range(count):
-            save(faces / name / f"face_{i}.jpg", picture(1000 * base + i))
-    return faces
-
-
-def sides():
-    """{"class/name": "train" or "valid"} as it is on disk; a crop on both sides fails."""
-    found = {}
-    for side, folder in (("train", validation.TRAIN_DIR), ("valid", validation.VALID_DIR)):
-        for path in validation.reading.list_photos(folder):
-            key = path.relative_to(folder).as_posix()
-            assert key not in found
-            found[key] = side
-    return found
-
-
-def snapshot(folder):
-    return {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in Path(folder).rglob("*")}
 
 
 def one_line(error, *words):
@@ -162,111 +111,6 @@ def test_a_change_replaces_the_split_whole(place, monkeypatch, change):
     assert sorted(p.name for p in Path("processed").iterdir()) == ["faces", "train", "valid"]  # no leftovers
 
 
-def plant(faces, names=range(20)):
-    """Copies of crops of class man, each changed in one way. Returns [[keys of one photo]]."""
-    groups = []
-    for i in names:
-        group = [f"man/face_{i}.jpg"]
-        for kind, change in COPIES.items():
-            save(faces / "man" / f"{kind}_{i}.jpg", change(picture(i)))
-            group.append(f"man/{kind}_{i}.jpg")
-        groups.append(group)
-    return groups
-
-
-def torn(groups):
-    """How many of the groups lie on both sides."""
-    side = sides()
-    return sum(len({side[key] for key in group}) > 1 for group in groups)
-
-
-def test_near_copies_stay_on_one_side(place, capsys):
-    groups = plant(fill(place))
-    validation.main()
-    assert torn(groups) == 0
-    assert "near-copies: 20 groups with 140 crops, the largest of 7" in capsys.readouterr().out
-    man = [side for key, side in sides().items() if key.startswith("man/")]
-    assert abs(man.count("valid") / len(man) - 0.2) < 0.03
-
-
-def test_without_grouping_the_planted_copies_would_leak(place, monkeypatch):
-    groups = plant(fill(place))
-    monkeypatch.setattr(validation.copies, "components", lambda n, pairs: [[i] for i in range(n)])
-    validation.main()
-    assert torn(groups) > 10
-
-
-def test_near_copies_are_found_among_many_alike(place, monkeypatch):
-    """With enough crops, what all have in common is taken out: here a face-like pattern that all of them share."""
-    shared = picture(123456).astype(np.float32)
-    faces = place / validation.FACES_DIR
-    monkeypatch.setattr(copies, "ENOUGH", 100)
-    for i in range(150):
-        image = np.clip(0.6 * shared + 0.4 * picture(i), 0, 255).astype(np.uint8)
-        save(faces / CLASSES[i % 2] / f"face_{i}.jpg", image)
-        if i < 10:
-            save(faces / CLASSES[i % 2] / f"mirrored_{i}.jpg", image[:, ::-1])
-    validation.main()
-    assert torn([[f"{CLASSES[i % 2]}/{kind}_{i}.jpg" for kind in ("face", "mirrored")] for i in range(10)]) == 0
-
-
-def test_one_person_stays_on_one_side(place, capsys, monkeypatch):
-    faces = fill(place, 20, 20)
-    for i in range(15):
-        for k in range(3):
-            name = f"news-George_B{'abcdefghijklmno'[i]}_{k:04d}.jpg"
-            save(faces / "man" / name, picture(5000 + 10 * i + k))
-    people = [[f"man/news-George_B{c}_{k:04d}.jpg" for k in range(3)] for c in "abcdefghijklmno"]
-    validation.main()
-    assert torn(people) == 0
-    assert "one person: 15 groups with 45 crops, the largest of 3" in capsys.readouterr().out
-    valid = {key for key, side in sides().items() if side == "valid"}
-    assert sum(key.startswith("man/") for key in valid) == 13 and 1 <= sum(p[0] in valid for p in people) <= 4
-    monkeypatch.setattr(validation, "PERSON_PATTERN", "")
-    validation.main()
-    assert torn(people) > 3
-
-
-@pytest.mark.parametrize(("name", "person"), [
-    ("George_Bush_0007.jpg", "George_Bush"), ("news-George_Bush_0008.jpg", "George_Bush"),
-    ("George_Bush_0007.png.jpg", "George_Bush"), ("news-Jean-Pierre_Raffarin_0001.jpg", "Jean-Pierre_Raffarin"),
-    ("Osama_bin_Laden_0001.jpg", "Osama_bin_Laden"), ("Jose\u0301_Pérez_0001.jpg", "José_Pérez"),
-    ("AJ_Cook_0001.jpg", "AJ_Cook"), ("Beard_Baro_0002.jpg", "Beard_Baro"),
-    ("20_1_0_20170112.jpg.chip.jpg", None), ("face_10.jpg", None), ("M (1).jpg", None), ("1.png.jpg", None),
-    ("beard_0001.jpg", None), ("Ashanti_0002.jpg", "Ashanti"), ("Photo_0001.jpg", None), ("IMG_0001.jpg", None),
-    ("IMG_2020_0001.jpg", None), ("IMG_2034.jpg", None),
-    ("celebrities-face_0001.jpg", None),
-])
-def test_who_a_name_says_it_is(name, person):
-    assert people.person_of(name) == person
-
-
-def test_a_series_named_after_its_class_is_not_one_person():
-    keys = [f"man/Man_{i:04d}.jpg" for i in range(12)] + ["man/Ashanti_0001.jpg", "man/x.jpg", "man/Ashanti_0002.jpg"]
-    assert people.people_of(keys) == {"ashanti": [12, 14]}
-
-
-def test_label_conflicts_are_counted_and_stay_together(place, capsys):
-    faces = fill(place, 12, 12)
-    save(faces / "woman" / "again.jpg", picture(4), quality=60)
-    shutil.copyfile(faces / "man" / "face_5.jpg", faces / "woman" / "twin.jpg")
-    validation.main()
-    said = capsys.readouterr().out
-    assert "label conflicts (near-copies in different classes): 2" in said and "man/face_4.jpg, woman/again.jpg" in said
-    assert torn([["man/face_4.jpg", "woman/again.jpg"], ["man/face_5.jpg", "woman/twin.jpg"]]) == 0
-
-
-def test_blank_crops_are_not_near_copies_of_others_unless_equal(place):
-    faces = fill(place, 6, 6)
-    for i in range(4):
-        save(faces / "man" / f"blank_{i}.jpg", np.full((224, 224, 3), 40 * i, np.uint8))
-    keys = sorted(faces.rglob("blank*"))
-    seen = [copies.thumbnail(p) for p in [*keys, keys[0]]]
-    with validation.ThreadPoolExecutor(1) as pool:
-        outlines, small, digests = zip(*seen, strict=True)
-        assert copies.near_copies(np.stack(outlines), np.stack(small), digests, pool).tolist() == [[0, 4]]
-
-
 def test_one_crop_goes_to_training_and_two_are_shared(place, capsys):
     fill(place, 1, 2)
     validation.main()
@@ -274,35 +118,6 @@ def test_one_crop_goes_to_training_and_two_are_shared(place, capsys):
     assert side["man/face_0.jpg"] == "train" and sorted(side.values()) == ["train", "train", "valid"]
     assert "nothing for validation: one crop" in capsys.readouterr().out
     assert Path(validation.VALID_DIR, "man").is_dir()
-
-
-def test_groups_that_are_too_large_still_leave_something_on_both_sides():
-    keys = [f"a/{i}" for i in range(10)]
-    valid = validation.assign([list(range(6)), list(range(6, 10))], keys, ["a"] * 10, 0.2, 0)
-    assert valid.tolist() == [False] * 6 + [True] * 4
-    assert not validation.assign([list(range(10))], keys, ["a"] * 10, 0.2, 0).any()
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_one_huge_group_does_not_spoil_the_ratio(seed):
-    groups = [list(range(112))] + [list(range(i, i + 4)) for i in range(112, 200, 4)]
-    valid = validation.assign(groups, [f"x/{i}" for i in range(200)], ["a"] * 200, 0.2, seed)
-    assert valid.sum() == 40 and not valid[0]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_many_groups_of_all_sizes_hit_the_ratio(seed):
-    rng = np.random.default_rng(seed)
-    groups, labels, n = [], [], 0
-    while n < 2000:
-        size = int(rng.integers(1, 9))
-        groups.append(list(range(n, n + size)))
-        labels += [CLASSES[int(rng.random() < 0.3)]] * size
-        n += size
-    valid = validation.assign(groups, [f"x/{i}" for i in range(n)], labels, 0.2, seed)
-    for name in CLASSES:
-        assert abs(valid[[c == name for c in labels]].mean() - 0.2) < 0.005
-    assert all(len(set(valid[g])) == 1 for g in groups)
 
 
 @pytest.mark.parametrize("step", range(4))

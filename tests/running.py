@@ -1,0 +1,47 @@
+"""Scripts as users run them, in processes of their own or with constants set; and waiting for what they do."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from terminal import script
+
+ROOT = Path(__file__).resolve().parent.parent
+POSIX = pytest.mark.skipif(os.name == "nt", reason="process groups, limits and links of POSIX")
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells which processes a process has")
+
+
+def start(program, *arguments, cwd, **environment):
+    """A script as a user starts it, in a process group of its own, as a terminal gives it."""
+    return subprocess.Popen([sys.executable, "-W", "error", str(ROOT / program), *arguments], cwd=cwd, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                            env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+
+
+def run(program, *arguments, cwd):
+    process = start(program, *arguments, cwd=cwd)
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def settle(module, monkeypatch, *arguments):
+    """Set a script's constants as its command line would, until the test ends."""
+    for name in script.constants(vars(module)):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    script.override(vars(module), arguments)
+
+
+def wait_for(what, seconds=60):
+    """Wait until what() is true."""
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "it did not come to that"
+        time.sleep(0.01)
+
+
+def children(pid):
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

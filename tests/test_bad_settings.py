@@ -1,0 +1,136 @@
+"""Weights of strangers, constants and classes that make no sense: one line, and nothing is written."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import drawn
+import model as networks
+import processed
+import realtime
+import test as testing
+import train
+import validation
+from faces import cutting, finding
+from learn import checkpoints
+from photos import face
+from processed import IMAGE_SIZE, MARGIN
+from running import settle
+from strangers import bad_files, facts
+from terminal import script
+
+HARMFUL = {"a huge margin": {"margin": 1e9}, "a huge size": {"image_size": 10 ** 9}, "no temperature":
+           {"temperature": 0.0}, "classes without names": {"classes": [1, 2]}, "no classes": {"classes": []},
+           "one class": {"classes": ["a"]}, "no spread": {"std": [0.0] * 3}, "a mean that is none":
+           {"mean": [float("nan")] * 3}, "two colours": {"mean": [0.5] * 2}, "equal classes": {"classes": ["a", "a"]}}
+
+
+@pytest.mark.parametrize("what", HARMFUL)
+def test_facts_that_would_do_harm_are_refused(what, tmp_path):
+    changed = {"model": "small", "image_size": 96, **HARMFUL[what]}
+    torch.save(facts(networks.build("small", 2), **changed), tmp_path / "a.pt")
+    with pytest.raises(checkpoints.WeightsError, match="no weights file of this project") as error:
+        checkpoints.load_weights(tmp_path / "a.pt")
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    net = networks.build("small", 2)
+    torch.nn.init.constant_(net.classifier[-1].bias, float("nan"))
+    torch.save(facts(net, model="small", image_size=96), tmp_path / "a.pt")
+    with pytest.raises(checkpoints.WeightsError, match="that are no numbers"):
+        checkpoints.load_weights(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("kind", ["torch pickle", "other network", "other classes", "truncated"])
+def test_test_and_realtime_refuse_bad_weights_in_one_line(kind, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "a.pt"
+    if kind == "truncated":
+        torch.save(facts(networks.build("small", 2), model="small", image_size=96), path)
+        path.write_bytes(path.read_bytes()[:100_000])
+    else:
+        bad_files()[kind](path)
+    face().save(tmp_path / "a.png")
+    settle(testing, monkeypatch, f"WEIGHTS={path}")
+    settle(realtime, monkeypatch, f"WEIGHTS={path}", "SHOW=False", f"SOURCE={tmp_path / 'a.png'}")
+    for program in (testing, realtime):
+        with pytest.raises(SystemExit, match="^error: .*a.pt") as stop:
+            script.run(program.main)
+        assert "\n" not in str(stop.value) and "bomb" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("module", "argument"), [
+    (processed, "WORKERS=-1"), (processed, "RAW_DIR=None"), (validation, "VALID_RATIO=0"),
+    (validation, "VALID_RATIO=1"), (validation, "VALID_RATIO=nan"),
+    (validation, "VALID_RATIO=-0.2"), (validation, "PERSON_PATTERN=("),
+    (train, "EPOCHS=-1"), (train, "BATCH_SIZE=0"), (train, "LR=1e999"), (train, "SEED=1.5"),
+    (train, "SOURCES=(1,)"), (train, "EVEN=2.0"),
+    (testing, "BATCH_SIZE=0"), (testing, "WORKERS=-2"), (testing, "SEED=-1"), (testing, "ROBUSTNESS_PHOTOS=-1"),
+    (testing, "WEIGHTS=3"), (realtime, "WEIGHTS=3"),
+    (realtime, "OUTPUT=3"), (realtime, "RETRY=-1"), (realtime, "SOURCE=True"), (realtime, "SOURCE=[1]"),
+    (realtime, "SHOW=1"), (realtime, "LABELS=man"), (drawn, "PER_PERSON=0"), (drawn, "COUNT=-5"), (drawn, "NAME=3"),
+])
+def test_constants_that_make_no_sense_are_one_line(module, argument, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="^error: ") as stop:
+        settle(module, monkeypatch, argument)
+        script.run(module.main)
+    assert "\n" not in str(stop.value) and any(part in str(stop.value) for part in argument.split("="))
+    assert not list(tmp_path.iterdir())
+
+
+def crops(folder, counts, seed=0):
+    """Crops of drawn faces: as many as `counts` says, a class."""
+    for c, (name, count) in enumerate(counts.items()):
+        for i in range(count):
+            picture = drawn.draw_face(seed + 50 * c + i, drawn.CLASSES[c % 2])
+            box = finding.main_face(picture).box
+            cutting.write_crop(folder / name / f"{i}.jpg", cutting.crop_face(picture, box, MARGIN, IMAGE_SIZE))
+
+
+def test_one_class_and_a_class_with_one_photo(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    crops(Path("processed/faces"), {"many": 6})
+    with pytest.raises(SystemExit, match="has 1 class folder.* and needs at least two"):
+        validation.main()
+    crops(Path("processed/faces"), {"many": 6, "single": 1})
+    validation.main()
+    assert "nothing for validation: one crop" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no crops of single; add photos"):
+        train.main()
+
+
+@pytest.fixture
+def one_thread():
+    """So few crops are not worth more, and the machine may be busy; live use chooses its own number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_ten_classes_from_photos_to_labels(tmp_path, monkeypatch, capsys, one_thread):
+    monkeypatch.chdir(tmp_path)
+    names = [f"class {i}" for i in range(10)]
+    for folder, count, seed in (("data/raw", 5, 0), ("data/test", 2, 5000)):
+        for c, name in enumerate(names):
+            Path(folder, name).mkdir(parents=True)
+            for i in range(count):
+                picture = Image.fromarray(drawn.draw_face(seed + 50 * c + i, drawn.CLASSES[c % 2]))
+                picture.save(Path(folder, name, f"{i}.png"))
+    settle(processed, monkeypatch, "WORKERS=2")
+    settle(train, monkeypatch, "EPOCHS=1", "MODEL=small", "BATCH_SIZE=8", "PRECISION=float32", "DEVICE=cpu")
+    settle(realtime, monkeypatch, "SOURCE=data/test", "SHOW=False", "OUTPUT=out")
+    for program in (processed, validation, train, testing, realtime):
+        assert not program.main()
+    told = capsys.readouterr().out
+    assert checkpoints.load_weights("weights/best_weights.pt")[1]["classes"] == names
+    assert all(told.count(name) > 3 for name in names) and "20 photos, " in told
+    with open("plots/predictions.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]
+    shares = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows])
+    assert len(rows) >= 18 and np.allclose(shares.sum(1), 1, atol=1e-4) and len(list(Path("out").rglob("*.png"))) == 20

@@ -1,0 +1,84 @@
+"""Cameras and videos: the newest frame of one, all frames of the other, records whole or not there."""
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from live import capture
+from watching import Camera, program
+
+
+def test_a_camera_gives_its_newest_frame():
+    camera = Camera(40, 0.005)
+    reader = capture.Reader(lambda: None, True, retry=0.0, capture=camera)
+    seen = []
+    while not reader.over():
+        got = reader.read()
+        if got:
+            seen.append(int(got[0][0, 0, 0]))
+            time.sleep(0.04)  # slower than the camera
+    assert seen == sorted(seen) and len(seen) < 20
+    assert reader.dropped + len(seen) == 40
+    reader.stop()
+    assert camera.released and reader.lost
+
+
+def test_a_video_drops_none_however_slow_its_reader():
+    reader = capture.Reader(lambda: Camera(60), False, rate=30.0)
+    seen = []
+    while not reader.over():
+        got = reader.read()
+        if got:
+            seen.append((int(got[0][0, 0, 0]), got[1]))
+            time.sleep(0.002)
+    assert [n for n, _ in seen] == list(range(1, 61)) and reader.dropped == 0
+    assert seen[30][1] == pytest.approx(1.0)
+    reader.stop()
+
+
+def test_a_camera_that_comes_back_goes_on():
+    cameras = [Camera(5), None, Camera(5)]
+    reader = capture.Reader(lambda: cameras.pop(0) if cameras else None, True, retry=0.7)
+    while not reader.over():
+        reader.read()
+    assert reader.received == 10 and reader.lost
+    reader.stop()
+
+
+def test_stop_ends_the_thread_while_it_waits():
+    reader = capture.Reader(lambda: Camera(10 ** 6), False)
+    time.sleep(0.1)
+    reader.stop()
+    assert not reader.thread.is_alive()
+
+
+def test_no_output_is_left_of_a_run_that_fails(tmp_path):
+    with pytest.raises(RuntimeError), capture.video_writer(tmp_path / "out.mp4", 25.0, False) as write:
+        write(np.zeros((48, 64, 3), np.uint8), 0.0)
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_of_a_camera_lasts_as_long_as_it_took(tmp_path):
+    with capture.video_writer(tmp_path / "a.avi", 25.0, True) as write:
+        for i in range(11):
+            write(np.zeros((48, 64, 3), np.uint8), 7 + i / 10)  # ten frames a second for a second
+    written = cv2.VideoCapture(str(tmp_path / "a.avi"))
+    assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 26
+    written.release()
+
+
+def test_without_a_camera_one_line_and_an_exit_code(tmp_path):
+    done = program("SOURCE=63", "SHOW=False", "RETRY=0.3", cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "camera 63" in done.stderr
+
+
+@pytest.mark.parametrize("source", ["nothing.mp4", "empty", "text.mp4"])
+def test_a_source_that_is_none(source, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mp4").write_text("no video")
+    done = program(f"SOURCE={source}", "SHOW=False", "RETRY=0.1", cwd=tmp_path)
+    assert done.returncode == 1 and source in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,51 @@
+"""Drawn faces: found by the real cascade, the same from the same seed, never among photos."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import drawn
+from faces import finding, people, reading
+from shipped import names, photo, tree
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working folder: every test writes to data/raw and data/test in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", drawn.CLASSES)
+def test_the_cascade_finds_one_face_in_drawn_pictures(name):
+    pictures = [drawn.draw_face(np.random.default_rng((11, i)), name) for i in range(40)]
+    assert all(p.dtype == np.uint8 and p.ndim == 3 and p.shape[2] == 3 for p in pictures)
+    assert sum(len(finding.find_faces(p, neighbors=4)) == 1 for p in pictures) >= 38
+
+
+def test_drawn_faces_repeat_from_a_seed():
+    one, again, other = (drawn.draw_face(seed, "hat") for seed in (5, 5, 6))
+    assert np.array_equal(one, again) and (one.shape != other.shape or not np.array_equal(one, other))
+    with pytest.raises(ValueError, match="beard, hat"):
+        drawn.draw_face(0, "man")
+
+
+def test_drawn_folders(place, capsys, monkeypatch):
+    monkeypatch.setattr(drawn, "COUNT", 6)
+    monkeypatch.setattr(drawn, "TEST_COUNT", 3)
+    run = [drawn.main(), tree(), drawn.main(), tree()]
+    assert run[1] == run[3] and "0 pictures written, 18 already there" in capsys.readouterr().out
+    for name in drawn.CLASSES:
+        persons = [{people.person_of(n) for n in names(side, name)} for side in ("raw", "test")]
+        assert len(persons[0]) == 2 and len(persons[1]) == 1 and not persons[0] & persons[1]
+        assert len(names("raw", name)) == 6 and len(names("test", name)) == 3
+        for p in Path("data/raw", name).iterdir():
+            assert reading.read_photo(p).shape[2] == 3
+
+
+def test_drawn_faces_do_not_mix_with_photos(place):
+    mine = photo("data/test/man/1.jpg")
+    with pytest.raises(SystemExit, match="data.test already has photos of man"):
+        drawn.main()
+    assert mine.exists() and not Path("data/raw").exists()

@@ -1,0 +1,215 @@
+"""The importers, each on a small imitation of what its publisher ships."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+import adience
+import celeba
+import fairface
+import folders
+import importing
+import lfw
+import origins
+import utkface
+from faces import people
+from shipped import groups, names, photo, run_twice
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working folder: every test writes to data/raw and data/test in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+GOOD = [f"{age}_{gender}_{ethnicity}_2017011{age}.jpg.chip.jpg" for age in range(20, 60) for gender in (0, 1)
+        for ethnicity in (0, 3)]
+BAD = ["24_0_1_2017 .jpg.chip.jpg", "39_1_20170116.jpg.chip.jpg", "55_0_0_2017jpg.chip.jpg", "20_2_0_2017.jpg"]
+
+
+def test_utkface(place, capsys, monkeypatch):
+    for name in GOOD + BAD:
+        photo(Path("UTKFace/part1", name))
+    monkeypatch.setattr(utkface, "SOURCE", "UTKFace")
+    said = run_twice(utkface, capsys)
+    assert "4 malformed names" in said and "160 new" in said
+    test = {n for n in GOOD if int(hashlib.sha1(n.encode()).hexdigest(), 16) % 10 == 0}
+    assert 5 < len(test) < 30
+    for digit, class_name in (("0", "man"), ("1", "woman")):
+        mine = {n for n in GOOD if n.split("_")[1] == digit}
+        assert names("test", class_name) == sorted(mine & test)
+        assert names("raw", class_name) == sorted(mine - test)
+    assert groups() == {n: (n.split("_")[0], {"0": "White", "3": "Indian"}[n.split("_")[2]]) for n in GOOD}
+    linked = Path("data/raw/man", names("raw", "man")[0])
+    assert linked.samefile(Path("UTKFace/part1", linked.name))
+
+
+def test_utkface_chip_and_whole_photo_are_on_one_side(place, capsys, monkeypatch):
+    for name in GOOD:
+        photo(Path("utkface", name))
+        photo(Path("utkface", name.removesuffix(".chip.jpg")))
+    utkface.main()
+    stems = [{n.split(".")[0] for c in ("man", "woman") for n in names(side, c)} for side in ("raw", "test")]
+    assert stems[1] and not stems[0] & stems[1]
+
+
+def test_another_ratio_moves_photos_and_leaves_none_on_both_sides(place, capsys, monkeypatch):
+    for name in GOOD:
+        photo(Path("utkface", name))
+    for ratio in (0.5, 0.1):
+        monkeypatch.setattr(utkface, "TEST_RATIO", ratio)
+        utkface.main()
+        found = [n for side in ("raw", "test") for c in ("man", "woman") for n in names(side, c)]
+        assert sorted(found) == sorted(GOOD)
+    assert "moved from their old place" in capsys.readouterr().out
+
+
+def test_folders(place, capsys, monkeypatch):
+    for name in ("1.jpg", "Ü ber.PNG", "sub/1.jpg", "notes.txt"):
+        photo(Path("src/M", name), "man " + name)
+    photo("src/W/1.jpg", "woman 1.jpg")
+    monkeypatch.setattr(folders, "SOURCE", "src")
+    monkeypatch.setattr(folders, "RENAME", {"M": "man", "W": "woman"})
+    monkeypatch.setattr(folders, "PREFIX", "own-")
+    monkeypatch.setattr(folders, "TO", "test")
+    assert "data/test: 3 man, 1 woman" in run_twice(folders, capsys)
+    assert names("test", "man") == ["own-1.jpg", "own-sub__1.jpg", "own-Ü ber.PNG"]
+    assert names("test", "woman") == ["own-1.jpg"] and not Path("data/raw").exists()
+    monkeypatch.setattr(folders, "RENAME", {"X": "man"})
+    with pytest.raises(SystemExit, match="X"):
+        folders.main()
+
+
+def test_folders_keep_a_person_on_one_side(place, capsys, monkeypatch):
+    for i in range(26):
+        for shot in (1, 2, 3):
+            photo(f"src/{'man' if i % 2 else 'woman'}/Some_{chr(65 + i)}ody_{shot:04d}.jpg")
+    monkeypatch.setattr(folders, "SOURCE", "src")
+    monkeypatch.setattr(folders, "TEST_RATIO", 0.3)
+    run_twice(folders, capsys)
+    persons = [{people.person_of(n) for c in ("man", "woman") for n in names(side, c)} for side in ("raw", "test")]
+    assert len(persons[0]) + len(persons[1]) == 26 and 2 < len(persons[1]) < 18
+
+
+def celeba_files(separator=" ", ending="txt"):
+    """Ten photos (1 to 10), odd ones male; 9 and 10 are the official test. Two malformed lines, one photo missing."""
+    lines = ["10", " 5_o_Clock_Shadow Male Young"] if ending == "txt" else ["image_id,5_o_Clock_Shadow,Male,Young"]
+    for i in range(1, 11):
+        lines.append(separator.join([f"{i:06d}.jpg", "-1", "1" if i % 2 else "-1", "1"]))
+        if i != 5:
+            photo(f"celeba/Img/img_align_celeba/{i:06d}.jpg")
+    lines += [separator.join(["000011.jpg", "-1", "0", "1"]), separator.join(["000012.jpg", "1"])]
+    Path("celeba/Anno").mkdir(parents=True)
+    Path(f"celeba/Anno/list_attr_celeba.{ending}").write_text("\n".join(lines) + "\n")
+
+
+def test_celeba(place, capsys):
+    celeba_files("  ")
+    Path("celeba/Eval").mkdir()
+    Path("celeba/Eval/list_eval_partition.txt").write_text(
+        "".join(f"{i:06d}.jpg {0 if i < 8 else 1 if i == 8 else 2}\n" for i in range(1, 11)))
+    said = run_twice(celeba, capsys)
+    assert "2 malformed lines" in said and "1 named in the labels but not found" in said
+    assert names("raw", "man") == [f"celeba-{i:06d}.jpg" for i in (1, 3, 7)]
+    assert names("raw", "woman") == [f"celeba-{i:06d}.jpg" for i in (2, 4, 6, 8)]
+    assert names("test", "man") == ["celeba-000009.jpg"] and names("test", "woman") == ["celeba-000010.jpg"]
+
+
+def test_celeba_with_commas_people_and_a_zip(place, capsys):
+    celeba_files(",", "csv")
+    archive = shutil.make_archive("img_align_celeba", "zip", "celeba/Img")
+    shutil.rmtree("celeba/Img")
+    shutil.move(archive, "celeba/img_align_celeba.zip")
+    Path("celeba/identity_CelebA.txt").write_text("".join(f"{i:06d}.jpg {2880 + i % 2}\n" for i in range(1, 11)))
+    run_twice(celeba, capsys)
+    men, women = ((names("raw", c), names("test", c)) for c in ("man", "woman"))
+    assert sorted(men[0] + men[1]) == [f"celeba-Person_ciib_{i:04d}.jpg" for i in (1, 2, 4, 5)]
+    assert len(women[0] + women[1]) == 5 and [] in men and [] in women  # each of the two people is on one side
+
+
+@pytest.mark.parametrize("kind", ["faces", "aligned"])
+def test_adience(place, capsys, monkeypatch, kind):
+    head = ["user_id", "original_image", "face_id", "age", "gender", "x", "y", "dx", "dy", "tilt_ang",
+            "fiducial_yaw_angle", "fiducial_score"]
+    prefix = {"faces": "coarse_tilt_aligned_face", "aligned": "landmark_aligned_face"}[kind]
+    for fold in range(5):
+        lines = [head]
+        for i in range(4):
+            user, image, face = f"3060125{fold}@N03", f"104_{fold}{i}_o.jpg", str(fold * 2 + i % 2)
+            photo(f"adience/{kind}/{user}/{prefix}.{face}.{image}")
+            lines.append([user, image, face, "(25, 32)" if i else "None", "mf"[i % 2], *"0000000"])
+        lines.append([f"3060125{fold}@N03", "u.jpg", "1", "(0, 2)", "u", *"0000000"])
+        lines.append(["../../x", "u.jpg", "1", "(0, 2)", "m", *"0000000"])
+        Path(f"adience/fold_{fold}_data.txt").write_text("\n".join("\t".join(line) for line in lines) + "\n")
+    monkeypatch.setattr(adience, "KIND", kind)
+    monkeypatch.setattr(adience, "TEST_FOLD", 3)
+    said = run_twice(adience, capsys)
+    assert "5 malformed lines" in said and "5 faces without a gender" in said
+    assert "data/raw: 8 man, 8 woman" in said and "data/test: 2 man, 2 woman" in said
+    assert names("test", "man") == ["adience-Person_g_0001.jpg", "adience-Person_g_0002.jpg"]
+    assert groups()["adience-Person_h_0001.jpg"] == ("25-32", "") and "adience-Person_g_0001.jpg" not in groups()
+    assert Path("data/test/man/adience-Person_g_0002.jpg").read_bytes().decode() == f"{prefix}.6.104_32_o.jpg"
+
+
+def test_lfw(place, capsys, monkeypatch):
+    people = [f"{'Ann' if i % 2 else 'Bob'}_Smith{i}" for i in range(40)]
+    for person in [*people, "No_Body", "Both_Lists"]:
+        for i in (1, 2, 3):
+            photo(f"lfw/lfw/{person}/{person}_{i:04d}.jpg")
+    photo("lfw/lfw/Bob_Smith0/Ann_Smith1_0009.jpg")
+    Path("lfw/male_names.txt").write_text("\n".join([p.replace("_", " ") for p in people[::2]] + ["Both_Lists"]))
+    Path("lfw/female_names.txt").write_text("\n".join([f"{p}_0001.jpg" for p in people[1::2]] + ["Both_Lists", "Gone"]))
+    monkeypatch.setattr(lfw, "MOST", 2)
+    said = run_twice(lfw, capsys)
+    for expected in ("1 malformed names", "1 people on no list", "1 people on two lists", "1 listed people without"):
+        assert expected in said
+    for class_name, mine in (("man", people[::2]), ("woman", people[1::2])):
+        assert sorted(names("raw", class_name) + names("test", class_name)) == sorted(
+            f"{p}_{i:04d}.jpg" for p in mine for i in (1, 2))
+        assert {n[:-9] for n in names("test", class_name)} == {p for p in mine if importing.in_test(p, 0.1)}
+
+
+def test_fairface(place, capsys):
+    for part, n in (("train", 6), ("val", 3)):
+        lines = ["file,age,gender,race,service_test"]
+        for i in range(1, n + 1):
+            photo(f"fairface/{part}/{i}.jpg", f"{part} {i}")
+            lines.append(f"{part}/{i}.jpg,{'3-9' if i > 1 else 'more than 70'},{'Male' if i % 3 else 'Female'},"
+                         "East Asian,True")
+        lines.append(f"{part}/../../x.jpg,3-9,Male,White,True")
+        Path(f"fairface/fairface_label_{part}.csv").write_text("\n".join(lines) + "\n")
+    said = run_twice(fairface, capsys)
+    assert "2 malformed lines" in said and "data/raw: 4 man, 2 woman" in said
+    assert names("test", "man") == ["fairface-val-1.jpg", "fairface-val-2.jpg"]
+    assert len(groups()) == 9 and groups()["fairface-val-1.jpg"] == ("more than 70", "East Asian")
+
+
+def test_origins(place, capsys, monkeypatch):
+    spelt = {"asian": "Asian", "black": "Black", "caucasian": "White", "hispanic": "Hispanic", "indian": "Indian",
+             "mideastern": "Middle Eastern"}
+    for i, origin in enumerate(spelt):
+        for gender in ("man", "woman"):
+            photo(f"src/wrapped/{gender}/{origin}_{gender[0]}{i}.jpg")
+    for name in ("martian_1.jpg", "asian.jpg", "notes.txt"):
+        photo("src/wrapped/man/" + name)
+    monkeypatch.setattr(origins, "SOURCE", "src")
+    said = run_twice(origins, capsys)
+    assert "2 names without a known origin, left out: man/asian.jpg, man/martian_1.jpg" in said
+    assert "data/raw: 6 man, 6 woman" in said and not Path("data/test").exists()
+    assert names("raw", "woman") == sorted(f"origins-{origin}_w{i}.jpg" for i, origin in enumerate(spelt))
+    assert groups() == {f"origins-{origin}_{g}{i}.jpg": ("", spelt[origin])
+                        for i, origin in enumerate(spelt) for g in "mw"}
+    assert {spelt[o] for o in ("asian", "black", "caucasian", "indian")} < set(utkface.ETHNICITIES)  # one name each
+    monkeypatch.setattr(origins, "TEST_RATIO", 1.0)
+    origins.main()
+    assert names("raw", "man") == [] and len(names("test", "man")) == 6
+
+
+def test_origins_need_both_classes(place, monkeypatch):
+    photo("src/man/asian_1.jpg")
+    monkeypatch.setattr(origins, "SOURCE", "src")
+    with pytest.raises(SystemExit, match="has no folder woman"):
+        origins.main()

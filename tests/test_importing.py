@@ -1,0 +1,124 @@
+"""What the importers share: the share of the test, archives, links or copies, groups.csv, photos of others."""
+
+import hashlib
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import adience
+import celeba
+import fairface
+import folders
+import importing
+import lfw
+import origins
+import utkface
+from faces import people
+from shipped import groups, photo
+from terminal import script
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working folder: every test writes to data/raw and data/test in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_test_share_is_stable_and_right():
+    keys = [f"{i}.jpg" for i in range(4000)]
+    for ratio in (0.0, 0.1, 0.25, 1.0):
+        share = np.mean([importing.in_test(k, ratio) for k in keys])
+        assert share == pytest.approx(ratio, abs=0.025)
+    # A larger ratio only adds to the test; one in ten is the last digit of the SHA-1, for ever.
+    assert all(importing.in_test(k, 0.2) for k in keys if importing.in_test(k, 0.1))
+    assert all(importing.in_test(k, 0.1) == (int(hashlib.sha1(k.encode()).hexdigest(), 16) % 10 == 0) for k in keys)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_archives_are_unpacked_once_and_never_outside(place, kind):
+    archive = place / f"faces.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("a/1.jpg", b"x")
+            file.writestr("../evil.jpg", b"x")
+    else:
+        with tarfile.open(archive, "w:gz") as file:
+            entry = tarfile.TarInfo("a/1.jpg")
+            entry.size = 1
+            file.addfile(entry, io.BytesIO(b"x"))
+    folder = importing.source_folder(archive, "hint")
+    assert folder == place / "faces" and (folder / "a/1.jpg").read_bytes() == b"x"
+    (folder / "mark").touch()
+    assert importing.source_folder(archive, "hint") == folder and (folder / "mark").exists()
+    assert not (place / "evil.jpg").exists() and not list(place.glob(".tmp-*"))
+
+
+def test_a_broken_or_hostile_archive_leaves_nothing(place):
+    (place / "broken.zip").write_bytes(b"PK no")
+    with tarfile.open(place / "hostile.tar", "w") as file:
+        entry = tarfile.TarInfo("../evil.jpg")
+        file.addfile(entry, io.BytesIO(b""))
+    for name in ("broken.zip", "hostile.tar"):
+        with pytest.raises(SystemExit, match=f"{name} cannot be unpacked"):
+            importing.source_folder(place / name, "hint")
+    assert sorted(p.name for p in place.iterdir()) == ["broken.zip", "hostile.tar"]
+
+
+def test_copy_where_links_cannot_be(place, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError("another device")
+    monkeypatch.setattr(os, "link", refuse)
+    source = photo("src/1.jpg")
+    for expected in ("1 new", "0 new"):
+        importing.place([(source, "raw", "man", "1.jpg")], "data/raw", "data/test")
+        assert expected in capsys.readouterr().out
+    assert not Path("data/raw/man/1.jpg").samefile(source)
+    assert source.read_bytes() == Path("data/raw/man/1.jpg").read_bytes()
+
+
+def test_photos_of_others_are_neither_replaced_nor_removed(place):
+    theirs = photo("data/raw/woman/1.jpg", "theirs")
+    other = photo("data/raw/man/2.jpg", "another")
+    importing.place([(photo("src/1.jpg"), "raw", "man", "1.jpg")], "data/raw", "data/test")
+    assert theirs.read_bytes() == b"theirs"
+    with pytest.raises(SystemExit, match="another photo"):
+        importing.place([(photo("src/2.jpg"), "raw", "man", "2.jpg")], "data/raw", "data/test")
+    assert other.read_bytes() == b"another"
+
+
+@pytest.mark.parametrize("module", [utkface, folders, celeba, adience, lfw, fairface, origins])
+def test_a_missing_source_is_one_clear_line(place, module):
+    with pytest.raises(SystemExit) as error:
+        module.main()
+    line = str(error.value)
+    assert "\n" not in line and module.SOURCE in line and "SOURCE=" in line
+    assert not Path("data").exists()
+
+
+def test_empty_sources_and_other_classes_are_refused(place):
+    Path("utkface").mkdir()
+    with pytest.raises(SystemExit, match="no photo found"):
+        utkface.main()
+    photo("utkface/20_0_0_20170116.jpg.chip.jpg")
+    photo("data/raw/hat/1.jpg")
+    with pytest.raises(SystemExit, match="already has photos of hat"):
+        utkface.main()
+    assert not Path("data/raw/man").exists()
+
+
+def test_groups_of_two_sources_are_kept(place, capsys):
+    people.write_groups("data/groups.csv", [("a.jpg", 20, "White")])
+    people.write_groups("data/groups.csv", [("b.jpg", "3-9", "Black"), ("a.jpg", 21, "White")])
+    assert groups() == {"a.jpg": ("21", "White"), "b.jpg": ("3-9", "Black")}
+
+
+def test_constants_can_be_set_from_the_command_line():
+    space = {"RENAME": folders.RENAME, "TO": "raw", "__file__": "folders.py"}
+    script.override(space, ["RENAME={'M': 'man'}", "TO=test"])
+    assert space["RENAME"] == {"M": "man"} and space["TO"] == "test"

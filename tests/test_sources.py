@@ -1,0 +1,119 @@
+"""What a source is: names that look like something else, devices, addresses and their passwords, no video."""
+
+import os
+import sys
+import time
+
+import cv2
+import pytest
+
+import clips
+from boxes import write
+from live import capture, sources, stills
+from terminal import script
+from watching import program
+
+SECRET = "s3cr/et@x"
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a", "a.mpo", "a.JPEG"])
+def test_a_photo_of_any_name_is_a_photo(name, tmp_path):
+    (tmp_path / name).write_bytes(cv2.imencode(".jpg", clips.scene(2))[1].tobytes())
+    assert stills.photos_of(tmp_path / name) == [tmp_path / name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no colons in names there")
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:x.mp4", "100%.mp4", "clip%02d.mp4", "ñandú 😀.mp4"])
+def test_names_that_look_like_something_else(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.mp4", 25.0)
+    os.rename("a.mp4", name)
+    assert not sources.is_live(name) and stills.photos_of(sources.named(name)) == []
+    reader = capture.open_live(sources.named(name), 0)
+    assert reader.read(5) is not None
+    reader.stop()
+
+
+def test_what_a_source_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write(tmp_path / "a b.mp4", 25.0)
+    for written in (f" {path} ", f"file://{path}", f"file://{path}".replace(" ", "%20"), str(path)):
+        assert sources.named(written) == str(path), written
+    for address in ("rtsp://a/b", "http://x:80/v.mp4", "rtmp://h/live", "RTSP://H", "udp://@:1234"):
+        assert sources.is_url(address) and sources.is_live(address) and not sources.is_camera(address)
+    for file in ("C:\\x.mp4", "C:/x.mp4", "12:30.mp4", "a.mp4", str(path)):
+        assert not sources.is_live(file)
+    for camera in (0, 3, "/dev/video0", "/dev/v4l/by-id/usb-046d_HD-video-index0"):
+        assert sources.is_camera(camera) and sources.is_live(camera)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="cameras have names there")
+def test_a_device_is_opened_as_a_camera(monkeypatch):
+    opened = []
+
+    class Camera:
+        def __init__(self, *arguments):
+            opened.append(arguments)
+
+        def isOpened(self):
+            return True
+
+        def get(self, what):
+            return 30.0
+
+        def read(self):
+            return False, None
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    reader = capture.open_live("/dev/video0", 0)
+    reader.stop()
+    assert opened[0] == ("/dev/video0", cv2.CAP_V4L2) and reader.live
+    monkeypatch.undo()
+    with pytest.raises(SystemExit, match="^error: there is no camera /dev/video97[^\n]*$"):
+        capture.open_live("/dev/video97", 0.05)
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "text", "sound"])
+def test_what_is_no_video_is_told_at_once(kind, tmp_path):
+    whole = write(tmp_path / "a.mp4", 25.0).read_bytes()
+    bad = {"cut": whole[:len(whole) // 2], "empty": b"", "text": b"no video\n" * 99,
+           "sound": b"RIFF\x24\x04\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x40\x1f\0\0\1\0\x08\0data\0\4\0\0"
+                    + bytes(1024)}
+    (tmp_path / "x.mp4").write_bytes(bad[kind])
+    started = time.perf_counter()
+    with pytest.raises(SystemExit, match=r"^error: .*x\.mp4 is damaged, or no video"):
+        capture.open_live(str(tmp_path / "x.mp4"), 10.0)
+    assert time.perf_counter() - started < 5
+
+
+def test_a_video_without_a_frame_that_can_be_decoded_is_told(tmp_path):
+    """Its tables are whole, its pictures are not."""
+    data = write(tmp_path / "a.mp4", 25.0).read_bytes()
+    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    (tmp_path / "x.mp4").write_bytes(data[:start] + bytes(end - start) + data[end:])
+    with pytest.raises(SystemExit, match="is damaged, or no video"):
+        capture.open_live(str(tmp_path / "x.mp4"), 10.0)
+
+
+def test_no_password_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(capture, "open_capture", lambda *_: None)
+    for scheme in ("rtsp", "http", "rtmp", "https"):
+        address = f"{scheme}://admin:{SECRET}@10.0.0.9:554/live?channel=1&pwd=s3cr/et&token=s3cr"
+        assert sources.public(address) == f"{scheme}://10.0.0.9:554/live?channel=1&pwd=...&token=..."
+        assert "s3cr" not in sources.public(f"{scheme}://10.0.0.9/live?user=a@b&password={SECRET}")
+        with pytest.raises(SystemExit) as stop:
+            capture.open_live(address, 0.05)
+        told = str(stop.value) + capsys.readouterr().out
+        assert told.count("10.0.0.9:554/live") == 2 and "s3cr" not in told and "admin" not in told
+        with pytest.raises(SystemExit) as stop:
+            script.override({"SOURCE": None, "__file__": "realtime.py"}, [f"SOURC={address}"])
+        assert "10.0.0.9" in str(stop.value) and "s3cr" not in str(stop.value)
+
+
+def test_the_program_tells_no_password(tmp_path):
+    done = program("SHOW=False", f"SOURCE=http://me:{SECRET}@127.0.0.1:9/x", "RETRY=0.1", "OUTPUT=o.mp4", cwd=tmp_path)
+    assert done.returncode == 1 and "127.0.0.1:9/x" in done.stdout + done.stderr
+    assert "s3cr" not in done.stdout + done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,65 @@
+"""Photos and folders of photos in realtime.py: annotated copies, one for each, that replace nothing."""
+
+import unicodedata
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import clips
+from faces import finding
+from live import controls, results, stills
+from watching import loaded
+
+
+def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
+    """A PNG in a .jpg name, longer than JPEG allows, is shown but not written; the next photo is."""
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (24, 70_000), "gray").save(tmp_path / "in" / "a.jpg", "PNG")
+    Image.new("RGB", (90, 90), "gray").save(tmp_path / "in" / "b.jpg")
+
+    class Loaded:
+        def result(self):
+            return {"margin": 0.2, "clahe": 0.0, "threshold": 0.6, "classes": ["a", "b"]}, None, None
+
+    photos = stills.album(tmp_path / "in", tmp_path / "out")
+    counts = stills.annotate(photos, Loaded(), controls.Controls(show=False), 224, results.Results())
+    assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").iterdir()] == ["b.jpg"]
+    assert "a.jpg cannot be written as an image (24x70000 pixels)" in capsys.readouterr().out
+
+
+def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys):
+    folder, target = tmp_path / "in", tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    face = cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(folder / "sub" / "face.png"), face)
+    cv2.imwrite(str(folder / "wall.jpg"), clips.scene(2))
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    album = stills.album(folder, target)
+    counts = stills.annotate(album, loaded(), controls.Controls(show=False), 224, results.Results())
+    assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1}
+    assert sorted(p.name for p in target.rglob("*.*")) == ["face.png", "wall.jpg"]
+    assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
+    assert "sub/face.png: hat 90%" in capsys.readouterr().out
+
+
+def test_photos_never_replace_their_sources(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), clips.scene(0))
+    with pytest.raises(SystemExit, match="replace"):
+        stills.outputs(tmp_path, [tmp_path / "a.jpg"], tmp_path)
+
+
+def test_the_first_face_of_a_photo_is_the_one_that_is_tested():
+    photo = clips.person("hat", 3)
+    np.testing.assert_array_equal(stills.faces_of_photo(photo, ("haar",))[0].box, finding.main_face(photo).box)
+
+
+def test_no_two_photos_share_an_annotated_picture(tmp_path):
+    names = ["a.webp", "a.webp.jpg", "A.WEBP.jpg", "b.png", "b.bmp", "b.bmp.jpg", "sub/a.webp", "n\u0303.jpg",
+             "\u00f1.jpg"]
+    targets = stills.outputs(tmp_path / "out", [tmp_path / n for n in names], tmp_path)
+    targets = [targets(i) for i in range(len(names))]
+    assert len({unicodedata.normalize("NFC", str(t)).lower() for t in targets}) == len(names)
+    assert all(t.suffix in (".jpg", ".png") for t in targets) and targets[3].name == "b.png"
+    assert targets[1].name == "a.webp.jpg" and targets[5].name == "b.bmp.jpg" and targets[6].name == "a.webp.jpg"
