@@ -1,5 +1,7 @@
 """Scripts as users run them, in processes of their own or with constants set; and waiting for what they do."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -19,10 +21,11 @@ def start(program, *arguments, cwd, **environment):
     """A script as a user starts it, in a process group of its own, as a terminal gives it."""
     return subprocess.Popen([sys.executable, "-W", "error", str(ROOT / program), *arguments], cwd=cwd, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+                            env={**os.environ, **environment})
 
 
 def run(program, *arguments, cwd):
+    """The same until it ends: (exit status, what it printed, what it said of errors)."""
     process = start(program, *arguments, cwd=cwd)
     out, err = process.communicate(timeout=200)
     return process.returncode, out, err
@@ -33,6 +36,22 @@ def settle(module, monkeypatch, *arguments):
     for name in script.constants(vars(module)):
         monkeypatch.setattr(module, name, getattr(module, name))
     script.override(vars(module), arguments)
+
+
+def call(module, *arguments, cwd):
+    """What run() gives, of a script's main() in this process: no start of seconds, for all but the start itself."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(cwd)
+        try:
+            settle(module, patch, *arguments)
+            script.run(module.main)
+        except SystemExit as stop:
+            code = stop.code or 0
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+            code = 1
+    return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
 
 
 def wait_for(what, seconds=60):

@@ -104,16 +104,7 @@ def test_one_class_and_a_class_with_one_photo(tmp_path, monkeypatch, capsys):
         train.main()
 
 
-@pytest.fixture
-def one_thread():
-    """So few crops are not worth more, and the machine may be busy; live use chooses its own number."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_ten_classes_from_photos_to_labels(tmp_path, monkeypatch, capsys, one_thread):
+def test_ten_classes_from_photos_to_labels(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = [f"class {i}" for i in range(10)]
     for folder, count, seed in (("data/raw", 5, 0), ("data/test", 2, 5000)):

@@ -33,8 +33,7 @@ def faces(tmp_path_factory):
 def test_killed_at_random_moments_and_resumed(faces, tmp_path):
     """Every weights file loads after every kill, and the end is that of a run that was never stopped."""
     command = [sys.executable, str(ROOT / "tests" / "killing.py"), str(KILLS), *faces, "EPOCHS=3", "KEEP_BEST=2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60 + 20 * KILLS,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60 + 20 * KILLS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(f"{KILLS} kills"), done.stdout
 
@@ -46,10 +45,6 @@ def constants(faces, monkeypatch, tmp_path):
         monkeypatch.setattr(train, name, getattr(train, name))  # undone after the test
     settings = ["EPOCHS=1", f"WEIGHTS_DIR={tmp_path}", f"PLOTS_DIR={tmp_path / 'plots'}"]
     train.script.override(vars(train), [*faces, *settings])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # batches of four are not worth more, and the machine may be busy
-    yield
-    torch.set_num_threads(threads)
 
 
 @POSIX

@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +13,11 @@ import torch
 from torch.nn import functional
 
 import model as networks
+import running
 import train
 from faces import cutting
 from learn import checkpoints, engine, runs
 from test_dataset import both_splits
-
-ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["BATCH_SIZE=4", "PRECISION=float32"]
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +26,15 @@ def faces(tmp_path_factory):
     return both_splits(tmp_path_factory.mktemp("faces"))
 
 
-def start(folder, faces, *arguments):
-    command = [sys.executable, "-W", "error", str(ROOT / "train.py"), f"TRAIN_DIR={faces / 'train'}",
-               f"VALID_DIR={faces / 'valid'}", *SMALL, *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def constants(faces):
+    """The constants of a run on these crops; the paper's network would leave 200 MB per epoch, this one 20."""
+    return [f"TRAIN_DIR={faces / 'train'}", f"VALID_DIR={faces / 'valid'}", "BATCH_SIZE=4", "PRECISION=float32",
+            "MODEL=small"]
 
 
 def run(folder, faces, *arguments):
-    process = start(folder, faces, *arguments)
-    out, err = process.communicate(timeout=200)
-    return process.returncode, out, err
+    """train.py in this process: (exit status, what it printed, what it said of errors)."""
+    return running.call(train, *constants(faces), *arguments, cwd=folder)
 
 
 def losses(folder):
@@ -50,9 +45,9 @@ def losses(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, faces):
-    """An uninterrupted run of three epochs."""
+    """An uninterrupted run of three epochs, as a user starts it."""
     folder = tmp_path_factory.mktemp("whole")
-    code, out, err = run(folder, faces, "EPOCHS=3", "KEEP_BEST=1")
+    code, out, err = running.run("train.py", *constants(faces), "EPOCHS=3", "KEEP_BEST=1", cwd=folder)
     assert code == 0, err
     return folder, out
 
@@ -74,11 +69,11 @@ def test_losses_are_means_per_sample(whole, faces):
 
     folder, _ = whole
     last = checkpoints.load_checkpoint(folder / "weights" / "last.pt")
-    net = networks.Model(2).eval()
+    net = networks.build("small", 2).eval()
     net.load_state_dict(last["state"])
-    crops = dataset.Crops(faces / "valid", 224).decode()
+    crops = dataset.Crops(faces / "valid", 96).decode()
     with torch.inference_mode():
-        images = [dataset.evaluation_transform(224)(crops[[i]][0]) for i in range(len(crops))]
+        images = [dataset.evaluation_transform(96)(crops[[i]][0]) for i in range(len(crops))]
         each = [functional.cross_entropy((net(image) + net(image.flip(3))) / 2, crops.labels[[i]])
                 for i, image in enumerate(images)]
     assert torch.stack(each).mean().item() == pytest.approx(float(losses(folder)[-1][2]), rel=1e-4)
@@ -86,13 +81,13 @@ def test_losses_are_means_per_sample(whole, faces):
 
 def test_what_is_judged_has_the_margin_of_the_weights(faces, tmp_path):
     """The margin is in the weights, and test.py cuts validation's crops to it: the same loss as in training."""
-    code, _, err = run(tmp_path, faces, "EPOCHS=1", "MODEL=small", "IMAGE_SIZE=64", "FLIP=False", "JUDGED_MARGIN=0.1")
+    code, _, err = run(tmp_path, faces, "EPOCHS=1", "IMAGE_SIZE=64", "FLIP=False", "JUDGED_MARGIN=0.1")
     assert code == 0, err
     info = checkpoints.load_checkpoint(tmp_path / "weights" / "best_weights.pt")
     assert info["margin"] == 0.1
-    done = subprocess.run([sys.executable, str(ROOT / "test.py"), f"TEST_DIR={faces / 'valid'}", "CROPPED=True",
-                           "WEIGHTS=weights/best_weights.pt"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    code, _, err = running.run("test.py", f"TEST_DIR={faces / 'valid'}", "CROPPED=True",
+                               "WEIGHTS=weights/best_weights.pt", cwd=tmp_path)
+    assert code == 0, err
     with open(tmp_path / "plots" / "predictions.csv", encoding="utf-8") as file:
         predictions = list(csv.DictReader(file))
     scores = torch.tensor([[float(row[f"p_{c}"]) for c in info["classes"]] for row in predictions]).log()
@@ -102,11 +97,8 @@ def test_what_is_judged_has_the_margin_of_the_weights(faces, tmp_path):
 
 
 def test_stopped_and_resumed_gives_the_same_numbers(whole, faces, tmp_path):
-    process = start(tmp_path, faces, "EPOCHS=3", "KEEP_BEST=1")
-    for _ in range(1200):
-        if (tmp_path / "weights" / "last.pt").exists():
-            break
-        time.sleep(0.05)
+    process = running.start("train.py", *constants(faces), "EPOCHS=3", "KEEP_BEST=1", cwd=tmp_path)
+    running.wait_for((tmp_path / "weights" / "last.pt").exists)
     process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
     _, err = process.communicate(timeout=100)
     assert "Traceback" not in err
@@ -121,7 +113,7 @@ def test_stopped_and_resumed_gives_the_same_numbers(whole, faces, tmp_path):
 def test_a_new_run_keeps_the_files_of_the_one_before(whole, faces, tmp_path):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "best_weights.pt").write_bytes(b"shipped")
-    code, out, err = run(tmp_path, faces, "EPOCHS=1")
+    code, out, err = run(tmp_path, faces, "EPOCHS=1", "MODEL=paper")
     assert code == 0, err
     assert (tmp_path / "weights" / "run_1" / "best_weights.pt").read_bytes() == b"shipped"
     assert checkpoints.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 1
@@ -189,6 +181,11 @@ def test_one_line_errors(faces, tmp_path, arguments, line):
     assert code == 1 and len(said) == 1 and line in said[0]
 
 
+def test_an_error_ends_the_program_with_one_line(faces, tmp_path):
+    code, out, err = running.run("train.py", *constants(faces), "LR=-1", cwd=tmp_path)
+    assert code == 1 and out == "" and err.startswith("error: LR=-1.0: must be") and err.count("\n") == 1
+
+
 def test_nan_is_said_and_nothing_is_saved(faces, tmp_path, monkeypatch):
     """A network whose weights have blown up ends the run before anything is written over."""
     (tmp_path / "weights").mkdir()
@@ -229,7 +226,7 @@ def test_two_processes_train_as_one(faces, tmp_path, network):
     settings = [f"TRAIN_DIR={faces / 'train'}", f"VALID_DIR={faces / 'valid'}", "PRECISION=float32", "BATCH_SIZE=3",
                 "EPOCHS=2", f"MODEL={network}"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               str(ROOT / "train.py"), *settings]
+               str(running.ROOT / "train.py"), *settings]
     (tmp_path / "two").mkdir()
     done = subprocess.run(command, cwd=tmp_path / "two", capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
@@ -238,7 +235,7 @@ def test_two_processes_train_as_one(faces, tmp_path, network):
     assert len(two) == 2 and checkpoints.load_weights(tmp_path / "two" / "weights" / "best_weights.pt")
     if network == "paper":  # batch normalisation sees a rank's share only, so that "small" differs a little
         (tmp_path / "one").mkdir()
-        code, _, err = run(tmp_path / "one", faces, "EPOCHS=2", "BATCH_SIZE=3")
+        code, _, err = run(tmp_path / "one", faces, "EPOCHS=2", "BATCH_SIZE=3", "MODEL=paper")
         assert code == 0, err
         for row, other in zip([[float(v) for v in row] for row in losses(tmp_path / "one")], two, strict=True):
             assert row == pytest.approx(other, abs=1e-3)
@@ -250,7 +247,7 @@ def test_validation_is_told_by_source_and_the_best_epoch_is_best_for_all_of_them
         for path in sorted(folder.glob("*.jpg"))[:2]:
             path.rename(path.with_name(f"news-{path.name}"))
     (tmp_path / "run").mkdir()
-    code, out, err = run(tmp_path / "run", faces, "EPOCHS=2", "MODEL=small", "IMAGE_SIZE=32", "SOURCES=('news-',)")
+    code, out, err = run(tmp_path / "run", faces, "EPOCHS=2", "IMAGE_SIZE=32", "SOURCES=('news-',)")
     assert code == 0, err
     net, info = checkpoints.load_weights(tmp_path / "run" / "weights" / "best_weights_1.pt")
     crops = sorted((faces / "valid").glob("*/*.jpg"))
@@ -276,7 +273,7 @@ def test_the_least_mean_of_the_sources_is_best_whatever_the_total():
 
 def test_without_room_for_pixels_the_losses_are_the_same(tmp_path, faces, whole):
     """CACHE_GB lets the 4 validation crops be kept, and not the 8 of training; it may change when a run goes on."""
-    budget = 6 * 224 * 224 * 3 / 1e9
+    budget = 6 * 96 * 96 * 3 / 1e9
     code, out, err = run(tmp_path, faces, "EPOCHS=3", f"CACHE_GB={budget}")
     assert code == 0, err
     assert losses(tmp_path) == losses(whole[0])
