@@ -54,7 +54,7 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
 
     seen.clear()
     tracker = tracks.Tracker(classify, functools.partial(cutting.crop_frame, margin=MARGIN, size=IMAGE_SIZE, clahe=3.0))
-    track = tracks.Track(1, np.array(box, np.float64), 0.0)
+    track = tracks.Track(1, np.array([*box, 0.0]), 0.0)
     track.confirmed = True
     tracker.tracks = [track]
     tracker.label(np.ascontiguousarray(picture[:, :, ::-1]), 0.0, 0.03)  # live frames are BGR

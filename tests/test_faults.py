@@ -1,6 +1,7 @@
 """What Ctrl-C, kills, full disks and a second run do to the scripts: one line, no hang, nothing half written."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,9 +25,9 @@ def many(tmp_path):
     for name in drawn.CLASSES:
         folder = tmp_path / "data" / "raw" / name
         folder.mkdir(parents=True)
-        picture = face(3, name).resize((900, 1200))
-        for i in range(30):
-            picture.save(folder / f"{i}.jpg")
+        face(3, name).resize((900, 1200)).save(folder / "0.jpg")
+        for i in range(1, 30):
+            shutil.copyfile(folder / "0.jpg", folder / f"{i}.jpg")
     return tmp_path
 
 

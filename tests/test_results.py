@@ -81,7 +81,7 @@ def test_ctrl_c_leaves_whole_rows(two, tmp_path):
     log = tmp_path / "faces.csv"
     long = tmp_path / "long.avi"
     frames = list(clips.frames_of([clips.person("hat", 3)], 30, 1))
-    clips.write_clip(long, frames * 40, 20.0)
+    clips.write_clip(long, frames * 20, 20.0)
     process = subprocess.Popen([sys.executable, str(ROOT / "realtime.py"), f"SOURCE={long}", "SHOW=False",
                                 f"LOG={log}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60

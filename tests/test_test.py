@@ -1,6 +1,8 @@
 """test.py from photos to files, on drawn faces, with weights trained for seconds; scikit-learn is the reference."""
 
+import contextlib
 import csv
+import io
 import json
 import shutil
 import subprocess
@@ -94,8 +96,23 @@ def run(monkeypatch, world, tmp_path, **constants):
     return json.loads((tmp_path / "plots/test_metrics.json").read_text(encoding="utf-8")), rows
 
 
-def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
-    result, rows = run(monkeypatch, world, tmp_path)
+@pytest.fixture(scope="module")
+def plain(world, tmp_path_factory):
+    """What test.py makes of the photos: (metrics, predictions, the folder that holds plots/, what it printed)."""
+    folder = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        result, rows = run(patch, world, folder)
+    return result, rows, folder, out.getvalue()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pictures are drawn elsewhere, and slow."""
+    monkeypatch.setattr(report, "save", lambda *_, **__: None)
+
+
+def test_metrics_files_and_counts(world, plain):
+    result, rows, folder, shown = plain
     assert {"weights", "n", "no_face", "unreadable", "loss", "accuracy", "balanced_accuracy", "accuracy_ci",
             "precision", "recall", "f1", "auc", "ece", "confusion", "classes"} <= set(result)
     by_status = {s: [r for r in rows if r["status"] == s] for s in ("ok", "no face", "unreadable")}
@@ -132,10 +149,9 @@ def test_metrics_files_and_counts(world, tmp_path, monkeypatch, capsys):
     sure = scores.max(1) >= 0.7
     assert result["coverage"]["at_threshold"]["coverage"] == pytest.approx(sure.mean(), abs=1e-5)
     for name in ("confusion_matrix", "roc", "reliability", "errors"):
-        picture = cv2.imread(str(tmp_path / f"plots/{name}.png"))
+        picture = cv2.imread(str(folder / f"plots/{name}.png"))
         assert picture is not None and picture.std() > 1, name
-    assert not list((tmp_path / "plots").glob(".tmp*"))
-    shown = capsys.readouterr().out
+    assert not list((folder / "plots").glob(".tmp*"))
     assert f"{result['n']} faces, {missed} photos without a face, 1 unreadable" in shown
 
 
@@ -159,8 +175,8 @@ def test_pattern_compares_epochs_and_details_the_lowest_loss(world, tmp_path, mo
     assert alone["loss"] == pytest.approx(losses[1], abs=1e-4)
 
 
-def test_crops_need_no_face_finding(world, tmp_path, monkeypatch):
-    result, rows = run(monkeypatch, world, tmp_path)
+def test_crops_need_no_face_finding(world, plain, tmp_path, monkeypatch, no_pictures):
+    result, rows, *_ = plain
     for row in rows:
         if row["status"] == "ok":
             image = reading.read_photo(Path(row["file"]))
@@ -185,9 +201,9 @@ def test_processes_see_what_one_process_sees(world, monkeypatch):
     assert len(alone[0][3]) == 2 and not np.array_equal(*alone[0][3])
 
 
-def test_the_faces_of_children_are_unsure_and_counted_as_they_are(world, tmp_path, monkeypatch):
+def test_the_faces_of_children_are_unsure_and_counted_as_they_are(world, plain, tmp_path, monkeypatch, no_pictures):
     """Weights that tell ages, and take everyone for a child or for grown up: the answers stay, the sure ones do not."""
-    plain, _ = run(monkeypatch, world, tmp_path)
+    plain = plain[0]
     for age, name in ((5, "child"), (40, "grown")):
         checkpoint = checkpoints.load_checkpoint(world / "w/best_weights_10.pt")
         weight, bias = ("classifier.3.weight", "classifier.3.bias")
@@ -227,7 +243,7 @@ def test_groups(world, tmp_path, monkeypatch, capsys):
     assert "age 15 and over" in capsys.readouterr().out
 
 
-def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, capsys):
+def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, capsys, no_pictures):
     (tmp_path / "groups.csv").write_text("file,age,ethnicity\nother.jpg,30,White\n", encoding="utf-8")
     result, _ = run(monkeypatch, world, tmp_path, GROUPS=str(tmp_path / "groups.csv"))
     assert result["groups"] is None and not (tmp_path / "plots/groups.png").exists()
@@ -238,9 +254,9 @@ def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, caps
 
 
 def test_robustness(world, tmp_path, monkeypatch):
-    result, _ = run(monkeypatch, world, tmp_path, ROBUSTNESS=True, ROBUSTNESS_PHOTOS=4)
+    result, _ = run(monkeypatch, world, tmp_path, ROBUSTNESS=True, ROBUSTNESS_PHOTOS=2)
     rows = result["robustness"]
-    assert len(rows) == 1 + 9 * 5 and {r["n"] for r in rows} == {4}
+    assert len(rows) == 1 + 9 * 5 and {r["n"] for r in rows} == {2}
     assert {r["severity"] for r in rows if r["kind"] == "JPEG"} == {1, 2, 3, 4, 5}
     assert (tmp_path / "plots/robustness.png").is_file()
 
