@@ -70,7 +70,8 @@ def files_by_class(folder, classes, weights):
     photos, clips = ([(path, name) for name in names for pair in both[name] for path in pair[i]] for i in (0, 1))
     if not photos and (CROPPED or not clips):
         script.fail(f"{folder} has no photos: {FILL_TEST}")
-    absent = [c for c in classes if c not in {name for _, name in photos}]
+    there = {name for _, name in photos}
+    absent = [c for c in classes if c not in there]
     if absent and photos:
         print(f"no photos of {', '.join(absent)} in {folder}: recall there stays unknown, "
               f"and so does the AUC where only one class is left")
@@ -302,7 +303,8 @@ def main():
         script.fail(f"no face in any of the {len(rows)} photos of {TEST_DIR}: {plots / 'predictions.csv'} says why, "
                     f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
     labels = np.array([classes.index(r["class"]) for r in found])
-    missed = np.array([sum(r["class"] == c and r["status"] == "no face" for r in rows) for c in classes])
+    count = collections.Counter((r["class"], r["status"]) for r in rows)
+    missed = np.array([count[c, "no face"] for c in classes])
     summaries = [metrics.summary(probabilities, labels, missed, SEED) for probabilities, _ in outputs]
     best = report.compare(loaded, summaries) if len(loaded) > 1 else 0
     weights, net, info = loaded[best]
@@ -310,7 +312,7 @@ def main():
     result = {"weights": Path(weights).as_posix(), "classes": classes,
               "unreadable": sum(r["status"] == "unreadable" for r in rows), **summaries[best],
               "coverage": metrics.coverage(answers.trusted, answers.correct, info["threshold"])}
-    report.show(result, classes, collections.Counter((r["class"], r["status"]) for r in rows))
+    report.show(result, classes, count)
     result["groups"] = by_group(answers)
     result["robustness"] = damaged(answers) if ROBUSTNESS else None
     result["epochs"] = None if len(loaded) == 1 else [

@@ -148,7 +148,8 @@ def size(place, pictures, sizes):
     for fewer, count in itertools.pairwise((0, *sorted(sizes))):
         make(place, bases, range(fewer, count))
         held = taken(place)
-        print(line.format(f"{count:,}", "the crops themselves", "", "", "", "", f"{held / 1e6:.0f}"), flush=True)
+        crops = f"{taken(place / 'faces') / 1e6:.0f}"
+        print(line.format(f"{count:,}", "the crops themselves", "", "", "", "", crops), flush=True)
         for what, seconds, used, peak in steps(place):
             held, disk = taken(place), -held
             cost, growth = used or seconds, ""
