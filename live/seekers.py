@@ -28,10 +28,10 @@ SECOND_NEIGHBORS = 16  # agreeing windows wanted by the second look at a new fac
 AGAIN_AROUND, AGAIN_SIDE, AGAIN_STEP, AGAIN_SMALLEST, AGAIN_OVERLAP = 0.4, 56, 1.1, 0.7, 0.4
 
 # YuNet's looks everywhere, in turn: (pixels of the longer side of the copy, degrees that it is turned). The first is
-# for small faces (36 pixels at 640x480 are 22 there), the third for large ones. The turned ones find tilted faces that
-# the others do not: of faces pasted into 400 frames 99 % instead of 90 where tilted by 30 degrees, 98 instead of 71 by
-# 45.
-YUNET_LOOKS = (400, 0), (400, 30), (224, 0), (400, -30)
+# for small faces (36 pixels at 640x480 are 19 there), the third for large ones. The turned ones find tilted faces that
+# the others do not: one in ten of those tilted by 30 degrees, one in four by 45. With the border, a frame of 4:3 just
+# fits into multiples of 32, which is what the network works on.
+YUNET_LOOKS, YUNET_BORDER = ((336, 0), (352, 30), (224, 0), (352, -30)), 0.03
 NEAR = (0.5, 96, yunet.SEEN_SMALL)  # how a known face is cut, upright, to be followed: see yunet.CLOSE
 GUESSES = 0.0, 30.0, -30.0  # degrees of roll at which a new face is looked at twice, beside what the first look said
 FASTEST = 10.0  # degrees by which the roll of a known face changes at most from look to look: one may be far off
@@ -114,7 +114,7 @@ class Haar:
 class YuNet:
     """Faces of any tilt, large and small. The model must be there (finding.usable)."""
 
-    every = every_known = 0.1  # seconds between looks everywhere
+    every, every_known = 0.1, 0.13  # seconds between looks everywhere, without known faces and with some
     at_once = 6
 
     def __init__(self):
@@ -128,7 +128,7 @@ class YuNet:
             small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
             image, back = cutting.turned(small, degrees, whole=False)
         longest = max(image.shape) if degrees else scale * max(image.shape)
-        boxes, rolls, _ = yunet.look(image, longest, POSSIBLE, 0.0 if degrees else BORDER, again=False)
+        boxes, rolls, _ = yunet.look(image, longest, POSSIBLE, 0.0 if degrees else YUNET_BORDER, again=False)
         if degrees:
             middles = (boxes[:, :2] + boxes[:, 2:] / 2) @ back[:, :2].T + back[:, 2]
             boxes = np.hstack([middles - boxes[:, 2:] / 2, boxes[:, 2:]]) / scale
