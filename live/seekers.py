@@ -27,11 +27,11 @@ SECOND_NEIGHBORS = 16  # agreeing windows wanted by the second look at a new fac
 # little it is not the same pixels again), searched in finer steps for a face of about that size.
 AGAIN_AROUND, AGAIN_SIDE, AGAIN_STEP, AGAIN_SMALLEST, AGAIN_OVERLAP = 0.4, 56, 1.1, 0.7, 0.4
 
-# YuNet's looks everywhere, in turn: (pixels of the longer side of the copy, degrees that it is turned). The first is
-# for small faces (36 pixels at 640x480 are 19 there), the third for large ones. The turned ones find tilted faces that
-# the others do not: one in ten of those tilted by 30 degrees, one in four by 45. With the border, a frame of 4:3 just
-# fits into multiples of 32, which is what the network works on.
-YUNET_LOOKS, YUNET_BORDER = ((336, 0), (352, 30), (224, 0), (352, -30)), 0.03
+# YuNet looks everywhere in a copy that is smaller by a whole number, which OpenCV makes many times faster than others,
+# and of some COPY pixels on its longer side (36 pixels at 640x480 are 18 there). In turn: (share of that copy, degrees
+# that it is turned). The third is for large faces, and the turned ones find tilted faces that the others do not: one in
+# ten of those tilted by 30 degrees, one in four by 45.
+COPY, YUNET_LOOKS, YUNET_BORDER = 320, ((1.0, 0), (1.0, 30), (0.7, 0), (1.0, -30)), 0.03
 NEAR = (0.5, 96, yunet.SEEN_SMALL)  # how a known face is cut, upright, to be followed: see yunet.CLOSE
 GUESSES = 0.0, 30.0, -30.0  # degrees of roll at which a new face is looked at twice, beside what the first look said
 FASTEST = 10.0  # degrees by which the roll of a known face changes at most from look to look: one may be far off
@@ -46,6 +46,8 @@ class View(NamedTuple):
     gray: np.ndarray  # uint8 [H, W]
     small: np.ndarray  # `gray` reduced to SEARCH_SIDE
     scale: float  # of `small`
+    copy: np.ndarray  # BGR, `frame` made smaller
+    times: int  # by how much
 
 
 def view_of(frame):
@@ -53,7 +55,13 @@ def view_of(frame):
     gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
     scale = reduction(gray.shape, SEARCH_SIDE)
     size = tuple(max(1, round(v * scale)) for v in gray.shape[::-1])
-    return View(frame, gray, cv2.resize(gray, size, interpolation=cv2.INTER_AREA) if scale < 1 else gray, scale)
+    small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA) if scale < 1 else gray
+    times = max(1, int(1 / reduction(gray.shape, COPY) + 0.25))
+    width, height = (v // times for v in gray.shape[::-1])
+    copy = frame[:height * times, :width * times]
+    if times > 1:
+        copy = cv2.resize(copy, (width, height), interpolation=cv2.INTER_AREA)
+    return View(frame, gray, small, scale, copy, times)
 
 
 def reduction(shape, side):
@@ -121,29 +129,30 @@ class YuNet:
         self.looks = itertools.cycle(YUNET_LOOKS)
 
     def everywhere(self, view):
-        """Hits in a copy of the whole frame, whose rolls are rough."""
-        side, degrees = next(self.looks)
-        scale, image, back = reduction(view.gray.shape, side), view.frame, None
+        """Hits in the whole frame, whose rolls are rough."""
+        share, degrees = next(self.looks)
+        image, back = view.copy, np.eye(2, 3)
         if degrees:
-            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
-            image, back = cutting.turned(small, degrees, whole=False)
-        longest = max(image.shape) if degrees else scale * max(image.shape)
-        boxes, rolls, _ = yunet.look(image, longest, POSSIBLE, 0.0 if degrees else YUNET_BORDER, again=False)
-        if degrees:
-            middles = (boxes[:, :2] + boxes[:, 2:] / 2) @ back[:, :2].T + back[:, 2]
-            boxes = np.hstack([middles - boxes[:, 2:] / 2, boxes[:, 2:]]) / scale
-        hits = np.column_stack([boxes, rolls - degrees])
-        middles = hits[:, :2] + hits[:, 2:4] / 2
+            image, back = cutting.turned(image, degrees, whole=False)
+        border = 0.0 if degrees else YUNET_BORDER
+        boxes, rolls, _ = yunet.look(image, share * max(image.shape), POSSIBLE, border, again=False)
+        middles = view.times * ((boxes[:, :2] + boxes[:, 2:] / 2) @ back[:, :2].T + back[:, 2])
+        sides = view.times * boxes[:, 2:]
+        hits = np.column_stack([middles - sides / 2, sides, rolls - degrees])
         return hits[((middles >= 0) & (middles < view.gray.shape[::-1])).all(1)]
 
     def near(self, view, tracks):
         """Hits of the known faces (list of tracks.Track), each looked for where it was and upright."""
         found = []
         for track in tracks:
-            again = yunet.look_again(view.frame, *middle(track.box), track.roll, NEAR, POSSIBLE)
+            x, y, side = middle(track.box)
+            large = side * (1 + 2 * NEAR[0]) >= view.times * NEAR[1]  # then the copy has all that the cut can show
+            image, times = (view.copy, view.times) if large else (view.frame, 1)
+            again = yunet.look_again(image, x / times, y / times, side / times, track.roll, NEAR, POSSIBLE)
             if again is not None:
                 *box, roll = hit(again)
-                found.append((*box, track.roll + min(FASTEST, max(-FASTEST, roll - track.roll))))
+                change = min(FASTEST, max(-FASTEST, roll - track.roll))
+                found.append((*(times * v for v in box), track.roll + change))
         return np.array(found).reshape(-1, 5)
 
     def confirms(self, view, box, roll):

@@ -177,7 +177,7 @@ class Tracker:
         hit = {id(track) for track, _ in pairs}
         for track, found in pairs:
             track.hit(found, now)
-            here = appearance(small, track.box * scale)
+            here = appearance(small, track.smooth * scale)
             alike = float(here @ track.appearance) >= SAME_FACE
             if cut or not alike:
                 track.changed()
