@@ -17,7 +17,7 @@ def photos_and_clips(folder):
     """(paths of the photos, paths of the clips) under a folder, both sorted. A clip is known by its name."""
     others = []
     photos = reading.list_photos(folder, others)
-    clips = [path for path in photos + others if path.suffix.lower() in SUFFIXES]  # a .mjpeg begins as a photo does
+    clips = {path for path in photos + others if path.suffix.lower() in SUFFIXES}  # a .mjpeg begins as a photo does
     return [path for path in photos if path not in clips], sorted(clips)
 
 
