@@ -203,7 +203,8 @@ def in_turned(bgr):
     """The likely face that a photo lying on its side, upside down or aslant is about, the surest of all turns; or None.
     """
     scale = min(1.0, TURNED_SIDE / max(bgr.shape[:2]))
-    small = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else bgr
+    size = [max(1, round(v * scale)) for v in bgr.shape[1::-1]]
+    small = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA) if scale < 1 else bgr
     best = None
     for degrees in TURNS:
         image, back = cutting.turned(small, degrees)
