@@ -86,8 +86,7 @@ def turned(image, degrees, whole=True):
     cos, sin = np.abs(there[0, :2]) if whole else (1.0, 0.0)
     size = round(width * cos + height * sin), round(width * sin + height * cos)
     there[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
-    whole = cv2.warpAffine(image, there, size, borderMode=cv2.BORDER_REPLICATE)
-    return whole, cv2.invertAffineTransform(there)
+    return cv2.warpAffine(image, there, size, borderMode=cv2.BORDER_REPLICATE), cv2.invertAffineTransform(there)
 
 
 def crop_frame(frame, box, margin, size, clahe=0.0, roll=0.0):

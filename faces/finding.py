@@ -142,7 +142,7 @@ def of_yunet(bgr, *arguments, **more):
     """YuNet's faces of a BGR image, surest first: list of Face, as rough as find_in_frame()'s. Arguments: see
     yunet.look()."""
     return [Face(tuple(box.tolist()), float(roll), float(score), YUNET)
-            for box, roll, score in zip(*yunet.look(bgr, *arguments, again=False, **more), strict=True)]
+            for box, roll, score in zip(*yunet.look(bgr, *arguments, **more), strict=True)]
 
 
 @functools.cache  # the network is asked once, whoever asks here
@@ -187,8 +187,7 @@ def upright(frame, face):
     """A Face of find_in_frame() with the roll and box that a closer look at it in its BGR frame gives."""
     x, y, side, _ = face.box
     x, y, side, roll = yunet.measured_again(frame, x + side / 2, y + side / 2, side, face.roll)
-    roll = 0.0 if abs(roll) < yunet.UPRIGHT else (roll + 180) % 360 - 180
-    return face._replace(box=(x - side / 2, y - side / 2, side, side), roll=roll)
+    return face._replace(box=(x - side / 2, y - side / 2, side, side), roll=yunet.settled(roll))
 
 
 def foremost(faces, shape):

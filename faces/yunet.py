@@ -183,11 +183,16 @@ def measured_again(bgr, x, y, side, roll):
     return x, y, side, roll
 
 
-def look(bgr, longest, least=0.6, border=0.2, enlarge=1.0, again=True):
+def settled(roll):
+    """A roll in degrees, -180..180; 0 where it is UPRIGHT."""
+    return 0.0 if abs(roll) < UPRIGHT else (roll + 180) % 360 - 180
+
+
+def look(bgr, longest, least=0.6, border=0.2, enlarge=1.0):
     """The faces of a BGR image, surest first: boxes float64 [N, 4] as Haar would give them, rolls [N] in degrees, 0
     where small, and scores [N]. Arguments: those of search(); what lies in the border is no face of the image.
 
-    `again`: whether each face is measured_again(), which takes as long as a look at a small image.
+    Rolls and boxes are rough: see measured_again().
     """
     rows = search(bgr, longest, least, border, enlarge)
     middles = rows[:, :2] + rows[:, 2:4] / 2
@@ -196,10 +201,8 @@ def look(bgr, longest, least=0.6, border=0.2, enlarge=1.0, again=True):
     boxes, rolls = np.zeros((len(rows), 4)), np.zeros(len(rows))
     for i, row in enumerate(rows):
         x, y, side, roll = geometry(row, SEEN_SMALL)
-        if again:
-            x, y, side, roll = measured_again(bgr, x, y, side, roll)
         boxes[i] = x - side / 2, y - side / 2, side, side
-        rolls[i] = 0.0 if abs(roll) < UPRIGHT else (roll + 180) % 360 - 180
+        rolls[i] = settled(roll)
     return boxes, rolls, rows[:, 14]
 
 

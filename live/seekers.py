@@ -29,8 +29,9 @@ AGAIN_AROUND, AGAIN_SIDE, AGAIN_STEP, AGAIN_SMALLEST, AGAIN_OVERLAP = 0.4, 56, 1
 
 # YuNet looks everywhere in a copy that is smaller by a whole number, which OpenCV makes many times faster than others,
 # and of some COPY pixels on its longer side (36 pixels at 640x480 are 18 there). In turn: (share of that copy, degrees
-# that it is turned). The third is for large faces, and the turned ones find tilted faces that the others do not: one in
-# ten of those tilted by 30 degrees, one in four by 45.
+# that it is turned). The third is for large faces, and the turned ones find tilted faces that the others do not: with
+# them 95 % of 130 faces tilted by 30 degrees were found in a single frame instead of 90, and 94 % of 106 by 45 instead
+# of 71.
 COPY, YUNET_LOOKS, YUNET_BORDER = 320, ((1.0, 0), (1.0, 30), (0.7, 0), (1.0, -30)), 0.03
 NEAR = (0.5, 96, yunet.SEEN_SMALL)  # how a known face is cut, upright, to be followed: see yunet.CLOSE
 GUESSES = 0.0, 30.0, -30.0  # degrees of roll at which a new face is looked at twice, beside what the first look said
@@ -135,7 +136,7 @@ class YuNet:
         if degrees:
             image, back = cutting.turned(image, degrees, whole=False)
         border = 0.0 if degrees else YUNET_BORDER
-        boxes, rolls, _ = yunet.look(image, share * max(image.shape), POSSIBLE, border, again=False)
+        boxes, rolls, _ = yunet.look(image, share * max(image.shape), POSSIBLE, border)
         middles = view.times * ((boxes[:, :2] + boxes[:, 2:] / 2) @ back[:, :2].T + back[:, 2])
         sides = view.times * boxes[:, 2:]
         hits = np.column_stack([middles - sides / 2, sides, rolls - degrees])

@@ -2,8 +2,8 @@
 
 One Haar hit says little: the cascade fires on walls too, boxes jump, and a network's answer flickers with the noise.
 So hits become tracks, a track is confirmed after several hits and a second look at it, and its box and its
-probabilities are averages over time. The whole frame is searched a few times a second, and in between only the
-surroundings of the known faces, which costs a tenth.
+probabilities are averages over time. The surroundings of the known faces are searched in every frame, and the whole
+frame, which costs several times as much, a few times a second.
 """
 
 import functools
