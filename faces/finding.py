@@ -139,8 +139,8 @@ def of_haar(box, windows):
 
 
 def of_yunet(bgr, *arguments, **more):
-    """YuNet's faces of a BGR image, surest first: list of Face, as rough as find_in_frame()'s. Arguments: see
-    yunet.look()."""
+    """YuNet's faces of a BGR image, surest first: list of Face. Small ones seem less tilted than they are: see
+    upright(). Arguments: those of yunet.look()."""
     return [Face(tuple(box.tolist()), float(roll), float(score), YUNET)
             for box, roll, score in zip(*yunet.look(bgr, *arguments, **more), strict=True)]
 
@@ -164,29 +164,21 @@ def recipe(finders):
     return *haar, HAAR in finders, LOOKS, SURE, LIKELY, WEAK, SAME, TURNED_SIDE, SPREAD, TURNS, look
 
 
-def find(image, finders, longest=1280):
-    """All faces of an RGB uint8 image, the largest first: list of Face, by YuNet where it is among the `finders`."""
+def others(image, first, finders, longest=1280):
+    """The faces of an RGB uint8 image beside `first`, which main_face() gave, the largest first: list of Face, by YuNet
+    where it is among the `finders`."""
     if YUNET in finders:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        faces = [upright(bgr, face) for face in of_yunet(bgr, longest, SURE)]
+        faces = [upright(bgr, face) for face in of_yunet(bgr, longest, SURE) if inside(face.box, first.box) < 0.5]
     else:
-        faces = [of_haar(box, n) for box, n in zip(*search(image), strict=True)]
+        faces = [of_haar(box, n) for box, n in zip(*search(image), strict=True) if inside(box, first.box) < 0.5]
     return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
 
 
-def find_in_frame(frame, longest=320, least=LIKELY):
-    """YuNet's faces of a BGR frame, surest first: list of Face. Fast enough for each frame of a video; small faces seem
-    less tilted than they are: see upright().
-
-    OpenCV shares the work between cv2.getNumThreads() threads; who calls decides how many.
-    """
-    return of_yunet(frame, longest, least, border=0.1)
-
-
-def upright(frame, face):
-    """A Face of find_in_frame() with the roll and box that a closer look at it in its BGR frame gives."""
+def upright(bgr, face):
+    """A Face of of_yunet() with the roll and box that a closer look at it in its BGR image gives."""
     x, y, side, _ = face.box
-    x, y, side, roll = yunet.measured_again(frame, x + side / 2, y + side / 2, side, face.roll)
+    x, y, side, roll = yunet.measured_again(bgr, x + side / 2, y + side / 2, side, face.roll)
     return face._replace(box=(x - side / 2, y - side / 2, side, side), roll=yunet.settled(roll))
 
 

@@ -82,9 +82,7 @@ def apart(paths):
 def faces_of_photo(image, finders=(finding.HAAR,)):
     """The faces of an RGB photo, list of finding.Face: the one that test.py takes, then the others."""
     first = finding.main_face(image, finders)
-    if first is None:
-        return []
-    return [first] + [face for face in finding.find(image, finders) if finding.inside(face.box, first.box) < 0.5]
+    return [] if first is None else [first, *finding.others(image, first, finders)]
 
 
 class Photo(NamedTuple):

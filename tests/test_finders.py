@@ -219,9 +219,10 @@ def test_a_portrait_is_found_at_any_tilt_and_cut_upright():
 @needs_model
 def test_frames_are_searched_in_any_thread():
     frame = cv2.resize(cv2.imread(str(stills.portrait())), (256, 300))
-    there = finding.find_in_frame(frame)
-    assert len(there) == 1 and workers.in_background(finding.find_in_frame, frame).result(30) == there
-    assert finding.find_in_frame(np.full((480, 640, 3), 90, np.uint8)) == []
+    there = finding.of_yunet(frame, 320, finding.LIKELY)
+    assert len(there) == 1
+    assert workers.in_background(finding.of_yunet, frame, 320, finding.LIKELY).result(30) == there
+    assert finding.of_yunet(np.full((480, 640, 3), 90, np.uint8), 320, finding.LIKELY) == []
 
 
 @needs_model
