@@ -27,14 +27,14 @@ import dataset
 import model as networks
 import processed
 from faces import people
-from learn import augment, auxiliary, checkpoints, engine, runs
+from learn import augment, auxiliary, checkpoints, engine, runs, teacher
 from terminal.files import sweep
 from validation import TRAIN_DIR, VALID_DIR
 
 # ------------------------------------------------------------------------------------------------
 WEIGHTS_DIR = "weights"
 PLOTS_DIR = "plots"
-MODEL = "paper"  # a key of model.NETWORKS: paper, small, or vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
+MODEL = "paper"  # a key of model.NETWORKS: paper, small, wide, vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
 IMAGE_SIZE = None  # side of the network's input in pixels; None: the one it was made for
 START = None  # a weights file of the same network to go on from, as "weights/small.pt"; for other classes too
 PRETRAINED = True  # torchvision's networks start from ImageNet weights, where they can be had
@@ -58,6 +58,9 @@ EVEN = 0.0  # 0..1, how nearly sources count the same: 0.0 by their numbers of c
 AUXILIARY = ()
 GROUPS = people.GROUPS  # the file of these columns
 AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
+# A weights file of any network for the same classes, whose answers the network learns beside the labels. None: labels.
+TEACHER = None
+TEACHER_SHARE = 0.5  # of the loss of the class: how far the answers are from the teacher's
 # Margin of the crops that are judged, at validation and with the weights from then on; None: processed.MARGIN, as in
 # training. There crops are enlarged at random, and networks with a global pooling are better if those that are judged
 # are so a little too: Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019.
@@ -67,7 +70,9 @@ FLIP = True  # judge a crop by itself and its mirror image, at validation and wi
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
 KEEP_BEST = 3  # best_weights_<epoch>.pt files that stay
-SURE = 0.97  # realtime.py says "unsure" below the confidence from which validation accuracy is at least this
+# realtime.py says "unsure" below the confidence from which validation accuracy is at least this. Groups that a network
+# fails more often need it high: at 0.97 the answers that small.pt is sure of are right for 95 % of the Black women.
+SURE = 0.98
 DEVICE = "auto"  # "auto", "cpu", "cuda", "mps"
 PRECISION = "auto"  # "auto": bfloat16 where the hardware has it; "float32"; "bfloat16"
 CACHE_GB = 10.0  # of disk for decoded crops, which spares every epoch the decoding; larger splits are decoded in each
@@ -92,6 +97,8 @@ def check_constants():
                  ("EVEN", 0 <= EVEN <= 1, "between 0 and 1"),
                  ("AUXILIARY", set(AUXILIARY) <= set(people.COLUMNS), f"of {people.COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
+                 ("TEACHER", TEACHER is None or isinstance(TEACHER, str), "None, or the path of a weights file"),
+                 ("TEACHER_SHARE", 0 < TEACHER_SHARE <= 1, "above 0, at most 1"),
                  ("CLAHE", CLAHE is None or isinstance(CLAHE, float | int) and 0 <= CLAHE <= 40,
                   "None, or between 0 and 40"),
                  ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
@@ -120,21 +127,26 @@ def check_loss(loss, epoch):
                     f"(now {LR}) and start again, or continue with RESUME=True LR={LR / 3:.0e}")
 
 
-def augmented(batches, epoch, device):
-    """Yield the batches of an epoch on `device`, augmented: (images float32 [N, 3, S, S], labels, weights, tasks)."""
+def augmented(batches, epoch, device, ask=None):
+    """Yield the batches of an epoch on `device`, augmented: (images float32 [N, 3, S, S], labels, weights, tasks), and
+    what a teacher says of the images where there is one (`ask`, see teacher.ask())."""
     def prepare(step, batch):
-        images, *answers = (part.to(device) for part in batch)
+        images, *facts = (part.to(device) for part in batch)
         generator = dataset.generator_for(SEED, epoch, step)
-        return augment.augment(images, AUGMENT, generator, *batches.sampler.share(step)), *answers
+        images = augment.augment(images, AUGMENT, generator, *batches.sampler.share(step))
+        return images, *facts, *([ask(images)] if ask else [])
 
     return engine.ahead(prepare, batches, device)
 
 
-def loss_of(outputs, labels, weights, tasks, sizes):
+def loss_of(outputs, labels, weights, tasks, sizes, taught=None):
     """(loss of each image, float32 [N], logits of its class [N, n_classes]): cross entropy, weighted, and a share of
-    that of each auxiliary task, of which `sizes` are the numbers of classes."""
+    that of each auxiliary task, of which `sizes` are the numbers of classes. `taught`: a teacher's probabilities."""
     logits, others = outputs.tensor_split([outputs.shape[1] - sum(sizes)], 1)
-    loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none") * weights
+    loss = functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none")
+    if taught is not None:
+        loss = torch.lerp(loss, functional.cross_entropy(logits, taught, reduction="none"), TEACHER_SHARE)
+    loss = loss * weights
     return loss + AUXILIARY_WEIGHT * auxiliary.loss(others, tasks, sizes) if sizes else loss, logits
 
 
@@ -153,16 +165,16 @@ def train_epoch(run, batches, epoch, device, bf16):
     torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
     averaged = None if run.average is None else (engine.floats(run.average), engine.floats(run.net))
     tally, data_s, compute_s, start = engine.Tally(device), 0, 0, time.perf_counter()
-    bar = tqdm(augmented(batches, epoch, device), desc=f"epoch {epoch}", total=len(batches),
+    bar = tqdm(augmented(batches, epoch, device, run.teacher), desc=f"epoch {epoch}", total=len(batches),
                unit_scale=BATCH_SIZE, unit="img", leave=False, disable=True if engine.RANK else None)
-    for step, (images, labels, weights, tasks) in enumerate(bar):
+    for step, (images, labels, weights, tasks, *taught) in enumerate(bar):
         data_s, start = data_s + time.perf_counter() - start, time.perf_counter()
         done = (epoch - 1) * len(batches) + step
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate((done + 1) / (EPOCHS * len(batches)))
         run.optimizer.zero_grad(set_to_none=True)
         outputs = engine.outputs_of(run.forward, images, bf16)
-        losses, logits = loss_of(outputs, labels, weights, tasks, sizes)
+        losses, logits = loss_of(outputs, labels, weights, tasks, sizes, *taught)
         # Ranks average their gradients, and their shares of a batch may differ by one image: the whole batch's mean.
         (losses.sum() * (engine.WORLD / sampler.share(step)[1])).backward()
         run.optimizer.step()
@@ -228,7 +240,7 @@ def loaders(device, size, margin):
     return train, valid
 
 
-def begin(train, valid, size, device):
+def begin(train, valid, size, device, bf16):
     """The runs.Run to go on with: new, or with RESUME what weights/last.pt holds."""
     torch.manual_seed(SEED)
     classes = train.dataset.classes
@@ -238,6 +250,7 @@ def begin(train, valid, size, device):
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
     run = runs.Run(net, copy.deepcopy(net) if AVERAGE else None, optimizer, classes, pretrained=pretrained,
                    constants={**script.constants(globals()), "CLAHE": equalised()},
+                   teacher=TEACHER and teacher.ask(TEACHER, classes, dataset.MEAN, dataset.STD, device, bf16),
                    crops=runs.fingerprint(train.dataset, valid.dataset))
     if RESUME:
         runs.resume(run, Path(WEIGHTS_DIR, "last.pt"))
@@ -252,7 +265,7 @@ def fit(device, bf16):
     size = IMAGE_SIZE or networks.image_size(MODEL)
     margin = processed.MARGIN if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
     train, valid = loaders(device, size, margin)
-    run = begin(train, valid, size, device)
+    run = begin(train, valid, size, device, bf16)
     facts = {"model": MODEL, "classes": run.classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
              "margin": margin, "clahe": equalised(), "finders": processed.made_with(), "flip": FLIP,
              "ages": train.dataset.ages}

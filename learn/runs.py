@@ -42,6 +42,7 @@ class Run:
     since: int = 0  # epochs up to this one were judged by other crops, or otherwise
     sources: dict = dataclasses.field(default_factory=dict)  # {source: (loss, recall of each class)} of the last epoch
     forward: Callable | None = None  # what engine.spread() makes of `net`
+    teacher: Callable | None = None  # of teacher.ask()
 
     @property
     def done(self):

@@ -1,0 +1,80 @@
+"""TEACHER of train.py: what a network learns from another one's answers, beside the labels."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+import dataset
+import model as networks
+import train
+from learn import checkpoints, teacher
+from test_dataset import both_splits
+from test_train import losses, run
+
+CPU = torch.device("cpu")
+
+
+def weights_file(path, name="small", classes=("beard", "hat"), **facts):
+    """A network with random weights as a weights file that tells two ages too. Returns the network."""
+    torch.manual_seed(3)
+    net = networks.build(name, len(classes) + 2).eval()
+    checkpoints.save_weights(path, {
+        "model": name, "classes": list(classes), "image_size": 64, "mean": dataset.MEAN, "std": dataset.STD,
+        "margin": 0.2, "temperature": 0.5, "threshold": 0.7, "epoch": 1, "metrics": {}, "ages": [0, 11], **facts,
+        "state": net.state_dict()})
+    return net
+
+
+def test_a_teacher_gives_its_calibrated_probabilities_at_its_own_size(tmp_path):
+    net = weights_file(tmp_path / "t.pt", "wide")
+    ask = teacher.ask(tmp_path / "t.pt", ["beard", "hat"], dataset.MEAN, dataset.STD, CPU, False)
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = (net(images)[:, :2] / 0.5).softmax(1)
+    torch.testing.assert_close(ask(images), expected)
+    large = functional.interpolate(images, (128, 128), mode="nearest")
+    torch.testing.assert_close(ask(large), expected, atol=0.02, rtol=0)
+
+
+def test_the_loss_lies_between_that_of_the_labels_and_that_of_the_teacher(monkeypatch):
+    outputs = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    labels, weights, tasks = torch.tensor([0, 1, 1, 0]), torch.tensor([1.0, 2.0, 1.0, 0.5]), torch.empty(4, 0)
+    taught = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.0, 1.0], [1.0, 0.0]])
+
+    def loss(share, *more):
+        monkeypatch.setattr(train, "TEACHER_SHARE", share)
+        return train.loss_of(outputs, labels, weights, tasks, [], *more)[0]
+
+    from_labels = loss(0.5)
+    from_teacher = -(taught * outputs.log_softmax(1)).sum(1) * weights
+    torch.testing.assert_close(loss(1.0, taught), from_teacher)
+    torch.testing.assert_close(loss(0.25, taught), 0.75 * from_labels + 0.25 * from_teacher)
+
+
+def test_a_run_learns_from_its_teacher_and_goes_on_to_the_same_numbers(tmp_path):
+    faces = both_splits(tmp_path)
+    weights_file(tmp_path / "t.pt")
+    small = ["IMAGE_SIZE=32", "SCHEDULE=constant"]
+    taught = [*small, f"TEACHER={tmp_path / 't.pt'}", "TEACHER_SHARE=1.0"]
+    for folder, starts in {"plain": [[*small, "EPOCHS=2"]], "whole": [[*taught, "EPOCHS=2"]],
+                           "halves": [[*taught, "EPOCHS=1"], [*taught, "EPOCHS=2", "RESUME=True"]]}.items():
+        (tmp_path / folder).mkdir()
+        for arguments in starts:
+            code, _, err = run(tmp_path / folder, faces, *arguments)
+            assert code == 0, err
+    assert losses(tmp_path / "halves") == losses(tmp_path / "whole") != losses(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(("facts", "line"), [
+    ({"classes": ("cap", "hat")}, "knows the classes cap, hat and this run learns beard, hat"),
+    ({"mean": [0.5] * 3}, "normalises images in another way")])
+def test_a_teacher_of_something_else_is_one_line(tmp_path, facts, line):
+    faces = both_splits(tmp_path)
+    weights_file(tmp_path / "t.pt", **facts)
+    code, _, err = run(tmp_path, faces, "IMAGE_SIZE=32", f"TEACHER={tmp_path / 't.pt'}")
+    assert code == 1 and line in err and not (tmp_path / "weights").exists()
+
+
+def test_no_teacher_at_all_is_one_line(tmp_path):
+    code, _, err = run(tmp_path, both_splits(tmp_path), "TEACHER=none.pt")
+    assert code == 1 and "no weights at none.pt" in err
