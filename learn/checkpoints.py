@@ -32,7 +32,7 @@ FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": 
 # What weights files may lack, and what holds then. `finders` tells which faces the weights learnt from, and no more:
 # where faces are looked for is up to processed.FINDERS, since the crops of either finder lie alike.
 OPTIONAL = {"clahe": 0.0, "finders": ("haar",), "flip": False, "ages": ()}
-# A face that is guessed to be younger tells too little: on UTKFace's test small.pt is right about 70 % up to the age of
+# A face that is guessed to be younger tells too little: on UTKFace's test small.pt is right about 69 % up to the age of
 # two and 82 % from three to nine, and about 97 % from fifteen on (weights/README.md).
 CHILD = 11  # years
 
