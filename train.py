@@ -98,6 +98,9 @@ def check_constants():
                  ("AUXILIARY", set(AUXILIARY) <= set(people.COLUMNS), f"of {people.COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
                  ("TEACHER", TEACHER is None or isinstance(TEACHER, str), "None, or the path of a weights file"),
+                 ("TEACHER", not TEACHER or Path(TEACHER).resolve().parent != Path(WEIGHTS_DIR).resolve()
+                  or not Path(TEACHER).name.startswith(("best_weights", "last.")),
+                  "a file that this run does not write over: copy it, or set WEIGHTS_DIR"),
                  ("TEACHER_SHARE", 0 < TEACHER_SHARE <= 1, "above 0, at most 1"),
                  ("CLAHE", CLAHE is None or isinstance(CLAHE, float | int) and 0 <= CLAHE <= 40,
                   "None, or between 0 and 40"),

@@ -75,6 +75,8 @@ def test_a_teacher_of_something_else_is_one_line(tmp_path, facts, line):
     assert code == 1 and line in err and not (tmp_path / "weights").exists()
 
 
-def test_no_teacher_at_all_is_one_line(tmp_path):
-    code, _, err = run(tmp_path, both_splits(tmp_path), "TEACHER=none.pt")
-    assert code == 1 and "no weights at none.pt" in err
+@pytest.mark.parametrize(("path", "line"), [
+    ("none.pt", "no weights at none.pt"), ("weights/best_weights.pt", "a file that this run does not write over")])
+def test_no_teacher_at_all_or_the_run_itself_is_one_line(tmp_path, path, line):
+    code, _, err = run(tmp_path, both_splits(tmp_path), f"TEACHER={path}")
+    assert code == 1 and line in err.splitlines()[-1] and "Traceback" not in err
