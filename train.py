@@ -71,7 +71,7 @@ SEED = 0
 RESUME = False  # True continues from weights/last.pt
 KEEP_BEST = 3  # best_weights_<epoch>.pt files that stay
 # realtime.py says "unsure" below the confidence from which validation accuracy is at least this. Groups that a network
-# fails more often need it high: at 0.97 the answers that small.pt is sure of are right for 95 % of the Black women.
+# fails more often need it high: at 0.97 small.pt would be right about 96 % of those Black women that it is sure of.
 SURE = 0.98
 DEVICE = "auto"  # "auto", "cpu", "cuda", "mps"
 PRECISION = "auto"  # "auto": bfloat16 where the hardware has it; "float32"; "bfloat16"
@@ -98,7 +98,8 @@ def check_constants():
                  ("AUXILIARY", set(AUXILIARY) <= set(people.COLUMNS), f"of {people.COLUMNS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
                  ("TEACHER", TEACHER is None or isinstance(TEACHER, str), "None, or the path of a weights file"),
-                 ("TEACHER", not TEACHER or Path(TEACHER).resolve().parent != Path(WEIGHTS_DIR).resolve()
+                 ("TEACHER", not isinstance(TEACHER, str)
+                  or Path(TEACHER).resolve().parent != Path(WEIGHTS_DIR).resolve()
                   or not Path(TEACHER).name.startswith(("best_weights", "last.")),
                   "a file that this run does not write over: copy it, or set WEIGHTS_DIR"),
                  ("TEACHER_SHARE", 0 < TEACHER_SHARE <= 1, "above 0, at most 1"),
@@ -253,7 +254,7 @@ def begin(train, valid, size, device, bf16):
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
     run = runs.Run(net, copy.deepcopy(net) if AVERAGE else None, optimizer, classes, pretrained=pretrained,
                    constants={**script.constants(globals()), "CLAHE": equalised()},
-                   teacher=TEACHER and teacher.ask(TEACHER, classes, dataset.MEAN, dataset.STD, device, bf16),
+                   teacher=TEACHER and teacher.ask(TEACHER, classes, device, bf16),
                    crops=runs.fingerprint(train.dataset, valid.dataset))
     if RESUME:
         runs.resume(run, Path(WEIGHTS_DIR, "last.pt"))

@@ -8,12 +8,13 @@ Network", 2015.
 import torch
 from torch.nn import functional
 
+from dataset import MEAN, STD
 from learn.checkpoints import WeightsError, load_weights
 
 
-def ask(path, classes, mean, std, device, bf16):
-    """A function: images as training sees them (float32 [N, 3, S, S] on `device`, normalised by `mean` and `std`) ->
-    what the weights file `path` says of each, class probabilities float32 [N, n_classes].
+def ask(path, classes, device, bf16):
+    """A function: images as training sees them (float32 [N, 3, S, S] on `device`, as augment() gives them) -> what the
+    weights file `path` says of each, class probabilities float32 [N, n_classes].
 
     Raises WeightsError where the file cannot be used, or is for other classes or another normalisation.
     """
@@ -21,7 +22,7 @@ def ask(path, classes, mean, std, device, bf16):
     if info["classes"] != classes:
         raise WeightsError(f"TEACHER={path} knows the classes {', '.join(info['classes'])} and this run learns "
                            f"{', '.join(classes)}: choose another TEACHER, or None")
-    if (info["mean"], info["std"]) != (mean, std):
+    if (info["mean"], info["std"]) != (MEAN, STD):
         raise WeightsError(f"TEACHER={path} normalises images in another way: choose another TEACHER, or None")
     net, side = net.to(device, memory_format=torch.channels_last), info["image_size"]
 

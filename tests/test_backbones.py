@@ -196,19 +196,19 @@ def test_a_resume_draws_the_same_dropout(faces, tmp_path, monkeypatch):
     assert run(monkeypatch, faces, tmp_path / "halves", EPOCHS=2, RESUME=True, **settings) == whole
 
 
-def weights_file(path, classes):
-    """Small with random weights, as a file that START can name. Returns its state."""
+def weights_file(path, classes, name="small", **more):
+    """A network with random weights, as a file that START or TEACHER can name; `more`: of its facts. Returns it."""
     torch.manual_seed(3)
-    net = networks.build("small", len(classes))
-    facts = {"model": "small", "classes": classes, "image_size": 96, "mean": dataset.MEAN, "std": dataset.STD,
-             "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
+    net = networks.build(name, len(classes) + len(more.get("ages", ()))).eval()
+    facts = {"model": name, "classes": classes, "image_size": 96, "mean": dataset.MEAN, "std": dataset.STD,
+             "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}, **more}
     checkpoints.save_weights(path, {**facts, "state": net.state_dict()})
-    return net.state_dict()
+    return net
 
 
 def test_training_goes_on_from_a_weights_file_at_another_size(faces, tmp_path, monkeypatch):
     """With next to no learning rate, what comes out is what went in; and it is used at the size it was trained at."""
-    state = weights_file(tmp_path / "start.pt", ["beard", "hat"])
+    state = weights_file(tmp_path / "start.pt", ["beard", "hat"]).state_dict()
     run(monkeypatch, faces, tmp_path, MODEL="small", EPOCHS=1, LR=1e-9, AVERAGE=0.0, IMAGE_SIZE=64,
         START=tmp_path / "start.pt")
     last = checkpoints.load_checkpoint(tmp_path / "weights" / "last.pt")
@@ -225,7 +225,7 @@ def test_training_goes_on_from_a_weights_file_at_another_size(faces, tmp_path, m
 
 
 def test_other_classes_get_a_new_head_that_warms_up_alone(faces, tmp_path, monkeypatch):
-    state = weights_file(tmp_path / "start.pt", ["cap", "glasses", "none"])
+    state = weights_file(tmp_path / "start.pt", ["cap", "glasses", "none"]).state_dict()
     run(monkeypatch, faces, tmp_path, MODEL="small", EPOCHS=1, AVERAGE=0.0, START=tmp_path / "start.pt")
     last = checkpoints.load_checkpoint(tmp_path / "weights" / "last.pt")
     assert last["classes"] == ["beard", "hat"] and last["net"]["classifier.3.weight"].shape == (2, 192)

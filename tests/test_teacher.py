@@ -4,30 +4,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-import dataset
-import model as networks
 import train
-from learn import checkpoints, teacher
+from learn import teacher
+from test_backbones import weights_file
 from test_dataset import both_splits
 from test_train import losses, run
 
-CPU = torch.device("cpu")
-
-
-def weights_file(path, name="small", classes=("beard", "hat"), **facts):
-    """A network with random weights as a weights file that tells two ages too. Returns the network."""
-    torch.manual_seed(3)
-    net = networks.build(name, len(classes) + 2).eval()
-    checkpoints.save_weights(path, {
-        "model": name, "classes": list(classes), "image_size": 64, "mean": dataset.MEAN, "std": dataset.STD,
-        "margin": 0.2, "temperature": 0.5, "threshold": 0.7, "epoch": 1, "metrics": {}, "ages": [0, 11], **facts,
-        "state": net.state_dict()})
-    return net
+CPU, CLASSES = torch.device("cpu"), ["beard", "hat"]
 
 
 def test_a_teacher_gives_its_calibrated_probabilities_at_its_own_size(tmp_path):
-    net = weights_file(tmp_path / "t.pt", "wide")
-    ask = teacher.ask(tmp_path / "t.pt", ["beard", "hat"], dataset.MEAN, dataset.STD, CPU, False)
+    net = weights_file(tmp_path / "t.pt", CLASSES, "wide", image_size=64, temperature=0.5, ages=[0, 11])
+    ask = teacher.ask(tmp_path / "t.pt", CLASSES, CPU, False)
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = (net(images)[:, :2] / 0.5).softmax(1)
@@ -53,7 +41,7 @@ def test_the_loss_lies_between_that_of_the_labels_and_that_of_the_teacher(monkey
 
 def test_a_run_learns_from_its_teacher_and_goes_on_to_the_same_numbers(tmp_path):
     faces = both_splits(tmp_path)
-    weights_file(tmp_path / "t.pt")
+    weights_file(tmp_path / "t.pt", CLASSES)
     small = ["IMAGE_SIZE=32", "SCHEDULE=constant"]
     taught = [*small, f"TEACHER={tmp_path / 't.pt'}", "TEACHER_SHARE=1.0"]
     for folder, starts in {"plain": [[*small, "EPOCHS=2"]], "whole": [[*taught, "EPOCHS=2"]],
@@ -66,17 +54,18 @@ def test_a_run_learns_from_its_teacher_and_goes_on_to_the_same_numbers(tmp_path)
 
 
 @pytest.mark.parametrize(("facts", "line"), [
-    ({"classes": ("cap", "hat")}, "knows the classes cap, hat and this run learns beard, hat"),
+    ({"classes": ["cap", "hat"]}, "knows the classes cap, hat and this run learns beard, hat"),
     ({"mean": [0.5] * 3}, "normalises images in another way")])
 def test_a_teacher_of_something_else_is_one_line(tmp_path, facts, line):
     faces = both_splits(tmp_path)
-    weights_file(tmp_path / "t.pt", **facts)
+    weights_file(tmp_path / "t.pt", **{"classes": CLASSES, **facts})
     code, _, err = run(tmp_path, faces, "IMAGE_SIZE=32", f"TEACHER={tmp_path / 't.pt'}")
     assert code == 1 and line in err and not (tmp_path / "weights").exists()
 
 
 @pytest.mark.parametrize(("path", "line"), [
-    ("none.pt", "no weights at none.pt"), ("weights/best_weights.pt", "a file that this run does not write over")])
+    ("none.pt", "no weights at none.pt"), (5, "TEACHER=5: must be None, or the path of a weights file"),
+    ("weights/best_weights.pt", "a file that this run does not write over")])
 def test_no_teacher_at_all_or_the_run_itself_is_one_line(tmp_path, path, line):
     code, _, err = run(tmp_path, both_splits(tmp_path), f"TEACHER={path}")
     assert code == 1 and line in err.splitlines()[-1] and "Traceback" not in err
