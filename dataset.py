@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from faces import cutting, reading
-from processed import MARGIN
+from faces import cropping, reading
+from faces.cropping import MARGIN
 from terminal import script
 from terminal.files import atomic, class_folders, classes_of, sweep
 
@@ -56,7 +56,7 @@ class Crops(Dataset):
     `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], weights float32 [3], auxiliary int64
     [3, tasks]). `weights` are what the crops count for in the training loss, all ones unless weigh() sets them;
     `auxiliary` are the labels of learn/auxiliary.py, of no task unless train.py sets them. `margin`: see
-    cutting.recut().
+    cropping.recut().
     """
 
     def __init__(self, folder, image_size, margin=MARGIN):
@@ -122,7 +122,7 @@ class Crops(Dataset):
         """The pixels of crops, from their own files: uint8 [N, S, S, 3]."""
         def one(i):
             try:
-                crop = cutting.recut(cutting.read_crop(self.files[i]), MARGIN, self.margin)
+                crop = cropping.recut(cropping.read_crop(self.files[i]), MARGIN, self.margin)
                 return self.resize(to_batch([crop]))
             except reading.PhotoError as error:
                 script.fail(f"{self.files[i]}: {error}; delete it and run 'python processed.py' and "
@@ -222,7 +222,7 @@ def loader(folder, image_size, batch_size, seed=None, rank=0, world=1, margin=MA
 
     `seed` shuffles, None keeps the files' order. Set `loader.sampler.epoch` before each epoch. No worker processes: a
     batch is a copy out of the pixels' file, or is decoded by threads in its own time where that file would take more
-    than `budget` bytes. `rank` and `world`: see Batches; `margin`: see cutting.recut().
+    than `budget` bytes. `rank` and `world`: see Batches; `margin`: see cropping.recut().
     """
     crops = Crops(folder, image_size, margin)
     said = crops.plan(budget)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from faces import cutting, finding, reading
+from faces import cropping, finding, reading
 from terminal import workers
 from terminal.files import atomic, is_system, normal, sweep
 
@@ -33,8 +33,6 @@ WORKERS = 0  # processes; 0: one per core
 # turned, shaded, small. Its model is fetched into weights/ once (faces/yunet.py); without it Haar remains. Used by
 # test.py and realtime.py too, whatever weights they have: crops of either finder lie alike.
 FINDERS = ("haar", "yunet")
-IMAGE_SIZE = 224  # pixels a side of a crop, the paper's
-MARGIN = 0.20  # added on each side of the Haar box, as a share of the box; chin and hair tell a lot
 CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lightness, such as 2.0; 0.0: none
 # ------------------------------------------------------------------------------------------------
 
@@ -55,7 +53,8 @@ def one_photo(job):
         face = finding.main_face(image, finders)
         if face is None:
             return "no face", "no face found"
-        cutting.write_crop(target, cutting.crop_face(image, face.box, MARGIN, IMAGE_SIZE, CLAHE, face.roll), time)
+        cropping.write_crop(target, cropping.crop_face(image, face.box, cropping.MARGIN, cropping.IMAGE_SIZE, CLAHE,
+                                                       face.roll), time)
     except reading.PhotoError as error:
         return "unreadable", str(error)
     return "kept", face.finder
@@ -90,7 +89,7 @@ def same_time(crop, photo):
 
 def recipe(finders):
     """A short fingerprint of all that shapes a crop: change a constant, or a finder, and crops are made anew."""
-    facts = (IMAGE_SIZE, MARGIN, CLAHE, *finding.recipe(finders), cutting.JPEG_QUALITY)
+    facts = (cropping.IMAGE_SIZE, cropping.MARGIN, CLAHE, *finding.recipe(finders), cropping.JPEG_QUALITY)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 

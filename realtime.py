@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 import processed
-from faces import finding
+from faces import cropping, finding
 from live import capture, controls, player, results, sources, stills, window
 from terminal import fonts, workers
 from terminal.files import normal
@@ -74,7 +74,7 @@ def load(chosen):
 
     torch.set_num_threads(THREADS)
     cv2.setNumThreads(THREADS)
-    classify([np.zeros((processed.IMAGE_SIZE, processed.IMAGE_SIZE, 3), np.uint8)])  # the first call takes longest
+    classify([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])  # the first call takes longest
     return info, classify, explain
 
 
@@ -97,7 +97,7 @@ def play(reader, loaded, output=None, mirror=False, source="", finders=None):
     `source`: what LOG calls it; `finders`: see player.Player.
     """
     seen = results.Results(LOG, source)
-    return player.Player(reader, loaded, controls_of(mirror=mirror), processed.IMAGE_SIZE, seen, finders).play(output)
+    return player.Player(reader, loaded, controls_of(mirror=mirror), cropping.IMAGE_SIZE, seen, finders).play(output)
 
 
 def report(result):
@@ -135,7 +135,7 @@ def watch(source, reader, loaded, finders=None):
 
 def view(photos, loaded, output, show, finders=(finding.HAAR,)):
     """Annotate photos, and tell what came of it. Returns the exit status."""
-    counts = stills.annotate(photos, loaded, controls_of(show), processed.IMAGE_SIZE, results.Results(LOG), finders)
+    counts = stills.annotate(photos, loaded, controls_of(show), cropping.IMAGE_SIZE, results.Results(LOG), finders)
     tell_written(output)
     return int(counts["photos"] == 0)
 

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 import processed
-from faces import cutting, finding, people, reading
+from faces import cropping, finding, people, reading
 from judge import clips as judged
 from judge import metrics, report
 from live import capture
@@ -100,14 +100,14 @@ def find_and_cut(job):
     path, cropped, cuts, finders = job
     try:
         if cropped:
-            crop, size = cutting.read_crop(path), (processed.IMAGE_SIZE, processed.IMAGE_SIZE)
+            crop, size = cropping.read_crop(path), (cropping.IMAGE_SIZE, cropping.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-            return Seen("ok", crops=tuple(cutting.recut(crop, processed.MARGIN, margin) for margin, _ in cuts))
+            return Seen("ok", crops=tuple(cropping.recut(crop, cropping.MARGIN, margin) for margin, _ in cuts))
         image = reading.read_photo(path)
         face = finding.main_face(image, finders)
         if face is None:
             return Seen("no face", "no face found")
-        crops = tuple(cutting.crop_face(image, face.box, margin, processed.IMAGE_SIZE, clahe, face.roll)
+        crops = tuple(cropping.crop_face(image, face.box, margin, cropping.IMAGE_SIZE, clahe, face.roll)
                       for margin, clahe in cuts)
         return Seen("ok", "", tuple(round(v) for v in face.box), crops)
     except reading.PhotoError as error:
@@ -244,7 +244,7 @@ def play(clips, net, info):
     capture.quiet()
     device = next(net.parameters()).device
     return judged.judge(clips, lambda path: played.labels(
-        path, info, lambda crops: checkpoints.answers(net, info, crops, device), processed.IMAGE_SIZE,
+        path, info, lambda crops: checkpoints.answers(net, info, crops, device), cropping.IMAGE_SIZE,
         finding.usable(processed.FINDERS)))
 
 

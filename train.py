@@ -26,7 +26,7 @@ from tqdm import tqdm
 import dataset
 import model as networks
 import processed
-from faces import people
+from faces import cropping, people
 from learn import augment, auxiliary, checkpoints, engine, runs, teacher
 from terminal.files import sweep
 from validation import TRAIN_DIR, VALID_DIR
@@ -36,7 +36,7 @@ WEIGHTS_DIR = "weights"
 PLOTS_DIR = "plots"
 MODEL = "paper"  # a key of model.NETWORKS: paper, small, wide, vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
 IMAGE_SIZE = None  # side of the network's input in pixels; None: the one it was made for
-START = None  # a weights file of the same network to go on from, as "weights/small.pt"; for other classes too
+START = None  # a weights file of the same network to go on from, as "weights/shipped/small.pt"; for other classes too
 PRETRAINED = True  # torchvision's networks start from ImageNet weights, where they can be had
 WARMUP_EPOCHS = 1  # first epochs after such a start, in which only a new head learns
 EPOCHS = 12  # the paper: 50
@@ -61,7 +61,7 @@ AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
 # A weights file of any network for the same classes, whose answers the network learns beside the labels. None: labels.
 TEACHER = None
 TEACHER_SHARE = 0.5  # of the loss of the class: how far the answers are from the teacher's
-# Margin of the crops that are judged, at validation and with the weights from then on; None: processed.MARGIN, as in
+# Margin of the crops that are judged, at validation and with the weights from then on; None: cropping.MARGIN, as in
 # training. There crops are enlarged at random, and networks with a global pooling are better if those that are judged
 # are so a little too: Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019.
 JUDGED_MARGIN = None
@@ -267,7 +267,7 @@ def begin(train, valid, size, device, bf16):
 def fit(device, bf16):
     """All epochs, from the first or from where weights/last.pt stands."""
     size = IMAGE_SIZE or networks.image_size(MODEL)
-    margin = processed.MARGIN if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
+    margin = cropping.MARGIN if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
     train, valid = loaders(device, size, margin)
     run = begin(train, valid, size, device, bf16)
     facts = {"model": MODEL, "classes": run.classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,

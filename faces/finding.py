@@ -7,7 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from faces import cutting, yunet
+from faces import cropping, yunet
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
@@ -95,10 +95,10 @@ def find_faces(image, *arguments, **more):
 
 def looks_like_a_face(image, box):
     """A second look at a doubtful box: another face cascade, or both eye cascades, find something in it too."""
-    gray = cv2.cvtColor(cutting.crop_face(image, box, 0.3, 192), cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(cropping.crop_face(image, box, 0.3, 192), cv2.COLOR_RGB2GRAY)
     if len(cascade("frontalface_alt2").detectMultiScale(gray, 1.1, 1, minSize=(72, 72))):
         return True
-    eyes = cv2.cvtColor(cutting.crop_face(image, box, 0.0, 160), cv2.COLOR_RGB2GRAY)[:96]
+    eyes = cv2.cvtColor(cropping.crop_face(image, box, 0.0, 160), cv2.COLOR_RGB2GRAY)[:96]
     size = {"minSize": (24, 24), "maxSize": (70, 70)}
     return all(len(cascade(name).detectMultiScale(eyes, 1.1, wanted, **size))
                for name, wanted in (("eye", 3), ("eye_tree_eyeglasses", 2)))
@@ -198,7 +198,7 @@ def in_turned(bgr):
     small = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA) if scale < 1 else bgr
     best = None
     for degrees in TURNS:
-        image, back = cutting.turned(small, degrees)
+        image, back = cropping.turned(small, degrees)
         faces = of_yunet(image, max(image.shape), LIKELY)
         if faces and (best is None or faces[0].score > best.score):
             (x, y, side, _), roll, score, finder = foremost(faces, image.shape)

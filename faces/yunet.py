@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from faces import cutting
+from faces import cropping
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def look_again(bgr, x, y, side, roll, cut=CLOSE, least=0.5):
     if not (0 <= x < bgr.shape[1] and 0 <= y < bgr.shape[0]):
         return None
     square = (x - side / 2, y - side / 2, side, side)
-    rows = search(cutting.crop_face(bgr, square, margin, pixels, roll=roll), pixels, least, border=0.0)
+    rows = search(cropping.crop_face(bgr, square, margin, pixels, roll=roll), pixels, least, border=0.0)
     if not len(rows):
         return None
     row = rows[np.hypot(*(rows[:, :2] + rows[:, 2:4] / 2 - pixels / 2).T).argmin()]

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dataset import MARGIN, MEAN, STD
 from faces import covers
-from faces.cutting import LUMA
+from faces.cropping import LUMA
 
 SMALL_SIDES = (40, 56, 80)  # faces of this many pixels, enlarged again
 LEVEL_STEP = 4  # of the rows and columns, those that tell how bright an image is: a sixteenth of the pixels is enough

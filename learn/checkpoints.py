@@ -33,18 +33,19 @@ FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": 
 # where faces are looked for is up to processed.FINDERS, since the crops of either finder lie alike.
 OPTIONAL = {"clahe": 0.0, "finders": ("haar",), "flip": False, "ages": ()}
 # A face that is guessed to be younger tells too little: on UTKFace's test small.pt is right about 69 % up to the age of
-# two and 82 % from three to nine, and about 97 % from fifteen on (weights/README.md).
+# two and 82 % from three to nine, and about 97 % from fifteen on (weights/shipped/README.md).
 CHILD = 11  # years
+OWN = "weights/best_weights.pt"  # what train.py makes
+SHIPPED = "weights/shipped/small.pt"  # the better of the weights that ship
 
 
 def choose(chosen):
-    """`chosen`, or where it is None: what train.py has made here, or else the better of the weights that ship."""
+    """`chosen`, or where it is None: what train.py has made here, or else SHIPPED."""
     if chosen is not None:
         if not isinstance(chosen, str) or not chosen:
             script.fail(f"WEIGHTS={chosen!r}: must be None or the name of a file")
         return chosen
-    # train.py leaves last.pt, which does not ship: where it is, best_weights.pt is the user's own.
-    return "weights/best_weights.pt" if Path("weights/last.pt").exists() else "weights/small.pt"
+    return OWN if Path(OWN).exists() else SHIPPED
 
 
 def plausible(facts):

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from faces import cutting
+from faces import cropping
 from live import places
 
 # ------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def write(image, text, x, y, colour, size):
 def stamp(image, mask, x, y, colour):
     """Put the text of a mask, on a plate of `colour` (RGB), at (x, y) into a BGR image that has room for it."""
     h, w = mask.shape
-    ink = 0 if np.dot(colour, cutting.LUMA) > 120 else 255
+    ink = 0 if np.dot(colour, cropping.LUMA) > 120 else 255
     share = (mask.astype(np.float32) / 255)[:, :, None]
     plate = np.array(colour[::-1], np.float32)
     image[y:y + h, x:x + w] = plate + (ink - plate) * share
@@ -50,7 +50,7 @@ def stamp(image, mask, x, y, colour):
 
 def add_heat(image, box, heat, margin):
     """Blend a heat map (float32 [S, S], 0..1) over the square that the network saw around `box`."""
-    left, top, side = cutting.square_around(box, margin)
+    left, top, side = cropping.square_around(box, margin)
     x0, y0, x1, y1 = max(0, left), max(0, top), min(image.shape[1], left + side), min(image.shape[0], top + side)
     if x1 <= x0 or y1 <= y0:
         return

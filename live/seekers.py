@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from faces import cutting, finding, yunet
+from faces import cropping, finding, yunet
 
 # ------------------------------------------------------------------------------------------------
 SLIMMEST = 16 / 9  # longer side over shorter one; of a wider frame the shorter side counts as if it were that
@@ -134,7 +134,7 @@ class YuNet:
         share, degrees = next(self.looks)
         image, back = view.copy, np.eye(2, 3)
         if degrees:
-            image, back = cutting.turned(image, degrees, whole=False)
+            image, back = cropping.turned(image, degrees, whole=False)
         border = 0.0 if degrees else YUNET_BORDER
         boxes, rolls, _ = yunet.look(image, share * max(image.shape), POSSIBLE, border)
         middles = view.times * ((boxes[:, :2] + boxes[:, 2:] / 2) @ back[:, :2].T + back[:, 2])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import cv2
 
-from faces import cutting, finding, reading
+from faces import cropping, finding, reading
 from live import capture, overlay, results, sources, tracks, window
 from live.controls import PHOTO_HELP, Controls
 from terminal import script
@@ -117,7 +117,7 @@ class Face(NamedTuple):
 def answer(photo, info, classify, size, finders=(finding.HAAR,)):
     """The faces of an RGB photo, list of Face, and their crops of `size` pixels."""
     found = faces_of_photo(photo, finders)
-    crops = [cutting.crop_face(photo, face.box, info["margin"], size, info["clahe"], face.roll) for face in found]
+    crops = [cropping.crop_face(photo, face.box, info["margin"], size, info["clahe"], face.roll) for face in found]
     if not crops:
         return [], []
     return [Face(face.box, tracks.label_of(p, child, info["threshold"]), float(p.max()))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from faces import cutting, finding
+from faces import cropping, finding
 from faces.people import YOUNG
 from live import seekers
 
@@ -152,7 +152,7 @@ class Tracker:
     def take(self, info, classify, size):
         """Classify from now on, as weights with these facts want it; `size`: pixels a side of classify's crops."""
         self.classify, self.threshold = classify, info["threshold"]
-        self.cut = functools.partial(cutting.crop_frame, margin=info["margin"], size=size, clahe=info["clahe"])
+        self.cut = functools.partial(cropping.crop_frame, margin=info["margin"], size=size, clahe=info["clahe"])
 
     def step(self, frame, now):
         """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks."""

@@ -1,4 +1,8 @@
-"""Files that are whole or not there, hard links, class folders. Nothing to run."""
+"""Files that are whole or not there, the record of what is ours, hard links, class folders. Nothing to run.
+
+Nothing that is not ours is ever removed or written over. What is ours says a record: each folder that a script writes
+into has a text file RECORD, in which the names of its files stand before they are written.
+"""
 
 import contextlib
 import os
@@ -8,7 +12,9 @@ import time
 import unicodedata
 from pathlib import Path
 
-from terminal.script import fail
+from terminal.script import Problem, fail
+
+RECORD = ".written.txt"  # in a folder: the files in it, and below it, that scripts of this project have written
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
                 "system volume information", "recycler", "lost+found", "found.000", "@eadir", "#recycle", "#snapshot"}
@@ -32,6 +38,73 @@ def atomic(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def written(folder):
+    """The names of the files in `folder` and below it that are ours: set of str, with "/" between folders."""
+    try:
+        text = Path(folder, RECORD).read_text(encoding="utf-8", errors="surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    return set(text.split("\n")) - {""}
+
+
+def claim(folder, names):
+    """Make `folder`, and note that the files `names` in it (relative, with "/" between folders) are ours from now on.
+
+    To be called before any work starts. Raises Problem, one line, where one of them is there and is not ours, or is a
+    folder, and where `folder` is a file or cannot be written.
+    """
+    folder, names = Path(folder), list(names)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise Problem(f"{folder} is a file, or lies below one, and is to be a folder: name another") from None
+    except OSError as error:
+        raise Problem(f"{folder} cannot be made ({error.strerror}): name another folder") from None
+    known = written(folder)
+    for name in names:
+        path = folder / name
+        if os.path.lexists(path) and (name not in known or path.is_dir()):
+            raise Problem(f"{path} is there already, and this project has not written it: move it away, or name "
+                          "another place")
+    new = [name for name in dict.fromkeys(names) if name not in known]
+    try:
+        with open(folder / RECORD, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            file.writelines(f"{name}\n" for name in new)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "it is read-only")
+    except OSError as error:
+        raise Problem(f"{folder} cannot be written ({error.strerror}): name another folder") from None
+
+
+def claim_file(path):
+    """claim() of one file, with or without folders before its name."""
+    path = Path(path)
+    claim(path.parent, [path.name])
+
+
+def remove_ours(folder, names):
+    """Delete those of the files `names` in `folder` that are ours, and then folders that are empty; returns how many.
+
+    A file that is not ours stays, and so does what is left of a link to one.
+    """
+    folder, known = Path(folder), written(folder)
+    ours, count = [name for name in names if name in known], 0
+    for name in ours:
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).unlink()
+            count += 1
+    for inner in sorted({parent for name in ours for parent in Path(name).parents}, reverse=True):
+        if inner != Path("."):
+            sweep(folder / inner)
+            with contextlib.suppress(OSError):  # something that is not ours is left in it
+                (folder / inner).rmdir()
+    gone = set(ours)
+    with atomic(folder / RECORD) as temporary:
+        temporary.write_text("".join(f"{name}\n" for name in sorted(known - gone)), encoding="utf-8",
+                             errors="surrogateescape", newline="\n")
+    return count
 
 
 def sweep(folder):

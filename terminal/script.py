@@ -2,6 +2,9 @@
 
     python train.py EPOCHS=5 BATCH_SIZE=64     # overrides constants of train.py for one run
 
+Paths: those that stand in a file belong to the project's folder, wherever the script is started from; those on the
+command line belong to where one stands. `~` is one's home.
+
 Scripts import this module first, before those that take seconds: from then on Ctrl-C is one line and not a page of
 PyTorch's insides. So only the standard library is imported here.
 """
@@ -14,6 +17,9 @@ import sys
 from pathlib import Path
 
 SECRETS = "pass|pwd|key|token|secret|auth|user|login"  # parts of the names of what an address should not show
+# Relative paths in a script belong here: the project's folder, or what FACES_HOME in the environment names instead.
+HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
+PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "GROUPS", "PHOTOS", "TEACHER")
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
 
@@ -42,6 +48,9 @@ def override(namespace, argv=None, fixed=()):
 
     Names in `fixed` can only be edited in the file, since other scripts read them from there too.
 
+    Paths among them become absolute where the script is started from another folder than the project's, in which
+    run() then works.
+
     A value is read as a Python literal, or else as a string, and must have the type of the default (an int will
     do for a float; a default of None accepts anything).
     """
@@ -53,6 +62,16 @@ def override(namespace, argv=None, fixed=()):
         if name in fixed:
             fail(f"{name} is shared with the other scripts: edit it at the top of {Path(namespace['__file__']).name}")
         namespace[name] = parse(name, text, known[name])
+        if is_path(name, namespace[name]) and Path.cwd() != HOME.resolve():
+            namespace[name] = os.path.abspath(os.path.expanduser(namespace[name]))
+    for name in known:
+        if is_path(name, namespace[name]):
+            namespace[name] = os.path.expanduser(namespace[name])
+
+
+def is_path(name, value):
+    """Whether a constant holds the path of a file or folder, and no number of a camera or address."""
+    return (name in PATHS or name.endswith("_DIR")) and isinstance(value, str) and value and "://" not in value
 
 
 def parse(name, text, default):
@@ -88,6 +107,7 @@ def run(main, stopped="run the same command again to continue"):
         # A Windows console with a legacy code page must not turn a photo's name into a traceback.
         stream.reconfigure(errors="replace")
     try:
+        os.chdir(HOME)
         if signal.getsignal(signal.SIGINT) is _leave:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(main())

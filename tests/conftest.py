@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"  # pytest runs a process per core, and PyTorch's threads would fight for the cores
+os.environ["FACES_HOME"] = "."  # scripts work in the folder that a test stands in, not in the project's
 os.environ["NO_FETCH"] = "1"  # no test needs the network; where faces/yunet.py's model is there, it is used
 for folder in (ROOT / "data", ROOT):
     if str(folder) not in sys.path:

@@ -13,7 +13,7 @@ import drawn
 import model as networks
 import processed
 import validation
-from faces import cutting, reading
+from faces import cropping, reading
 from learn import checkpoints
 from photos import chunk, face
 from running import POSIX, run, settle
@@ -84,7 +84,7 @@ def test_bad_photos_are_counted_and_the_rest_is_done(project):
     assert rows["script.jpg"]["reason"] == "not an image", "nothing but images may be opened, least of all programs"
     assert all(row["reason"] and "\n" not in row["reason"] for row in rows.values())
     crops = list((folder / "processed" / "faces" / "hat").iterdir())
-    assert len(crops) == len(KEPT) and all(cutting.read_crop(p).shape == (224, 224, 3) for p in crops)
+    assert len(crops) == len(KEPT) and all(cropping.read_crop(p).shape == (224, 224, 3) for p in crops)
 
 
 def test_originals_are_byte_identical(project):

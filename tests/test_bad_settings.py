@@ -15,10 +15,10 @@ import realtime
 import test as testing
 import train
 import validation
-from faces import cutting, finding
+from faces import cropping, finding
+from faces.cropping import IMAGE_SIZE, MARGIN
 from learn import checkpoints
 from photos import face
-from processed import IMAGE_SIZE, MARGIN
 from running import settle
 from strangers import bad_files, facts
 from terminal import script
@@ -89,7 +89,7 @@ def crops(folder, counts, seed=0):
         for i in range(count):
             picture = drawn.draw_face(seed + 50 * c + i, drawn.CLASSES[c % 2])
             box = finding.main_face(picture).box
-            cutting.write_crop(folder / name / f"{i}.jpg", cutting.crop_face(picture, box, MARGIN, IMAGE_SIZE))
+            cropping.write_crop(folder / name / f"{i}.jpg", cropping.crop_face(picture, box, MARGIN, IMAGE_SIZE))
 
 
 def test_one_class_and_a_class_with_one_photo(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import drawn
-from faces import copies, cutting, finding
+from faces import copies, cropping, finding
 from tools import bench_size
 
 
@@ -39,11 +39,11 @@ def test_every_step_is_measured_at_every_size_and_the_growth_told(tmp_path, caps
 
 
 def test_mixed_crops_are_no_copies_of_each_other(tmp_path, pictures):
-    bases = [cutting.crop_face(p, finding.main_face(p).box, 0.2, 224) for p in pictures]
+    bases = [cropping.crop_face(p, finding.main_face(p).box, 0.2, 224) for p in pictures]
     assert (bench_size.mixed(bases, 3) == bench_size.mixed(bases, 3)).all()
     paths = [tmp_path / f"{i}.jpg" for i in range(400)]
     for i, path in enumerate(paths):
-        cutting.write_crop(path, bench_size.mixed(bases, i))
+        cropping.write_crop(path, bench_size.mixed(bases, i))
     with ThreadPoolExecutor(2) as pool:
         outlines, small, digests, read = copies.thumbnails(paths, pool)
         pairs = copies.near_copies(outlines, small, digests, pool)

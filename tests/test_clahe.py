@@ -11,10 +11,10 @@ import drawn
 import model as networks
 import processed
 import test as step4
-from faces import cutting, finding
+from faces import cropping, finding
+from faces.cropping import IMAGE_SIZE, MARGIN
 from learn import checkpoints
 from live import capture, stills, tracks
-from processed import IMAGE_SIZE, MARGIN
 from strangers import facts
 
 INFO = {"classes": ["beard", "hat"], "threshold": 0.6, "margin": 0.2, "clahe": 3.0}
@@ -37,7 +37,7 @@ def difference(a, b):
 def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     path, picture = photo
     box = finding.main_face(picture).box
-    plain, expected = (cutting.crop_face(picture, box, MARGIN, IMAGE_SIZE, limit) for limit in (0.0, 3.0))
+    plain, expected = (cropping.crop_face(picture, box, MARGIN, IMAGE_SIZE, limit) for limit in (0.0, 3.0))
     assert difference(plain, expected) > 8, "too little equalisation to test with"
 
     status, _, _, crops = step4.find_and_cut((path, False, [(0.2, 3.0), (0.2, 0.0)], ("haar",)))
@@ -53,7 +53,8 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     assert np.array_equal(seen.pop(0), expected)
 
     seen.clear()
-    tracker = tracks.Tracker(classify, functools.partial(cutting.crop_frame, margin=MARGIN, size=IMAGE_SIZE, clahe=3.0))
+    cut = functools.partial(cropping.crop_frame, margin=MARGIN, size=IMAGE_SIZE, clahe=3.0)
+    tracker = tracks.Tracker(classify, cut)
     track = tracks.Track(1, np.array([*box, 0.0]), 0.0)
     track.confirmed = True
     tracker.tracks = [track]
@@ -62,7 +63,7 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
 
     monkeypatch.setattr(processed, "CLAHE", 3.0)
     assert processed.one_photo((path, path.stat().st_mtime_ns, tmp_path / "crop.jpg", ("haar",))) == ("kept", "haar")
-    disk = cutting.read_crop(tmp_path / "crop.jpg")
+    disk = cropping.read_crop(tmp_path / "crop.jpg")
     assert difference(disk, expected) < 2 < 8 < difference(disk, plain), "the file may differ by JPEG's rounding only"
     again, = step4.find_and_cut((tmp_path / "crop.jpg", True, [(0.2, 3.0)], ())).crops
     assert again.tolist() == disk.tolist(), "and not twice"
@@ -70,12 +71,12 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
 
 def test_it_evens_out_light_and_keeps_colours(photo):
     _, picture = photo
-    crop = cutting.crop_face(picture, finding.main_face(picture).box, MARGIN, IMAGE_SIZE)
-    equal = cutting.equalise(crop, 3.0)
+    crop = cropping.crop_face(picture, finding.main_face(picture).box, MARGIN, IMAGE_SIZE)
+    equal = cropping.equalise(crop, 3.0)
     assert equal.std() > 1.3 * crop.std() and equal.dtype == np.uint8 and equal.shape == crop.shape
     hue = [cv2.cvtColor(c, cv2.COLOR_RGB2LAB)[:, :, 1:] for c in (crop, equal)]
     assert difference(*hue) < 3
-    assert cutting.equalise(crop, 0.0) is crop
+    assert cropping.equalise(crop, 0.0) is crop
 
 
 def test_another_limit_means_other_crops(monkeypatch):
@@ -104,8 +105,8 @@ def test_the_live_loop_takes_the_limit_of_the_weights(tmp_path, monkeypatch):
     import realtime
 
     clips.write_clip(tmp_path / "clip.mp4", clips.frames_of([clips.person("hat", 3)], 12, noise=0.0))
-    given, limits, equalise = [], [], cutting.equalise
-    monkeypatch.setattr(cutting, "equalise", lambda crop, limit: limits.append(limit) or equalise(crop, limit))
+    given, limits, equalise = [], [], cropping.equalise
+    monkeypatch.setattr(cropping, "equalise", lambda crop, limit: limits.append(limit) or equalise(crop, limit))
     monkeypatch.setattr(realtime, "SHOW", False)
     loaded = Future()
     loaded.set_result((INFO, lambda crops: given.extend(crops) or np.repeat([[0.1, 0.9]], len(crops), 0), None))

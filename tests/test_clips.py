@@ -102,7 +102,7 @@ def test_a_file_that_is_no_clip(data, tmp_path):
 
 def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thread):
     """The very folder with and without its clips: the photos' metrics stay; the clips' are those of their own."""
-    weights = Path(realtime.__file__).parent / "weights" / "small.pt"
+    weights = Path(realtime.__file__).parent / "weights" / "shipped" / "small.pt"
     for name in ("man", "woman"):
         for i in range(2):
             path = tmp_path / "test" / name / f"{i}.png"

@@ -14,7 +14,7 @@ import drawn
 import test as step4
 import train
 import validation
-from faces import cutting, reading
+from faces import cropping, reading
 from learn import checkpoints
 from terminal import script
 from test_dataset import both_splits
@@ -73,9 +73,9 @@ def test_the_ablation_from_crops_to_the_table(world, monkeypatch, capsys):
         assert float(rows[name, "0"]["test_accuracy"]) == told["accuracy"]
         of = [r["balanced_accuracy"] for r in told["robustness"] if r["kind"] == "covered"]
         assert float(rows[name, "0"]["covered"]) == pytest.approx(np.mean(of))
-    crop = cutting.read_crop("train/hat/1.jpg")
-    copy = cutting.read_crop("runs/clahe_2/train/hat/1.jpg")
-    assert np.abs(copy.astype(int) - cutting.equalise(crop, 2.0)).mean() < 2
+    crop = cropping.read_crop("train/hat/1.jpg")
+    copy = cropping.read_crop("runs/clahe_2/train/hat/1.jpg")
+    assert np.abs(copy.astype(int) - cropping.equalise(crop, 2.0)).mean() < 2
 
     monkeypatch.setattr(compare, "run", lambda *_: pytest.fail("done again"))
     compare.main()

@@ -7,8 +7,8 @@ import torch
 
 import dataset
 from faces import covers
+from faces.cropping import MARGIN
 from learn import augment
-from processed import MARGIN
 from test_augment import shown
 
 # Where a thing must be, and where it must not, as shares of a crop's side: (x, y) of points.

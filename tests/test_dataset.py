@@ -9,9 +9,9 @@ import torch
 import dataset
 import drawn
 import model as networks
-from faces import cutting, finding
+from faces import cropping, finding
+from faces.cropping import IMAGE_SIZE, MARGIN
 from learn import checkpoints
-from processed import IMAGE_SIZE, MARGIN
 
 INFO = {"image_size": 224, "mean": dataset.MEAN, "std": dataset.STD, "temperature": 1.0, "classes": ["a", "b"],
         "flip": False, "ages": []}
@@ -26,8 +26,8 @@ def split(folder, count=4):
     for name in drawn.CLASSES:
         for i in range(count):
             image = face(i, name)
-            crop = cutting.crop_face(image, finding.main_face(image).box, MARGIN, IMAGE_SIZE)
-            cutting.write_crop(folder / name / f"{i}.jpg", crop)
+            crop = cropping.crop_face(image, finding.main_face(image).box, MARGIN, IMAGE_SIZE)
+            cropping.write_crop(folder / name / f"{i}.jpg", crop)
     return folder
 
 
@@ -61,11 +61,11 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
     for layer in (*net.features, *net.classifier):
         if hasattr(layer, "weight"):
             torch.nn.init.kaiming_normal_(layer.weight)
-    live = cutting.crop_face(photo, finding.main_face(photo).box, MARGIN, IMAGE_SIZE)
+    live = cropping.crop_face(photo, finding.main_face(photo).box, MARGIN, IMAGE_SIZE)
     for name in ("a", "b"):
-        cutting.write_crop(tmp_path / "train" / name / "x.jpg", live)
+        cropping.write_crop(tmp_path / "train" / name / "x.jpg", live)
     cached, *_ = dataset.Crops(tmp_path / "train", 224).decode()[[0]]
-    decoded = cutting.read_crop(tmp_path / "train" / "a" / "x.jpg")
+    decoded = cropping.read_crop(tmp_path / "train" / "a" / "x.jpg")
     assert torch.equal(logits(net, cached), logits(net, dataset.to_batch([decoded]))), "cache and file must be one"
     disk, straight = logits(net, cached), logits(net, dataset.to_batch([live]))
     swapped = logits(net, dataset.to_batch([np.ascontiguousarray(live[:, :, ::-1])]))
@@ -76,7 +76,7 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
 
 def test_probabilities_are_softmax_over_temperature():
     torch.manual_seed(0)
-    net, crop = networks.Model(2).eval(), cutting.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
+    net, crop = networks.Model(2).eval(), cropping.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
     expected = (logits(net, dataset.to_batch([crop, crop])) / 2).softmax(1).numpy()
     got = checkpoints.probabilities(net, {**INFO, "temperature": 2.0}, [crop, crop])
     assert got.dtype == np.float32 and np.allclose(got, expected, atol=1e-5)
@@ -86,7 +86,7 @@ def test_probabilities_are_softmax_over_temperature():
 def test_flip_judges_the_mirror_image_too():
     """The same for a crop and its mirror image, and the mean of what each alone would get."""
     torch.manual_seed(0)
-    net, crop = networks.Model(2).eval(), cutting.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
+    net, crop = networks.Model(2).eval(), cropping.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
     mirrored, info = np.ascontiguousarray(crop[:, ::-1]), {**INFO, "flip": True}
     both = checkpoints.probabilities(net, info, [crop, mirrored])
     assert np.allclose(both[0], both[1], atol=1e-6)
@@ -115,12 +115,12 @@ def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
     assert torch.equal(crops[[0, 5, 7]][0], images) and crops[[0, 5, 7]][1].tolist() == labels.tolist()
     assert weights.tolist() == [1, 1, 1]
     assert images.shape == (3, 3, 224, 224) and labels.tolist() == [0, 1, 1] and crops.classes == ["beard", "hat"]
-    assert np.array_equal(images[1].permute(1, 2, 0).numpy(), cutting.read_crop(crops.files[5]))
+    assert np.array_equal(images[1].permute(1, 2, 0).numpy(), cropping.read_crop(crops.files[5]))
     before = crops.path.stat().st_mtime_ns
     dataset.Crops(folder, 224).decode()
     assert crops.path.stat().st_mtime_ns == before, "unchanged crops are not decoded again"
     white = np.full((224, 224, 3), 255, np.uint8)
-    cutting.write_crop(crops.files[0], white)
+    cropping.write_crop(crops.files[0], white)
     assert dataset.Crops(folder, 224).decode()[[0]][0].min() > 250
 
 

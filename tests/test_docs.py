@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "data/README.md", "weights/README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").iterdir())]
+DOCUMENTS = ["README.md", "data/README.md", "weights/shipped/README.md",
+             *(f"docs/{p.name}" for p in (ROOT / "docs").iterdir())]
 # A command with its constants: python test.py CROPPED=True "WEIGHTS=a b", also over several lines.
 COMMAND = re.compile(r"(?:python|torchrun \S+) (-m [\w.]+|[\w/]+\.py)((?:\s+(?:\"[^\"]*\"|[A-Z][A-Z_]*=[^\s`]*))*)")
 

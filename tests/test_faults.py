@@ -12,7 +12,7 @@ import pytest
 
 import drawn
 import model as networks
-from faces import cutting
+from faces import cropping
 from learn import checkpoints
 from photos import face
 from running import LINUX, POSIX, ROOT, children, run, start, wait_for
@@ -35,7 +35,7 @@ def crops_of(folder):
     """The crops there are; each must be whole. Temporary files don't count."""
     found = [p for p in (folder / "processed" / "faces").glob("*/*.jpg") if not p.name.startswith(".")]
     for path in found:
-        assert path.read_bytes().endswith(b"\xff\xd9") and cutting.read_crop(path).shape == (224, 224, 3), path
+        assert path.read_bytes().endswith(b"\xff\xd9") and cropping.read_crop(path).shape == (224, 224, 3), path
     return found
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import drawn
 import processed
-from faces import cutting, finding, yunet
+from faces import cropping, finding, yunet
 from live import stills
 from terminal import workers
 
@@ -139,20 +139,20 @@ def test_a_turned_crop_is_the_crop_of_the_turned_photo(roll, side):
     picture = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (500, 500, 3), np.uint8), (0, 0), 9)
     picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
     box = np.array([250 - side / 2, 250 - side / 2, side, side])
-    upright = cutting.crop_face(picture, box, 0.1, 96)
-    whole, back = cutting.turned(picture, roll)
+    upright = cropping.crop_face(picture, box, 0.1, 96)
+    whole, back = cropping.turned(picture, roll)
     middle = cv2.invertAffineTransform(back) @ (250, 250, 1)
-    again = cutting.crop_face(whole, (*(middle - side / 2), side, side), 0.1, 96, roll=roll)
+    again = cropping.crop_face(whole, (*(middle - side / 2), side, side), 0.1, 96, roll=roll)
     assert np.abs(again.astype(int) - upright).mean() < 4
-    assert np.abs(cutting.crop_face(whole, (*(middle - side / 2), side, side), 0.1, 96).astype(int)
+    assert np.abs(cropping.crop_face(whole, (*(middle - side / 2), side, side), 0.1, 96).astype(int)
                   - upright).mean() > 12, "without the turn it is another"
 
 
 def test_a_turned_crop_repeats_the_edge_and_needs_a_face_inside():
     picture = np.full((60, 80, 3), 77, np.uint8)
-    assert (cutting.crop_face(picture, (-20, -20, 50, 50), 0.2, 64, roll=30) == 77).all()
+    assert (cropping.crop_face(picture, (-20, -20, 50, 50), 0.2, 64, roll=30) == 77).all()
     with pytest.raises(ValueError, match="outside"):
-        cutting.crop_face(picture, (500, 500, 20, 20), 0.2, 64, roll=30)
+        cropping.crop_face(picture, (500, 500, 20, 20), 0.2, 64, roll=30)
 
 
 def row(angle, frontal=1.0):
@@ -208,7 +208,7 @@ def test_a_portrait_is_found_at_any_tilt_and_cut_upright():
     haar = finding.main_face(portrait, ("haar",))
     assert first.finder == "yunet" and finding.overlap(first.box, haar.box) > 0.6
     for degrees in (-30, 20, 90):
-        turned, back = cutting.turned(portrait, degrees)
+        turned, back = cropping.turned(portrait, degrees)
         face = finding.main_face(turned, BOTH)
         u, v, again, _ = face.box
         middle = back @ (u + again / 2, v + again / 2, 1)

@@ -14,8 +14,8 @@ from PIL import Image
 
 import drawn
 import processed
-from faces import cutting, finding, reading
-from processed import IMAGE_SIZE, MARGIN
+from faces import cropping, finding, reading
+from faces.cropping import IMAGE_SIZE, MARGIN
 from terminal import workers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,7 +146,7 @@ def test_a_tight_face_is_found_on_the_border():
 
 @pytest.mark.parametrize("box", [(10, 10, 40, 40), (-20, -20, 60, 60), (90, 60, 50, 50), (0, 0, 120, 80)])
 def test_crop_is_square_and_repeats_the_edge(box):
-    crop = cutting.crop_face(RED, box, margin=0.2, size=64)
+    crop = cropping.crop_face(RED, box, margin=0.2, size=64)
     assert crop.shape == (64, 64, 3)
     centre = RED[min(79, max(0, box[1] + box[3] // 2)), min(119, max(0, box[0] + box[2] // 2))]
     assert (crop[32, 32] == centre).all() or box == (0, 0, 120, 80)
@@ -155,10 +155,10 @@ def test_crop_is_square_and_repeats_the_edge(box):
 
 def test_a_crop_is_cut_again_with_another_margin():
     photo, box = face(), finding.main_face(face()).box
-    crop = cutting.crop_face(photo, box, MARGIN, IMAGE_SIZE)
-    assert (cutting.recut(crop, MARGIN, MARGIN) == crop).all()
+    crop = cropping.crop_face(photo, box, MARGIN, IMAGE_SIZE)
+    assert (cropping.recut(crop, MARGIN, MARGIN) == crop).all()
     for margin in (0.0, 0.1):
-        again, direct = cutting.recut(crop, MARGIN, margin), cutting.crop_face(photo, box, margin, IMAGE_SIZE)
+        again, direct = cropping.recut(crop, MARGIN, margin), cropping.crop_face(photo, box, margin, IMAGE_SIZE)
         assert again.shape == crop.shape
         # Resized twice and off by a pixel's fraction, it is still far nearer to that crop than the crop it was.
         assert 3 * np.abs(again - direct.astype(float)).mean() < np.abs(crop - direct.astype(float)).mean()
@@ -166,13 +166,13 @@ def test_a_crop_is_cut_again_with_another_margin():
 
 def test_crop_outside_the_photo_is_an_error():
     with pytest.raises(ValueError, match="outside"):
-        cutting.crop_face(RED, (500, 500, 20, 20), 0.2, 64)
+        cropping.crop_face(RED, (500, 500, 20, 20), 0.2, 64)
 
 
 def test_a_crop_survives_the_disk(tmp_path):
-    crop = cutting.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
-    cutting.write_crop(tmp_path / "ñ.jpg", crop)
-    again = cutting.read_crop(tmp_path / "ñ.jpg")
+    crop = cropping.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
+    cropping.write_crop(tmp_path / "ñ.jpg", crop)
+    again = cropping.read_crop(tmp_path / "ñ.jpg")
     assert np.abs(again.astype(int) - crop).mean() < 3
 
 
@@ -209,7 +209,7 @@ def test_main_counts_and_lists(project):
         skipped = {Path(row["photo"]).name: row["status"] for row in csv.DictReader(file)}
     assert skipped == {"empty.jpg": "unreadable", "wall 'x'.jpg": "no face"}
     crops = sorted((folder / "processed" / "faces").glob("*/*.jpg"))
-    assert len(crops) == 7 and all(cutting.read_crop(c).shape == (224, 224, 3) for c in crops)
+    assert len(crops) == 7 and all(cropping.read_crop(c).shape == (224, 224, 3) for c in crops)
 
 
 def test_originals_stay_as_they_are(project):
@@ -243,7 +243,7 @@ def test_photos_are_listed_in_the_order_of_paths_one_folder_after_the_other(tmp_
 
 
 @pytest.mark.parametrize(("arguments", "line"), [([], "no folder data"), (["RAW=x"], "unknown argument"),
-                                                 (["MARGIN=0.5"], "edit it at the top of processed.py")])
+                                                 (["CLAHE=0.5"], "edit it at the top of processed.py")])
 def test_one_line_errors(tmp_path, arguments, line):
     result = run(tmp_path, *arguments)
     assert result.returncode == 1 and line in result.stderr and result.stderr.count("\n") == 1

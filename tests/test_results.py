@@ -15,7 +15,7 @@ import pytest
 
 import clips
 import realtime
-from faces import cutting, finding
+from faces import cropping, finding
 from live import capture, controls, results, seekers, stills, tracks
 from watching import ROOT, loaded
 
@@ -157,7 +157,7 @@ BOX = (200, 100, 120, 120)
 def numbers(stages, frame=None):
     """Follow hits over time: stages of (frames, box or None, frame). Returns the numbers shown, frame by frame."""
     tracker = tracks.Tracker(lambda crops: np.full((len(crops), 2), 0.5),
-                             functools.partial(cutting.crop_frame, margin=0.2, size=32))
+                             functools.partial(cropping.crop_frame, margin=0.2, size=32))
     tracker.seeker.confirms = lambda *_: 0.0
     shown, i = [], 0
     for count, box, frame in stages:

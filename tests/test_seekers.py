@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 import clips
-from faces import cutting, finding, reading
+from faces import cropping, finding, reading
 from live import capture, controls, player, results, seekers, stills, tracks
 from test_finders import BOTH, needs_model
 from watching import loaded
@@ -23,7 +23,7 @@ def heads():
     """Square cuts around upright faces, a photo's and two drawn ones: uint8 [300, 300, 3]."""
     photos = [reading.read_photo(stills.portrait()), clips.person("hat", 3), clips.person("beard", 4)]
     faces = [finding.main_face(photo, BOTH) for photo in photos]
-    return [cutting.crop_frame(photo, face.box, WIDER, 300, roll=face.roll)  # RGB becomes BGR
+    return [cropping.crop_frame(photo, face.box, WIDER, 300, roll=face.roll)  # RGB becomes BGR
             for photo, face in zip(photos, faces, strict=True)]
 
 

@@ -19,10 +19,11 @@ import dataset
 import drawn
 import model
 import test as subject
-from faces import cutting, finding, reading
+from faces import cropping, finding, reading
+from faces.cropping import IMAGE_SIZE
 from judge import damage, report
 from learn import checkpoints
-from processed import FINDERS, IMAGE_SIZE
+from processed import FINDERS
 from terminal import script
 
 CLASSES = ["beard", "hat"]
@@ -57,7 +58,7 @@ def world(tmp_path_factory):
     net = model.build("paper", 2)
     pictures = [(drawn.draw_face(1000 + i, name), c) for c, name in enumerate(CLASSES) for i in range(12)]
     boxes = [finding.main_face(p).box for p, _ in pictures]
-    crops = [cutting.crop_face(p, b, 0.2, IMAGE_SIZE)
+    crops = [cropping.crop_face(p, b, 0.2, IMAGE_SIZE)
              for (p, _), b in zip(pictures, boxes, strict=True) if b is not None]
     x = normalised(crops)
     y = torch.tensor([c for (_, c), b in zip(pictures, boxes, strict=True) if b is not None])
@@ -129,7 +130,7 @@ def test_metrics_files_and_counts(world, plain):
         picture = cv2.cvtColor(cv2.imdecode(np.fromfile(row["file"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         face = finding.main_face(picture, finding.usable(FINDERS))
         assert [int(row[k]) for k in ("x", "y", "width", "height")] == [round(v) for v in face.box]
-        crop = cutting.crop_face(picture, face.box, 0.2, IMAGE_SIZE, roll=face.roll)
+        crop = cropping.crop_face(picture, face.box, 0.2, IMAGE_SIZE, roll=face.roll)
         expected = checkpoints.probabilities(net, info, [crop])[0]
         assert [float(row["p_beard"]), float(row["p_hat"])] == pytest.approx(expected, abs=2e-4)
 
@@ -180,8 +181,8 @@ def test_crops_need_no_face_finding(world, plain, tmp_path, monkeypatch, no_pict
     for row in rows:
         if row["status"] == "ok":
             image = reading.read_photo(Path(row["file"]))
-            crop = cutting.crop_face(image, finding.main_face(image).box, 0.2, IMAGE_SIZE)
-            cutting.write_crop(tmp_path / "crops" / row["class"] / f"{Path(row['file']).stem}.jpg", crop)
+            crop = cropping.crop_face(image, finding.main_face(image).box, 0.2, IMAGE_SIZE)
+            cropping.write_crop(tmp_path / "crops" / row["class"] / f"{Path(row['file']).stem}.jpg", crop)
     monkeypatch.setattr(finding, "main_face", lambda *_: pytest.fail("looked for a face in a crop"))
     again, crops = run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "crops"), CROPPED=True)
     assert again["n"] == result["n"] and again["no_face"] == 0

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import clips
-from faces import cutting, finding
+from faces import cropping, finding
+from faces.cropping import IMAGE_SIZE, MARGIN
 from live import seekers, tracks
-from processed import IMAGE_SIZE, MARGIN
 
 FRAME = np.zeros((480, 640, 3), np.uint8)
 BOX = (200, 100, 120, 120)
@@ -17,7 +17,7 @@ BOX = (200, 100, 120, 120)
 
 def new_tracker(classify=None, threshold=0.0):
     """A Tracker that cuts crops as weights with the usual facts want them."""
-    return tracks.Tracker(classify, functools.partial(cutting.crop_frame, margin=MARGIN, size=IMAGE_SIZE), threshold)
+    return tracks.Tracker(classify, functools.partial(cropping.crop_frame, margin=MARGIN, size=IMAGE_SIZE), threshold)
 
 
 def hits(boxes):

@@ -15,7 +15,7 @@ from torch.nn import functional
 import model as networks
 import running
 import train
-from faces import cutting
+from faces import cropping
 from learn import checkpoints, engine, runs
 from test_dataset import both_splits
 
@@ -256,7 +256,7 @@ def test_validation_is_told_by_source_and_the_best_epoch_is_best_for_all_of_them
     assert code == 0, err
     net, info = checkpoints.load_weights(tmp_path / "run" / "weights" / "best_weights_1.pt")
     crops = sorted((faces / "valid").glob("*/*.jpg"))
-    scores = checkpoints.probabilities(net, {**info, "temperature": 1.0}, [cutting.read_crop(c) for c in crops])
+    scores = checkpoints.probabilities(net, {**info, "temperature": 1.0}, [cropping.read_crop(c) for c in crops])
     labels = np.array([info["classes"].index(c.parent.name) for c in crops])
     news, losses_of, said = np.array([c.name.startswith("news-") for c in crops]), [], out.splitlines()
     line = next(line for line in said if "others" in line and "news-" in line)

@@ -127,7 +127,7 @@ class Session:
 
 @pytest.fixture
 def session(display, clip, tmp_path):
-    started = Session(display, tmp_path, f"SOURCE={clip}", f"WEIGHTS={ROOT / 'weights' / 'best_weights.pt'}")
+    started = Session(display, tmp_path, f"SOURCE={clip}", f"WEIGHTS={ROOT / 'weights' / 'shipped' / 'paper.pt'}")
     yield started
     started.process.kill()
     started.process.communicate()

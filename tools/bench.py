@@ -40,7 +40,7 @@ import model
 import processed
 import realtime
 import train
-from faces import cutting, finding, reading
+from faces import cropping, finding, reading
 from learn import engine, runs
 from tools import bench_live, bench_size, plain
 
@@ -119,11 +119,11 @@ def bench_big(place, pictures):
 
 def make_crops(place, pictures):
     """place/set/{beard,hat}: CROPS crops, cut from the pictures. Returns the folder."""
-    crops = [cutting.crop_face(p, face.box, processed.MARGIN, processed.IMAGE_SIZE)
+    crops = [cropping.crop_face(p, face.box, cropping.MARGIN, cropping.IMAGE_SIZE)
              for p in pictures if (face := finding.main_face(p)) is not None]
     for i in range(CROPS):
         path = place / "set" / drawn.CLASSES[i % 2] / f"{i}.jpg"
-        cutting.write_crop(path, crops[i % len(crops)])
+        cropping.write_crop(path, crops[i % len(crops)])
     return place / "set"
 
 

@@ -14,7 +14,7 @@ import torch
 
 import processed
 import realtime
-from faces import cutting, finding
+from faces import cropping, finding
 from learn import checkpoints
 from live import capture, overlay, player, results, seekers
 from tools import plain
@@ -34,7 +34,7 @@ def clip(path, pictures, people, frames):
         size = min(230, 640 // columns - 2)
         for k in range(count):
             box = finding.main_face(pictures[k]).box
-            head = cv2.cvtColor(cutting.crop_face(pictures[k], box, 0.3, size), cv2.COLOR_RGB2BGR)
+            head = cv2.cvtColor(cropping.crop_face(pictures[k], box, 0.3, size), cv2.COLOR_RGB2BGR)
             x = round(640 * (k % columns + 0.5) / columns - size / 2 + 8 * np.sin(i / 15 + k))
             x, y = int(np.clip(x, 0, 640 - size)), 20 + 235 * (k // columns) + round(8 * np.cos(i / 20 + k))
             frame[y:y + size, x:x + size] = head
@@ -49,7 +49,7 @@ def follow(opened, loaded, log=None):
     finders.set_result(finding.usable(processed.FINDERS))
     reader = capture.Reader(None, False, RATE, 0, opened)
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-        return player.Player(reader, ready, realtime.controls_of(show=False), processed.IMAGE_SIZE,
+        return player.Player(reader, ready, realtime.controls_of(show=False), cropping.IMAGE_SIZE,
                              results.Results(log), finders).play()
 
 
@@ -74,7 +74,7 @@ def live(place, pictures, compare, frames, weights):
 
     compare("live, 1 to 3 faces: realtime.py, plain", "frames/s", frames,
             lambda: follow(capture.open_capture(place / "clip.mp4"), loaded), plainly)
-    stages = {"grab": [capture.Reader.read], "model": [classify], "crop": [cutting.crop_frame],
+    stages = {"grab": [capture.Reader.read], "model": [classify], "crop": [cropping.crop_frame],
               "detect": [getattr(kind, name) for kind in (seekers.Haar, seekers.YuNet)
                          for name in ("everywhere", "near", "confirms")],
               "draw": [overlay.draw]}

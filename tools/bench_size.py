@@ -21,7 +21,7 @@ import numpy as np
 
 import drawn
 import processed
-from faces import cutting, finding
+from faces import cropping, finding
 from terminal import script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +64,7 @@ def make(place, bases, numbers):
     """Write crops as processed.py does, and hard links to them for photos, so that it finds its work done already."""
     def one(number):
         name = Path(drawn.CLASSES[number % 2], f"{number}.jpg")
-        cutting.write_crop(place / "faces" / name, mixed(bases, number))
+        cropping.write_crop(place / "faces" / name, mixed(bases, number))
         os.link(place / "faces" / name, place / "raw" / name)
 
     for folder, name in itertools.product(("faces", "raw"), drawn.CLASSES):
@@ -141,7 +141,7 @@ def share_of_data(log):
 def size(place, pictures, sizes):
     """Print what each step takes with so many crops, made in the folder `place` of `pictures`, and how that grows with
     twice as many: the seconds of processors, if known, on which other programs have little influence."""
-    bases = [cutting.crop_face(p, face.box, processed.MARGIN, processed.IMAGE_SIZE)
+    bases = [cropping.crop_face(p, face.box, cropping.MARGIN, cropping.IMAGE_SIZE)
              for p in pictures if (face := finding.main_face(p)) is not None]
     line, before = "{:>9}  {:<34}{:>9}{:>12}{:>12}{:>9}{:>9}", {}
     print(line.format("crops", "step", "seconds", "processor s", "a doubling", "peak MB", "disk MB"), flush=True)

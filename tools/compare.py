@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import processed
 import train
-from faces import cutting, reading
+from faces import cropping, reading
 from learn import checkpoints
 from terminal.files import atomic
 
@@ -70,7 +70,7 @@ def equalised(folder, limit):
     for target, crop in tqdm(wanted.items(), desc=f"CLAHE {limit:g}, {copy.name}", unit="crop", leave=False):
         time = crop.stat().st_mtime_ns
         if not target.is_file() or target.stat().st_mtime_ns != time:
-            cutting.write_crop(target, cutting.equalise(cutting.read_crop(crop), limit), time)
+            cropping.write_crop(target, cropping.equalise(cropping.read_crop(crop), limit), time)
     return copy
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from faces import reading
 from terminal.files import atomic
 
+IMAGE_SIZE = 224  # pixels a side of a crop, the paper's
+MARGIN = 0.20  # added on each side of the Haar box, as a share of the box; chin and hair tell a lot
 JPEG_QUALITY = 95
 LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in brightness: ITU-R BT.601, as in JPEG and OpenCV
 
