@@ -71,9 +71,8 @@ def test_tests_that_are_named_exist(document):
         assert f"def {name}(" in there, f"there is no {name}"
 
 
-def test_the_readme_is_read_in_two_minutes():
+def test_the_readme_has_both_commands_to_copy():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(text.split()) <= 1300
     for command in ("pip install -r requirements.txt && python realtime.py",
                     "pip install -r requirements-dev.txt && python -m pytest"):
         assert f"```\n{command}\n```" in text
