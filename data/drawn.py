@@ -118,8 +118,15 @@ def draw_face(rng, name, person=None):
     cx = rng.uniform(1.15 * a, width - 1.15 * a)
     cy = rng.uniform(1.3 * b, height - 1.25 * b) if height > 2.55 * b else height / 2
     tilt = np.deg2rad(rng.normal(0, 3))
-    turn = rng.normal(0, 0.045)  # the features move sideways as the head turns
+    turn = rng.normal(0, 0.045)
     easel = Easel(background(rng, height, width), (cx, cy), a, tilt)
+    paint_person(easel, name, p, turn, rng)
+    return photograph(rng, easel.picture)
+
+
+def paint_person(easel, name, p, turn, rng):
+    """Paint a person (of draw_person) of class `name` on an Easel, head and shoulders. `turn`: how far the features
+    move sideways as the head turns, in half-widths of the face."""
     long = p["long"]
     easel.ellipse(0, long + 1.45, 1.9, 1.15, p["cloth"])  # shoulders
     easel.ellipse(0, long + 0.05, 0.52, 0.62, p["skin"] * 0.5)  # neck, in the head's shadow
@@ -141,10 +148,9 @@ def draw_face(rng, name, person=None):
         rim = -p["rim"] * long
         easel.ellipse(0, rim + 0.1, 1.2, long * 0.72, p["hat"], 180, 360)
         cv2.line(easel.picture, easel.point(-1.1, rim), easel.point(1.1, rim), (p["hat"] * 0.7).tolist(),
-                 round(0.2 * a), cv2.LINE_AA, 4)
+                 max(1, round(0.2 * easel.unit)), cv2.LINE_AA, 4)
     else:
         easel.ellipse(0, -p["fringe"] * long, 0.95, long * 0.45, p["hair"], 180, 360, soft=0.02)
-    return photograph(rng, easel.picture)
 
 
 def draw_light(easel, p, turn):
