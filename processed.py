@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from faces import cropping, finding, reading
+from faces import cropping, detectors, reading
 from terminal import workers
 from terminal.files import atomic, is_system, normal, sweep
 
@@ -29,10 +29,10 @@ FACES_DIR = "processed/faces"
 SKIPPED = "processed/skipped.csv"
 WORKERS = 0  # processes; 0: one per core
 
-# ("haar",) is the paper's way, the cascade that ships with OpenCV. YuNet finds nearly all that it misses: tilted,
+# "haar" is the paper's way, the cascade that ships with OpenCV. "yunet" finds nearly all faces that it misses: tilted,
 # turned, shaded, small. Its model is fetched into weights/ once (faces/yunet.py); without it Haar remains. Used by
-# test.py and realtime.py too, whatever weights they have: crops of either finder lie alike.
-FINDERS = ("haar", "yunet")
+# test.py and realtime.py too, whatever weights they have: crops of either detector lie alike.
+DETECTOR = "yunet"
 CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lightness, such as 2.0; 0.0: none
 # ------------------------------------------------------------------------------------------------
 
@@ -42,22 +42,21 @@ FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' f
 
 
 def one_photo(job):
-    """Worker: (photo, its time, crop path, finders) -> (status, detail): 'kept' and the finder that saw the face, or
-    'no face' or 'unreadable' and the reason.
+    """Worker: (photo, its time, crop path, name of the detector) -> (status, reason): 'kept' and '', or 'no face' or
+    'unreadable' and the reason.
 
     The crop bears its photo's time: a photo that changes is seen, and so is one replaced by an older one.
     """
-    photo, time, target, finders = job
+    photo, time, target, detector = job
     try:
         image = reading.read_photo(photo)
-        face = finding.main_face(image, finders)
+        face = detectors.get(detector, strict=True).main_face(image)
         if face is None:
             return "no face", "no face found"
-        cropping.write_crop(target, cropping.crop_face(image, face.box, cropping.MARGIN, cropping.IMAGE_SIZE, CLAHE,
-                                                       face.roll), time)
+        cropping.write_crop(target, cropping.crop_face(image, face.box, cropping.MARGIN, CLAHE, face.roll), time)
     except reading.PhotoError as error:
         return "unreadable", str(error)
-    return "kept", face.finder
+    return "kept", ""
 
 
 def targets(photos, folder, faces_dir):
@@ -87,17 +86,17 @@ def same_time(crop, photo):
     return any(crop in (photo // unit * unit, -(-photo // unit) * unit) for unit in TIME_UNITS)
 
 
-def recipe(finders):
-    """A short fingerprint of all that shapes a crop: change a constant, or a finder, and crops are made anew."""
-    facts = (cropping.IMAGE_SIZE, cropping.MARGIN, CLAHE, *finding.recipe(finders), cropping.JPEG_QUALITY)
+def recipe(detector):
+    """A short fingerprint of all that shapes a crop: change a constant, or the detector, and crops are made anew."""
+    facts = (cropping.IMAGE_SIZE, cropping.MARGIN, CLAHE, *detectors.DETECTORS[detector].recipe, cropping.JPEG_QUALITY)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
 def made_with():
-    """The finders that the crops in FACES_DIR were made with, as the recipe there says, or else FINDERS: list."""
+    """Name of the detector that the crops in FACES_DIR were made with, as the recipe there says, or else DETECTOR."""
     noted = Path(FACES_DIR, ".recipe")
-    known = {recipe(finders): list(finders) for finders in ((finding.HAAR,), FINDERS)}
-    return known.get(noted.read_text() if noted.is_file() else None, list(FINDERS))
+    known = {recipe(name): name for name in detectors.DETECTORS}
+    return known.get(noted.read_text() if noted.is_file() else None, DETECTOR)
 
 
 class Skipped(NamedTuple):
@@ -148,13 +147,13 @@ def remove_old(wanted):
     return count
 
 
-def plan(classes, finders, counts, skipped):
+def plan(classes, detector, counts, skipped):
     """What is to be done: the jobs of one_photo(). `classes`: the photos of each.
 
     Adds what is unchanged to `counts` (a Counter for each class) and `skipped` (photo -> Skipped). A new recipe makes
     all crops anew.
     """
-    noted, now = Path(FACES_DIR, ".recipe"), recipe(finders)
+    noted, now = Path(FACES_DIR, ".recipe"), recipe(detector)
     same_recipe = noted.is_file() and noted.read_text() == now
     before = load_skipped(SKIPPED) if same_recipe else {}
     jobs, wanted = [], set()
@@ -171,7 +170,7 @@ def plan(classes, finders, counts, skipped):
                 elif (crop := made.get(normal(target.name))) is not None and same_time(crop, time):
                     counts[name]["before"] += 1
                 else:
-                    jobs.append((photo, time, target, finders))
+                    jobs.append((photo, time, target, detector))
             except OSError as error:
                 counts[name]["unreadable"] += 1
                 skipped[photo.as_posix()] = Skipped("", now, "unreadable", f"unreadable ({error.strerror})")
@@ -192,14 +191,13 @@ def plan(classes, finders, counts, skipped):
     return jobs
 
 
-def report(classes, counts, finders, others):
-    """The table: what each class gave, and the crops by their finder, or before where an earlier run made them."""
-    crops = (*finders, "before")
-    kept = {name: sum(counts[name][column] for column in crops) for name in classes}
-    print(f"{'class':<16}{'kept':>8}{'no face':>9}{'unreadable':>12}" + "".join(f"{column:>9}" for column in crops))
+def report(classes, counts, others):
+    """The table: what each class gave; "new" are the crops that this run made."""
+    kept = {name: counts[name]["kept"] + counts[name]["before"] for name in classes}
+    print(f"{'class':<16}{'kept':>8}{'no face':>9}{'unreadable':>12}{'new':>9}")
     for name in classes:
         print(f"{name:<16}{kept[name]:>8}{counts[name]['no face']:>9}{counts[name]['unreadable']:>12}"
-              + "".join(f"{counts[name][column]:>9}" for column in crops))
+              f"{counts[name]['kept']:>9}")
     kept = sum(kept.values())
     total = kept + sum(counts[name][column] for name in classes for column in ("no face", "unreadable"))
     print(f"{kept} of {total} photos kept in {FACES_DIR} ({kept / max(1, total):.1%}); the others: {SKIPPED}")
@@ -213,23 +211,26 @@ def main():
     script.check(globals(), ("WORKERS", WORKERS >= 0, "at least 0"))
     others = []
     classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
-    finders = finding.usable(FINDERS)
+    # Without YuNet's model, crops that it made must not be replaced by others.
+    noted = Path(FACES_DIR, ".recipe")
+    others_crops = noted.is_file() and noted.read_text() != recipe("haar")
+    detector = detectors.get(DETECTOR, strict=others_crops).name
     counts, skipped = {name: collections.Counter() for name in classes}, {}
-    jobs = plan(classes, finders, counts, skipped)
+    jobs = plan(classes, detector, counts, skipped)
     try:
-        for (photo, time, target, _), (status, detail) in crop_all(jobs):
-            counts[normal(photo.relative_to(RAW_DIR).parts[0])][detail if status == "kept" else status] += 1
+        for (photo, time, target, _), (status, reason) in crop_all(jobs):
+            counts[normal(photo.relative_to(RAW_DIR).parts[0])][status] += 1
             if status != "kept":
                 target.unlink(missing_ok=True)
-                skipped[photo.as_posix()] = Skipped(str(time), recipe(finders), status, detail)
+                skipped[photo.as_posix()] = Skipped(str(time), recipe(detector), status, reason)
     finally:
         with atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
             rows = csv.writer(file)
             rows.writerow(["photo", *Skipped._fields])
             rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
-            rows.writerows([path.as_posix(), *Skipped("", recipe(finders), "no photo", "not an image")]
+            rows.writerows([path.as_posix(), *Skipped("", recipe(detector), "no photo", "not an image")]
                            for path in sorted(others))
-    report(classes, counts, finders, others)
+    report(classes, counts, others)
 
 
 def crop_all(jobs):

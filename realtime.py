@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 import processed
-from faces import cropping, finding
+from faces import cropping, detectors
 from live import capture, controls, player, results, sources, stills, window
 from terminal import fonts, workers
 from terminal.files import normal
@@ -91,13 +91,13 @@ def controls_of(show=None, mirror=False):
     return controls.Controls(SHOW if show is None else show, mirror, BLUR, labels, UNSURE)
 
 
-def play(reader, loaded, output=None, mirror=False, source="", finders=None):
+def play(reader, loaded, output=None, mirror=False, source="", detector=None):
     """Follow the faces of a camera or a video until it ends or the user quits. Returns the dict of results.
 
-    `source`: what LOG calls it; `finders`: see player.Player.
+    `source`: what LOG calls it; `detector`: see player.Player.
     """
     seen = results.Results(LOG, source)
-    return player.Player(reader, loaded, controls_of(mirror=mirror), cropping.IMAGE_SIZE, seen, finders).play(output)
+    return player.Player(reader, loaded, controls_of(mirror=mirror), seen, detector).play(output)
 
 
 def report(result):
@@ -119,12 +119,12 @@ def tell_written(output):
             print(f"written: {name}")
 
 
-def watch(source, reader, loaded, finders=None):
+def watch(source, reader, loaded, detector=None):
     """Play a camera or a video, and tell what came of it."""
     if OUTPUT:
         capture.check_video_name(OUTPUT, source)
     try:
-        result = play(reader, loaded, OUTPUT, MIRROR and sources.is_camera(source), results.name_of(source), finders)
+        result = play(reader, loaded, OUTPUT, MIRROR and sources.is_camera(source), results.name_of(source), detector)
     except capture.EmptyVideo:
         script.fail(f"OUTPUT={OUTPUT}: not one frame came, so nothing is written")
     report(result)
@@ -133,9 +133,9 @@ def watch(source, reader, loaded, finders=None):
         script.fail(sources.why_not(source))
 
 
-def view(photos, loaded, output, show, finders=(finding.HAAR,)):
+def view(photos, loaded, output, show, detector):
     """Annotate photos, and tell what came of it. Returns the exit status."""
-    counts = stills.annotate(photos, loaded, controls_of(show), cropping.IMAGE_SIZE, results.Results(LOG), finders)
+    counts = stills.annotate(photos, loaded, controls_of(show), results.Results(LOG), detector)
     tell_written(output)
     return int(counts["photos"] == 0)
 
@@ -168,15 +168,15 @@ def main():
         reader = capture.open_live(source, RETRY)
     pool = ThreadPoolExecutor(1, "load")
     loaded = pool.submit(load, WEIGHTS)
-    found = workers.in_background(finding.usable, processed.FINDERS)  # may fetch a file: no window waits for that
+    detector = workers.in_background(detectors.get, processed.DETECTOR)  # may fetch a file: no window waits for that
     try:
         if photos:
-            return view(photos, loaded, output, show, found.result())
+            return view(photos, loaded, output, show, detector.result())
         if camera is not None:
             reader = capture.reader_of(0, camera, RETRY, CAMERA_SIZE)
         elif reader is None:
             reader = capture.open_live(source, RETRY, CAMERA_SIZE)
-        watch(source, reader, loaded, found)
+        watch(source, reader, loaded, detector)
     finally:
         pool.shutdown()
 

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 import processed
-from faces import cropping, finding, people, reading
+from faces import cropping, detectors, people, reading
 from judge import clips as judged
 from judge import metrics, report
 from live import capture
@@ -93,21 +93,21 @@ class Seen(NamedTuple):
 
 
 def find_and_cut(job):
-    """Worker: (path, whether it is a crop, list of cut_of(), finders) -> Seen.
+    """Worker: (path, whether it is a crop, list of cut_of(), name of the detector) -> Seen.
 
     Crops that processed.py made are cut to the margin; what else it did to them was done before.
     """
-    path, cropped, cuts, finders = job
+    path, cropped, cuts, detector = job
     try:
         if cropped:
             crop, size = cropping.read_crop(path), (cropping.IMAGE_SIZE, cropping.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
             return Seen("ok", crops=tuple(cropping.recut(crop, cropping.MARGIN, margin) for margin, _ in cuts))
         image = reading.read_photo(path)
-        face = finding.main_face(image, finders)
+        face = detectors.get(detector).main_face(image)
         if face is None:
             return Seen("no face", "no face found")
-        crops = tuple(cropping.crop_face(image, face.box, margin, cropping.IMAGE_SIZE, clahe, face.roll)
+        crops = tuple(cropping.crop_face(image, face.box, margin, clahe, face.roll)
                       for margin, clahe in cuts)
         return Seen("ok", "", tuple(round(v) for v in face.box), crops)
     except reading.PhotoError as error:
@@ -116,7 +116,7 @@ def find_and_cut(job):
 
 def job_of(path, cuts):
     """The job of find_and_cut() for a photo, or a crop, of this run."""
-    return path, CROPPED, cuts, () if CROPPED else finding.usable(processed.FINDERS)
+    return path, CROPPED, cuts, "" if CROPPED else detectors.get(processed.DETECTOR).name
 
 
 def find_and_cut_all(paths, cuts):
@@ -244,8 +244,7 @@ def play(clips, net, info):
     capture.quiet()
     device = next(net.parameters()).device
     return judged.judge(clips, lambda path: played.labels(
-        path, info, lambda crops: checkpoints.answers(net, info, crops, device), cropping.IMAGE_SIZE,
-        finding.usable(processed.FINDERS)))
+        path, info, lambda crops: checkpoints.answers(net, info, crops, device), detectors.get(processed.DETECTOR)))
 
 
 def write_metrics(folder, result):

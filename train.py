@@ -271,7 +271,7 @@ def fit(device, bf16):
     train, valid = loaders(device, size, margin)
     run = begin(train, valid, size, device, bf16)
     facts = {"model": MODEL, "classes": run.classes, "image_size": size, "mean": dataset.MEAN, "std": dataset.STD,
-             "margin": margin, "clahe": equalised(), "finders": processed.made_with(), "flip": FLIP,
+             "margin": margin, "clahe": equalised(), "finders": [processed.made_with()], "flip": FLIP,
              "ages": train.dataset.ages}
     if engine.RANK == 0:
         runs.announce(run, train, valid, device, bf16)

@@ -63,7 +63,7 @@ def turned_square(image, left, top, side, roll, size):
                           borderMode=cv2.BORDER_REPLICATE)
 
 
-def crop_face(image, box, margin, size, clahe=0.0, roll=0.0):
+def crop_face(image, box, margin, clahe=0.0, roll=0.0, size=IMAGE_SIZE):
     """Cut a face out: uint8 [size, size, 3] from the square around `box`, widened by `margin` on each side.
 
     `roll`: degrees that the face is tilted, positive where its own left eye is lower; the crop shows it upright.
@@ -91,10 +91,10 @@ def turned(image, degrees, whole=True):
     return cv2.warpAffine(image, there, size, borderMode=cv2.BORDER_REPLICATE), cv2.invertAffineTransform(there)
 
 
-def crop_frame(frame, box, margin, size, clahe=0.0, roll=0.0):
-    """crop_face() of a BGR frame, as cameras and videos give it: uint8 [size, size, 3] RGB."""
+def crop_frame(frame, box, margin, clahe=0.0, roll=0.0):
+    """crop_face() of a BGR frame, as cameras and videos give it: uint8 [IMAGE_SIZE, IMAGE_SIZE, 3] RGB."""
     # The lightness is evened out last, since that asks for RGB, and turning a crop is cheaper than turning a frame.
-    return equalise(crop_face(frame, box, margin, size, roll=roll)[:, :, ::-1], clahe)
+    return equalise(crop_face(frame, box, margin, roll=roll)[:, :, ::-1], clahe)
 
 
 def recut(crop, made_with, margin):
@@ -103,7 +103,7 @@ def recut(crop, made_with, margin):
         return crop
     side = len(crop)
     box = side / (1 + 2 * made_with)
-    return crop_face(crop, ((side - box) / 2, (side - box) / 2, box, box), margin, side)
+    return crop_face(crop, ((side - box) / 2, (side - box) / 2, box, box), margin, size=side)
 
 
 def write_crop(path, crop, time=None):

@@ -29,8 +29,8 @@ class WeightsError(script.Problem):
 FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
          "clahe": float, "finders": list, "flip": bool, "temperature": float, "threshold": float, "epoch": int,
          "metrics": dict, "ages": list}
-# What weights files may lack, and what holds then. `finders` tells which faces the weights learnt from, and no more:
-# where faces are looked for is up to processed.FINDERS, since the crops of either finder lie alike.
+# What weights files may lack, and what holds then. `finders` names the detector that made the crops which the weights
+# learnt from, and no more: processed.DETECTOR finds the faces, since the crops of either detector lie alike.
 OPTIONAL = {"clahe": 0.0, "finders": ("haar",), "flip": False, "ages": ()}
 # A face that is guessed to be younger tells too little: on UTKFace's test small.pt is right about 69 % up to the age of
 # two and 82 % from three to nine, and about 97 % from fifteen on (weights/shipped/README.md).

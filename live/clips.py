@@ -1,7 +1,7 @@
 """A clip through the live path, without a window: what realtime.py would log, frame by frame. Nothing to run."""
 
-from faces import finding, reading
-from live import capture, results, seekers, tracks
+from faces import reading
+from live import capture, results, tracks
 from terminal import script
 
 # Files that test.py plays; photos are known by their content, see faces/reading.py.
@@ -21,18 +21,17 @@ def photos_and_clips(folder):
     return [path for path in photos if path not in clips], sorted(clips)
 
 
-def follow(path, info, classify, size, finders=(finding.HAAR,)):
+def follow(path, info, classify, detector):
     """Play a clip. Yields (seconds by its clock, list of results.Row) for each frame, as realtime.py logs them.
 
-    `info`, `classify`: see realtime.load(); `size`: pixels a side of the crops that classify takes; `finders`:
-    see finding.usable(). Raises ClipError.
+    `info`, `classify`: see realtime.load(); `detector`: of detectors.get(). Raises ClipError.
     """
     opened = capture.open_capture(path)
     if opened is None:
         raise ClipError("unreadable (damaged, or no video)")
     reader, frames = capture.reader_of(path, opened, 0), 0
-    tracker = tracks.Tracker(seeker=seekers.seeker(finders))
-    tracker.take(info, classify, size)
+    tracker = tracks.Tracker(detector=detector)
+    tracker.take(info, classify)
     try:
         while not reader.over():
             got = reader.read()
@@ -47,7 +46,7 @@ def follow(path, info, classify, size, finders=(finding.HAAR,)):
         raise ClipError("unreadable (damaged, or no video)")
 
 
-def labels(path, info, classify, size, finders=(finding.HAAR,)):
+def labels(path, info, classify, detector):
     """The same for the largest face alone: yields (seconds, its label), None where no face is shown."""
-    for moment, rows in follow(path, info, classify, size, finders):
+    for moment, rows in follow(path, info, classify, detector):
         yield moment, max(rows, key=lambda row: row.width * row.height).label if rows else None

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import deque
 
-from live import capture, overlay, results, seekers, tracks, window
+from live import capture, overlay, results, tracks, window
 from live.controls import CLIP_HELP
 
 LOADING = "loading the network ..."
@@ -33,14 +33,14 @@ class Player:
     """Follows the faces of a camera or a video until it ends or the user quits.
 
     `reader`: a capture.Reader. `loaded`: a future of (info, classify, explain), see realtime.load(); before it is done
-    a live picture is shown without labels, and a video's first picture stands still. `size`: pixels a side of the
-    crops that classify takes. `seen`: the results.Results that takes a row for each face and frame. `finders`: a future
-    of finding.usable(), which may fetch a file; until it is done a window finds faces by Haar; None: always so.
+    a live picture is shown without labels, and a video's first picture stands still. `seen`: the results.Results that
+    takes a row for each face and frame. `detector`: a future of detectors.get(), which may fetch a file; until it is
+    done a window finds faces by Haar; None: always so.
     """
 
-    def __init__(self, reader, loaded, controls, size, seen, finders=None):
-        self.reader, self.loaded, self.controls, self.size, self.seen = reader, loaded, controls, size, seen
-        self.finders = finders
+    def __init__(self, reader, loaded, controls, seen, detector=None):
+        self.reader, self.loaded, self.controls, self.seen = reader, loaded, controls, seen
+        self.detector = detector
         self.screen, self.tracker = window.Window(controls.show), tracks.Tracker()
         self.info = self.explain = None  # of the network, once it is loaded
         self.picture = None  # the last one drawn
@@ -87,7 +87,7 @@ class Player:
             return True
         if self.loaded.done() or not self.reader.live and not self.controls.show:
             self.info, classify, self.explain = self.loaded.result()
-            self.tracker.take(self.info, classify, self.size)
+            self.tracker.take(self.info, classify)
         return self.info is not None or self.reader.live
 
     def show_first(self):
@@ -108,8 +108,8 @@ class Player:
     def step(self, frame, moment, arrival):
         """Follow, draw, write and show one frame."""
         self.started = self.started or arrival
-        if self.finders is not None and (self.finders.done() or not (self.reader.live or self.controls.show)):
-            self.tracker.seeker, self.finders = seekers.seeker(self.finders.result()), None
+        if self.detector is not None and (self.detector.done() or not (self.reader.live or self.controls.show)):
+            self.tracker.detector, self.detector = self.detector.result(), None
         self.tracker.explain = self.explain if self.controls.heat else None
         faces = self.tracker.step(frame, moment)
         classes = self.info["classes"] if self.info else ()

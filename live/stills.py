@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import cv2
 
-from faces import cropping, finding, reading
+from faces import cropping, reading
 from live import capture, overlay, results, sources, tracks, window
 from live.controls import PHOTO_HELP, Controls
 from terminal import script
@@ -79,12 +79,6 @@ def apart(paths):
     return [names[i] for i in range(len(paths))]
 
 
-def faces_of_photo(image, finders=(finding.HAAR,)):
-    """The faces of an RGB photo, list of finding.Face: the one that test.py takes, then the others."""
-    first = finding.main_face(image, finders)
-    return [] if first is None else [first, *finding.others(image, first, finders)]
-
-
 class Photo(NamedTuple):
     """A photo to be annotated."""
 
@@ -114,10 +108,10 @@ class Face(NamedTuple):
     confidence: float
 
 
-def answer(photo, info, classify, size, finders=(finding.HAAR,)):
-    """The faces of an RGB photo, list of Face, and their crops of `size` pixels."""
-    found = faces_of_photo(photo, finders)
-    crops = [cropping.crop_face(photo, face.box, info["margin"], size, info["clahe"], face.roll) for face in found]
+def answer(photo, info, classify, detector):
+    """The faces of an RGB photo, list of Face, and their crops."""
+    found = detector.faces(photo)
+    crops = [cropping.crop_face(photo, face.box, info["margin"], info["clahe"], face.roll) for face in found]
     if not crops:
         return [], []
     return [Face(face.box, tracks.label_of(p, child, info["threshold"]), float(p.max()))
@@ -149,12 +143,12 @@ class Page:
                 return
 
 
-def annotate(photos, loaded, controls, size, seen, finders=(finding.HAAR,)):
+def annotate(photos, loaded, controls, seen, detector):
     """Find and classify the faces of photos (list of Photo), one by one; show and write the pictures.
 
-    `loaded`: a future of (info, classify, explain), see realtime.load(); `size`: pixels a side of the crops that
-    classify takes; `seen`: the results.Results that takes a row for each face. Prints a line for each photo and the
-    counts. Returns the dict of counts.
+    `loaded`: a future of (info, classify, explain), see realtime.load(); `seen`: the results.Results that takes a row
+    for each face; `detector`: of detectors.get(). Prints a line for each photo and the counts. Returns the dict of
+    counts.
     """
     info, classify, explain = loaded.result()
     screen, counts = window.Window(controls.show), dict.fromkeys(LINES, 0)
@@ -166,7 +160,7 @@ def annotate(photos, loaded, controls, size, seen, finders=(finding.HAAR,)):
                 print(f"{photo.name}: skipped, {error}")
                 counts["unreadable"] += 1
                 continue
-            faces, crops = answer(pixels, info, classify, size, finders)
+            faces, crops = answer(pixels, info, classify, detector)
             said = [controls.text_of(face.label, face.confidence, info["classes"]) for face in faces]
             print(f"{photo.name}: {', '.join(said) or 'no face found'}", flush=True)
             seen.add([results.row_of(photo.name, None, counts["faces"] + k, *face, info["classes"])

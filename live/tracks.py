@@ -13,9 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from faces import cropping, finding
+from faces import cropping, detectors
 from faces.people import YOUNG
-from live import seekers
 
 # ------------------------------------------------------------------------------------------------
 MATCH = 0.3  # least overlap (intersection over union) of a hit with its track
@@ -38,14 +37,14 @@ FLAT = 4  # of 255: a contrast that is noise, so that two flat pictures are alik
 
 def match(tracks, hits):
     """(pairs of a track and its hit, best overlap first, each once; the hits that are no known face's)."""
-    order = sorted(((finding.overlap(t.box, h), i, j) for i, t in enumerate(tracks) for j, h in enumerate(hits)),
+    order = sorted(((detectors.iou(t.box, h), i, j) for i, t in enumerate(tracks) for j, h in enumerate(hits)),
                    reverse=True)
     pairs, used_tracks, used_hits = [], set(), set()
     for value, i, j in order:
         if value >= MATCH and i not in used_tracks and j not in used_hits:
             used_tracks.add(i)
             # Two tracks that came to follow one face: only one of them has it.
-            used_hits |= {k for k, other in enumerate(hits) if finding.overlap(other, hits[j]) > ONE_FACE}
+            used_hits |= {k for k, other in enumerate(hits) if detectors.iou(other, hits[j]) > ONE_FACE}
             pairs.append((tracks[i], hits[j]))
     return pairs, [h for j, h in enumerate(hits) if j not in used_hits]
 
@@ -55,7 +54,7 @@ def appearance(gray, box, share=0.15, size=16):
 
     The product of two is their correlation, nearly: the last number keeps the noise of a flat picture from counting.
     """
-    x0, y0, x1, y1 = seekers.around(box, share, gray.shape)
+    x0, y0, x1, y1 = detectors.around(box, share, gray.shape)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return np.zeros(size * size + 1, np.float32)
     few = cv2.resize(gray[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
@@ -138,26 +137,28 @@ class Tracker:
     """Finds, follows and classifies the faces of successive frames.
 
     `classify` takes a list of uint8 [S, S, 3] RGB crops and returns what told() takes; None while the network still
-    loads. `cut` makes such a crop of a BGR frame, a box and a roll, as the weights want it. `seeker`: see seekers.py;
-    another may take its place at any time.
+    loads. `cut` makes such a crop of a BGR frame, a box and a roll, as the weights want it. `detector`: see
+    detectors.get(); by default Haar's; another may take its place at any time.
     """
 
-    def __init__(self, classify=None, cut=None, threshold=0.0, seeker=None):
-        self.classify, self.cut, self.threshold, self.seeker = classify, cut, threshold, seeker or seekers.Haar()
+    def __init__(self, classify=None, cut=None, threshold=0.0, detector=None):
+        self.classify, self.cut, self.threshold = classify, cut, threshold
+        self.detector = detector or detectors.Haar()
         self.explain = None  # crops -> float32 [N, S, S] heat maps, while they are asked for
         self.tracks, self.count, self.classifications = [], 0, 0  # count: of different faces so far
         self.gone, self.shot = [], 0  # faces lost within RETURN seconds; cuts so far
         self.scene, self.before, self.searched = None, None, -math.inf
+        self.looks = 0  # everywhere, so far
 
-    def take(self, info, classify, size):
-        """Classify from now on, as weights with these facts want it; `size`: pixels a side of classify's crops."""
+    def take(self, info, classify):
+        """Classify from now on, as weights with these facts want it."""
         self.classify, self.threshold = classify, info["threshold"]
-        self.cut = functools.partial(cropping.crop_frame, margin=info["margin"], size=size, clahe=info["clahe"])
+        self.cut = functools.partial(cropping.crop_frame, margin=info["margin"], clahe=info["clahe"])
 
     def step(self, frame, now):
         """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks."""
-        view = seekers.view_of(frame)
-        small, scale = view.small, view.scale
+        view = detectors.View(frame)
+        small, scale = view.gray, view.scale
         interval = 0.0 if self.before is None else max(0.0, now - self.before)
         self.before = now
         scene = appearance(small, (0, 0, *small.shape[::-1]), 0)
@@ -165,15 +166,16 @@ class Tracker:
         self.scene = scene
         self.shot += cut
 
-        wait = self.seeker.every_known if any(t.confirmed for t in self.tracks) else self.seeker.every
+        wait = self.detector.interval_known if any(t.confirmed for t in self.tracks) else self.detector.interval
         full = cut or now - self.searched >= wait - interval / 2
-        asked = sorted(self.tracks, key=lambda t: t.last_hit)[:self.seeker.at_once]
-        pairs, new = match(asked, self.seeker.near(view, asked))[0], []
+        asked = sorted(self.tracks, key=lambda t: t.last_hit)[:self.detector.followed]
+        pairs, new = match(asked, self.detector.near(view, asked))[0], []
         if full:
             self.searched, asked = now, self.tracks
             known = {id(track) for track, _ in pairs}
-            more, new = match([t for t in asked if id(t) not in known], self.seeker.everywhere(view))
+            more, new = match([t for t in asked if id(t) not in known], self.detector.everywhere(view, self.looks))
             pairs += more
+            self.looks += 1
         hit = {id(track) for track, _ in pairs}
         for track, found in pairs:
             track.hit(found, now)
@@ -194,12 +196,12 @@ class Tracker:
                 self.lose(track, self.shot - cut)
         self.tracks, self.gone = kept, [g for g in self.gone if now - g.seen <= RETURN]
         for found in new:
-            if all(finding.inside(found, t.box) < 0.5 for t in self.tracks):
+            if all(detectors.inside(found, t.box) < 0.5 for t in self.tracks):
                 self.tracks.append(Track(0, found, now))
                 self.tracks[-1].appearance = appearance(small, found[:4] * scale)
         for track in self.tracks:
             if not track.confirmed and track.hits >= CONFIRM_HITS and track.misses == 0:
-                roll = self.seeker.confirms(view, track.box, track.roll)
+                roll = self.detector.confirm(view, track.box, track.roll)
                 if roll is not None:
                     track.confirmed, track.roll, track.number = True, roll, self.number_for(track)
         self.label(frame, now, interval)
@@ -220,12 +222,12 @@ class Tracker:
 
         Between two cuts the place is enough to know it by. After a cut it has to look the same, too.
         """
-        here = [g for g in self.gone if finding.overlap(g.box, track.box) >= RETURN_OVERLAP
+        here = [g for g in self.gone if detectors.iou(g.box, track.box) >= RETURN_OVERLAP
                 and (g.shot == self.shot or float(g.appearance @ track.appearance) >= SAME_FACE)]
         if not here:
             self.count += 1
             return self.count
-        known = max(here, key=lambda g: finding.overlap(g.box, track.box))
+        known = max(here, key=lambda g: detectors.iou(g.box, track.box))
         self.gone = [g for g in self.gone if g is not known]
         return known.number
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import dataset
-from faces import cropping, finding
-from faces.cropping import IMAGE_SIZE, MARGIN
+from faces import cropping, detectors
+from faces.cropping import MARGIN
 from learn import augment, augment_gpu
 from test_dataset import face
 
@@ -33,7 +33,7 @@ def as_a_gpu_would(images, kind, generator):
 @pytest.mark.parametrize("kind", ["face", "paper", "occlusion"])
 def test_a_gpu_changes_images_as_a_cpu_does(monkeypatch, kind):
     """Image by image, as bytes and with OpenCV, or all at once: the same faces come out, but for rounding."""
-    crop = cropping.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
+    crop = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
     for side in (224, 96):
         images = dataset.to_batch([cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)] * 64)
         there = as_a_gpu_would(images, kind, dataset.generator_for(side))
@@ -66,7 +66,7 @@ def test_changes_recorded_for_a_gpu_may_repeat_an_image(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["face", "paper"])
 def test_every_image_of_a_batch_has_its_own_draw(kind):
-    crop = cropping.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
+    crop = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
     batch = dataset.to_batch([crop] * 8)
     out = shown(batch, kind, dataset.generator_for(0))
     assert out.shape == (8, 3, 224, 224)
@@ -123,7 +123,7 @@ def test_a_share_of_every_batch_is_changed(monkeypatch, size):
 
 @pytest.mark.parametrize("quality", [20, 50, 80])
 def test_jpeg_leaves_what_an_encoder_leaves(quality):
-    crop = cropping.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
+    crop = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
     photo = crop[:200, :200]  # not a multiple of 16
     _, data = cv2.imencode(".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     coded = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(np.float32)
@@ -135,7 +135,7 @@ def test_jpeg_leaves_what_an_encoder_leaves(quality):
 
 
 def test_images_of_a_batch_get_their_own_quality():
-    photo = cropping.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
+    photo = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
     batch, qualities = dataset.to_batch([photo, photo]).float(), torch.tensor([20.0, 80.0])
     damage = (augment_gpu.jpeg(batch, qualities) - batch).abs().mean((1, 2, 3))
     assert damage[0] > 1.5 * damage[1]

@@ -18,7 +18,7 @@ import processed
 import realtime
 import test as step4
 import train
-from faces import reading
+from faces import detectors, reading
 from learn import checkpoints, runs
 from live import stills
 from live.controls import Controls
@@ -128,7 +128,7 @@ def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
     loaded.set_result(realtime.load(str(trained / name / "weights" / "best_weights.pt")))
     torch.set_num_threads(threads)
     album = stills.album(photo, str(tmp_path / "out"))
-    counts = stills.annotate(album, loaded, Controls(show=False), 224, Results())
+    counts = stills.annotate(album, loaded, Controls(show=False), Results(), detectors.get("haar"))
     assert counts["faces"] >= 1 and (tmp_path / "out" / "x.png").is_file()
     crop = reading.read_photo(photo)[:224, :224]
     heat = loaded.result()[2]([crop, crop])

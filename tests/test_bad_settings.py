@@ -15,8 +15,8 @@ import realtime
 import test as testing
 import train
 import validation
-from faces import cropping, finding
-from faces.cropping import IMAGE_SIZE, MARGIN
+from faces import cropping, detectors
+from faces.cropping import MARGIN
 from learn import checkpoints
 from photos import face
 from running import settle
@@ -88,8 +88,8 @@ def crops(folder, counts, seed=0):
     for c, (name, count) in enumerate(counts.items()):
         for i in range(count):
             picture = drawn.draw_face(seed + 50 * c + i, drawn.CLASSES[c % 2])
-            box = finding.main_face(picture).box
-            cropping.write_crop(folder / name / f"{i}.jpg", cropping.crop_face(picture, box, MARGIN, IMAGE_SIZE))
+            box = detectors.get("haar").main_face(picture).box
+            cropping.write_crop(folder / name / f"{i}.jpg", cropping.crop_face(picture, box, MARGIN))
 
 
 def test_one_class_and_a_class_with_one_photo(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import drawn
-from faces import copies, cropping, finding
+from faces import copies, cropping, detectors
 from tools import bench_size
 
 
@@ -39,7 +39,7 @@ def test_every_step_is_measured_at_every_size_and_the_growth_told(tmp_path, caps
 
 
 def test_mixed_crops_are_no_copies_of_each_other(tmp_path, pictures):
-    bases = [cropping.crop_face(p, finding.main_face(p).box, 0.2, 224) for p in pictures]
+    bases = [cropping.crop_face(p, detectors.get("haar").main_face(p).box, 0.2) for p in pictures]
     assert (bench_size.mixed(bases, 3) == bench_size.mixed(bases, 3)).all()
     paths = [tmp_path / f"{i}.jpg" for i in range(400)]
     for i, path in enumerate(paths):

@@ -11,8 +11,8 @@ import drawn
 import model as networks
 import processed
 import test as step4
-from faces import cropping, finding
-from faces.cropping import IMAGE_SIZE, MARGIN
+from faces import cropping, detectors
+from faces.cropping import MARGIN
 from learn import checkpoints
 from live import capture, stills, tracks
 from strangers import facts
@@ -36,11 +36,11 @@ def difference(a, b):
 
 def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     path, picture = photo
-    box = finding.main_face(picture).box
-    plain, expected = (cropping.crop_face(picture, box, MARGIN, IMAGE_SIZE, limit) for limit in (0.0, 3.0))
+    box = detectors.get("haar").main_face(picture).box
+    plain, expected = (cropping.crop_face(picture, box, MARGIN, limit) for limit in (0.0, 3.0))
     assert difference(plain, expected) > 8, "too little equalisation to test with"
 
-    status, _, _, crops = step4.find_and_cut((path, False, [(0.2, 3.0), (0.2, 0.0)], ("haar",)))
+    status, _, _, crops = step4.find_and_cut((path, False, [(0.2, 3.0), (0.2, 0.0)], "haar"))
     assert status == "ok" and np.array_equal(crops[0], expected) and np.array_equal(crops[1], plain)
 
     seen = []
@@ -49,11 +49,11 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
         seen.extend(crops)
         return np.repeat([[0.1, 0.9]], len(crops), 0)
 
-    stills.answer(picture, INFO, classify, IMAGE_SIZE)
+    stills.answer(picture, INFO, classify, detectors.get("haar"))
     assert np.array_equal(seen.pop(0), expected)
 
     seen.clear()
-    cut = functools.partial(cropping.crop_frame, margin=MARGIN, size=IMAGE_SIZE, clahe=3.0)
+    cut = functools.partial(cropping.crop_frame, margin=MARGIN, clahe=3.0)
     tracker = tracks.Tracker(classify, cut)
     track = tracks.Track(1, np.array([*box, 0.0]), 0.0)
     track.confirmed = True
@@ -62,16 +62,16 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     assert np.array_equal(seen[0], expected)
 
     monkeypatch.setattr(processed, "CLAHE", 3.0)
-    assert processed.one_photo((path, path.stat().st_mtime_ns, tmp_path / "crop.jpg", ("haar",))) == ("kept", "haar")
+    assert processed.one_photo((path, path.stat().st_mtime_ns, tmp_path / "crop.jpg", "haar")) == ("kept", "")
     disk = cropping.read_crop(tmp_path / "crop.jpg")
     assert difference(disk, expected) < 2 < 8 < difference(disk, plain), "the file may differ by JPEG's rounding only"
-    again, = step4.find_and_cut((tmp_path / "crop.jpg", True, [(0.2, 3.0)], ())).crops
+    again, = step4.find_and_cut((tmp_path / "crop.jpg", True, [(0.2, 3.0)], "")).crops
     assert again.tolist() == disk.tolist(), "and not twice"
 
 
 def test_it_evens_out_light_and_keeps_colours(photo):
     _, picture = photo
-    crop = cropping.crop_face(picture, finding.main_face(picture).box, MARGIN, IMAGE_SIZE)
+    crop = cropping.crop_face(picture, detectors.get("haar").main_face(picture).box, MARGIN)
     equal = cropping.equalise(crop, 3.0)
     assert equal.std() > 1.3 * crop.std() and equal.dtype == np.uint8 and equal.shape == crop.shape
     hue = [cv2.cvtColor(c, cv2.COLOR_RGB2LAB)[:, :, 1:] for c in (crop, equal)]
@@ -80,9 +80,9 @@ def test_it_evens_out_light_and_keeps_colours(photo):
 
 
 def test_another_limit_means_other_crops(monkeypatch):
-    before = processed.recipe(("haar",))
+    before = processed.recipe("haar")
     monkeypatch.setattr(processed, "CLAHE", 2.0)
-    assert processed.recipe(("haar",)) != before
+    assert processed.recipe("haar") != before
 
 
 def test_weights_from_before_the_option_have_none(tmp_path):

@@ -14,7 +14,7 @@ import clips
 import processed
 import realtime
 import test as subject
-from faces import finding
+from faces import detectors
 from judge import clips as judged
 from learn import checkpoints
 from live import capture
@@ -58,11 +58,11 @@ def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thre
     realtime.watch(str(clip), capture.open_live(str(clip), 0), loaded())
     with open(tmp_path / "faces.csv", encoding="utf-8", newline="") as file:
         logged = list(csv.DictReader(file))
-    rows = [row for _, rows in played.follow(clip, INFO, by_brightness, 224) for row in rows]
+    rows = [row for _, rows in played.follow(clip, INFO, by_brightness, detectors.get("haar")) for row in rows]
     assert len(rows) > 60 and [[str(cell) for cell in row.cells()] for row in rows] == [
         list(row.values()) for row in logged]
 
-    figures = judged.measure(list(played.labels(clip, INFO, by_brightness, 224)), "hat")
+    figures = judged.measure(list(played.labels(clip, INFO, by_brightness, detectors.get("haar"))), "hat")
     by_time = {time: max(group, key=lambda row: int(row["width"]) * int(row["height"]))["class"]
                for time, group in itertools.groupby(logged, lambda row: row["time"])}
     classes = [name for name in by_time.values() if name in INFO["classes"]]
@@ -97,7 +97,7 @@ def test_figures_of_labels():
 def test_a_file_that_is_no_clip(data, tmp_path):
     (tmp_path / "a.mp4").write_bytes(data)
     with pytest.raises(played.ClipError, match="unreadable"):
-        list(played.follow(tmp_path / "a.mp4", INFO, by_brightness, 224))
+        list(played.follow(tmp_path / "a.mp4", INFO, by_brightness, detectors.get("haar")))
 
 
 def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thread):
@@ -126,8 +126,8 @@ def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thre
     told = read["with"].pop("clips")
     assert read["with"] == read["without"] and read["alone"]["clips"] == told
     net, info = checkpoints.load_weights(weights)
-    labels = list(played.labels(clip, info, lambda crops: checkpoints.answers(net, info, crops), 224,
-                                finding.usable(processed.FINDERS)))
+    labels = list(played.labels(clip, info, lambda crops: checkpoints.answers(net, info, crops),
+                                detectors.get(processed.DETECTOR)))
     each, = told["each"]
     file = (tmp_path / "test/man/café.mp4").as_posix()
     assert each == {"file": file, "class": "man", **judged.measure(labels, "man")}

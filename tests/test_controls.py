@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import clips
-from faces import finding
+from faces import detectors
 from live import capture, controls, results, stills, window
 from watching import INFO, classify, loaded, program
 
@@ -45,7 +45,7 @@ def pages(monkeypatch, tmp_path, keys):
     for name in ("a.png", "b.png"):
         cv2.imwrite(str(tmp_path / "in" / name), cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR))
     album = stills.album(tmp_path / "in", tmp_path / "out")
-    stills.annotate(album, loaded(), controls.Controls(), 224, results.Results())
+    stills.annotate(album, loaded(), controls.Controls(), results.Results(), detectors.get("haar"))
     return shown, [cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "b.png")]
 
 
@@ -55,7 +55,7 @@ def test_keys_on_photos(monkeypatch, tmp_path):
     assert changes == [False, True] * 4 + [False, False]
     assert len(shown) == 12 and (shown[10] == first).mean() > 0.9, "x turned the page"
     assert len(list((tmp_path / "plots").iterdir())) == 1
-    box = [round(v) for v in finding.main_face(clips.person("hat", 3)).box]
+    box = [round(v) for v in detectors.get("haar").main_face(clips.person("hat", 3)).box]
     inner = (slice(box[1] + 8, box[1] + box[3] - 8), slice(box[0] + 8, box[0] + box[2] - 8))
     plain = cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR)
     np.testing.assert_array_equal(written[0][inner], plain[inner])
@@ -119,5 +119,5 @@ def test_a_child_is_unsure(child, label):
     def answers(crops):
         return classify(crops), np.full(len(crops), child)
 
-    faces, _ = stills.answer(clips.person("hat", 3), INFO, answers, 224)
+    faces, _ = stills.answer(clips.person("hat", 3), INFO, answers, detectors.get("haar"))
     assert [face.label for face in faces] == [label] and faces[0].confidence == pytest.approx(0.9)

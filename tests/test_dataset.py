@@ -9,8 +9,8 @@ import torch
 import dataset
 import drawn
 import model as networks
-from faces import cropping, finding
-from faces.cropping import IMAGE_SIZE, MARGIN
+from faces import cropping, detectors
+from faces.cropping import MARGIN
 from learn import checkpoints
 
 INFO = {"image_size": 224, "mean": dataset.MEAN, "std": dataset.STD, "temperature": 1.0, "classes": ["a", "b"],
@@ -26,7 +26,7 @@ def split(folder, count=4):
     for name in drawn.CLASSES:
         for i in range(count):
             image = face(i, name)
-            crop = cropping.crop_face(image, finding.main_face(image).box, MARGIN, IMAGE_SIZE)
+            crop = cropping.crop_face(image, detectors.get("haar").main_face(image).box, MARGIN)
             cropping.write_crop(folder / name / f"{i}.jpg", crop)
     return folder
 
@@ -61,7 +61,7 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
     for layer in (*net.features, *net.classifier):
         if hasattr(layer, "weight"):
             torch.nn.init.kaiming_normal_(layer.weight)
-    live = cropping.crop_face(photo, finding.main_face(photo).box, MARGIN, IMAGE_SIZE)
+    live = cropping.crop_face(photo, detectors.get("haar").main_face(photo).box, MARGIN)
     for name in ("a", "b"):
         cropping.write_crop(tmp_path / "train" / name / "x.jpg", live)
     cached, *_ = dataset.Crops(tmp_path / "train", 224).decode()[[0]]
@@ -76,7 +76,8 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
 
 def test_probabilities_are_softmax_over_temperature():
     torch.manual_seed(0)
-    net, crop = networks.Model(2).eval(), cropping.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
+    net = networks.Model(2).eval()
+    crop = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
     expected = (logits(net, dataset.to_batch([crop, crop])) / 2).softmax(1).numpy()
     got = checkpoints.probabilities(net, {**INFO, "temperature": 2.0}, [crop, crop])
     assert got.dtype == np.float32 and np.allclose(got, expected, atol=1e-5)
@@ -86,7 +87,8 @@ def test_probabilities_are_softmax_over_temperature():
 def test_flip_judges_the_mirror_image_too():
     """The same for a crop and its mirror image, and the mean of what each alone would get."""
     torch.manual_seed(0)
-    net, crop = networks.Model(2).eval(), cropping.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
+    net = networks.Model(2).eval()
+    crop = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
     mirrored, info = np.ascontiguousarray(crop[:, ::-1]), {**INFO, "flip": True}
     both = checkpoints.probabilities(net, info, [crop, mirrored])
     assert np.allclose(both[0], both[1], atol=1e-6)

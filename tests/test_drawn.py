@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import drawn
-from faces import finding, people, reading
+from faces import detectors, people, reading
 from shipped import names, photo, tree
 
 
@@ -21,7 +21,7 @@ def place(tmp_path, monkeypatch):
 def test_the_cascade_finds_one_face_in_drawn_pictures(name):
     pictures = [drawn.draw_face(np.random.default_rng((11, i)), name) for i in range(40)]
     assert all(p.dtype == np.uint8 and p.ndim == 3 and p.shape[2] == 3 for p in pictures)
-    assert sum(len(finding.find_faces(p, neighbors=4)) == 1 for p in pictures) >= 38
+    assert sum(len(detectors.get("haar").all_faces(p)) == 1 for p in pictures) >= 38
 
 
 def test_drawn_faces_repeat_from_a_seed():

@@ -16,8 +16,8 @@ import dataset
 import drawn
 import model as networks
 import running
-from faces import cropping, finding
-from faces.cropping import IMAGE_SIZE, MARGIN
+from faces import cropping, detectors
+from faces.cropping import MARGIN
 from learn import checkpoints
 from tools import export
 
@@ -29,7 +29,7 @@ def save(path, name, flip=False, seed=0):
     """A weights file of random weights, whose answers differ from crop to crop."""
     torch.manual_seed(seed)
     net = networks.build(name, 3)
-    crops = [cropping.crop_face(drawn.draw_face(i, "hat"), (40, 30, 150, 150), MARGIN, IMAGE_SIZE) for i in range(8)]
+    crops = [cropping.crop_face(drawn.draw_face(i, "hat"), (40, 30, 150, 150), MARGIN) for i in range(8)]
     head, size = net.classifier[-1], networks.image_size(name)
     batch = checkpoints.prepare({"image_size": size, "mean": dataset.MEAN, "std": dataset.STD}, crops)
     for layer in net.modules():
@@ -60,7 +60,7 @@ def test_opencv_gives_the_same_probabilities(name, flip, tmp_path, monkeypatch, 
     net, info = checkpoints.load_weights(tmp_path / "w.pt")
     size = facts["image_size"]
     pictures = [drawn.draw_face(i, kind) for i in range(2) for kind in ("beard", "hat")]
-    crops = [cropping.crop_face(p, (40, 30, 150, 150), facts["margin"], size) for p in pictures]
+    crops = [cropping.crop_face(p, (40, 30, 150, 150), facts["margin"], size=size) for p in pictures]
     other = cv2.dnn.readNetFromONNX(str(tmp_path / "out" / "model.onnx"))
     for some in (crops[:1], crops[:3], crops[3:]):  # one, several, one again: the batch is free
         expected = checkpoints.probabilities(net, info, some)
@@ -90,7 +90,7 @@ def test_the_lines_of_the_documents_run(tmp_path):
                               env={**os.environ, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8")
         assert done.returncode == 0, done.stderr
         net, info = checkpoints.load_weights(folder / "weights" / "best_weights.pt")
-        crop = cropping.crop_face(picture, finding.main_face(picture).box, 0.2, IMAGE_SIZE, 2.0)
+        crop = cropping.crop_face(picture, detectors.get("yunet").main_face(picture).box, 0.2, 2.0)
         expected = checkpoints.probabilities(net, info, [crop])[0]
         said, share = done.stdout.split()
         assert said == info["classes"][expected.argmax()] and float(share) == pytest.approx(expected.max(), abs=0.03)

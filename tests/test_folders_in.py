@@ -20,7 +20,7 @@ from terminal import files
 
 def test_all_that_lies_there_is_read_or_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1", "FINDERS=('haar',)")
+    settle(processed, monkeypatch, "WORKERS=1", "DETECTOR=haar")
     fill(Path("data/raw"))
     hat = Path("data/raw/hat")
     good = {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.mpo": "MPO", "d": "JPEG", "e.jpg_large": "PNG", "f.bin": "WEBP",
@@ -56,7 +56,7 @@ SYSTEM = ["__MACOSX", ".ipynb_checkpoints", "System Volume Information", "$RECYC
 
 def test_folders_of_systems_and_without_photos_are_no_classes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1", "FINDERS=('haar',)")
+    settle(processed, monkeypatch, "WORKERS=1", "DETECTOR=haar")
     fill(Path("data/raw"))
     for name in SYSTEM:
         (Path("data/raw") / name / "hat").mkdir(parents=True)
@@ -79,7 +79,7 @@ def test_folders_of_systems_and_without_photos_are_no_classes(tmp_path, monkeypa
 
 def test_a_renamed_class_leaves_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1", "FINDERS=('haar',)")
+    settle(processed, monkeypatch, "WORKERS=1", "DETECTOR=haar")
     fill(Path("data/raw"))
     processed.main()
     os.rename("data/raw/hat", "data/raw/cap")
@@ -123,7 +123,7 @@ def two_forms(tmp_path):
 
 def test_both_forms_of_a_name_are_one_class(tmp_path, monkeypatch, two_forms, capsys):
     monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1", "FINDERS=('haar',)")
+    settle(processed, monkeypatch, "WORKERS=1", "DETECTOR=haar")
     composed, apart = "ni\u00f1a", "nin\u0303a"
     fill(Path("data/raw"), 2, ("man", composed))
     fill(Path("data/raw"), 3, (apart,))
@@ -151,7 +151,7 @@ def test_both_forms_of_a_name_are_one_class(tmp_path, monkeypatch, two_forms, ca
 @pytest.mark.parametrize("unit", [100, 10 ** 3, 10 ** 7, 10 ** 9, 2 * 10 ** 9])
 def test_crops_on_a_disk_that_rounds_times_are_known_again(unit, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1", "FINDERS=('haar',)")
+    settle(processed, monkeypatch, "WORKERS=1", "DETECTOR=haar")
     fill(Path("data/raw"), 1)
     for i, photo in enumerate(sorted(Path("data/raw").rglob("*.png"))):
         os.utime(photo, ns=(1_700_000_000_123_456_789 + i, 1_700_000_001_123_456_789 + i))

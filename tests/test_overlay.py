@@ -7,7 +7,7 @@ from PIL import ImageFont
 
 import clips
 import realtime
-from faces import finding
+from faces import detectors
 from live import overlay, places
 from terminal import fonts
 
@@ -57,7 +57,7 @@ def test_random_crowds_keep_faces_free():
             side = int(rng.integers(40, 90))
             box = (int(rng.integers(0, 640 - side)), int(rng.integers(0, 480 - side)), side, side)
             if not any(crossing((box[0] - 24, box[1] - 24, side + 48, side + 48), b) for b in boxes[-1:]) \
-                    and all(finding.overlap(box, b) == 0 for b in boxes):
+                    and all(detectors.iou(box, b) == 0 for b in boxes):
                 boxes.append(box)
         plates = rectangles(boxes, ["man 99%"] * 12)
         assert sum(crossing(p, b) for p in plates for b in boxes) <= 1
@@ -69,9 +69,9 @@ def test_a_face_without_a_text_has_no_plate():
 
 def test_a_blurred_face_is_none_any_more_and_the_rest_stays():
     picture = cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR)
-    box = [round(v) for v in finding.main_face(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)).box]
+    box = [round(v) for v in detectors.get("haar").main_face(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)).box]
     blurred = overlay.blur(picture, [box])
-    assert finding.main_face(cv2.cvtColor(blurred, cv2.COLOR_BGR2RGB)) is None
+    assert detectors.get("haar").main_face(cv2.cvtColor(blurred, cv2.COLOR_BGR2RGB)) is None
     x, y, w, h = box
     assert np.abs(blurred[y:y + h, x:x + w].astype(int) - picture[y:y + h, x:x + w]).mean() > 5
     outside = np.ones(picture.shape[:2], bool)

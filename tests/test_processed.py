@@ -14,8 +14,8 @@ from PIL import Image
 
 import drawn
 import processed
-from faces import cropping, finding, reading
-from faces.cropping import IMAGE_SIZE, MARGIN
+from faces import cropping, detectors, reading
+from faces.cropping import MARGIN
 from terminal import workers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,53 +95,31 @@ def test_the_drawn_face_is_found_where_it_is():
     image = np.full((480, 640, 3), 128, np.uint8)
     small = cv2.resize(face(), (180, 240))
     image[100:340, 300:480] = small
-    x, y, width, height = finding.main_face(image).box
+    x, y, width, height = detectors.get("haar").main_face(image).box
     assert 300 <= x + width / 2 <= 480 and 100 <= y + height / 2 <= 340
-    assert finding.main_face(np.full((200, 200, 3), 90, np.uint8)) is None
+    assert detectors.get("haar").main_face(np.full((200, 200, 3), 90, np.uint8)) is None
 
 
 def test_a_photo_is_about_the_face_in_its_middle():
     photo = np.full((480, 1000, 3), 128, np.uint8)
     photo[100:420, 380:620] = cv2.resize(face(0), (240, 320))
     photo[:, :360] = cv2.resize(face(2), (360, 480))  # nearer, at the edge
-    boxes = finding.find_faces(photo)
-    assert len(boxes) == 2 and boxes[0][0] < 200
-    assert np.abs(finding.main_face(photo).box - boxes[1]).max() < 10
-
-
-def test_a_face_alone_at_the_edge_is_found_by_a_second_look(monkeypatch):
-    photo = np.full((480, 1000, 3), 128, np.uint8)
-    photo[100:420, 20:260] = cv2.resize(face(0), (240, 320))
-    box = finding.main_face(photo).box
-    assert 0 <= box[0] and box[0] + box[2] <= 280
-    monkeypatch.setattr(finding, "looks_like_a_face", lambda image, box: False)
-    assert finding.main_face(photo) is None
-
-
-def test_prominence_weighs_size_middle_and_agreement():
-    near, far = np.array([[70, 70, 60, 60]]), np.array([[0, 70, 60, 60]])
-    shape, ten = (200, 200, 3), np.array([10])
-    assert finding.prominence(near, ten, shape) > finding.prominence(far, ten, shape)
-    assert finding.prominence(near, 2 * ten, shape) == 2 * finding.prominence(near, ten, shape)
-    assert finding.prominence(near * 2, ten, (400, 400)) == pytest.approx(4 * finding.prominence(near, ten, shape))
-    # At the stated distance from the middle a face counts exp(-1/2) of its size.
-    off = near + [[round(200 * finding.OFF_CENTRE), 0, 0, 0]]
-    share = finding.prominence(off, ten, shape) / finding.prominence(near, ten, shape)
-    assert share == pytest.approx(np.exp(-0.5))
+    main, other = detectors.get("haar").faces(photo)
+    assert 380 <= main.box[0] + main.box[2] / 2 <= 620 and other.box[0] < 200
 
 
 def test_boxes_scale_with_the_photo():
     image = face(3)
-    box = finding.main_face(image).box
-    large = finding.main_face(cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)).box
+    box = detectors.get("haar").main_face(image).box
+    large = detectors.get("haar").main_face(cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)).box
     assert np.abs(np.array(large) / 6 - box).max() < 0.12 * box[2]
 
 
 def test_a_tight_face_is_found_on_the_border():
     image = face(5)
-    x, y, width, height = finding.main_face(image).box
+    x, y, width, height = (round(v) for v in detectors.get("haar").main_face(image).box)
     tight = np.ascontiguousarray(image[max(0, y):y + height, max(0, x):x + width])
-    assert finding.main_face(tight) is not None
+    assert detectors.get("haar").main_face(tight) is not None
 
 
 @pytest.mark.parametrize("box", [(10, 10, 40, 40), (-20, -20, 60, 60), (90, 60, 50, 50), (0, 0, 120, 80)])
@@ -154,11 +132,11 @@ def test_crop_is_square_and_repeats_the_edge(box):
 
 
 def test_a_crop_is_cut_again_with_another_margin():
-    photo, box = face(), finding.main_face(face()).box
-    crop = cropping.crop_face(photo, box, MARGIN, IMAGE_SIZE)
+    photo, box = face(), detectors.get("haar").main_face(face()).box
+    crop = cropping.crop_face(photo, box, MARGIN)
     assert (cropping.recut(crop, MARGIN, MARGIN) == crop).all()
     for margin in (0.0, 0.1):
-        again, direct = cropping.recut(crop, MARGIN, margin), cropping.crop_face(photo, box, margin, IMAGE_SIZE)
+        again, direct = cropping.recut(crop, MARGIN, margin), cropping.crop_face(photo, box, margin)
         assert again.shape == crop.shape
         # Resized twice and off by a pixel's fraction, it is still far nearer to that crop than the crop it was.
         assert 3 * np.abs(again - direct.astype(float)).mean() < np.abs(crop - direct.astype(float)).mean()
@@ -170,7 +148,7 @@ def test_crop_outside_the_photo_is_an_error():
 
 
 def test_a_crop_survives_the_disk(tmp_path):
-    crop = cropping.crop_face(face(), finding.main_face(face()).box, MARGIN, IMAGE_SIZE)
+    crop = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
     cropping.write_crop(tmp_path / "ñ.jpg", crop)
     again = cropping.read_crop(tmp_path / "ñ.jpg")
     assert np.abs(again.astype(int) - crop).mean() < 3
@@ -267,5 +245,5 @@ PAPER = ROOT.parent / "shared" / "data" / "paper"
 @pytest.mark.skipif(not PAPER.is_dir(), reason="the paper's photos are not here (../shared/data/paper)")
 def test_faces_of_the_papers_photos_are_found():
     photos = reading.list_photos(PAPER)
-    found = sum(finding.main_face(reading.read_photo(p)) is not None for p in photos)
+    found = sum(detectors.get("haar").main_face(reading.read_photo(p)) is not None for p in photos)
     assert found / len(photos) >= 0.92

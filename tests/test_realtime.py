@@ -12,7 +12,7 @@ import pytest
 
 import clips
 import realtime
-from faces import finding
+from faces import detectors
 from live import capture, controls, player, results, tracks, window
 from running import call
 from terminal import script
@@ -168,7 +168,7 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
 
 
 def test_status_tells_rates():
-    playing = player.Player(capture.Reader(lambda: None, False), loaded(), controls.Controls(show=False), 224,
+    playing = player.Player(capture.Reader(lambda: None, False), loaded(), controls.Controls(show=False),
                             results.Results())
     assert playing.ready()
     playing.recent = [(i / 25, 2) for i in range(26)]
@@ -219,10 +219,10 @@ def test_blurred_faces_in_a_video(clip, tmp_path, monkeypatch, no_window):
     written, frames = cv2.VideoCapture(str(tmp_path / "a.mp4")), []
     while (got := written.read())[0]:
         frames.append(got[1])
-    assert len(frames) == 60 and len(finding.find_faces(clips_frame(clip, 20))) >= 2
+    assert len(frames) == 60 and len(detectors.get("haar").all_faces(clips_frame(clip, 20))) >= 2
     for i in (1, 10, 20, 45, 59):
-        assert not len(finding.find_faces(frames[i])), i
-    assert len(given) > 5 and finding.main_face(given[0]) is not None
+        assert not len(detectors.get("haar").all_faces(frames[i])), i
+    assert len(given) > 5 and detectors.get("haar").main_face(given[0]) is not None
 
 
 def clips_frame(path, number):

@@ -15,8 +15,8 @@ import pytest
 
 import clips
 import realtime
-from faces import cropping, finding
-from live import capture, controls, results, seekers, stills, tracks
+from faces import cropping, detectors
+from live import capture, controls, results, stills, tracks
 from watching import ROOT, loaded
 
 HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
@@ -102,12 +102,13 @@ def test_a_folder_of_photos_likewise(tmp_path, monkeypatch, capsys):
         (tmp_path / "in" / name).write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
     seen = results.Results(tmp_path / "faces.csv")
     album = stills.album(tmp_path / "in")
-    stills.annotate(album, loaded(), controls.Controls(show=False, labels={"hat": "GORRA"}), 224, seen)
+    stills.annotate(album, loaded(), controls.Controls(show=False, labels={"hat": "GORRA"}), seen,
+                    detectors.get("haar"))
     rows = read(tmp_path / "faces.csv")
     assert [(row["source"], row["time"], row["face"], row["class"]) for row in rows] == [
         ("a.png", "", "1", "hat"), ("sub/ñ.png", "", "2", "hat")]
     for row in rows:
-        box = [round(v) for v in finding.main_face(pictures[row["source"]]).box]
+        box = [round(v) for v in detectors.get("haar").main_face(pictures[row["source"]]).box]
         assert [int(row[name]) for name in ("x", "y", "width", "height")] == list(box)
     assert "different faces: 2 GORRA\n" in capsys.readouterr().out
 
@@ -157,12 +158,12 @@ BOX = (200, 100, 120, 120)
 def numbers(stages, frame=None):
     """Follow hits over time: stages of (frames, box or None, frame). Returns the numbers shown, frame by frame."""
     tracker = tracks.Tracker(lambda crops: np.full((len(crops), 2), 0.5),
-                             functools.partial(cropping.crop_frame, margin=0.2, size=32))
-    tracker.seeker.confirms = lambda *_: 0.0
+                             functools.partial(cropping.crop_frame, margin=0.2))
+    tracker.detector.confirm = lambda *_: 0.0
     shown, i = [], 0
     for count, box, frame in stages:
         boxes = np.array([] if box is None else [box], float).reshape(-1, 4)
-        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=boxes: seekers.upright(b)
+        tracker.detector.everywhere = tracker.detector.near = lambda *_, b=boxes: detectors.upright_detections(b)
         for _ in range(count):
             shown.append([t.number for t in tracker.step(frame, i / 30)])
             i += 1

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import clips
-from faces import finding
+from faces import detectors
 from live import controls, results, stills
 from watching import loaded
 
@@ -24,7 +24,7 @@ def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
             return {"margin": 0.2, "clahe": 0.0, "threshold": 0.6, "classes": ["a", "b"]}, None, None
 
     photos = stills.album(tmp_path / "in", tmp_path / "out")
-    counts = stills.annotate(photos, Loaded(), controls.Controls(show=False), 224, results.Results())
+    counts = stills.annotate(photos, Loaded(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
     assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").iterdir()] == ["b.jpg"]
     assert "a.jpg cannot be written as an image (24x70000 pixels)" in capsys.readouterr().out
 
@@ -37,7 +37,7 @@ def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys)
     cv2.imwrite(str(folder / "wall.jpg"), clips.scene(2))
     (folder / "broken.jpg").write_bytes(b"no photo")
     album = stills.album(folder, target)
-    counts = stills.annotate(album, loaded(), controls.Controls(show=False), 224, results.Results())
+    counts = stills.annotate(album, loaded(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
     assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1}
     assert sorted(p.name for p in target.rglob("*.*")) == ["face.png", "wall.jpg"]
     assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
@@ -48,11 +48,6 @@ def test_photos_never_replace_their_sources(tmp_path):
     cv2.imwrite(str(tmp_path / "a.jpg"), clips.scene(0))
     with pytest.raises(SystemExit, match="replace"):
         stills.outputs(tmp_path, [tmp_path / "a.jpg"], tmp_path)
-
-
-def test_the_first_face_of_a_photo_is_the_one_that_is_tested():
-    photo = clips.person("hat", 3)
-    np.testing.assert_array_equal(stills.faces_of_photo(photo, ("haar",))[0].box, finding.main_face(photo).box)
 
 
 def test_no_two_photos_share_an_annotated_picture(tmp_path):

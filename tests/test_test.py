@@ -19,11 +19,10 @@ import dataset
 import drawn
 import model
 import test as subject
-from faces import cropping, finding, reading
-from faces.cropping import IMAGE_SIZE
+from faces import cropping, detectors, reading
 from judge import damage, report
 from learn import checkpoints
-from processed import FINDERS
+from processed import DETECTOR
 from terminal import script
 
 CLASSES = ["beard", "hat"]
@@ -57,8 +56,8 @@ def world(tmp_path_factory):
     torch.manual_seed(0)
     net = model.build("paper", 2)
     pictures = [(drawn.draw_face(1000 + i, name), c) for c, name in enumerate(CLASSES) for i in range(12)]
-    boxes = [finding.main_face(p).box for p, _ in pictures]
-    crops = [cropping.crop_face(p, b, 0.2, IMAGE_SIZE)
+    boxes = [detectors.get("haar").main_face(p).box for p, _ in pictures]
+    crops = [cropping.crop_face(p, b, 0.2)
              for (p, _), b in zip(pictures, boxes, strict=True) if b is not None]
     x = normalised(crops)
     y = torch.tensor([c for (_, c), b in zip(pictures, boxes, strict=True) if b is not None])
@@ -128,9 +127,9 @@ def test_metrics_files_and_counts(world, plain):
     net, info = checkpoints.load_weights(world / "w/best_weights_10.pt")
     for row in by_status["ok"][::5]:
         picture = cv2.cvtColor(cv2.imdecode(np.fromfile(row["file"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        face = finding.main_face(picture, finding.usable(FINDERS))
+        face = detectors.get(DETECTOR).main_face(picture)
         assert [int(row[k]) for k in ("x", "y", "width", "height")] == [round(v) for v in face.box]
-        crop = cropping.crop_face(picture, face.box, 0.2, IMAGE_SIZE, roll=face.roll)
+        crop = cropping.crop_face(picture, face.box, 0.2, roll=face.roll)
         expected = checkpoints.probabilities(net, info, [crop])[0]
         assert [float(row["p_beard"]), float(row["p_hat"])] == pytest.approx(expected, abs=2e-4)
 
@@ -158,8 +157,8 @@ def test_metrics_files_and_counts(world, plain):
 
 def test_pattern_compares_epochs_and_details_the_lowest_loss(world, tmp_path, monkeypatch, capsys):
     looked = []
-    monkeypatch.setattr(finding, "main_face",
-                        lambda *args, find=finding.main_face: looked.append(1) or find(*args))
+    kind = type(detectors.get(DETECTOR))
+    monkeypatch.setattr(kind, "main_face", lambda *args, find=kind.main_face: looked.append(1) or find(*args))
     result, _ = run(monkeypatch, world, tmp_path, WEIGHTS=str(world / "w/best_weights_*.pt"))
     wrong = result["n"] - np.trace(result["confusion"])
     # Faces are found once for all three files, and again only for the mistakes in errors.png.
@@ -181,9 +180,10 @@ def test_crops_need_no_face_finding(world, plain, tmp_path, monkeypatch, no_pict
     for row in rows:
         if row["status"] == "ok":
             image = reading.read_photo(Path(row["file"]))
-            crop = cropping.crop_face(image, finding.main_face(image).box, 0.2, IMAGE_SIZE)
+            face = detectors.get(DETECTOR).main_face(image)
+            crop = cropping.crop_face(image, face.box, 0.2, roll=face.roll)
             cropping.write_crop(tmp_path / "crops" / row["class"] / f"{Path(row['file']).stem}.jpg", crop)
-    monkeypatch.setattr(finding, "main_face", lambda *_: pytest.fail("looked for a face in a crop"))
+    monkeypatch.setattr(detectors, "get", lambda *_: pytest.fail("looked for a face in a crop"))
     again, crops = run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "crops"), CROPPED=True)
     assert again["n"] == result["n"] and again["no_face"] == 0
     assert again["loss"] == pytest.approx(result["loss"], abs=0.05)

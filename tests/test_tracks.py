@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import clips
-from faces import cropping, finding
-from faces.cropping import IMAGE_SIZE, MARGIN
-from live import seekers, tracks
+from faces import cropping, detectors
+from faces.cropping import MARGIN
+from live import tracks
 
 FRAME = np.zeros((480, 640, 3), np.uint8)
 BOX = (200, 100, 120, 120)
@@ -17,20 +17,20 @@ BOX = (200, 100, 120, 120)
 
 def new_tracker(classify=None, threshold=0.0):
     """A Tracker that cuts crops as weights with the usual facts want them."""
-    return tracks.Tracker(classify, functools.partial(cropping.crop_frame, margin=MARGIN, size=IMAGE_SIZE), threshold)
+    return tracks.Tracker(classify, functools.partial(cropping.crop_frame, margin=MARGIN), threshold)
 
 
 def hits(boxes):
-    """What a seeker gives for boxes of upright faces."""
-    return seekers.upright(np.array(boxes, np.float64).reshape(-1, 4))
+    """What a detector gives for boxes of upright faces."""
+    return detectors.upright_detections(np.array(boxes, np.float64).reshape(-1, 4))
 
 
 def run(tracker, boxes_by_frame, answers=None, rate=30):
     """Step through frames whose hits are given in the frame's pixels; returns the labels shown after each."""
     labels = []
     for i, boxes in enumerate(boxes_by_frame):
-        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=boxes: hits(b)
-        tracker.seeker.confirms = lambda *_: 0.0
+        tracker.detector.everywhere = tracker.detector.near = lambda *_, b=boxes: hits(b)
+        tracker.detector.confirm = lambda *_: 0.0
         if answers is not None:
             tracker.classify = lambda crops, p=answers[i]: np.repeat([[p, 1 - p]], len(crops), 0)
         labels.append([t.label for t in tracker.step(FRAME, i / rate)])
@@ -45,8 +45,8 @@ def test_overlap_against_a_count_of_pixels():
         for mask, (x, y, w, h) in zip(masks, (a, b), strict=True):
             mask[y:y + h, x:x + w] = True
         both = (masks[0] & masks[1]).sum()
-        assert finding.overlap(a, b) == pytest.approx(both / (masks[0] | masks[1]).sum())
-        assert finding.inside(a, b) == pytest.approx(both / min(m.sum() for m in masks))
+        assert detectors.iou(a, b) == pytest.approx(both / (masks[0] | masks[1]).sum())
+        assert detectors.inside(a, b) == pytest.approx(both / min(m.sum() for m in masks))
 
 
 def test_a_lone_hit_is_never_labelled():
@@ -106,8 +106,8 @@ def test_unsure_below_the_threshold():
 
 def test_a_child_is_unsure_once_the_network_guesses_it():
     tracker = new_tracker(threshold=0.6)
-    tracker.seeker.everywhere = tracker.seeker.near = lambda *_: hits([BOX])
-    tracker.seeker.confirms = lambda *_: 0.0
+    tracker.detector.everywhere = tracker.detector.near = lambda *_: hits([BOX])
+    tracker.detector.confirm = lambda *_: 0.0
     for child, label in ((0.9, None), (0.2, 0)):
         tracker.classify = lambda crops, child=child: (np.array([[0.9, 0.1]]), np.array([child]))
         for i in range(90):
@@ -129,8 +129,8 @@ def test_boxes_are_smoothed_but_follow():
     still = [np.array(BOX) + rng.integers(-5, 6, 4) for _ in range(60)]
     tracker, shown = new_tracker(), []
     for i, box in enumerate(still):
-        tracker.seeker.everywhere = tracker.seeker.near = lambda *_, b=box: hits([b])
-        tracker.seeker.confirms = lambda *_: 0.0
+        tracker.detector.everywhere = tracker.detector.near = lambda *_, b=box: hits([b])
+        tracker.detector.confirm = lambda *_: 0.0
         shown += [t.smooth.copy() for t in tracker.step(FRAME, i / 30)]
     assert np.diff(shown, axis=0)[5:].std() < 0.6 * np.diff(still, axis=0).std()
     track = tracks.Track(1, hits([BOX])[0], 0)

@@ -40,7 +40,7 @@ import model
 import processed
 import realtime
 import train
-from faces import cropping, finding, reading
+from faces import cropping, detectors, reading
 from learn import engine, runs
 from tools import bench_live, bench_size, plain
 
@@ -119,8 +119,8 @@ def bench_big(place, pictures):
 
 def make_crops(place, pictures):
     """place/set/{beard,hat}: CROPS crops, cut from the pictures. Returns the folder."""
-    crops = [cropping.crop_face(p, face.box, cropping.MARGIN, cropping.IMAGE_SIZE)
-             for p in pictures if (face := finding.main_face(p)) is not None]
+    crops = [cropping.crop_face(p, face.box, cropping.MARGIN)
+             for p in pictures if (face := detectors.get("haar").main_face(p)) is not None]
     for i in range(CROPS):
         path = place / "set" / drawn.CLASSES[i % 2] / f"{i}.jpg"
         cropping.write_crop(path, crops[i % len(crops)])

@@ -14,9 +14,9 @@ import torch
 
 import processed
 import realtime
-from faces import cropping, finding
+from faces import cropping, detectors
 from learn import checkpoints
-from live import capture, overlay, player, results, seekers
+from live import capture, overlay, player, results
 from tools import plain
 
 RATE = 30  # frames per second of the clips
@@ -33,8 +33,8 @@ def clip(path, pictures, people, frames):
         columns = min(count, 5)
         size = min(230, 640 // columns - 2)
         for k in range(count):
-            box = finding.main_face(pictures[k]).box
-            head = cv2.cvtColor(cropping.crop_face(pictures[k], box, 0.3, size), cv2.COLOR_RGB2BGR)
+            box = detectors.get("haar").main_face(pictures[k]).box
+            head = cv2.cvtColor(cropping.crop_face(pictures[k], box, 0.3, size=size), cv2.COLOR_RGB2BGR)
             x = round(640 * (k % columns + 0.5) / columns - size / 2 + 8 * np.sin(i / 15 + k))
             x, y = int(np.clip(x, 0, 640 - size)), 20 + 235 * (k // columns) + round(8 * np.cos(i / 20 + k))
             frame[y:y + size, x:x + size] = head
@@ -44,13 +44,13 @@ def clip(path, pictures, people, frames):
 
 def follow(opened, loaded, log=None):
     """realtime.py on an opened video, without a window; `log`: its LOG. Returns its dict of results."""
-    ready, finders = Future(), Future()
+    ready, detector = Future(), Future()
     ready.set_result(loaded)
-    finders.set_result(finding.usable(processed.FINDERS))
+    detector.set_result(detectors.get(processed.DETECTOR))
     reader = capture.Reader(None, False, RATE, 0, opened)
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-        return player.Player(reader, ready, realtime.controls_of(show=False), cropping.IMAGE_SIZE,
-                             results.Results(log), finders).play()
+        return player.Player(reader, ready, realtime.controls_of(show=False), results.Results(log),
+                             detector).play()
 
 
 def seconds_in(profile, functions):
@@ -75,8 +75,8 @@ def live(place, pictures, compare, frames, weights):
     compare("live, 1 to 3 faces: realtime.py, plain", "frames/s", frames,
             lambda: follow(capture.open_capture(place / "clip.mp4"), loaded), plainly)
     stages = {"grab": [capture.Reader.read], "model": [classify], "crop": [cropping.crop_frame],
-              "detect": [getattr(kind, name) for kind in (seekers.Haar, seekers.YuNet)
-                         for name in ("everywhere", "near", "confirms")],
+              "detect": [getattr(kind, name) for kind in detectors.DETECTORS.values()
+                         for name in ("everywhere", "near", "confirm")],
               "draw": [overlay.draw]}
     for count in (1, 3, 10):
         clip(place / "faces.mp4", pictures, lambda i, count=count: count, frames)

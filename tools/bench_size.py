@@ -21,7 +21,7 @@ import numpy as np
 
 import drawn
 import processed
-from faces import cropping, finding
+from faces import cropping, detectors
 from terminal import script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +72,7 @@ def make(place, bases, numbers):
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for _ in pool.map(one, numbers):
             pass
-    (place / "faces" / ".recipe").write_text(processed.recipe(finding.usable(processed.FINDERS)))
+    (place / "faces" / ".recipe").write_text(processed.recipe(processed.DETECTOR))
 
 
 def taken(folder):
@@ -141,8 +141,8 @@ def share_of_data(log):
 def size(place, pictures, sizes):
     """Print what each step takes with so many crops, made in the folder `place` of `pictures`, and how that grows with
     twice as many: the seconds of processors, if known, on which other programs have little influence."""
-    bases = [cropping.crop_face(p, face.box, cropping.MARGIN, cropping.IMAGE_SIZE)
-             for p in pictures if (face := finding.main_face(p)) is not None]
+    bases = [cropping.crop_face(p, face.box, cropping.MARGIN)
+             for p in pictures if (face := detectors.get("haar").main_face(p)) is not None]
     line, before = "{:>9}  {:<34}{:>9}{:>12}{:>12}{:>9}{:>9}", {}
     print(line.format("crops", "step", "seconds", "processor s", "a doubling", "peak MB", "disk MB"), flush=True)
     for fewer, count in itertools.pairwise((0, *sorted(sizes))):

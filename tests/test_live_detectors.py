@@ -1,20 +1,21 @@
-"""live/seekers.py: with the second finder small and tilted faces are followed, nobody is seen where nobody is.
+"""Faces of frames: with YuNet small and tilted faces are followed, nobody is seen where nobody is.
 
 Where YuNet's model is not in weights/ (python -m faces.yunet), the tests that need it are skipped.
 """
 
 import itertools
 import math
+import time
 from concurrent.futures import Future
 
 import cv2
 import numpy as np
 
 import clips
-from faces import cropping, finding, reading
-from live import capture, controls, player, results, seekers, stills, tracks
-from test_finders import BOTH, needs_model
-from watching import loaded
+from faces import cropping, detectors, reading
+from live import capture, controls, player, results, stills, tracks
+from test_detectors import needs_model
+from watching import Camera, loaded
 
 WIDER = 0.45  # margin of the cut heads
 
@@ -22,8 +23,8 @@ WIDER = 0.45  # margin of the cut heads
 def heads():
     """Square cuts around upright faces, a photo's and two drawn ones: uint8 [300, 300, 3]."""
     photos = [reading.read_photo(stills.portrait()), clips.person("hat", 3), clips.person("beard", 4)]
-    faces = [finding.main_face(photo, BOTH) for photo in photos]
-    return [cropping.crop_frame(photo, face.box, WIDER, 300, roll=face.roll)  # RGB becomes BGR
+    faces = [detectors.get("yunet").main_face(photo) for photo in photos]
+    return [cropping.crop_face(photo, face.box, WIDER, roll=face.roll, size=300)[:, :, ::-1]  # RGB becomes BGR
             for photo, face in zip(photos, faces, strict=True)]
 
 
@@ -44,7 +45,7 @@ def follow(people, count=45, seed=0):
     rng, share = np.random.default_rng(seed), 1 / (1 + 2 * WIDER)
     back = cv2.GaussianBlur(clips.scene(8 * (seed + 1)), (0, 0), 9)
     tracker = tracks.Tracker(lambda crops: np.full((len(crops), 2), 0.5),
-                             lambda frame, box, roll: np.zeros((8, 8, 3), np.uint8), 0.4, seekers.YuNet())
+                             lambda frame, box, roll: np.zeros((8, 8, 3), np.uint8), 0.4, detectors.YuNet())
     seen, rolls, nobody = np.zeros(len(people)), [[] for _ in people], 0
     for i in range(count):
         frame, places = back.copy(), []
@@ -54,11 +55,11 @@ def follow(people, count=45, seed=0):
             places.append((u - side / 2, v - side / 2, side, side))
         shown = tracker.step(cv2.add(frame, rng.normal(0, 3, frame.shape), dtype=cv2.CV_8U), i / 30)
         for k, place in enumerate(places):
-            here = [t for t in shown if finding.overlap(t.box, place) > 0.3]
+            here = [t for t in shown if detectors.iou(t.box, place) > 0.3]
             if here and here[0].label is not None and i >= 9:
                 seen[k] += 1
                 rolls[k].append(here[0].roll)
-        nobody += sum(all(finding.overlap(t.box, place) < 0.1 for place in places) for t in shown)
+        nobody += sum(all(detectors.iou(t.box, place) < 0.1 for place in places) for t in shown)
     return seen / (count - 9), [np.median(r) if r else math.nan for r in rolls], nobody
 
 
@@ -87,28 +88,19 @@ def test_five_faces_at_once():
 def test_nobody_is_seen_where_nobody_is():
     for seed in range(40):
         scene = clips.scene(seed)
-        tracker = tracks.Tracker(seeker=seekers.YuNet())
+        tracker = tracks.Tracker(detector=detectors.YuNet())
         assert not any(tracker.step(scene, i / 30) for i in range(8)), seed
 
 
 @needs_model
-def test_the_second_finder_takes_over_when_it_is_there_and_the_window_does_not_wait(tmp_path):
-    clip = clips.write_clip(tmp_path / "clip.avi", clips.frames_of([clips.person("hat", 3)], 12))
-    clip = tmp_path / "clip.avi"
-    finders, kinds = Future(), []
-
-    class Watched(player.Player):
-        def draw(self, *arguments):
-            kinds.append(type(self.tracker.seeker).__name__)
-            if len(kinds) == 5:
-                finders.set_result(BOTH)
-            return super().draw(*arguments)
-
-    reader = capture.Reader(None, True, 24.0, 0, capture.open_capture(clip))  # live: nothing may wait
-    Watched(reader, loaded(), controls.Controls(show=False), 224, results.Results(), finders).play()
-    assert kinds[0] == "Haar"
-
-
-def test_who_seeks_is_what_can_be_had():
-    assert isinstance(seekers.seeker(("haar",)), seekers.Haar)
-    assert isinstance(seekers.seeker(BOTH), seekers.YuNet)
+def test_yunet_takes_over_when_it_is_there_and_the_window_does_not_wait():
+    detector, names = Future(), []
+    reader = capture.Reader(None, True, 24.0, 0, Camera(0))
+    playing = player.Player(reader, loaded(), controls.Controls(show=False), results.Results(), detector)
+    for i, frame in enumerate(clips.frames_of([clips.person("hat", 3)], 6)):
+        if i == 3:
+            detector.set_result(detectors.get("yunet"))
+        playing.step(frame, i / 24, time.perf_counter())
+        names.append(playing.tracker.detector.name)
+    reader.stop()
+    assert names == ["haar"] * 3 + ["yunet"] * 3

