@@ -24,7 +24,7 @@ from tqdm import tqdm
 from faces import cropping, reading
 from faces.cropping import MARGIN
 from terminal import script
-from terminal.files import atomic, class_folders, classes_of, sweep
+from terminal.files import SPLIT, atomic, class_folders, classes_of, sweep
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
 KEEP_FREE = 1e9  # bytes of a disk that pixels leave to weights files and everybody else
@@ -62,12 +62,14 @@ class Crops(Dataset):
     def __init__(self, folder, image_size, margin=MARGIN):
         self.folder = folder = Path(folder)
         hint = "run 'python validation.py' (and 'python processed.py' before it)"
+        if not complete(folder):
+            script.fail(f"{folder} is half a split, since 'python validation.py' was stopped: run it again")
         self.classes, places = classes_of(folder, hint), class_folders(folder, hint)
         found = [[p for place in places[name] for p in reading.list_photos(place)] for name in self.classes]
         empty = [name for name, files in zip(self.classes, found, strict=True) if not files]
         if empty:
-            script.fail(f"{folder}: no crops of {', '.join(empty)}; add photos to data/raw, then run "
-                        "'python processed.py' and 'python validation.py'")
+            script.fail(f"{folder}: no crops of {', '.join(empty)}; add photos of several people to data/raw, "
+                        "then run 'python processed.py' and 'python validation.py'")
         self.files = [path for files in found for path in files]
         self.labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(files) for files in found]))
         self.weights = torch.ones(len(self.files))
@@ -159,6 +161,14 @@ class Crops(Dataset):
             return pixels.permute(0, 3, 1, 2), *facts
         pixels = torch.from_numpy(np.ascontiguousarray(self.pixels(index)))
         return pixels.permute(0, 3, 1, 2), self.labels[index], self.weights[index], self.auxiliary[index]
+
+
+def complete(folder):
+    """Whether a folder holds a whole split, as validation.py notes it; so does one without a note, made by hand."""
+    try:
+        return json.loads(Path(folder, SPLIT).read_text("utf-8")).get("complete", True)
+    except (OSError, ValueError):
+        return True
 
 
 def sources_of(crops, sources):

@@ -14,14 +14,15 @@ import contextlib
 import csv
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from faces import cropping, detectors, reading
-from terminal import workers
-from terminal.files import atomic, is_system, normal, sweep
+from terminal import files, workers
+from terminal.files import normal
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"  # one subfolder per class
@@ -36,6 +37,7 @@ DETECTOR = "yunet"
 CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lightness, such as 2.0; 0.0: none
 # ------------------------------------------------------------------------------------------------
 
+RECIPE = ".recipe"  # in FACES_DIR: recipe() of the crops there
 TIME_UNITS = (1, 100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)  # nanoseconds that disks round times of files to
 SKIPPED_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files need not be text
 FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
@@ -62,41 +64,52 @@ def one_photo(job):
 def targets(photos, folder, faces_dir):
     """Crop path of each photo of a class: <stem>.jpg, or <whole name>.jpg where two photos share a stem.
 
-    Names that still collide, that a disk may refuse for their length, or that are no text get a digest instead.
+    Names that still collide, that a disk may refuse for their length, that have a line break or are no text get a
+    digest instead.
     """
     depth = len(folder.parts)
-    names = ["__".join(p.parts[depth:]) for p in photos]
+    names = [normal("__".join(p.parts[depth:])) for p in photos]
     stems = [name[:dot] if 0 < (dot := name.rfind(".")) < len(name) - 1 else name for name in names]  # as Path.stem
-    alike = [normal(stem).lower() for stem in stems]
-    count = collections.Counter(alike)
-    names = [n if count[a] > 1 else stem for n, stem, a in zip(names, stems, alike, strict=True)]
-    count = collections.Counter(normal(n).lower() for n in names)
+    count = collections.Counter(stem.lower() for stem in stems)
+    names = [n if count[stem.lower()] > 1 else stem for n, stem in zip(names, stems, strict=True)]
+    count = collections.Counter(n.lower() for n in names)
     for i, name in enumerate(names):
         raw = os.fsencode(name)
         text = raw.decode("utf-8", "ignore")
-        if count[normal(name).lower()] > 1 or len(raw) > 200 or text != name:
+        if count[name.lower()] > 1 or len(raw) > 200 or text != name or "\n" in name:
             # A class may have two folders, see class_folders().
             place = photos[i].parts[depth - (photos[i].parts[depth - 1] != folder.name):]
-            names[i] = f"{text[:40]}-{hashlib.sha256(os.fsencode('/'.join(place))).hexdigest()[:16]}"
+            start = text[:40].replace("\n", " ")
+            names[i] = f"{start}-{hashlib.sha256(os.fsencode('/'.join(place))).hexdigest()[:16]}"
     return [Path(faces_dir, folder.name, f"{name}.jpg") for name in names]
 
 
 def same_time(crop, photo):
-    """Whether a crop's time is its photo's, in nanoseconds, as the crop's disk keeps it: exFAT counts in 2 seconds."""
-    return any(crop in (photo // unit * unit, -(-photo // unit) * unit) for unit in TIME_UNITS)
+    """Whether a crop's time, None where there is no crop, is its photo's: nanoseconds, as the crop's disk keeps them.
+
+    exFAT counts in 2 seconds.
+    """
+    return crop is not None and any(crop in (photo // unit * unit, -(-photo // unit) * unit) for unit in TIME_UNITS)
 
 
 def recipe(detector):
-    """A short fingerprint of all that shapes a crop: change a constant, or the detector, and crops are made anew."""
+    """The detector's name and a short fingerprint of all that shapes a crop: where it differs, crops are made anew."""
     facts = (cropping.IMAGE_SIZE, cropping.MARGIN, CLAHE, *detectors.DETECTORS[detector].recipe, cropping.JPEG_QUALITY)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+    return f"{detector} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
+
+
+def noted_recipe():
+    """The recipe() of the crops in FACES_DIR, "" where there are none; of an old version a digest alone."""
+    try:
+        return Path(FACES_DIR, RECIPE).read_text("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
 
 
 def made_with():
     """Name of the detector that the crops in FACES_DIR were made with, as the recipe there says, or else DETECTOR."""
-    noted = Path(FACES_DIR, ".recipe")
-    known = {recipe(name): name for name in detectors.DETECTORS}
-    return known.get(noted.read_text() if noted.is_file() else None, DETECTOR)
+    name = noted_recipe().partition(" ")[0]
+    return name if name in detectors.DETECTORS else DETECTOR
 
 
 class Skipped(NamedTuple):
@@ -117,78 +130,81 @@ def load_skipped(path):
         return {}
 
 
+def is_skipped_csv(path):
+    """Whether a file begins as skipped.csv does."""
+    try:
+        with open(path, **SKIPPED_TEXT) as file:
+            return file.readline().strip() == ",".join(("photo", *Skipped._fields))
+    except OSError:
+        return False
+
+
 def times_of(folder):
     """{normal() name: time of modification in nanoseconds} of the crops in a folder, from one look at it."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         return {normal(entry.name): entry.stat().st_mtime_ns for entry in entries if entry.is_file()}
     return {}
 
 
-def remove_old(wanted):
-    """Delete the crops whose photo is gone, and the folders of classes that are; returns the number of crops.
-
-    They would otherwise stay in the data for ever. `wanted`: the paths of all crops there are to be.
-    """
-    found = Path(FACES_DIR).glob("*/*.jpg") if Path(FACES_DIR).is_dir() else ()
-    gone = [path for path in found if path not in wanted and not path.name.startswith(".")]
-    names = {normal(str(path)): path for path in wanted} if gone else {}
-    count = 0
-    for crop in gone:
-        same = names.get(normal(str(crop)))
-        if same is None or not same.exists() or not same.samefile(crop):  # disks of Macs list names in another form
-            crop.unlink(missing_ok=True)
-            count += 1
-    classes = {normal(folder.name) for folder in {path.parent for path in wanted}}
-    for folder in Path(FACES_DIR).iterdir() if Path(FACES_DIR).is_dir() else ():
-        if folder.is_dir() and normal(folder.name) not in classes and not is_system(folder.name):
-            sweep(folder)
-            with contextlib.suppress(OSError):  # what is left is not ours
-                folder.rmdir()
-    return count
-
-
 def plan(classes, detector, counts, skipped):
-    """What is to be done: the jobs of one_photo(). `classes`: the photos of each.
+    """What is to be done: the jobs of one_photo(), and the names of all crops there are to be in FACES_DIR, a list.
 
-    Adds what is unchanged to `counts` (a Counter for each class) and `skipped` (photo -> Skipped). A new recipe makes
-    all crops anew.
+    `classes`: the photos of each. Adds what is unchanged to `counts` (a Counter for each class) and `skipped` (photo ->
+    Skipped). A new recipe makes all crops anew. Only reads.
     """
-    noted, now = Path(FACES_DIR, ".recipe"), recipe(detector)
-    same_recipe = noted.is_file() and noted.read_text() == now
+    now = recipe(detector)
+    same_recipe = noted_recipe() == now
     before = load_skipped(SKIPPED) if same_recipe else {}
-    jobs, wanted = [], set()
+    jobs, names = [], []
     for name, photos in classes.items():
         made = times_of(Path(FACES_DIR, name)) if same_recipe else {}
         for photo, target in zip(photos, targets(photos, Path(RAW_DIR, name), FACES_DIR), strict=True):
-            wanted.add(target)
             try:
                 time = photo.stat().st_mtime_ns
-                old = before.get(photo.as_posix())
-                if old and old.time == str(time):
-                    counts[name][old.status] += 1
-                    skipped[photo.as_posix()] = old
-                elif (crop := made.get(normal(target.name))) is not None and same_time(crop, time):
-                    counts[name]["before"] += 1
-                else:
-                    jobs.append((photo, time, target, detector))
             except OSError as error:
                 counts[name]["unreadable"] += 1
                 skipped[photo.as_posix()] = Skipped("", now, "unreadable", f"unreadable ({error.strerror})")
-    unchanged = sum(count.total() for count in counts.values())
-    old_crops = remove_old(wanted)
+                continue
+            old = before.get(photo.as_posix())
+            if old and old.time == str(time):
+                counts[name][old.status] += 1
+                skipped[photo.as_posix()] = old
+                continue
+            names.append(f"{name}/{target.name}")
+            if same_time(made.get(target.name), time):
+                counts[name]["before"] += 1
+            else:
+                jobs.append((photo, time, target, detector))
+    return jobs, names
+
+
+def prepare(classes, jobs, names, detector):
+    """Claim all files that are about to be written, and remove crops that are not to stay; returns how many those were.
+
+    Only crops that the record names are removed. An old version kept no record: there a crop is ours that bears the
+    time of its photo.
+    """
+    known, ours = files.written(FACES_DIR), []
+    if known and RECIPE not in known:
+        raise script.Problem(f"FACES_DIR={FACES_DIR} is where another script has put its files: name another folder")
+    if not known and re.fullmatch("[0-9a-f]{12}", noted_recipe()):
+        made = {name: times_of(Path(FACES_DIR, name)) for name in classes}
+        ours = [RECIPE, *(f"{target.parent.name}/{target.name}" for _, time, target, _ in jobs
+                          if same_time(made[target.parent.name].get(target.name), time))]
+    files.claim_file(SKIPPED, ours=is_skipped_csv(SKIPPED))
+    files.claim(FACES_DIR, [RECIPE, *names], ours)
+    crops = {name for name in files.written(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
+    same_recipe = noted_recipe() == recipe(detector)
+    gone = files.remove_ours(FACES_DIR, crops.difference(names))
     if not same_recipe:
-        noted.unlink(missing_ok=True)
-        if Path(FACES_DIR).is_dir():
-            for crop in wanted:
-                crop.unlink(missing_ok=True)
-        with atomic(noted) as temporary:
-            temporary.write_text(now)
+        for name in names:
+            Path(FACES_DIR, name).unlink(missing_ok=True)
+        with files.atomic(Path(FACES_DIR, RECIPE)) as temporary:
+            temporary.write_text(recipe(detector), "utf-8")
     for name in classes:
-        Path(FACES_DIR, name).mkdir(parents=True, exist_ok=True)
-        sweep(Path(FACES_DIR, name))
-    print(f"{len(jobs)} photos to crop, {unchanged} unchanged, {old_crops} old crops removed, "
-          f"{WORKERS or os.cpu_count()} processes")
-    return jobs
+        Path(FACES_DIR, name).mkdir(exist_ok=True)
+        files.sweep(Path(FACES_DIR, name))
+    return gone
 
 
 def report(classes, counts, others):
@@ -208,29 +224,41 @@ def report(classes, counts, others):
 
 
 def main():
-    script.check(globals(), ("WORKERS", WORKERS >= 0, "at least 0"))
+    script.check(globals(), ("WORKERS", lambda value: value >= 0, "at least 0"))
     others = []
     classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
+    links = {f"RAW_DIR/{path.name}": path for path in Path(RAW_DIR).iterdir() if path.is_symlink()}
+    for name, place in {"RAW_DIR": RAW_DIR, **links}.items():
+        files.check_apart(**{name: place, "FACES_DIR": FACES_DIR})
+        files.check_apart(**{name: place, "SKIPPED": SKIPPED})
+    files.check_apart(FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)
     # Without YuNet's model, crops that it made must not be replaced by others.
-    noted = Path(FACES_DIR, ".recipe")
-    others_crops = noted.is_file() and noted.read_text() != recipe("haar")
-    detector = detectors.get(DETECTOR, strict=others_crops).name
+    detector = detectors.get(DETECTOR, strict=noted_recipe() not in ("", recipe("haar"))).name
     counts, skipped = {name: collections.Counter() for name in classes}, {}
-    jobs = plan(classes, detector, counts, skipped)
+    jobs, names = plan(classes, detector, counts, skipped)
+    old_crops = prepare(classes, jobs, names, detector)
+    print(f"{len(jobs)} photos to crop, {sum(count.total() for count in counts.values())} unchanged, "
+          f"{old_crops} old crops removed, {WORKERS or os.cpu_count()} processes")
+    without = []  # names of crops that there are not to be
     try:
         for (photo, time, target, _), (status, reason) in crop_all(jobs):
-            counts[normal(photo.relative_to(RAW_DIR).parts[0])][status] += 1
+            counts[target.parent.name][status] += 1
             if status != "kept":
-                target.unlink(missing_ok=True)
+                without.append(f"{target.parent.name}/{target.name}")
                 skipped[photo.as_posix()] = Skipped(str(time), recipe(detector), status, reason)
     finally:
-        with atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
-            rows = csv.writer(file)
-            rows.writerow(["photo", *Skipped._fields])
-            rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
-            rows.writerows([path.as_posix(), *Skipped("", recipe(detector), "no photo", "not an image")]
-                           for path in sorted(others))
+        files.remove_ours(FACES_DIR, without)
+        write_skipped(skipped, others, recipe(detector))
     report(classes, counts, others)
+
+
+def write_skipped(skipped, others, recipe):
+    """Write SKIPPED: the photos that gave no crop, {photo: Skipped}, and `others`, the files that are no photos."""
+    with files.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
+        rows = csv.writer(file)
+        rows.writerow(["photo", *Skipped._fields])
+        rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
+        rows.writerows([path.as_posix(), *Skipped("", recipe, "no photo", "not an image")] for path in sorted(others))
 
 
 def crop_all(jobs):

@@ -19,7 +19,6 @@ import hashlib
 import itertools
 import json
 import re
-import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,8 +27,9 @@ import numpy as np
 from tqdm import tqdm
 
 from faces import copies, people, reading
-from processed import FACES_DIR
-from terminal.files import link
+from processed import FACES_DIR, RAW_DIR
+from terminal import files
+from terminal.files import SPLIT
 
 # ------------------------------------------------------------------------------------------------
 TRAIN_DIR = "processed/train"
@@ -41,7 +41,6 @@ PERSON_PATTERN = people.PERSON_PATTERN  # names whose group 1 agrees show one pe
 # ------------------------------------------------------------------------------------------------
 
 FILL_FACES = "run 'python processed.py', which fills it"
-RECORD = ".split.json"  # in both folders: what the split was made from
 
 
 def assign(groups, keys, labels, ratio, seed):
@@ -93,14 +92,14 @@ def describe(kind, groups, keys):
     return line + (f", the largest of {max(sizes)} ({keys[max(groups, key=len)[0]]})" if sizes else "")
 
 
-def split(files):
-    """Decide the split. files: {"class/name": Path}. Returns ({"class/name": True for validation}, report lines)."""
+def split(crops):
+    """Decide the split. crops: {"class/name": Path}. Returns ({"class/name": True for validation}, report lines)."""
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:  # OpenCV lets other threads run
-        outlines, small, digests, read = copies.thumbnails(list(files.values()), pool)
-        keys, unread = list(itertools.compress(files, read)), list(itertools.compress(files, ~read))
+        outlines, small, digests, read = copies.thumbnails(list(crops.values()), pool)
+        keys, unread = list(itertools.compress(crops, read)), list(itertools.compress(crops, ~read))
         labels = [key.split("/", 1)[0] for key in keys]
         for name in sorted({key.split("/", 1)[0] for key in unread} - set(labels)):
-            script.fail(f"no crop of {name} can be read: delete {files[unread[0]].parent} and {FILL_FACES}")
+            script.fail(f"no crop of {name} can be read: delete {crops[unread[0]].parent} and {FILL_FACES}")
         pairs = copies.near_copies(outlines, small, digests, pool)
     persons = people.people_of(keys, PERSON_PATTERN)
     same = np.array([(group[0], i) for group in persons.values() for i in group[1:]], np.int64).reshape(-1, 2)
@@ -126,57 +125,53 @@ def split(files):
 
 
 def read_record(folder):
-    """What RECORD in `folder` says, a dict; an empty one if there is none."""
+    """What SPLIT in `folder` says, a dict; an empty one if there is none."""
     try:
-        return json.loads((Path(folder) / RECORD).read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return json.loads(Path(folder, SPLIT).read_text("utf-8"))
+    except (OSError, ValueError):
         return {}
 
 
-def beside(folder, what):
-    """The temporary name of a folder: hidden, on the same disk."""
-    folder = Path(folder)
-    return folder.with_name(f".{folder.name}.{what}")
+def write_record(folder, complete, settings, report):
+    """Write SPLIT: train.py refuses a split that is not complete."""
+    with files.atomic(Path(folder, SPLIT)) as temporary:
+        temporary.write_text(json.dumps({"complete": complete, "settings": settings, "report": report}), "utf-8")
 
 
-def check_old(folder):
-    """Never delete what is not ours: `folder` may hold nothing but an earlier split. Returns (its record, the
-    number of crops there)."""
-    record, there = read_record(folder), []
-    if Path(folder).exists():
-        known, depth = set(record.get("files", ())), len(Path(folder).parts)
-        there = reading.list_photos(folder)
-        for path in there:
-            if "/".join(path.parts[depth:]) not in known:
-                script.fail(f"{path} was not put there by validation.py, and would be lost: move it elsewhere")
-    return record, len(there)
+def check_folder(folder):
+    """End with one line where `folder` holds photos that are not of a split, since they would be trained on.
+
+    Returns (the record of the split there, the number of its crops, names that are ours though only the record of an
+    old version says so).
+    """
+    record, depth = read_record(folder), len(Path(folder).parts)
+    if Path(folder).is_symlink():
+        script.fail(f"{folder} is a link: name the folder that it leads to")
+    known = files.written(folder)
+    if known and SPLIT not in known:
+        script.fail(f"{folder} is where another script has put its files: name another folder")
+    ours = [] if known else [SPLIT, *record["files"]] if isinstance(record.get("files"), list) else []
+    crops, there = known | set(ours), reading.list_photos(folder)
+    for path in there:
+        if "/".join(path.parts[depth:]) not in crops:
+            script.fail(f"{path} was not put there by validation.py, and would be trained on: move it elsewhere")
+    return record, len(there), ours
 
 
-def replace(files, sides, settings, report):
-    """Put the split on disk. The old one is gone before the new one shows: never half of each, whatever happens."""
-    for folder, side in ((TRAIN_DIR, False), (VALID_DIR, True)):
-        new, names = beside(folder, "new"), [key for key in files if sides.get(key) is side]
-        if new.exists():
-            shutil.rmtree(new)
-        for name in {key.split("/", 1)[0] for key in files} | {key.rsplit("/", 1)[0] for key in names}:
-            (new / name).mkdir(parents=True, exist_ok=True)
-        for key in tqdm(names, desc=f"linking {Path(folder).name}", unit="crop", disable=None):
-            link(files[key], new / key)
-        (new / RECORD).write_text(json.dumps({"settings": settings, "report": report, "files": names}), "utf-8")
-    remove_old()
-    for folder in (TRAIN_DIR, VALID_DIR):
-        if Path(folder).exists():
-            os.replace(folder, beside(folder, "old"))
-    for folder in (VALID_DIR, TRAIN_DIR):  # the one that train.py asks for first comes last
-        os.replace(beside(folder, "new"), folder)
-    remove_old()
-
-
-def remove_old():
-    """Delete what an earlier run has moved aside."""
-    for folder in (TRAIN_DIR, VALID_DIR):
-        if beside(folder, "old").exists():
-            shutil.rmtree(beside(folder, "old"))
+def replace(crops, sides, settings, report):
+    """Put the split on disk. Until all of it is there, the records say that it is not complete."""
+    both = ((TRAIN_DIR, False), (VALID_DIR, True))
+    for folder, _ in both:
+        write_record(folder, False, settings, report)
+    for folder, side in both:
+        names = {key for key in crops if sides.get(key) is side}
+        files.remove_ours(folder, files.written(folder) - names - {SPLIT})
+        for name in {key.split("/", 1)[0] for key in crops} | {key.rsplit("/", 1)[0] for key in names}:
+            Path(folder, name).mkdir(parents=True, exist_ok=True)
+        for key in tqdm(sorted(names), desc=f"linking {Path(folder).name}", unit="crop", disable=None):
+            files.link(crops[key], Path(folder, key))
+    for folder, _ in reversed(both):  # the one that train.py asks for first comes last
+        write_record(folder, True, settings, report)
 
 
 def check_constants():
@@ -188,36 +183,40 @@ def check_constants():
             script.fail("PERSON_PATTERN has no group: put the part that names the person in parentheses")
     except re.error as error:
         script.fail(f"PERSON_PATTERN is no regular expression ({error}): correct it or set it to \"\"")
-    places = [Path(folder).resolve() for folder in (FACES_DIR, TRAIN_DIR, VALID_DIR)]
-    if any(a == b or a in b.parents for a in places for b in places if a is not b):
-        script.fail("FACES_DIR, TRAIN_DIR and VALID_DIR must be three folders, none inside another")
+    links = {f"FACES_DIR/{path.name}": path for path in Path(FACES_DIR).glob("*") if path.is_symlink()}
+    for name, place in {"FACES_DIR": FACES_DIR, "RAW_DIR": RAW_DIR, **links}.items():
+        files.check_apart(**{name: place, "TRAIN_DIR": TRAIN_DIR})
+        files.check_apart(**{name: place, "VALID_DIR": VALID_DIR})
+    files.check_apart(TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
 
 
 def main():
     """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
     check_constants()
-    files = {}
+    crops = {}
     for name, found in reading.class_photos(FACES_DIR, FILL_FACES, "crops").items():
         for path in found:
             inner = path.relative_to(FACES_DIR).parts[1:]
             key = "/".join((name, *inner))
             # A class whose name is there in two forms has two folders, in which two crops may have one name.
-            files["/".join((name, "again", *inner)) if key in files else key] = path
-    files = dict(sorted(files.items()))
+            crops["/".join((name, "again", *inner)) if key in crops else key] = path
+    crops = dict(sorted(crops.items()))
     listing = hashlib.blake2b()
-    for key, path in files.items():
+    for key, path in crops.items():
         status = path.stat()
         listing.update(f"{key}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     settings = {"seed": SEED, "ratio": VALID_RATIO, "person": PERSON_PATTERN, "crops": listing.hexdigest(),
                 "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
-    records = [check_old(folder) for folder in (TRAIN_DIR, VALID_DIR)]
-    done = all(record.get("settings") == settings and there == len(record["files"]) for record, there in records)
+    checked = {folder: check_folder(folder) for folder in (TRAIN_DIR, VALID_DIR)}
+    done = all(record.get("settings") == settings and record.get("complete") and there == len(files.written(folder)) - 1
+               for folder, (record, there, _) in checked.items())
     if done:
-        report = records[0][0]["report"]
-        remove_old()  # what a run stopped at its very end has left
+        report = checked[TRAIN_DIR][0]["report"]
     else:
-        sides, report = split(files)
-        replace(files, sides, settings, report)
+        for folder, (_, _, ours) in checked.items():
+            files.claim(folder, [SPLIT, *crops], ours)  # either folder may get any of them
+        sides, report = split(crops)
+        replace(crops, sides, settings, report)
     print("\n".join(report))
     print(f"{'unchanged' if done else 'written'}: {TRAIN_DIR} and {VALID_DIR} (SEED={SEED}, VALID_RATIO={VALID_RATIO})")
 

@@ -5,7 +5,9 @@ into has a text file RECORD, in which the names of its files stand before they a
 """
 
 import contextlib
+import itertools
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -15,6 +17,8 @@ from pathlib import Path
 from terminal.script import Problem, fail
 
 RECORD = ".written.txt"  # in a folder: the files in it, and below it, that scripts of this project have written
+SPLIT = ".split.json"  # in both folders of a split: what validation.py made it from, and whether it is complete
+TEMPORARY = r"\.tmp-[a-z0-9_]{8}(\.\w+)?"  # names that atomic() gives
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
                 "system volume information", "recycler", "lost+found", "found.000", "@eadir", "#recycle", "#snapshot"}
@@ -43,80 +47,121 @@ def atomic(path):
 def written(folder):
     """The names of the files in `folder` and below it that are ours: set of str, with "/" between folders."""
     try:
-        text = Path(folder, RECORD).read_text(encoding="utf-8", errors="surrogateescape")
+        text = Path(folder, RECORD).read_bytes().decode("utf-8", "surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
         return set()
     return set(text.split("\n")) - {""}
 
 
-def claim(folder, names):
+def claim(folder, names, ours=()):
     """Make `folder`, and note that the files `names` in it (relative, with "/" between folders) are ours from now on.
 
-    To be called before any work starts. Raises Problem, one line, where one of them is there and is not ours, or is a
-    folder, and where `folder` is a file or cannot be written.
+    To be called before any work starts. Raises Problem, one line, where one of them is there and is not ours, or lies
+    behind a link, and where `folder` is a file or cannot be written; nothing has changed then. `ours`: names that count
+    as ours although no record says so, because an earlier version kept none.
     """
     folder, names = Path(folder), list(names)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise Problem(f"{folder} is a file and is to be a folder: name another")
+    for inner in sorted({name.rpartition("/")[0] for name in names} - {""}):
+        for place in (folder / inner, *Path(folder, inner).parents):
+            if place == folder:
+                break
+            if place.is_symlink() or os.path.lexists(place) and not place.is_dir():
+                raise Problem(f"{place} is a link or a file and is to be a folder: move it away, or name another place")
+    known = written(folder) | set(ours)
+    taken = [name for name in names if name not in known and os.path.lexists(folder / name)]
+    # A second run may have claimed them meanwhile, and some disks take a and A for one name.
+    known |= written(folder) if taken else set()
+    for name in taken:
+        if name not in known and not any(same_file(folder / name, folder / other) for other in known
+                                         if other.casefold() == name.casefold()):
+            raise Problem(f"{folder / name} is there already, and this project has not written it: move it away, or "
+                          "name another place")
+    if any("\n" in name for name in names):
+        raise Problem(f"the name {next(name for name in names if chr(10) in name)!r} has a line break: rename it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise Problem(f"{folder} is a file, or lies below one, and is to be a folder: name another") from None
-    except OSError as error:
-        raise Problem(f"{folder} cannot be made ({error.strerror}): name another folder") from None
-    known = written(folder)
-    for name in names:
-        path = folder / name
-        if os.path.lexists(path) and (name not in known or path.is_dir()):
-            raise Problem(f"{path} is there already, and this project has not written it: move it away, or name "
-                          "another place")
-    new = [name for name in dict.fromkeys(names) if name not in known]
-    try:
-        with open(folder / RECORD, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            file.writelines(f"{name}\n" for name in new)
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "it is read-only")
+        recorded = written(folder)
+        with open(folder / RECORD, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            # The last line of a run that was killed may be half a name: what follows starts on a line of its own.
+            file.write("".join(f"\n{name}" for name in dict.fromkeys(names) if name not in recorded) + "\n")
     except OSError as error:
         raise Problem(f"{folder} cannot be written ({error.strerror}): name another folder") from None
 
 
-def claim_file(path):
-    """claim() of one file, with or without folders before its name."""
+def claim_file(path, ours=False):
+    """claim() of one file, with or without folders before its name. `ours`: it counts as ours without a record."""
     path = Path(path)
-    claim(path.parent, [path.name])
+    claim(path.parent, [path.name], [path.name] * ours)
+
+
+def same_file(one, other):
+    """Whether two paths lead to one file that is there."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def remove_ours(folder, names):
     """Delete those of the files `names` in `folder` that are ours, and then folders that are empty; returns how many.
 
-    A file that is not ours stays, and so does what is left of a link to one.
+    A file that is not ours stays. A name that is gone counts as ours no longer.
     """
     folder, known = Path(folder), written(folder)
-    ours, count = [name for name in names if name in known], 0
+    ours, count = known.intersection(names), 0
     for name in ours:
         with contextlib.suppress(FileNotFoundError):
             (folder / name).unlink()
             count += 1
-    for inner in sorted({parent for name in ours for parent in Path(name).parents}, reverse=True):
-        if inner != Path("."):
-            sweep(folder / inner)
+    inner = {name.rpartition("/")[0] for name in ours} - {""}
+    for place in sorted({place for name in inner for place in (Path(name), *Path(name).parents)}, reverse=True):
+        if place != Path("."):
+            sweep(folder / place)
             with contextlib.suppress(OSError):  # something that is not ours is left in it
-                (folder / inner).rmdir()
-    gone = set(ours)
-    with atomic(folder / RECORD) as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in sorted(known - gone)), encoding="utf-8",
-                             errors="surrogateescape", newline="\n")
+                (folder / place).rmdir()
+    if ours:
+        with atomic(folder / RECORD) as temporary:
+            text = "".join(f"{name}\n" for name in sorted(known - ours))
+            temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
     return count
+
+
+def check_apart(**places):
+    """End the program where one of the folders or files {name of its constant: path} is another, or lies inside it.
+
+    Links count as what they lead to, and a and A as one name, as many disks have it.
+    """
+    found = {name: Path(os.path.realpath(path)) for name, path in places.items()}
+    for (one, inner), (other, outer) in itertools.permutations(found.items(), 2):
+        for place in (inner, *inner.parents):
+            if normal(str(place)).casefold() == normal(str(outer)).casefold() or same_file(place, outer):
+                fail(f"{one}={places[one]} and {other}={places[other]} must lie apart, not one inside the other: name "
+                     "another place")
 
 
 def sweep(folder):
     """Delete what atomic() left in `folder` when a program was killed; nothing younger than an hour, maybe in use."""
     for path in Path(folder).glob(".tmp-*"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_ctime > 3600:
+            if re.fullmatch(TEMPORARY, path.name) and time.time() - path.stat().st_ctime > 3600:
                 path.unlink()
 
 
 def link(source, target):
-    """Make `target` the same file as `source` without using space (hard link), or a copy where links can't be."""
+    """Make `target` the same file as `source` without using space (hard link), or a copy where links can't be.
+
+    A file that is there already is replaced: whoever calls this has made sure that it is ours. Of a source that is a
+    link, what it leads to is taken.
+    """
+    source = os.path.realpath(source)
+    if same_file(source, target) and not os.path.islink(target):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
     try:
         os.link(source, target)
     except OSError:

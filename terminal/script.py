@@ -92,8 +92,15 @@ def parse(name, text, default):
 
 
 def check(namespace, *rules):
-    """End with one line at the first of the rules (name of a constant, whether it is right, what it must be) broken."""
-    for name, right, wanted in rules:
+    """End with one line at the first of the rules (name of a constant, condition, what it must be) broken.
+
+    A condition is a function of the value, so that a value of another type is one line too; or already True or False.
+    """
+    for name, condition, wanted in rules:
+        try:
+            right = condition(namespace[name]) if callable(condition) else condition
+        except (TypeError, ValueError, AttributeError):
+            right = False
         if not right:
             fail(f"{name}={namespace[name]!r}: must be {wanted}")
 

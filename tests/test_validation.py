@@ -1,5 +1,6 @@
 """The split: same from the same seed, in proportion, without leaks, and never half of two."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import dataset
 import validation
 from crops import CLASSES, fill, picture, save, sides, snapshot
-from terminal.files import link
+from terminal import files
 
 
 @pytest.fixture
@@ -120,53 +122,45 @@ def test_one_crop_goes_to_training_and_two_are_shared(place, capsys):
     assert Path(validation.VALID_DIR, "man").is_dir()
 
 
-@pytest.mark.parametrize("step", range(4))
-def test_interrupted_while_swapping(place, monkeypatch, step):
-    """Stopped before any rename: both folders are the old split, or one is missing, and the next run mends it."""
+@pytest.mark.parametrize("links", [0, 7, 50])
+def test_a_split_that_was_stopped_is_not_trained_on_and_is_finished_by_the_next_run(place, monkeypatch, links):
     fill(place, 30, 30)
     validation.main()
-    old = sides()
-    monkeypatch.setattr(validation, "SEED", 9)
-    real, calls = os.replace, []
-
-    def stop(source, target):
-        if Path(source).is_dir():
-            calls.append(target)
-            if len(calls) == step + 1:
-                raise KeyboardInterrupt
-        return real(source, target)
-
-    monkeypatch.setattr(validation.os, "replace", stop)
-    with pytest.raises(KeyboardInterrupt):
-        validation.main()
-    monkeypatch.setattr(validation.os, "replace", real)
-    there = [Path(folder).exists() for folder in (validation.TRAIN_DIR, validation.VALID_DIR)]
-    assert sides() == old if all(there) else step > 0
-    validation.main()
-    new = sides()
-    assert len(new) == 60 and new != old
-    assert sorted(p.name for p in Path("processed").iterdir()) == ["faces", "train", "valid"]
-
-
-def test_interrupted_while_linking_leaves_the_old_split(place, monkeypatch):
-    fill(place, 10, 10)
-    validation.main()
-    old, real, count = sides(), link, []
+    old, real, count = sides(), files.link, []
 
     def stop(source, target):
         count.append(1)
-        if len(count) > 7:
+        if len(count) > links:
             raise KeyboardInterrupt
         real(source, target)
 
-    monkeypatch.setattr(validation, "link", stop)
-    monkeypatch.setattr(validation, "SEED", 3)
+    monkeypatch.setattr(files, "link", stop)
+    monkeypatch.setattr(validation, "SEED", 9)
     with pytest.raises(KeyboardInterrupt):
         validation.main()
-    assert sides() == old
-    monkeypatch.setattr(validation, "link", real)
+    for folder in (validation.TRAIN_DIR, validation.VALID_DIR):
+        with pytest.raises(SystemExit) as error:
+            dataset.Crops(folder, 32)
+        one_line(error, "half a split", "python validation.py")
+    monkeypatch.setattr(files, "link", real)
     validation.main()
-    assert len(sides()) == 20 and sorted(p.name for p in Path("processed").iterdir()) == ["faces", "train", "valid"]
+    new = sides()
+    assert len(new) == 60 and new != old and len(dataset.Crops(validation.TRAIN_DIR, 32)) == 48
+    assert sorted(p.name for p in Path("processed").iterdir()) == ["faces", "train", "valid"]
+
+
+def test_a_split_of_an_old_version_is_taken_over(place):
+    """It had the names of its crops in .split.json, and no other record."""
+    fill(place, 10, 10)
+    validation.main()
+    first = sides()
+    for side in ("train", "valid"):
+        names = [key for key, where in first.items() if where == side]
+        Path("processed", side, files.RECORD).unlink()
+        Path("processed", side, files.SPLIT).write_text(json.dumps({"settings": {}, "report": [], "files": names}))
+    Path("processed/train/man/notes.txt").write_text("of the user")
+    validation.main()
+    assert sides() == first and Path("processed/train/man/notes.txt").read_text() == "of the user"
 
 
 def test_photos_of_the_user_are_never_deleted(place, monkeypatch):
@@ -201,8 +195,8 @@ def test_a_crop_that_cannot_be_read_is_left_out_and_said(place, capsys):
 @pytest.mark.parametrize(("name", "value", "words"), [
     ("VALID_RATIO", 0.0, ("VALID_RATIO", "between 0 and 1")), ("VALID_RATIO", 1.0, ("VALID_RATIO",)),
     ("VALID_RATIO", float("nan"), ("VALID_RATIO",)), ("PERSON_PATTERN", "(", ("PERSON_PATTERN",)),
-    ("PERSON_PATTERN", "x", ("PERSON_PATTERN", "group")), ("TRAIN_DIR", "processed/faces/man", ("three folders",)),
-    ("VALID_DIR", "processed/train", ("three folders",)),
+    ("PERSON_PATTERN", "x", ("PERSON_PATTERN", "group")), ("TRAIN_DIR", "processed/faces/man", ("must lie apart",)),
+    ("VALID_DIR", "processed/train", ("must lie apart",)),
 ])
 def test_constants_that_make_no_split(place, monkeypatch, name, value, words):
     fill(place, 3, 3)
