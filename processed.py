@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from faces import cropping, detectors, reading
+from faces import cropping, detectors, people, reading
 from terminal import files, workers
 from terminal.files import normal
 
@@ -80,7 +80,7 @@ def targets(photos, folder, faces_dir):
             # A class may have two folders, see class_folders().
             place = photos[i].parts[depth - (photos[i].parts[depth - 1] != folder.name):]
             start = text[:40].replace("\n", " ")
-            names[i] = f"{start}-{hashlib.sha256(os.fsencode('/'.join(place))).hexdigest()[:16]}"
+            names[i] = f"{start}-{people.digest('/'.join(place))}"
     return [Path(faces_dir, folder.name, f"{name}.jpg") for name in names]
 
 

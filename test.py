@@ -6,7 +6,7 @@
 
 Reads photos, finds the face each is about, crops and classifies it as realtime.py does, and prints the metrics.
 Writes confusion_matrix.png, roc.png, reliability.png, errors.png, predictions.csv and test_metrics.json into plots/,
-and groups.png where data/groups.csv tells ages and ethnicities. Photos without a face are counted apart, and so are
+and groups.png where data/people.csv tells ages and ethnicities. Photos without a face are counted apart, and so are
 clips (.mp4 and all usual others): they are followed as in the live window, and judged frame by frame.
 """
 
@@ -39,7 +39,7 @@ TEST_DIR = "data/test"  # one subfolder per class, named as the weights name it
 WEIGHTS = None  # None: your own, or else the better that ship; a file; a pattern such as weights/best_weights_*.pt
 PLOTS_DIR = "plots"
 
-GROUPS = people.GROUPS  # ages and ethnicities of the photos; without it no report by group
+PEOPLE = people.PEOPLE  # ages and ethnicities of the photos; without it no report by group
 CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face is looked for
 ROBUSTNESS = False  # True: also damage the crops (light, blur, noise, ...) and see what accuracy is left
 ROBUSTNESS_PHOTOS = 500  # drawn at random for that, since it takes 46 passes; 0: all
@@ -182,21 +182,20 @@ class Answers(NamedTuple):
         return self.probabilities.argmax(1) == self.labels
 
 
-def by_group(answers):
-    """metrics.group_report() of the photos that GROUPS knows, printed; None where it knows none or is not there."""
-    groups = people.read_groups(GROUPS)
-    if groups is None:
+def by_group(answers, table):
+    """metrics.group_report() of the photos in `table`, of people.read(), printed; None where it has none of them."""
+    if table is None:
         return None
     seen = [r for r in answers.rows if r["status"] != "unreadable"]
     found = np.array([r["status"] == "ok" for r in seen])
     correct, sure = np.zeros((2, len(seen)), bool)
     correct[found], sure[found] = answers.correct, answers.sure
-    told = metrics.group_report([people.group_of(groups, r["path"]) for r in seen], [r["class"] for r in seen], found,
+    told = metrics.group_report([people.of(table, r["path"]) for r in seen], [r["class"] for r in seen], found,
                                 correct, sure)
     if told:
         report.show_groups(told)
     else:
-        print(f"\n{GROUPS} knows none of these photos: no report by group")
+        print(f"\n{PEOPLE} tells neither age nor ethnicity of these photos: no report by group")
     return told
 
 
@@ -284,6 +283,7 @@ def main():
     from learn import checkpoints
 
     check_constants()
+    table = people.read(PEOPLE)
     loaded, plots = checkpoints.load_all(WEIGHTS), Path(PLOTS_DIR)
     classes = loaded[0][2]["classes"]
     photos, clips = files_by_class(TEST_DIR, classes, loaded[0][0])
@@ -312,7 +312,7 @@ def main():
               "unreadable": sum(r["status"] == "unreadable" for r in rows), **summaries[best],
               "coverage": metrics.coverage(answers.trusted, answers.correct, info["threshold"])}
     report.show(result, classes, count)
-    result["groups"] = by_group(answers)
+    result["groups"] = by_group(answers, table)
     result["robustness"] = damaged(answers) if ROBUSTNESS else None
     result["epochs"] = None if len(loaded) == 1 else [
         {"weights": Path(path).as_posix(), "epoch": facts.get("epoch"), **summary}

@@ -52,11 +52,11 @@ AUGMENT = "face"  # a key of augment.AUGMENTATIONS
 # by source, and the best epoch has the least mean of their losses. (): every crop counts the same.
 SOURCES = ()
 EVEN = 0.0  # 0..1, how nearly sources count the same: 0.0 by their numbers of crops, 1.0 all alike
-# Columns of data/groups.csv, as ("age", "ethnicity"), that the network has to tell beside the class while it learns:
+# Columns of data/people.csv, as ("age", "ethnicity"), that the network has to tell beside the class while it learns:
 # features that know more of a face are better at the class too. Weights files keep the age, so that a child's face can
 # be called unsure (checkpoints.CHILD), and nothing else of it. (): the class alone.
 AUXILIARY = ()
-GROUPS = people.GROUPS  # the file of these columns
+PEOPLE = people.PEOPLE  # the file of these columns
 AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
 # A weights file of any network for the same classes, whose answers the network learns beside the labels. None: labels.
 TEACHER = None
@@ -95,7 +95,7 @@ def check_constants():
                   and 0 <= JUDGED_MARGIN <= 1, "None, or between 0 and 1"),
                  ("SOURCES", all(isinstance(v, str) for v in SOURCES), 'beginnings of names, as ("news-",)'),
                  ("EVEN", 0 <= EVEN <= 1, "between 0 and 1"),
-                 ("AUXILIARY", set(AUXILIARY) <= set(people.COLUMNS), f"of {people.COLUMNS}, or ()"),
+                 ("AUXILIARY", set(AUXILIARY) <= set(auxiliary.TASKS), f"of {auxiliary.TASKS}, or ()"),
                  ("AUXILIARY_WEIGHT", 0 < AUXILIARY_WEIGHT <= 10, "above 0, at most 10"),
                  ("TEACHER", TEACHER is None or isinstance(TEACHER, str), "None, or the path of a weights file"),
                  ("TEACHER", not isinstance(TEACHER, str)
@@ -238,7 +238,7 @@ def loaders(device, size, margin):
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
     if SOURCES:
         dataset.weigh(crops, dataset.sources_of(crops, SOURCES), EVEN)
-    crops.auxiliary, crops.auxiliary_sizes, crops.ages = auxiliary.labels(crops.files, AUXILIARY, GROUPS)
+    crops.auxiliary, crops.auxiliary_sizes, crops.ages = auxiliary.labels(crops.files, AUXILIARY, PEOPLE)
     for loader in (train, valid):
         engine.hold(loader, device)
     return train, valid
@@ -300,6 +300,8 @@ def fit(device, bf16):
 
 def main():
     check_constants()
+    if AUXILIARY:
+        people.read(PEOPLE)  # a file that cannot be read is said before the crops are decoded
     device, bf16 = engine.hardware(DEVICE, PRECISION)
     engine.keep_memory()
     engine.join(device)

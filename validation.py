@@ -18,7 +18,6 @@ if __name__ == "__main__":  # before NumPy is imported: threads share the work, 
 import hashlib
 import itertools
 import json
-import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,8 +35,7 @@ TRAIN_DIR = "processed/train"
 VALID_DIR = "processed/valid"
 VALID_RATIO = 0.2  # share of each class that goes to validation, between 0 and 1 (the paper's: 0.2)
 SEED = 0  # another number gives another split
-
-PERSON_PATTERN = people.PERSON_PATTERN  # names whose group 1 agrees show one person; "" switches it off
+PEOPLE = people.PEOPLE  # the photos of each person; without it persons are not known
 # ------------------------------------------------------------------------------------------------
 
 FILL_FACES = "run 'python processed.py', which fills it"
@@ -92,8 +90,9 @@ def describe(kind, groups, keys):
     return line + (f", the largest of {max(sizes)} ({keys[max(groups, key=len)[0]]})" if sizes else "")
 
 
-def split(crops):
-    """Decide the split. crops: {"class/name": Path}. Returns ({"class/name": True for validation}, report lines)."""
+def split(crops, table):
+    """Decide the split. crops: {"class/name": Path}; table: of people.read(). Returns ({"class/name": True for
+    validation}, report lines)."""
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:  # OpenCV lets other threads run
         outlines, small, digests, read = copies.thumbnails(list(crops.values()), pool)
         keys, unread = list(itertools.compress(crops, read)), list(itertools.compress(crops, ~read))
@@ -101,13 +100,13 @@ def split(crops):
         for name in sorted({key.split("/", 1)[0] for key in unread} - set(labels)):
             script.fail(f"no crop of {name} can be read: delete {crops[unread[0]].parent} and {FILL_FACES}")
         pairs = copies.near_copies(outlines, small, digests, pool)
-    persons = people.people_of(keys, PERSON_PATTERN)
-    same = np.array([(group[0], i) for group in persons.values() for i in group[1:]], np.int64).reshape(-1, 2)
+    persons = list(people.persons(table, [Path(key) for key in keys]).values())
+    same = np.array([(group[0], i) for group in persons for i in group[1:]], np.int64).reshape(-1, 2)
     copied = copies.components(len(keys), pairs)
     groups = copies.components(len(keys), np.concatenate([pairs, same]))
     valid = assign(groups, keys, labels, VALID_RATIO, SEED)
 
-    report = [describe("near-copies", copied, keys), describe("one person", list(persons.values()), keys),
+    report = [describe("near-copies", copied, keys), describe("one person", persons, keys),
               describe("kept on one side in all", groups, keys)]
     conflicts = [g for g in copied if len({labels[i] for i in g}) > 1]
     report.append(f"label conflicts (near-copies in different classes): {len(conflicts)}")
@@ -178,11 +177,6 @@ def check_constants():
     """End with one line on constants that make no split."""
     if not 0 < VALID_RATIO < 1:
         script.fail(f"VALID_RATIO={VALID_RATIO}: it must lie between 0 and 1, such as VALID_RATIO=0.2")
-    try:
-        if PERSON_PATTERN and re.compile(PERSON_PATTERN).groups < 1:
-            script.fail("PERSON_PATTERN has no group: put the part that names the person in parentheses")
-    except re.error as error:
-        script.fail(f"PERSON_PATTERN is no regular expression ({error}): correct it or set it to \"\"")
     links = {f"FACES_DIR/{path.name}": path for path in Path(FACES_DIR).glob("*") if path.is_symlink()}
     for name, place in {"FACES_DIR": FACES_DIR, "RAW_DIR": RAW_DIR, **links}.items():
         files.check_apart(**{name: place, "TRAIN_DIR": TRAIN_DIR})
@@ -193,7 +187,7 @@ def check_constants():
 def main():
     """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
     check_constants()
-    crops = {}
+    table, crops = people.read(PEOPLE) or {}, {}
     for name, found in reading.class_photos(FACES_DIR, FILL_FACES, "crops").items():
         for path in found:
             inner = path.relative_to(FACES_DIR).parts[1:]
@@ -204,8 +198,10 @@ def main():
     listing = hashlib.blake2b()
     for key, path in crops.items():
         status = path.stat()
-        listing.update(f"{key}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    settings = {"seed": SEED, "ratio": VALID_RATIO, "person": PERSON_PATTERN, "crops": listing.hexdigest(),
+        source, person, *_ = people.of(table, Path(key)) or people.Person()
+        listing.update(f"{key}\0{status.st_size}\0{status.st_mtime_ns}\0{source}\0{person}\n"
+                       .encode(errors="surrogateescape"))
+    settings = {"seed": SEED, "ratio": VALID_RATIO, "crops": listing.hexdigest(),
                 "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
     checked = {folder: check_folder(folder) for folder in (TRAIN_DIR, VALID_DIR)}
     done = all(record.get("settings") == settings and record.get("complete") and there == len(files.written(folder)) - 1
@@ -215,7 +211,7 @@ def main():
     else:
         for folder, (_, _, ours) in checked.items():
             files.claim(folder, [SPLIT, *crops], ours)  # either folder may get any of them
-        sides, report = split(crops)
+        sides, report = split(crops, table)
         replace(crops, sides, settings, report)
     print("\n".join(report))
     print(f"{'unchanged' if done else 'written'}: {TRAIN_DIR} and {VALID_DIR} (SEED={SEED}, VALID_RATIO={VALID_RATIO})")

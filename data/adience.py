@@ -3,7 +3,7 @@
     python data/adience.py SOURCE=~/Downloads/adience            # TEST_FOLD=4 is the test, folds 0 to 3 the rest
 
 Reads fold_0_data.txt to fold_4_data.txt and faces/ (or aligned/, with KIND=aligned). No person is in two folds.
-Writes data/raw/{man,woman}, data/test/{man,woman} and the ages into data/groups.csv.
+Writes data/raw/{man,woman}, data/test/{man,woman} and persons and ages into data/people.csv.
 """
 
 import csv
@@ -17,7 +17,7 @@ from terminal import script
 SOURCE = "adience"  # folder with the files from https://talhassner.github.io/home/projects/Adience/Adience-data.html
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
-GROUPS = "data/groups.csv"
+PEOPLE = people.PEOPLE
 KIND = "faces"  # faces: cut loosely, as people see them; aligned: turned upright
 TEST_FOLD = 4  # 0..4, or -1 for no test
 # ------------------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def main():
     folds = [importing.find(source, f"fold_{i}_data.txt") for i in range(5)]
     if None in folds:
         script.fail(f"{source} has no fold_{folds.index(None)}_data.txt: {HINT}")
-    rows, groups, malformed, unknown, taken = [], [], [], [], {}
+    rows, known, malformed, unknown, taken = [], [], [], [], {}
     for number, path in enumerate(folds):
         with open(path, newline="", encoding="utf-8") as file:
             table = csv.DictReader(file, delimiter="\t")
@@ -55,15 +55,13 @@ def main():
                     unknown.append(photo)
                 else:
                     taken[person] = taken.get(person, 0) + 1
-                    name = f"adience-{people.numbered_person(person)}_{taken[person]:04d}.jpg"
+                    name = f"adience-{person}_{taken[person]:04d}.jpg"
                     side = "test" if number == TEST_FOLD else "raw"
                     rows.append((images / user / f"{FILE_NAMES[KIND]}.{person}.{photo}", side, GENDERS[gender], name))
-                    ages = re.findall(r"\d+", row.get("age") or "")
-                    if ages:
-                        groups.append((name, "-".join(ages), ""))
+                    known.append((name, "adience", person, "-".join(re.findall(r"\d+", row.get("age") or "")), ""))
     importing.report_skipped({"malformed lines": malformed, "faces without a gender": unknown})
     importing.place(rows, RAW_DIR, TEST_DIR)
-    people.write_groups(GROUPS, groups)
+    people.write(PEOPLE, known)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,8 @@
 
 Reads img_align_celeba/ (or img_align_celeba.zip), list_attr_celeba.txt, and where they are there too
 list_eval_partition.txt (its test photos go to data/test; without it one in ten does, by a hash of the name) and
-identity_CelebA.txt (names the photos by person, celeba-Person_ciia_0001.jpg: a split keeps a person on one side).
+identity_CelebA.txt (the persons: a split keeps a person on one side).
 """
-
-from pathlib import Path
 
 import importing
 from faces import people
@@ -17,6 +15,7 @@ from terminal import script
 SOURCE = "celeba"  # folder with the files from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, in any subfolders
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
+PEOPLE = people.PEOPLE
 TEST_RATIO = 0.1  # only without the official partition
 # ------------------------------------------------------------------------------------------------
 
@@ -34,16 +33,6 @@ def read_pairs(source, *names):
     return {w[0]: w[1] for w in read_table(path) if len(w) == 2 and w[1].isdecimal()} if path else None
 
 
-def persons(identities):
-    """{photo: name} with the person and a running number of four digits, in the order of the photos."""
-    names, taken = {}, {}
-    for photo in sorted(identities):
-        person = identities[photo]
-        taken[person] = taken.get(person, 0) + 1
-        names[photo] = f"celeba-{people.numbered_person(person)}_{taken[person]:04d}{Path(photo).suffix}"
-    return names
-
-
 def main():
     source = importing.source_folder(SOURCE, HINT)
     importing.only_classes([RAW_DIR, TEST_DIR], ("man", "woman"))
@@ -56,13 +45,13 @@ def main():
     while (images / "img_align_celeba").is_dir():  # archives hold the folder in a folder
         images = images / "img_align_celeba"
     sides = read_pairs(source, "list_eval_partition.txt", "list_eval_partition.csv")
-    names = persons(read_pairs(source, "identity_CelebA.txt") or {})
+    persons = read_pairs(source, "identity_CelebA.txt") or {}
     table = read_table(labels)
     header = next((words for words in table if "Male" in words), None)
     if header is None:
         script.fail(f"{labels} has no column Male: {HINT}")
     attributes = [word for word in header if word != "image_id"]
-    rows, malformed, unplaced = [], [], []
+    rows, known, malformed, unplaced = [], [], [], []
     for words in table[table.index(header) + 1:]:
         value = dict(zip(attributes, words[1:], strict=False)).get("Male")
         if len(words) != len(attributes) + 1 or value not in ("1", "-1"):
@@ -72,12 +61,14 @@ def main():
         if sides is not None and sides.get(photo) not in ("0", "1", "2"):
             unplaced.append(photo)
             continue
-        name, class_name = names.get(photo, f"celeba-{photo}"), "man" if value == "1" else "woman"
+        name, person, class_name = f"celeba-{photo}", persons.get(photo, ""), "man" if value == "1" else "woman"
         test = (sides[photo] == "2" if sides is not None
-                else importing.in_test(people.person_of(name) or name, TEST_RATIO))
+                else importing.in_test(person or name, TEST_RATIO))
         rows.append((images / photo, "test" if test else "raw", class_name, name))
+        known.append((name, "celeba", person, "", ""))
     importing.report_skipped({"malformed lines": malformed, "without a partition": unplaced})
     importing.place(rows, RAW_DIR, TEST_DIR)
+    people.write(PEOPLE, known)
 
 
 if __name__ == "__main__":

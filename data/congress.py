@@ -18,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import importing
+from faces import people
 from terminal import script
 from terminal.files import atomic
 
@@ -26,6 +27,7 @@ LABELS_URL = "https://unitedstates.github.io/congress-legislators/legislators-cu
 PORTRAITS_URL = "https://unitedstates.github.io/images/congress/225x275"  # or original, several times larger
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
+PEOPLE = people.PEOPLE
 TEST_RATIO = 0.1  # 0..1
 DELAY = 0.2  # seconds between two requests
 RETRIES = 4  # after a failure, each after twice the pause of the one before
@@ -85,6 +87,7 @@ def main():
             new += 1
         total[folder, GENDERS[gender]] = total.get((folder, GENDERS[gender]), 0) + 1
     importing.report_skipped(skipped)
+    people.write(PEOPLE, [(f"congress-{bioguide}.jpg", "congress", bioguide, "", "") for bioguide, _ in jobs])
     for folder in (RAW_DIR, TEST_DIR):
         print(f"{folder}: " + ", ".join(f"{total.get((folder, name), 0)} {name}" for name in GENDERS.values()))
     print(f"{new} new, {sum(total.values()) - new} already there")

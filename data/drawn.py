@@ -2,9 +2,8 @@
 
     python data/drawn.py        ->  data/raw/{beard,hat}/*.jpg  and  data/test/{beard,hat}/*.jpg
 
-Every person is drawn a few times, in another pose, light and place, and named like Beard_Baro_0002.jpg, so that the
-split by person has something to do. Nobody is shown: these are ellipses with noise, in which the Haar cascade
-finds a face.
+Every person is drawn a few times, in another pose, light and place, and has a name in data/people.csv, so that the
+split by person has something to do. Nobody is shown: these are ellipses with noise, in which detectors find a face.
 """
 
 import importing  # isort: skip  # before the slow ones: it imports script, for which Ctrl-C is one line
@@ -15,12 +14,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from faces import people
 from terminal import script
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
+PEOPLE = people.PEOPLE
 COUNT = 200  # pictures per class for training and validation
 TEST_COUNT = 50  # pictures per class for the test, of other people
 PER_PERSON = 4  # pictures of one person
@@ -228,9 +229,10 @@ def main():
     jobs = [(folder, name, first + i // PER_PERSON, i % PER_PERSON)
             for folder, count, first in ((RAW_DIR, COUNT, 0), (TEST_DIR, TEST_COUNT, 5000))
             for name in CLASSES for i in range(count)]
-    new = 0
+    new, known = 0, []
     for folder, name, person, take in tqdm(jobs, unit="face", smoothing=0):
         path = Path(folder, name, f"{name.capitalize()}_{person_name(person)}_{take + 1:04d}.jpg")
+        known.append((path.name, "drawn", f"{name} {person_name(person)}", "", ""))
         key = (SEED, CLASSES.index(name), person)
         who = draw_person(np.random.default_rng((*key, 0)))
         picture = draw_face(np.random.default_rng((*key, take + 1)), name, who)
@@ -239,6 +241,7 @@ def main():
             new += 1
             with atomic(path) as temporary:
                 temporary.write_bytes(data)
+    people.write(PEOPLE, known)
     for folder, count in ((RAW_DIR, COUNT), (TEST_DIR, TEST_COUNT)):
         print(f"{folder}: " + ", ".join(f"{count} {name}" for name in CLASSES))
     print(f"{new} pictures written, {len(jobs) - new} already there. Next: python processed.py")

@@ -3,7 +3,7 @@
     python data/fairface.py SOURCE=~/Downloads/fairface
 
 Reads fairface_label_train.csv, fairface_label_val.csv (columns file,age,gender,race) and the photos train/*.jpg,
-val/*.jpg. Writes data/raw/{man,woman} (train), data/test/{man,woman} (val) and data/groups.csv.
+val/*.jpg. Writes data/raw/{man,woman} (train), data/test/{man,woman} (val) and data/people.csv.
 """
 
 import csv
@@ -17,7 +17,7 @@ from terminal import script
 SOURCE = "fairface"  # folder or archive from https://github.com/joojs/fairface (padding 1.25 suits the cascade)
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
-GROUPS = "data/groups.csv"
+PEOPLE = people.PEOPLE
 # ------------------------------------------------------------------------------------------------
 
 HINT = "get the photos and the two label files from https://github.com/joojs/fairface"
@@ -27,7 +27,7 @@ GENDERS = {"Male": "man", "Female": "woman"}
 def main():
     source = importing.source_folder(SOURCE, HINT)
     importing.only_classes([RAW_DIR, TEST_DIR], GENDERS.values())
-    rows, groups, malformed = [], [], []
+    rows, known, malformed = [], [], []
     for part, side in (("train", "raw"), ("val", "test")):
         labels, images = importing.find(source, f"fairface_label_{part}.csv"), importing.find(source, part)
         if not labels or not images:
@@ -41,10 +41,10 @@ def main():
                     continue
                 name = f"fairface-{part}-{match[1]}"
                 rows.append((images / match[1], side, GENDERS[row["gender"]], name))
-                groups.append((name, row.get("age") or "", row.get("race") or ""))
+                known.append((name, "fairface", "", row.get("age") or "", row.get("race") or ""))
     importing.report_skipped({"malformed lines": malformed})
     importing.place(rows, RAW_DIR, TEST_DIR)
-    people.write_groups(GROUPS, groups)
+    people.write(PEOPLE, known)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ Nothing of SOURCE is changed. With TEST_RATIO a share of the photos goes to data
 like George_Bush_0007.jpg) to one side.
 """
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import importing
@@ -18,11 +20,30 @@ from terminal.files import class_folders, normal
 SOURCE = "photos"  # folder or archive that has one subfolder per class
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
+PEOPLE = people.PEOPLE
 TO = "raw"  # "raw", or "test" for photos that training must never see
 TEST_RATIO = 0.0  # with TO="raw": share of them that goes to TEST_DIR instead, 0..1
 RENAME = {}  # class of each subfolder where it has another name, as {"M": "man", "W": "woman"}
+# Names of photos, without their ending, that name a person, in group 1: George_Bush_0007. "": names tell nothing.
+PERSON = r"([^\W\d_a-z][^\d_]*(?:_[^\d_]+)+)_\d{4}"
 PREFIX = ""  # put before every name, so that photos of several sources don't collide, as "news-"
 # ------------------------------------------------------------------------------------------------
+
+
+def persons_of(photos):
+    """Who is in each of `photos` (class folder, path), as PERSON says; "" where the name does not tell.
+
+    What stands on more than half the photos of a class is the name of a series: Man_Face_0001, Man_Face_0002.
+    """
+    matches = [re.fullmatch(PERSON, normal(photo.stem)) if PERSON else None for _, photo in photos]
+    found = [(folder, match[1] if match else "") for (folder, _), match in zip(photos, matches, strict=True)]
+    count, sizes = Counter(found), Counter(folder for folder, _ in photos)
+    return [person if count[folder, person] <= max(9, sizes[folder] / 2) else "" for folder, person in found]
+
+
+def name_of(folder, photo):
+    """What a photo is called in the class's folder, without subfolders."""
+    return PREFIX + "__".join(photo.relative_to(folder).parts)
 
 
 def main():
@@ -36,16 +57,18 @@ def main():
     if unknown:
         script.fail(f"RENAME speaks of {', '.join(sorted(unknown))}, which {source} does not have: "
                     f"it has {', '.join(found)}")
-    rows = []
+    rows, known = [], []
     photos = [(source / photo.relative_to(source).parts[0], photo) for name in found for photo in found[name]]
-    persons = people.people_of([f"{folder.name}/{photo.name}" for folder, photo in photos])
-    person = {i: name for name, found in persons.items() for i in found}
-    for i, (folder, photo) in enumerate(photos):
-        name = PREFIX + "__".join(photo.relative_to(folder).parts)
-        test = TO == "test" or importing.in_test(person.get(i, photo.name), TEST_RATIO)
+    count = Counter(name_of(*photo) for photo in photos)
+    for (folder, photo), person in zip(photos, persons_of(photos), strict=True):
+        name = name_of(folder, photo)
+        test = TO == "test" or importing.in_test(person.casefold() or photo.name, TEST_RATIO)
         # The name alone would not do: two class folders may both have a 1.jpg.
         rows.append((photo, "test" if test else "raw", rename.get(normal(folder.name), normal(folder.name)), name))
+        known.append((name if count[name] == 1 else f"{rows[-1][2]}/{name}", PREFIX.strip("-_ ") or source.name,
+                      person.replace("_", " "), "", ""))
     importing.place(rows, RAW_DIR, TEST_DIR, by_class=True)
+    people.write(PEOPLE, known)
     for folder in (RAW_DIR, TEST_DIR):
         if Path(folder).is_dir():
             print(f"{folder} now has the classes {', '.join(class_folders(folder, ''))}")

@@ -3,13 +3,14 @@
     python data/lfw.py SOURCE=~/Downloads/lfw.tgz "LISTS={'man': 'male_names.txt', 'woman': 'female_names.txt'}"
 
 Reads lfw/<Name>/<Name>_0001.jpg and one list of names per class: a line holds a person (Ann Veneman, Ann_Veneman) or
-a photo (Ann_Veneman_0003.jpg). One person in ten goes to data/test. Names stay, so that validation.py knows who is who.
+a photo (Ann_Veneman_0003.jpg). One person in ten goes to data/test. data/people.csv says who is who.
 """
 
 import re
 from pathlib import Path
 
 import importing
+from faces import people
 from terminal import script
 from terminal.files import is_system
 
@@ -18,6 +19,7 @@ SOURCE = "lfw"  # folder or lfw.tgz; https://www.kaggle.com/datasets/jessicali95
 LISTS = {"man": "male_names.txt", "woman": "female_names.txt"}  # looked for here, then in SOURCE
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
+PEOPLE = people.PEOPLE
 TEST_RATIO = 0.1  # share of the people, 0..1
 MOST = 0  # photos of one person at most (one has 530); 0: all
 # ------------------------------------------------------------------------------------------------
@@ -57,6 +59,7 @@ def main():
     importing.report_skipped({"malformed names": malformed, "people on no list": unlisted, "people on two lists":
                               sorted(twice), "listed people without photos": sorted(set(class_of) - here)})
     importing.place(rows, RAW_DIR, TEST_DIR)
+    people.write(PEOPLE, [(row[3], "lfw", row[0].parent.name.replace("_", " "), "", "") for row in rows])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python data/origins.py SOURCE=~/Downloads/origins      # the folder, or an archive of it
 
-Reads man/<origin>_<id>.jpg and woman/<origin>_<id>.jpg. Writes data/raw/{man,woman} and data/groups.csv, the origin
+Reads man/<origin>_<id>.jpg and woman/<origin>_<id>.jpg. Writes data/raw/{man,woman} and data/people.csv, the origin
 there as ethnicity, spelt as the other importers spell it, without an age. With TEST_RATIO a share of the photos goes
 to data/test, by a hash of the name.
 """
@@ -17,7 +17,7 @@ from terminal import script
 SOURCE = "origins"  # folder or archive that has the subfolders man and woman
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
-GROUPS = "data/groups.csv"
+PEOPLE = people.PEOPLE
 TEST_RATIO = 0.0  # share of the photos that goes to TEST_DIR instead, 0..1
 # ------------------------------------------------------------------------------------------------
 
@@ -30,7 +30,7 @@ NAME = re.compile(rf"({'|'.join(ETHNICITIES)})_\w+\.jpe?g", re.ASCII | re.IGNORE
 def main():
     source = importing.source_folder(SOURCE, "make a folder with the subfolders man and woman")
     importing.only_classes([RAW_DIR, TEST_DIR], GENDERS)
-    rows, groups, malformed = [], [], []
+    rows, known, malformed = [], [], []
     for gender in GENDERS:
         folder = importing.find(source, gender)
         if not folder or not folder.is_dir():
@@ -41,12 +41,12 @@ def main():
                 name = f"origins-{photo.name}"
                 side = "test" if importing.in_test(name, TEST_RATIO) else "raw"
                 rows.append((photo, side, gender, name))
-                groups.append((name, "", ETHNICITIES[match[1].lower()]))
+                known.append((name, "origins", "", "", ETHNICITIES[match[1].lower()]))
             elif photo.suffix.lower() in (".jpg", ".jpeg", ".png"):
                 malformed.append(f"{gender}/{photo.name}")
     importing.report_skipped({"names without a known origin": malformed})
     importing.place(rows, RAW_DIR, TEST_DIR)
-    people.write_groups(GROUPS, groups)
+    people.write(PEOPLE, known)
 
 
 if __name__ == "__main__":

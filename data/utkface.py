@@ -3,7 +3,7 @@
     python data/utkface.py SOURCE=~/Downloads/UTKFace      # the folder, or its .tar.gz
 
 Reads [age]_[gender]_[ethnicity]_[date].jpg (or .jpg.chip.jpg), gender 0 male and 1 female. Writes
-data/raw/{man,woman}, data/test/{man,woman} (one in ten, by a hash of the name) and data/groups.csv.
+data/raw/{man,woman}, data/test/{man,woman} (one in ten, by a hash of the name) and data/people.csv.
 """
 
 import os
@@ -19,7 +19,7 @@ from terminal.files import is_system
 SOURCE = "utkface"  # folder or archive from https://susanqq.github.io/UTKFace/ ("Aligned&Cropped Faces")
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
-GROUPS = "data/groups.csv"
+PEOPLE = people.PEOPLE
 TEST_RATIO = 0.1  # 0..1
 # ------------------------------------------------------------------------------------------------
 
@@ -31,7 +31,7 @@ NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?", re.ASCII)
 def main():
     source = importing.source_folder(SOURCE, "get UTKFace from https://susanqq.github.io/UTKFace/")
     importing.only_classes([RAW_DIR, TEST_DIR], GENDERS)
-    rows, groups, malformed = [], [], []
+    rows, known, malformed = [], [], []
     for folder, folders, names in os.walk(source):
         folders[:] = sorted(f for f in folders if not is_system(f))
         for name in sorted(names):
@@ -41,12 +41,12 @@ def main():
                 key = name if match[4] else name + ".chip.jpg"
                 side = "test" if importing.in_test(key, TEST_RATIO) else "raw"
                 rows.append((Path(folder, name), side, GENDERS[int(match[2])], name))
-                groups.append((name, int(match[1]), ETHNICITIES[int(match[3])]))
+                known.append((name, "utkface", "", int(match[1]), ETHNICITIES[int(match[3])]))
             elif not is_system(name) and name.lower().endswith((".jpg", ".jpeg", ".png")):
                 malformed.append(name)
     importing.report_skipped({"malformed names": malformed})
     importing.place(rows, RAW_DIR, TEST_DIR)
-    people.write_groups(GROUPS, groups)
+    people.write(PEOPLE, known)
 
 
 if __name__ == "__main__":

@@ -1,98 +1,225 @@
-"""Who is on a photo: the person its name tells, and the age and ethnicity that a data set tells. Nothing to run.
+"""data/people.csv: who is in a photo, where the photo is from, and the age and ethnicity that its data set states.
 
-Importers write ages and ethnicities into groups.csv; test.py reports by them, and train.py may ask the network for
-them beside the class (learn/auxiliary.py).
+Its columns are file, source, person, age and ethnicity; all but `file` may be empty. Importers write it. validation.py
+keeps the photos of a person on one side, train.py balances the classes within each source, and test.py reports by age
+and ethnicity. Nothing to run.
 """
 
 import csv
+import hashlib
+import io
+import os
 import re
-import unicodedata
-from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from terminal import script
-from terminal.files import atomic
+from terminal.files import atomic, normal
+from terminal.script import Problem
 
 # ------------------------------------------------------------------------------------------------
-GROUPS = "data/groups.csv"  # without the file test.py has no report by group, and train.py no auxiliary tasks
-COLUMNS = ("age", "ethnicity")  # beside `file`, the photo's name
+PEOPLE = "data/people.csv"  # without it: no report by group, one source, and persons are not known
+BEFORE = "groups.csv"  # its former name, with the columns file, age and ethnicity: read where there is no people.csv
 YOUNG = 0.5  # a face that is likelier a child's than not is unsure, whatever class it is given
 AGE_BANDS = (0, 3, 10, 15, 20, 30, 40, 50, 60, 70)  # first age of each band; the last one is open
-# Photos whose names agree in group 1 show one person: George_Bush_0007.jpg, news-George_Bush_0008.png.jpg.
-# Words that begin with a capital, then a number of four digits; one word alone (Ashanti_0002.jpg) must not be one that
-# cameras and programs write.
-PERSON_PATTERN = (r"(?:[a-z0-9]+-)?(?!(?:[A-Z]+|Photo|Image|Picture|Face|Frame|Scan|Screenshot|Snapshot)_\d)"
-                  r"([^\W\d_a-z][^\W\d_]*(?:['’.-]+[^\W\d_]+)*\.?(?:_[^\W\d_][^\d_]*)*)_\d{4}(?:\.\w+)+")
 # ------------------------------------------------------------------------------------------------
 
 
-def read_groups(path):
-    """{photo name or stem: (age, ethnicity)}, texts, from a groups.csv, or None where there is no such file."""
-    if not Path(path).is_file():
-        return None
-    groups = {}
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        lacking = {"file", *COLUMNS} - set(reader.fieldnames or ())
-        if lacking:
-            script.fail(f"{path} lacks the column(s) {', '.join(sorted(lacking))}: run its importer in data/ again")
-        for line in reader:
-            name = (line["file"] or "").replace("\\", "/").rsplit("/", 1)[-1]
-            value = tuple((line[column] or "").strip() for column in COLUMNS)
-            groups[name] = value
-            groups.setdefault(Path(name).stem, value)  # a crop bears its photo's stem
-    return groups
+class Person(NamedTuple):
+    """What people.csv says of a photo; "" where it does not say."""
+
+    source: str = ""
+    person: str = ""
+    age: str = ""
+    ethnicity: str = ""
 
 
-def group_of(groups, path):
-    """(age, ethnicity) of a photo or a crop of it, by its name or stem, from read_groups(); None: not known."""
-    return groups.get(path.name) or groups.get(path.stem)
+class Sheet(NamedTuple):
+    """A CSV file as it was found: `rows` are lists of texts, the first of them the header."""
+
+    rows: list
+    columns: dict  # {name of a column, in lower case: its index}
+    encoding: str
+    delimiter: str
+    line_end: str
+    first_line: str  # "sep=;", by which spreadsheets state the delimiter, or ""
 
 
+def read(path=PEOPLE):
+    """{name of a photo: Person}, to be asked by of(), or None where there is no such file.
 
-
-def write_groups(path, rows):
-    """Merge rows (file, age, ethnicity) into groups.csv; rows of other files stay. Nothing new: nothing written."""
-    path, groups = Path(path), {}
-    if path.is_file():
-        with open(path, newline="", encoding="utf-8") as file:
-            groups = {r["file"]: (r["age"], r["ethnicity"]) for r in csv.DictReader(file)}
-    merged = {**groups, **{name: (str(age), ethnicity) for name, age, ethnicity in rows}}
-    if merged != groups:
-        with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file", "age", "ethnicity"])
-            writer.writerows([name, *merged[name]] for name in sorted(merged))
-    print(f"{path}: age and ethnicity of {len(merged)} photos")
-
-
-def numbered_person(number):
-    """A name for a person who is only known by a number, spelt with letters as validation.py wants it: Person_ciia."""
-    return "Person_" + "".join("abcdefghij"[int(digit)] for digit in number)
-
-
-def person_of(name, pattern=PERSON_PATTERN):
-    """Who a photo or a crop shows, by its file name; None where the name does not say, or `pattern` is ""."""
-    match = re.fullmatch(pattern, unicodedata.normalize("NFC", name)) if pattern else None
-    return match.group(1) if match else None
-
-
-def people_of(keys, pattern=PERSON_PATTERN):
-    """The crops of each person that file names tell: {person: ascending indices into `keys`, which are "class/name"}.
-
-    Upper and lower case are one. What stands on more than half the crops of a class is the name of a series
-    (Man_0001.jpg, Man_0002.jpg ...).
+    Names are those of the file, with "__" between folders, shortened from the left, without their endings, and as
+    processed.py shortens long ones. Short forms that stand for different photos are left out.
+    Raises Problem, one line, for a file that is no table with a column `file`.
     """
-    people, sizes = {}, Counter(key.split("/", 1)[0] for key in keys)
-    for i, key in enumerate(keys):
-        if (person := person_of(key.rsplit("/", 1)[-1], pattern)) is not None:
-            people.setdefault(person.casefold(), []).append(i)
-    return {person: found for person, found in people.items()
-            if len(found) < 10 or len(found) <= sizes[keys[found[0]].split("/", 1)[0]] / 2}
+    sheet = read_sheet(path)
+    if sheet is None:
+        return None
+    photos = {key_of(cell(sheet, row, "file")): Person(*(cell(sheet, row, name) for name in Person._fields))
+              for row in sheet.rows[1:]}
+    photos.pop("", None)
+    whole, shortened, stems = {}, {}, {}
+
+    def add(table, name, person):
+        if table.setdefault(name, person) != person:
+            table[name] = None
+
+    for key, person in photos.items():
+        parts = key.split("/")
+        for start in range(len(parts)):
+            name = "__".join(parts[start:])
+            add(shortened if start else whole, name, person)
+            add(stems, stem(name), person)
+            for form in {"/".join(parts[start:]), decomposed("/".join(parts[start:]))}:
+                add(stems, digest(form), person)
+    table = {**stems, **shortened, **whole}
+    return {name: person for name, person in table.items() if person is not None}
+
+
+def of(table, path):
+    """The Person of a photo or of a crop of it, from read(); None: not known. `path`: a Path, with its class folder."""
+    pieces = normal("/".join(path.parts[-5:])).replace("/", "__").split("__")
+    for start in range(len(pieces)):
+        name = "__".join(pieces[start:])
+        person = table.get(name) or table.get(stem(name))
+        if person is not None:
+            return person
+    shortened = re.search(r"-([0-9a-f]{16})$", path.stem)
+    return table.get(shortened[1]) if shortened else None
+
+
+def persons(table, paths):
+    """The photos or crops of each person of whom there are several: {person: ascending indices into `paths`}.
+
+    Upper and lower case are one. A person who is a mere number is known within its source only.
+    """
+    found = {}
+    for i, path in enumerate(paths):
+        known = of(table, path)
+        if known is not None and known.person:
+            name = normal(known.person).casefold()
+            found.setdefault(f"{known.source} {name}" if name.isdecimal() else name, []).append(i)
+    return {name: indices for name, indices in found.items() if len(indices) > 1}
+
+
+def write(path, rows):
+    """Merge rows (file, source, person, age, ethnicity) into people.csv; nothing new: nothing is written.
+
+    What is there stays: other rows, other columns, values that the new rows leave empty, the order, the delimiter and
+    the encoding. Raises what read() raises.
+    """
+    path = Path(path)
+    sheet = read_sheet(path) or Sheet([], {}, "utf-8", ",", "\n", "")
+    header, *lines = [list(row) for row in sheet.rows] or [[]]
+    columns = dict(sheet.columns)
+    for name in ("file", *Person._fields):
+        if name not in columns:
+            columns[name] = len(header)
+            header.append(name)
+    index = {key_of(cell(sheet, row, "file")): row for row in lines}
+    new = {}
+    for file, *values in rows:
+        row = index.get(key_of(file))
+        if row is None:
+            row = index[key_of(file)] = new[file] = []
+        row += [""] * (len(header) - len(row))
+        for name, value in zip(("file", *Person._fields), (file, *values), strict=True):
+            if str(value) and (name != "file" or not row[columns[name]]):
+                row[columns[name]] = str(value)
+    lines += [new[file] for file in sorted(new)]
+    if not path.is_file() or [header, *lines] != sheet.rows:
+        write_sheet(path, sheet._replace(rows=[header, *lines]))
+    print(f"{path}: {len(lines)} photos")
+
+
+def read_sheet(path):
+    """The Sheet in `path`, or in the groups.csv beside it; None where neither is there. Raises Problem, one line."""
+    path = Path(path)
+    if not path.exists():
+        path = path.with_name(BEFORE)
+    if not path.exists():
+        return None
+    try:
+        data = path.read_bytes()
+        encoding = encoding_of(data)
+        text = data.decode(encoding)
+        first_line = re.match(r"(?i)sep=(.)[\r\n]+", text)
+        rest = text[first_line.end() if first_line else 0:].lstrip("\r\n")
+        header = rest.splitlines()[0] if rest else ""
+        delimiter = first_line[1] if first_line else max(",;\t|", key=header.count)
+        rows = [row for row in csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter) if row]
+    except OSError as error:
+        raise Problem(f"{path} cannot be read ({error.strerror}): it must be a CSV file") from None
+    except (UnicodeError, csv.Error, TypeError) as error:
+        raise Problem(f"{path} is no CSV file ({error}): save it as CSV in UTF-8, or move it away") from None
+    columns = {}
+    for i, name in enumerate(rows[0] if rows else ()):
+        columns.setdefault(name.strip().casefold(), i)
+    if "file" not in columns:
+        raise Problem(f"{path} lacks the column file, the names of the photos: add it, or move the file away and run "
+                      "its importer in data/ again")
+    return Sheet(rows, columns, encoding, delimiter, "\r\n" if "\r\n" in text else "\n",
+                 first_line[0].rstrip("\r\n") if first_line else "")
+
+
+def write_sheet(path, sheet):
+    """Write a Sheet as it was found; in UTF-8 where its encoding has no letters for what is new."""
+    text = io.StringIO(newline="")
+    if sheet.first_line:
+        text.write(sheet.first_line + sheet.line_end)
+    csv.writer(text, delimiter=sheet.delimiter, lineterminator=sheet.line_end).writerows(sheet.rows)
+    try:
+        data = text.getvalue().encode(sheet.encoding)
+    except UnicodeEncodeError:
+        data = text.getvalue().encode("utf-8-sig", "backslashreplace")
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def encoding_of(data):
+    """The encoding of a text: by its byte-order mark, or UTF-8, or else the one that Windows has in the West."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    if b"\0" in data[:2]:
+        return "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+    if data.startswith(b"\xef\xbb\xbf"):
+        return "utf-8-sig"
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            data.decode(encoding)
+            return encoding
+        except UnicodeDecodeError:
+            continue
+    return "latin-1"
+
+
+def cell(sheet, row, column):
+    """The text in a column of a row; "" where either is missing."""
+    index = sheet.columns.get(column, len(row))
+    return row[index].strip() if index < len(row) else ""
+
+
+def key_of(file):
+    """The name of a photo in the one form in which names are compared, with "/" between folders."""
+    return normal(file.replace("\\", "/")).removeprefix("./").strip("/")
+
+
+def decomposed(name):
+    """A name as disks of Macs write it."""
+    return normal(name, "NFD")
+
+
+def stem(name):
+    """A name without its ending: a crop is called as its photo."""
+    return PurePosixPath(name).stem
+
+
+def digest(place):
+    """What processed.py puts at the end of a name that it had to shorten. `place`: the photo's path in its class."""
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
 
 def age_band(text):
-    """(band, first age) of a groups.csv age: 24 -> ('20-29', 24); a band as published stays: '10-19' -> itself."""
+    """(band, first age) of an age: 24 -> ('20-29', 24); a band as published stays: '10-19' -> ('10-19', 10)."""
     numbers = re.findall(r"\d+", str(text))
     if not numbers:
         return None, None
@@ -102,5 +229,3 @@ def age_band(text):
     start = max(a for a in AGE_BANDS if a <= first)
     after = [a for a in AGE_BANDS if a > first]
     return (f"{start}-{after[0] - 1}" if after else f"{start}+"), first
-
-

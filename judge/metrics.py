@@ -191,14 +191,14 @@ def group_row(name, correct, found, sure):
 def group_report(groups, names, found, correct, sure):
     """Accuracy by age band, ethnicity and their combinations with class; each list has its worst group first.
 
-    For each photo `groups` has (age, ethnicity) or None, `names` its class, `found` whether it has a face, `correct`
+    For each photo `groups` has a people.Person or None, `names` its class, `found` whether it has a face, `correct`
     whether its face is judged right, and `sure` whether it has a face that is not called unsure.
     Returns None where no photo has a group.
     """
     found, correct, sure = (np.asarray(v, bool) for v in (found, correct, sure))
-    bands = [people.age_band(g[0]) if g else (None, None) for g in groups]
+    bands = [people.age_band(g.age) if g else (None, None) for g in groups]
     age = [band for band, _ in bands]
-    ethnicity = [(g[1] or None) if g else None for g in groups]
+    ethnicity = [(g.ethnicity or None) if g else None for g in groups]
     kinds = {"age": [age], "ethnicity": [ethnicity], "age_class": [age, names], "ethnicity_class": [ethnicity, names],
              "age_ethnicity_class": [age, ethnicity, names]}
     report = {}

@@ -9,9 +9,10 @@ import bisect
 import torch
 from torch.nn import functional
 
-from faces.people import COLUMNS, age_band, group_of, read_groups
+from faces import people
 from terminal import script
 
+TASKS = ("age", "ethnicity")  # columns of people.csv; the age is the first: weights files keep it
 AGES = (0, 1, 2, 3, 5, 8, 11, 14, 17, 20, 24, 28, 33, 40, 50, 60, 70, 80)  # where the classes of "age" begin
 
 
@@ -19,20 +20,20 @@ def labels(files, columns, path):
     """What the crops `files` (paths) are in each of `columns`: (labels int64 [N, tasks], -1 where it is not known;
     number of classes of each task; first years of the classes of "age", or []).
 
-    Tasks come in the order of people.COLUMNS, so that age is the first: weights files keep it.
+    Tasks come in the order of TASKS.
     """
     ages = []
     if not columns:
         return torch.empty(len(files), 0, dtype=torch.int64), [], ages
-    groups = read_groups(path)
-    if groups is None:
+    table = people.read(path)
+    if table is None:
         script.fail(f"AUXILIARY={columns}: no {path}, which some importers in data/ write; set AUXILIARY=()")
     columns_labels, sizes = [], []
-    for column in sorted(columns, key=COLUMNS.index):
-        texts = [(group_of(groups, f) or ("",) * len(COLUMNS))[COLUMNS.index(column)] for f in files]
+    for column in sorted(columns, key=TASKS.index):
+        texts = [getattr(people.of(table, f) or people.Person(), column) for f in files]
         values = [text or None for text in texts]
         if column == "age":
-            first = [age_band(text)[1] for text in texts]
+            first = [people.age_band(text)[1] for text in texts]
             values = [None if age is None else bisect.bisect(AGES, age) - 1 for age in first]
         kinds = sorted(set(values) - {None})
         if len(kinds) < 2:

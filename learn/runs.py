@@ -21,7 +21,7 @@ COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accurac
            "compute_s", "best")
 # Constants of train.py that a resumed run may have otherwise, since its numbers stay the same.
 MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "KEEP_BEST", "DEVICE", "PRECISION",
-              "GROUPS", "CACHE_GB"}
+              "PEOPLE", "CACHE_GB"}
 # Constants that validation losses depend on, whatever was learned.
 JUDGES = {"JUDGED_MARGIN", "FLIP", "IMAGE_SIZE", "SOURCES"}
 

@@ -185,9 +185,9 @@ def classes_of(folder, fill_hint):
     return names
 
 
-def normal(name):
+def normal(name, form="NFC"):
     """A name in the one form in which names are compared: some systems write ñ as one sign, others as n and a tilde."""
-    return unicodedata.normalize("NFC", name)
+    return unicodedata.normalize(form, name)
 
 
 def class_folders(folder, fill_hint):

@@ -19,7 +19,7 @@ from pathlib import Path
 SECRETS = "pass|pwd|key|token|secret|auth|user|login"  # parts of the names of what an address should not show
 # Relative paths in a script belong here: the project's folder, or what FACES_HOME in the environment names instead.
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
-PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "GROUPS", "PHOTOS", "TEACHER")
+PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "TEACHER")
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
 

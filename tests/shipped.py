@@ -22,9 +22,15 @@ def names(side, class_name):
     return sorted(p.name for p in Path("data", side, class_name).glob("*"))
 
 
-def groups():
-    with open("data/groups.csv", newline="", encoding="utf-8") as file:
-        return {r["file"]: (r["age"], r["ethnicity"]) for r in csv.DictReader(file)}
+def known():
+    """{file: (source, person, age, ethnicity)} of people.csv."""
+    with open("data/people.csv", newline="", encoding="utf-8") as file:
+        return {r["file"]: (r["source"], r["person"], r["age"], r["ethnicity"]) for r in csv.DictReader(file)}
+
+
+def persons(*folders):
+    """The persons of the photos in folders of data, as people.csv has them: a set."""
+    return {known()[name][1] for side, class_name in folders for name in names(side, class_name)}
 
 
 def run_twice(module, capsys):

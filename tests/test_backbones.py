@@ -144,7 +144,7 @@ def test_test_compares_them(trained, tmp_path, monkeypatch, capsys):
             path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     for name, value in script.constants(vars(step4)).items():
         monkeypatch.setattr(step4, name, value)
-    script.override(vars(step4), [f"TEST_DIR={tmp_path / 'photos'}", f"PLOTS_DIR={tmp_path / 'plots'}", "GROUPS=none",
+    script.override(vars(step4), [f"TEST_DIR={tmp_path / 'photos'}", f"PLOTS_DIR={tmp_path / 'plots'}", "PEOPLE=none",
                                   f"WEIGHTS={trained}/*/weights/best_weights.pt"])
     step4.main()
     told = json.loads((tmp_path / "plots" / "test_metrics.json").read_text(encoding="utf-8"))

@@ -109,7 +109,7 @@ def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thre
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(cv2.imencode(".png", clips.person("hat", 3 + i)[:, :, ::-1])[1].tobytes())
     for name, value in (("TEST_DIR", str(tmp_path / "test")), ("WEIGHTS", str(weights)),
-                        ("GROUPS", str(tmp_path / "none.csv"))):
+                        ("PEOPLE", str(tmp_path / "none.csv"))):
         monkeypatch.setattr(subject, name, value)
     read = {}
     for run in ("without", "with", "alone"):

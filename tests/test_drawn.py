@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import drawn
-from faces import detectors, people, reading
+import shipped
+from faces import detectors, reading
 from shipped import names, photo, tree
 
 
@@ -37,7 +38,7 @@ def test_drawn_folders(place, capsys, monkeypatch):
     run = [drawn.main(), tree(), drawn.main(), tree()]
     assert run[1] == run[3] and "0 pictures written, 18 already there" in capsys.readouterr().out
     for name in drawn.CLASSES:
-        persons = [{people.person_of(n) for n in names(side, name)} for side in ("raw", "test")]
+        persons = [shipped.persons((side, name)) for side in ("raw", "test")]
         assert len(persons[0]) == 2 and len(persons[1]) == 1 and not persons[0] & persons[1]
         assert len(names("raw", name)) == 6 and len(names("test", name)) == 3
         for p in Path("data/raw", name).iterdir():

@@ -17,7 +17,7 @@ FILES = [Path(f"{name}.jpg") for name in ("a", "b", "c", "d", "e")]
 
 @pytest.fixture
 def table(tmp_path):
-    path = tmp_path / "groups.csv"
+    path = tmp_path / "people.csv"
     path.write_text("file,age,ethnicity\na.jpg,1,Asian\nb.jpg,30,White\nc.png,,White\nd.jpg,31,\n", encoding="utf-8")
     return path
 
@@ -32,9 +32,9 @@ def test_ages_become_bands_and_what_is_not_known_is_minus_one(table):
 
 
 def test_ages_published_as_bands_count_from_their_first_year(tmp_path):
-    (tmp_path / "groups.csv").write_text("file,age,ethnicity\na.jpg,0-2,\nb.jpg,20-29,\nc.jpg,24,\nd.jpg,70+,\n",
+    (tmp_path / "people.csv").write_text("file,age,ethnicity\na.jpg,0-2,\nb.jpg,20-29,\nc.jpg,24,\nd.jpg,70+,\n",
                                          encoding="utf-8")
-    assert auxiliary.labels(FILES, ("age",), tmp_path / "groups.csv")[0][:, 0].tolist() == [0, 1, 2, 3, -1]
+    assert auxiliary.labels(FILES, ("age",), tmp_path / "people.csv")[0][:, 0].tolist() == [0, 1, 2, 3, -1]
 
 
 def test_what_is_missing_is_one_line(table):
@@ -77,8 +77,8 @@ def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_pa
     faces = both_splits(tmp_path / "faces")
     files = sorted((faces / "train").glob("*/*.jpg"))
     rows = [f"{f.name},{(5, 40)[i % 2]},{'Asian' if i % 3 else 'White'}" for i, f in enumerate(files)]
-    (tmp_path / "groups.csv").write_text("file,age,ethnicity\n" + "\n".join(rows), encoding="utf-8")
-    tasks = ["MODEL=small", "IMAGE_SIZE=32", f"GROUPS={tmp_path / 'groups.csv'}", "AUXILIARY=('age', 'ethnicity')"]
+    (tmp_path / "people.csv").write_text("file,age,ethnicity\n" + "\n".join(rows), encoding="utf-8")
+    tasks = ["MODEL=small", "IMAGE_SIZE=32", f"PEOPLE={tmp_path / 'groups.csv'}", "AUXILIARY=('age', 'ethnicity')"]
     results = {}
     for name, runs in {"whole": [["EPOCHS=2"]], "stopped": [["EPOCHS=1", "SCHEDULE=constant"]],
                        "without": [["EPOCHS=2", "AUXILIARY=()"]]}.items():

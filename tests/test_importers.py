@@ -14,8 +14,7 @@ import importing
 import lfw
 import origins
 import utkface
-from faces import people
-from shipped import groups, names, photo, run_twice
+from shipped import known, names, persons, photo, run_twice
 
 
 @pytest.fixture
@@ -42,7 +41,8 @@ def test_utkface(place, capsys, monkeypatch):
         mine = {n for n in GOOD if n.split("_")[1] == digit}
         assert names("test", class_name) == sorted(mine & test)
         assert names("raw", class_name) == sorted(mine - test)
-    assert groups() == {n: (n.split("_")[0], {"0": "White", "3": "Indian"}[n.split("_")[2]]) for n in GOOD}
+    assert known() == {n: ("utkface", "", n.split("_")[0],
+                           {"0": "White", "3": "Indian"}[n.split("_")[2]]) for n in GOOD}
     linked = Path("data/raw/man", names("raw", "man")[0])
     assert linked.samefile(Path("UTKFace/part1", linked.name))
 
@@ -90,8 +90,8 @@ def test_folders_keep_a_person_on_one_side(place, capsys, monkeypatch):
     monkeypatch.setattr(folders, "SOURCE", "src")
     monkeypatch.setattr(folders, "TEST_RATIO", 0.3)
     run_twice(folders, capsys)
-    persons = [{people.person_of(n) for c in ("man", "woman") for n in names(side, c)} for side in ("raw", "test")]
-    assert len(persons[0]) + len(persons[1]) == 26 and 2 < len(persons[1]) < 18
+    sides = [persons((side, "man"), (side, "woman")) for side in ("raw", "test")]
+    assert len(sides[0]) + len(sides[1]) == 26 == len(sides[0] | sides[1]) and 2 < len(sides[1]) < 18
 
 
 def celeba_files(separator=" ", ending="txt"):
@@ -126,7 +126,8 @@ def test_celeba_with_commas_people_and_a_zip(place, capsys):
     Path("celeba/identity_CelebA.txt").write_text("".join(f"{i:06d}.jpg {2880 + i % 2}\n" for i in range(1, 11)))
     run_twice(celeba, capsys)
     men, women = ((names("raw", c), names("test", c)) for c in ("man", "woman"))
-    assert sorted(men[0] + men[1]) == [f"celeba-Person_ciib_{i:04d}.jpg" for i in (1, 2, 4, 5)]
+    assert sorted(men[0] + men[1]) == [f"celeba-{i:06d}.jpg" for i in (1, 3, 7, 9)]
+    assert {known()[name][:2] for name in men[0] + men[1]} == {("celeba", "2881")}
     assert len(women[0] + women[1]) == 5 and [] in men and [] in women  # each of the two people is on one side
 
 
@@ -149,9 +150,10 @@ def test_adience(place, capsys, monkeypatch, kind):
     said = run_twice(adience, capsys)
     assert "5 malformed lines" in said and "5 faces without a gender" in said
     assert "data/raw: 8 man, 8 woman" in said and "data/test: 2 man, 2 woman" in said
-    assert names("test", "man") == ["adience-Person_g_0001.jpg", "adience-Person_g_0002.jpg"]
-    assert groups()["adience-Person_h_0001.jpg"] == ("25-32", "") and "adience-Person_g_0001.jpg" not in groups()
-    assert Path("data/test/man/adience-Person_g_0002.jpg").read_bytes().decode() == f"{prefix}.6.104_32_o.jpg"
+    assert names("test", "man") == ["adience-6_0001.jpg", "adience-6_0002.jpg"]
+    assert known()["adience-7_0001.jpg"] == ("adience", "7", "25-32", "")
+    assert known()["adience-6_0001.jpg"] == ("adience", "6", "", "")
+    assert Path("data/test/man/adience-6_0002.jpg").read_bytes().decode() == f"{prefix}.6.104_32_o.jpg"
 
 
 def test_lfw(place, capsys, monkeypatch):
@@ -166,6 +168,7 @@ def test_lfw(place, capsys, monkeypatch):
     said = run_twice(lfw, capsys)
     for expected in ("1 malformed names", "1 people on no list", "1 people on two lists", "1 listed people without"):
         assert expected in said
+    assert known()["Bob_Smith0_0001.jpg"] == ("lfw", "Bob Smith0", "", "")
     for class_name, mine in (("man", people[::2]), ("woman", people[1::2])):
         assert sorted(names("raw", class_name) + names("test", class_name)) == sorted(
             f"{p}_{i:04d}.jpg" for p in mine for i in (1, 2))
@@ -184,7 +187,8 @@ def test_fairface(place, capsys):
     said = run_twice(fairface, capsys)
     assert "2 malformed lines" in said and "data/raw: 4 man, 2 woman" in said
     assert names("test", "man") == ["fairface-val-1.jpg", "fairface-val-2.jpg"]
-    assert len(groups()) == 9 and groups()["fairface-val-1.jpg"] == ("more than 70", "East Asian")
+    assert len(known()) == 9
+    assert known()["fairface-val-1.jpg"] == ("fairface", "", "more than 70", "East Asian")
 
 
 def test_origins(place, capsys, monkeypatch):
@@ -200,7 +204,7 @@ def test_origins(place, capsys, monkeypatch):
     assert "2 names without a known origin, left out: man/asian.jpg, man/martian_1.jpg" in said
     assert "data/raw: 6 man, 6 woman" in said and not Path("data/test").exists()
     assert names("raw", "woman") == sorted(f"origins-{origin}_w{i}.jpg" for i, origin in enumerate(spelt))
-    assert groups() == {f"origins-{origin}_{g}{i}.jpg": ("", spelt[origin])
+    assert known() == {f"origins-{origin}_{g}{i}.jpg": ("origins", "", "", spelt[origin])
                         for i, origin in enumerate(spelt) for g in "mw"}
     assert {spelt[o] for o in ("asian", "black", "caucasian", "indian")} < set(utkface.ETHNICITIES)  # one name each
     monkeypatch.setattr(origins, "TEST_RATIO", 1.0)

@@ -18,8 +18,7 @@ import importing
 import lfw
 import origins
 import utkface
-from faces import people
-from shipped import groups, photo
+from shipped import photo
 from terminal import script
 
 
@@ -110,12 +109,6 @@ def test_empty_sources_and_other_classes_are_refused(place):
     with pytest.raises(SystemExit, match="already has photos of hat"):
         utkface.main()
     assert not Path("data/raw/man").exists()
-
-
-def test_groups_of_two_sources_are_kept(place, capsys):
-    people.write_groups("data/groups.csv", [("a.jpg", 20, "White")])
-    people.write_groups("data/groups.csv", [("b.jpg", "3-9", "Black"), ("a.jpg", 21, "White")])
-    assert groups() == {"a.jpg": ("21", "White"), "b.jpg": ("3-9", "Black")}
 
 
 def test_constants_can_be_set_from_the_command_line():

@@ -86,7 +86,7 @@ def world(tmp_path_factory):
 def run(monkeypatch, world, tmp_path, **constants):
     """test.main() with constants set as a command line would. Returns (metrics, predictions), read from the files."""
     settings = {"TEST_DIR": str(world / "photos"), "WEIGHTS": str(world / "w/best_weights_10.pt"),
-                "PLOTS_DIR": str(tmp_path / "plots"), "GROUPS": str(tmp_path / "none.csv")} | constants
+                "PLOTS_DIR": str(tmp_path / "plots"), "PEOPLE": str(tmp_path / "none.csv")} | constants
     for name in script.constants(vars(subject)):
         monkeypatch.setattr(subject, name, getattr(subject, name))  # undone after the test
     script.override(vars(subject), [f"{name}={value}" for name, value in settings.items()])
@@ -227,8 +227,8 @@ def test_groups(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "SMALLEST_GROUP", 3)
     lines = [f"{p.name},{5 if i % 2 else 30},{'Asian' if i % 3 else 'White'}"
              for i, p in enumerate(reading.list_photos(world / "photos"))]
-    (tmp_path / "groups.csv").write_text("file,age,ethnicity\n" + "\n".join(lines), encoding="utf-8")
-    result, rows = run(monkeypatch, world, tmp_path, GROUPS=str(tmp_path / "groups.csv"))
+    (tmp_path / "people.csv").write_text("file,age,ethnicity\n" + "\n".join(lines), encoding="utf-8")
+    result, rows = run(monkeypatch, world, tmp_path, PEOPLE=str(tmp_path / "people.csv"))
     groups = {kind: {r["group"]: r for r in found} for kind, found in result["groups"].items() if found
               and isinstance(found, list)}
     known = {line.split(",")[0]: line.split(",")[1:] for line in lines}
@@ -245,13 +245,13 @@ def test_groups(world, tmp_path, monkeypatch, capsys):
 
 
 def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, capsys, no_pictures):
-    (tmp_path / "groups.csv").write_text("file,age,ethnicity\nother.jpg,30,White\n", encoding="utf-8")
-    result, _ = run(monkeypatch, world, tmp_path, GROUPS=str(tmp_path / "groups.csv"))
+    (tmp_path / "people.csv").write_text("file,age,ethnicity\nother.jpg,30,White\n", encoding="utf-8")
+    result, _ = run(monkeypatch, world, tmp_path, PEOPLE=str(tmp_path / "people.csv"))
     assert result["groups"] is None and not (tmp_path / "plots/groups.png").exists()
-    assert "knows none of these photos" in capsys.readouterr().out
-    (tmp_path / "groups.csv").write_text("name,age\nother.jpg,30\n", encoding="utf-8")
+    assert "tells neither age nor ethnicity of these photos" in capsys.readouterr().out
+    (tmp_path / "people.csv").write_text("name,age\nother.jpg,30\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="lacks the column"):
-        run(monkeypatch, world, tmp_path, GROUPS=str(tmp_path / "groups.csv"))
+        run(monkeypatch, world, tmp_path, PEOPLE=str(tmp_path / "people.csv"))
 
 
 def test_robustness(world, tmp_path, monkeypatch):
