@@ -1,4 +1,4 @@
-"""What the importers share: the test share by hash, placing photos without using space, groups.csv, the counts.
+"""What the importers share: the test share by hash, placing photos without using space, the counts.
 
 An importer makes a list of rows (source file, "raw" or "test", class, file name) and hands it to place().
 """

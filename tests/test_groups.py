@@ -78,7 +78,7 @@ def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_pa
     files = sorted((faces / "train").glob("*/*.jpg"))
     rows = [f"{f.name},{(5, 40)[i % 2]},{'Asian' if i % 3 else 'White'}" for i, f in enumerate(files)]
     (tmp_path / "people.csv").write_text("file,age,ethnicity\n" + "\n".join(rows), encoding="utf-8")
-    tasks = ["MODEL=small", "IMAGE_SIZE=32", f"PEOPLE={tmp_path / 'groups.csv'}", "AUXILIARY=('age', 'ethnicity')"]
+    tasks = ["MODEL=small", "IMAGE_SIZE=32", f"PEOPLE={tmp_path / 'people.csv'}", "AUXILIARY=('age', 'ethnicity')"]
     results = {}
     for name, runs in {"whole": [["EPOCHS=2"]], "stopped": [["EPOCHS=1", "SCHEDULE=constant"]],
                        "without": [["EPOCHS=2", "AUXILIARY=()"]]}.items():

@@ -1,4 +1,4 @@
-"""What the importers share: the share of the test, archives, links or copies, groups.csv, photos of others."""
+"""What the importers share: the share of the test, archives, links or copies, photos of others."""
 
 import hashlib
 import io

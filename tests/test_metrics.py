@@ -115,7 +115,9 @@ def test_age_band(text, band, first):
 
 
 def test_group_report_counts_and_orders():
-    groups = [("5", "Asian"), ("25", "Asian"), ("26", "White"), ("27", "White"), None, ("71", "")]
+    groups = [people.Person(age=age, ethnicity=ethnicity) for age, ethnicity in (
+        ("5", "Asian"), ("25", "Asian"), ("26", "White"), ("27", "White"), ("", ""), ("71", ""))]
+    groups[4] = None
     names = ["man", "man", "woman", "man", "man", "woman"]
     found = [True, True, True, False, True, True]
     correct = [False, True, True, False, True, True]
