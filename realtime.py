@@ -19,7 +19,6 @@ os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 # ruff: noqa: E402
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -27,7 +26,7 @@ import numpy as np
 
 import processed
 from faces import cropping, detectors
-from live import capture, controls, player, results, sources, stills, window
+from live import capture, controls, overlay, player, results, sources, stills, window, writing
 from terminal import fonts, workers
 from terminal.files import normal
 
@@ -51,7 +50,7 @@ RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
 # ------------------------------------------------------------------------------------------------
 
 def load(chosen):
-    """Load weights, as WEIGHTS chooses. Returns (info, classify, explain); runs in a thread while the camera opens.
+    """Load weights, as WEIGHTS chooses. Returns (info, classify, explain); runs in a thread while the source opens.
 
     classify: list of uint8 [S, S, 3] RGB crops -> float32 [N, n_classes], and how likely each is a child, float32 [N];
     explain: -> heat maps float32 [N, S, S].
@@ -91,17 +90,20 @@ def controls_of(show=None, mirror=False):
     return controls.Controls(SHOW if show is None else show, mirror, BLUR, labels, UNSURE)
 
 
-def play(reader, loaded, output=None, mirror=False, source="", detector=None):
+def play(reader, loaded, output=None, mirror=False, source="", detector=None, screen=None):
     """Follow the faces of a camera or a video until it ends or the user quits. Returns the dict of results.
 
-    `source`: what LOG calls it; `detector`: see player.Player.
+    `source`: what LOG calls it; `detector`, `screen`: see player.Player.
     """
-    seen = results.Results(LOG, source)
-    return player.Player(reader, loaded, controls_of(mirror=mirror), seen, detector).play(output)
+    controls = controls_of(mirror=mirror)
+    log = results.Results(LOG, source)
+    return player.Player(reader, loaded, controls, log, detector, screen).play(output)
 
 
 def report(result):
     """The last lines: counts and latency."""
+    if result["unusable"]:
+        print(f"{result['unusable']} frames were skipped: empty, or of an unknown kind")
     if not result["frames"]:
         return
     median, late = np.percentile(result["latencies"], (50, 95)) * 1000
@@ -112,75 +114,97 @@ def report(result):
     print(f"from a frame's arrival to its being drawn: median {median:.1f} ms, 95 % within {late:.1f} ms")
 
 
-def tell_written(output):
-    """Say what has been written."""
-    for name in (output, LOG):
+def tell_written(names):
+    """Say which files there are now; None is no file."""
+    for name in names:
         if name:
             print(f"written: {name}")
 
 
-def watch(source, reader, loaded, detector=None):
+def watch(source, reader, loaded, detector=None, screen=None):
     """Play a camera or a video, and tell what came of it."""
     if OUTPUT:
-        capture.check_video_name(OUTPUT, source)
-    try:
-        result = play(reader, loaded, OUTPUT, MIRROR and sources.is_camera(source), results.name_of(source), detector)
-    except capture.EmptyVideo:
-        script.fail(f"OUTPUT={OUTPUT}: not one frame came, so nothing is written")
+        writing.check_video_name(OUTPUT, source)
+    mirror = MIRROR and sources.is_camera(source)
+    result = play(reader, loaded, OUTPUT, mirror, results.name_of(source), detector, screen)
     report(result)
-    tell_written(OUTPUT)
-    if result["lost"]:
-        script.fail(sources.why_not(source))
+    tell_written(result["written"])
+    if result["problem"]:
+        script.fail(result["problem"])
+    if OUTPUT and not result["frames"]:
+        script.fail(f"OUTPUT={OUTPUT}: not one frame came, so nothing is written")
 
 
-def view(photos, loaded, output, show, detector):
+def view(photos, loaded, output, detector, screen):
     """Annotate photos, and tell what came of it. Returns the exit status."""
-    counts = stills.annotate(photos, loaded, controls_of(show), results.Results(LOG), detector)
-    tell_written(output)
+    log = results.Results(LOG)
+    controls = controls_of(screen.process is not None)
+    counts = stills.annotate(photos, loaded, controls, log, detector.result(), screen)
+    tell_written([output if counts["photos"] else None, log.written()])
     return int(counts["photos"] == 0)
 
 
-def main():
-    script.check(globals(), ("SOURCE", SOURCE is None or type(SOURCE) is int or (isinstance(SOURCE, str) and SOURCE),
-                             "None, the number of a camera, or a name"),
+def default_camera(screen):
+    """The reader of camera 0; None where there is none. Raises window.NoWindow."""
+    reader = capture.Reader(0, RETRY, CAMERA_SIZE)
+    try:
+        while True:
+            if screen.key(overlay.blank("looking for a camera ..."), 30) in window.QUIT:
+                raise SystemExit(0)
+            if reader.opened or reader.over():
+                return reader if reader.opened is not False else None
+    except window.NoWindow:
+        reader.stop()
+        raise
+
+
+def camera_or_portrait(loaded, detector):
+    """Watch camera 0; where there is no camera, or no window, view a portrait. Returns the exit status."""
+    screen, reader, reason = None, None, "there is no camera 0"
+    try:
+        screen = window.Window(SHOW)
+        reader = default_camera(screen)
+    except window.NoWindow as problem:
+        screen, reason = None, f"no window: {problem}"
+    if reader is not None:
+        return watch(0, reader, loaded, detector, screen)
+    print(f"{reason}; taking the portrait that comes with matplotlib instead")
+    shown = SHOW and screen is not None
+    output = OUTPUT or (None if shown else str(Path(writing.PLOTS_DIR, "realtime.jpg")))
+    return view(stills.album(stills.portrait(), output), loaded, output, detector, screen or window.Window(False))
+
+
+def check():
+    """End with one line where a constant makes no sense, or LOG would replace a file of the user's."""
+    script.check(globals(), ("SOURCE", SOURCE is None or type(SOURCE) is int and 0 <= SOURCE < 10_000
+                             or (isinstance(SOURCE, str) and SOURCE), "None, the number of a camera from 0, or a name"),
                  ("OUTPUT", OUTPUT is None or (isinstance(OUTPUT, str) and OUTPUT), "None or a name"),
-                 ("RETRY", RETRY >= 0, "at least 0"), ("THREADS", THREADS >= 1, "at least 1"),
+                 ("RETRY", 0 <= RETRY <= 1e6, "from 0 to a million"), ("THREADS", 1 <= THREADS <= 256, "from 1 to 256"),
                  ("CAMERA_SIZE", CAMERA_SIZE is None or capture.is_size(CAMERA_SIZE), "None or (width, height)"))
     results.check_log(LOG)
     fonts.choose(FONT)
+
+
+def main():
+    check()
     capture.quiet()
-    problem = window.display_problem() if SHOW else None
-    source, output, show, camera = sources.named(SOURCE), OUTPUT, SHOW, None
+    source = sources.named(SOURCE)
+    photos = [] if source is None else stills.album(source, OUTPUT)
+    # In threads that the program does not wait for when it ends; the second may fetch a file.
+    loaded = workers.in_background(load, WEIGHTS)
+    detector = workers.in_background(detectors.get, processed.DETECTOR)
     if source is None:
-        camera = None if problem else capture.open_capture(0, CAMERA_SIZE)
-        if camera is not None:
-            source = 0
-        else:
-            source = stills.portrait()
-            reason = f"no window: {problem}" if problem else "there is no camera 0"
-            print(f"{reason}; taking the portrait that comes with matplotlib instead")
-            show = SHOW and not problem
-            output = output or (None if show else str(Path(window.PLOTS_DIR, "realtime.jpg")))
-    elif problem:
-        script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
-    photos, reader = stills.album(source, output), None
-    if not photos and not sources.is_live(source):  # before the network is loaded, so that what is no video is told
-        reader = capture.open_live(source, RETRY)
-    pool = ThreadPoolExecutor(1, "load")
-    loaded = pool.submit(load, WEIGHTS)
-    detector = workers.in_background(detectors.get, processed.DETECTOR)  # may fetch a file: no window waits for that
+        return camera_or_portrait(loaded, detector)
     try:
+        screen = window.Window(SHOW)
         if photos:
-            return view(photos, loaded, output, show, detector.result())
-        if camera is not None:
-            reader = capture.reader_of(0, camera, RETRY, CAMERA_SIZE)
-        elif reader is None:
-            reader = capture.open_live(source, RETRY, CAMERA_SIZE)
-        watch(source, reader, loaded, detector)
-    finally:
-        pool.shutdown()
+            return view(photos, loaded, OUTPUT, detector, screen)
+        return watch(source, capture.Reader(source, RETRY, CAMERA_SIZE), loaded, detector, screen)
+    except window.NoWindow as problem:
+        script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
 
 
 if __name__ == "__main__":
     script.override(globals())
-    script.run(main, stopped="no frame more is read")
+    with workers.leaving_threads():
+        script.run(main, stopped="no frame more is read")

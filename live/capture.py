@@ -1,33 +1,41 @@
-"""Where frames come from and go to: cameras, streams and video files read in a thread, videos written. Nothing to run.
+"""Frames of cameras, streams and video files, read in a thread of their own. Nothing to run.
+
+    reader = Reader(0)                          # opens and reads in the background: nothing here ever blocks
+    while not reader.over():
+        if (got := reader.read()) is not None:  # (frame, time, arrival), see Reader
+            ...
+        elif reader.waiting():                  # a live source is silent: say so on the screen
+            ...
+    reader.stop()
+    reader.problem()                            # one line where it ended before its time, or None
 
 Of a camera or a live stream only the newest frame counts, so that the picture never lags behind; of a video file
 every frame is kept, in order.
 """
 
-import contextlib
-import itertools
 import os
 import threading
 import time
 from collections import deque
-from pathlib import Path
 
 import cv2
+import numpy as np
 
-from live import pixels, sources
-from terminal import script
-from terminal.files import atomic
+from live import sources
 
 # ------------------------------------------------------------------------------------------------
 READ_AHEAD = 8  # frames of a video file decoded ahead
 TIMEOUT = 5000  # milliseconds that opening or reading a network stream may take
-LEAST_RATE, MOST_RATE = 0.005, 600.0  # frames per second that are believed; OpenCV writes no AVI faster than 600
-LIVE_RATE = 240.0  # the same of a camera or a stream: some say 90,000, which is the step of their clock
-USUAL_RATE = 121.0  # a file that says more may mean the step of its clock, so that its frames are asked
+AGAIN = 0.3  # seconds between two tries to open a live source, and of silence after which the screen says so
+OPENING = 2.0  # seconds that a working camera may take to open or to read, however short RETRY is
+USUAL_RATE = 25.0  # frames per second of a source that says nothing usable
+LEAST_RATE, MOST_RATE = 0.005, 10_000.0  # frames per second that are believed of a file
+LIVE_RATE = 240.0  # the most of a camera or a stream: some say 90,000, which is the step of their clock
+COMMON_RATE = 121.0  # a file that says more may mean the step of its clock, so that its frames are asked
 MEASURED = 25  # first frames of a file by which its rate is measured
 LONGEST_GAP = 60.0  # seconds between two frames; more is a damaged clock, unless the rate is as low
-SLACK = 0.75  # frames that a written frame may be off the clock before one is repeated or left out
-FOURCC = {".mp4": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "mp4v"}  # codecs that every OpenCV wheel has
+MISSING = 0.1  # share of a file's frames and seconds; if more lack at its end, it is damaged
+WIDEST_PIXEL = 4.0  # width over height of a pixel, and height over width; beyond it is a damaged number
 # ------------------------------------------------------------------------------------------------
 
 
@@ -40,34 +48,21 @@ def quiet():
 def open_capture(source, size=None):
     """An opened cv2.VideoCapture of a camera, an address or a file, or None.
 
-    `size`: (width, height) to ask a camera for; what it gives is said.
+    `size`: (width, height) to ask a camera for.
     """
     try:
         capture = _open(source)
     except (cv2.error, UnicodeError):  # a name that is no text
         return None
-    if capture.isOpened():
-        if size is not None and sources.is_camera(source):
-            ask(source, capture, size)
-        return capture
-    capture.release()
-    return None
-
-
-def is_size(size):
-    """Whether this is a (width, height) that a camera can be asked for."""
-    return isinstance(size, (tuple, list)) and len(size) == 2 and all(type(v) is int and v > 0 for v in size)
-
-
-def ask(source, camera, size):
-    """Ask an opened camera for frames of this (width, height), and say what it gives."""
-    # As single JPEGs, since most cameras send larger frames slowly, or not at all, without that.
-    camera.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG"))
-    camera.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
-    camera.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
-    given = tuple(round(camera.get(name)) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    print(f"{sources.public(source)} gives {given[0]}x{given[1]} pixels"
-          + ("" if given == tuple(size) else f", not {size[0]}x{size[1]} as CAMERA_SIZE asks"), flush=True)
+    if not capture.isOpened():
+        capture.release()
+        return None
+    if size is not None and sources.is_camera(source):
+        # As single JPEGs, since most cameras send larger frames slowly, or not at all, without that.
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG"))
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+    return capture
 
 
 def _open(source):
@@ -83,10 +78,15 @@ def _open(source):
     return cv2.VideoCapture(os.path.abspath(source), cv2.CAP_FFMPEG if ffmpeg else cv2.CAP_ANY)
 
 
+def is_size(size):
+    """Whether this is a (width, height) that a camera can be asked for."""
+    return isinstance(size, (tuple, list)) and len(size) == 2 and all(type(v) is int and 0 < v <= 16384 for v in size)
+
+
 def frame_rate(capture, most=MOST_RATE):
-    """Frames a second as the source says, or 25 where it says nothing usable."""
+    """Frames a second as the source says, or USUAL_RATE where it says nothing usable."""
     rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if LEAST_RATE <= rate <= most else 25.0
+    return rate if LEAST_RATE <= rate <= most else USUAL_RATE
 
 
 def clip_rate(path, capture):
@@ -99,92 +99,154 @@ def clip_rate(path, capture):
         times.append(again.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     if again is not None:
         again.release()
-    if len(times) < 2 or not all(a < b for a, b in itertools.pairwise(times)):
+    steps = np.diff(times)
+    if not len(steps) or (steps < 0).any() or times[-1] <= times[0]:
         return stated
-    measured = (len(times) - 1) / (times[-1] - times[0])
+    measured = len(steps) / (times[-1] - times[0])
     if measured > MOST_RATE or 0.98 < stated / measured < 1.02:
         return stated
-    return measured if stated > USUAL_RATE else max(stated, measured)
+    # Several frames may share a stamp; then the file means the rate of the stamps.
+    return measured if stated > COMMON_RATE or not steps.all() else max(stated, measured)
+
+
+def pixel_ratio(capture):
+    """Width of a pixel over its height as it is shown: 1.0 but for anamorphic videos, and where nobody says."""
+    if not hasattr(capture, "getBackendName") or capture.getBackendName() != "FFMPEG":
+        return 1.0
+    wide, high = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+    ratio = wide / high if wide > 0 and high > 0 else 1.0
+    if capture.get(cv2.CAP_PROP_ORIENTATION_AUTO) and capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90:
+        ratio = 1 / ratio  # OpenCV has turned the picture, and the pixels with it
+    return ratio if 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL and abs(ratio - 1) > 0.01 else 1.0
+
+
+def as_bgr(frame, ratio=1.0):
+    """A frame of any kind as BGR, uint8 [H, W, 3]; None where it is empty or of an unknown kind.
+
+    Cameras may give gray, YUYV or BGRA, and 16 bits. Pixels `ratio` times as wide as high are stretched to square ones.
+    """
+    if frame is None or frame.ndim not in (2, 3) or frame.size == 0 or frame.dtype not in (np.uint8, np.uint16):
+        return None
+    frame = frame if frame.dtype == np.uint8 else (frame >> 8).astype(np.uint8)
+    channels = 1 if frame.ndim == 2 else frame.shape[2]
+    if channels != 3:
+        code = {1: cv2.COLOR_GRAY2BGR, 2: cv2.COLOR_YUV2BGR_YUY2, 4: cv2.COLOR_BGRA2BGR}.get(channels)
+        if code is None or channels == 2 and frame.shape[1] % 2:
+            return None
+        frame = cv2.cvtColor(frame, code)
+    if ratio == 1:
+        return frame
+    height, width = frame.shape[:2]
+    size = (round(width * ratio / 2) * 2, height) if ratio > 1 else (width, round(height / ratio / 2) * 2)
+    return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
+
+
+class Clock:
+    """The times of a file's frames: as its stamps say, or by its rate where these stand still, go back or jump.
+
+    A single wrong stamp changes the time of its own frame only. Where the stamps go on from another point, as in files
+    that were joined, the times go on without a gap.
+    """
+
+    def __init__(self, rate):
+        self.rate, self.time = rate, None
+        self.offset = self.other = 0.0  # from stamp to time; and as it would be if the last wrong stamp was right
+
+    def __call__(self, stamp):
+        """Seconds of the next frame, rising, for the stamp that the file gives it."""
+        due = 0.0 if self.time is None else self.time + 1 / self.rate
+        for offset in (self.offset, self.other):
+            if stamp > 0 and (self.time or 0.0) < stamp + offset <= due + max(LONGEST_GAP, 10 / self.rate):
+                self.time, self.offset, self.other = stamp + offset, offset, offset
+                break
+        else:
+            self.time, self.other = due, due - stamp if stamp > 0 else self.offset
+        return self.time
 
 
 class Reader:
-    """A thread that reads frames.
+    """Reads the frames of a source (see sources.py) in a thread; a live source that falls silent is opened again.
 
-    `opener` returns something with read() and release(), or None; it is called again when a live source falls silent,
-    for `retry` seconds. read() gives (frame, time, arrival): seconds of the source's own clock, and
-    time.perf_counter() when the frame became available.
+    read() gives (frame, time, arrival): BGR uint8 [H, W, 3]; seconds of the source's own clock; and
+    time.perf_counter() when the frame became available. `retry`: seconds to wait for a live source; `size`: (width,
+    height) to ask a camera for; `opened`: a cv2.VideoCapture that is open already.
+
+    Whatever a driver does in open or read, only the thread waits for it. The thread ends with the program.
     """
 
-    def __init__(self, opener, live, rate=25.0, retry=10.0, capture=None):
-        self.opener, self.live, self.rate, self.retry = opener, live, rate, retry
+    def __init__(self, source, retry=10.0, size=None, opened=None):
+        self.source, self.retry, self.size = source, retry, size
+        self.live, self.rate = sources.is_live(source), USUAL_RATE
         self.frames, self.changed = deque(), threading.Condition()
-        self.dropped = self.received = 0
-        self.lost = self.ended = self.stopping = False
-        self.moment, self.anchor = None, 0.0  # of the last frame of a file; what its clock is behind
-        self.capture = capture or opener()
-        self.thread = threading.Thread(target=self.work, name="reader", daemon=True)
-        if self.capture is None:
-            self.ended = self.lost = True
-        else:
-            self.thread.start()
+        self.received = self.dropped = self.unusable = 0  # frames
+        self.promised, self.length, self.moment = 0, 0.0, 0.0  # frames and seconds a file says to have; how far it is
+        self.opened = None  # whether the source could be opened at the first try; None: not known yet
+        self.ended = self.stopping = False
+        self.start = self.last = time.perf_counter()  # when a frame came last
+        self.thread = threading.Thread(target=self.work, args=(opened,), name="reader", daemon=True)
+        self.thread.start()
 
-    def work(self):
-        """The thread: read until the source ends or stop() is called."""
-        start, ratio = time.perf_counter(), None
+    def work(self, capture):
+        """The thread: open and read until the source ends, or stays away for `retry` seconds, or stop() is called."""
         try:
             while not self.stopping:
-                done, frame = self.capture.read()
-                arrival = time.perf_counter()
-                if not done or frame is None:
-                    if self.live and self.reopen():
-                        ratio = None
-                        continue
+                capture = capture or open_capture(self.source, self.size)
+                if self.opened is None:
+                    self.opened = capture is not None
+                if capture is not None:
+                    self.read_all(capture)
+                    capture.release()
+                    capture = None
+                if not self.live or time.perf_counter() - self.last >= self.retry:
                     break
-                ratio = ratio or pixels.ratio_of(self.capture)
-                frame = pixels.square(frame, ratio)
-                moment = arrival - start if self.live else self.clock()
                 with self.changed:
-                    if self.live:
-                        self.dropped += len(self.frames)
-                        self.frames.clear()
-                    else:
-                        self.changed.wait_for(lambda: len(self.frames) < READ_AHEAD or self.stopping)
-                    self.frames.append((frame, moment, arrival))
-                    self.received += 1
-                    self.changed.notify_all()
-        except (cv2.error, MemoryError):
-            self.lost = True
+                    self.changed.wait_for(lambda: self.stopping, min(AGAIN, self.retry))
+        except MemoryError:  # a frame of a damaged file that claims to be huge
+            pass
         finally:
-            if self.capture is not None:
-                self.capture.release()
             with self.changed:
                 self.ended = True
                 self.changed.notify_all()
 
-    def clock(self):
-        """Seconds at which the frame just read is due by the file's own clock, or by the rate where that stands."""
-        due = 0.0 if self.moment is None else self.moment + 1 / self.rate
-        tells = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if hasattr(self.capture, "get") else 0.0
-        told = tells + self.anchor
-        if tells > 0 and (self.moment or 0.0) < told <= due + max(LONGEST_GAP, 10 / self.rate):
-            self.moment = told
-        else:
-            self.moment = due
-            self.anchor = due - tells if tells > 0 else self.anchor
-        return self.moment
+    def read_all(self, capture):
+        """Read an opened capture until it gives no frame."""
+        self.promised = max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.length = self.promised / frame_rate(capture, np.inf)
+        if sources.is_url(self.source):
+            self.live = self.promised <= 0  # an address may be that of a file
+        self.rate = frame_rate(capture, LIVE_RATE) if sources.is_live(self.source) else clip_rate(self.source, capture)
+        clock, ratio = Clock(self.rate), None
+        while not self.stopping:
+            try:
+                done, frame = capture.read()
+            except cv2.error:
+                return
+            arrival = time.perf_counter()
+            if not done or frame is None:
+                return
+            ratio = ratio or pixel_ratio(capture)
+            frame = as_bgr(frame, ratio)
+            if frame is None:
+                self.unusable += 1
+                continue
+            moment = arrival - self.start if self.live else clock(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+            with self.changed:
+                if self.live:
+                    self.dropped += len(self.frames)
+                    self.frames.clear()
+                else:
+                    self.changed.wait_for(lambda: len(self.frames) < READ_AHEAD or self.stopping)
+                if not self.received and self.size and sources.is_camera(self.source):
+                    self.tell_size(frame.shape[1::-1])
+                self.frames.append((frame, moment, arrival))
+                self.received, self.last, self.moment = self.received + 1, arrival, moment
+                self.changed.notify_all()
 
-    def reopen(self):
-        """Try to get a live source back. False when it stayed away."""
-        self.capture.release()
-        self.lost, until = True, time.perf_counter() + self.retry
-        while not self.stopping and time.perf_counter() < until:
-            time.sleep(min(0.3, self.retry))
-            self.capture = self.opener()
-            if self.capture is not None:
-                self.lost = False
-                return True
-        self.capture = None
-        return False
+    def tell_size(self, given):
+        """Say what a camera gives: its first frame tells, not its driver."""
+        print(f"{sources.public(self.source)} gives {given[0]}x{given[1]} pixels"
+              + ("" if given == tuple(self.size) else f", not {self.size[0]}x{self.size[1]} as CAMERA_SIZE asks"),
+              flush=True)
 
     def read(self, timeout=0.05):
         """The next frame of a video, the newest of a live source; None if there is none within `timeout` seconds."""
@@ -197,110 +259,37 @@ class Reader:
         return frame, moment, arrival if self.live else time.perf_counter()
 
     def peek(self):
-        """The picture that read() would give next, or None if there is none yet."""
+        """The frame that read() would give next, or None if there is none yet."""
         with self.changed:
             return self.frames[0][0] if self.frames else None
 
+    def silence(self):
+        """Seconds since the last frame came, or since the start; 0.0 where one is ready."""
+        return 0.0 if self.frames else time.perf_counter() - self.last
+
+    def waiting(self):
+        """Whether there has been no frame for a while, and one may still come."""
+        return not self.ended and self.silence() > AGAIN
+
     def over(self):
-        """Whether no frame will come any more."""
-        return self.ended and not self.frames
+        """Whether no frame will come any more, or a live source has not answered for too long."""
+        return not self.frames and (self.ended or self.live and self.silence() > max(self.retry, OPENING))
+
+    def problem(self):
+        """One line: why it ended before its time, to be asked when it is over(); None where all went well."""
+        skipped = f" ({self.unusable} frames were empty, or of an unknown kind)" if self.unusable else ""
+        if self.live or not self.received:
+            return sources.why_not(self.source) + skipped
+        read = self.received + self.unusable
+        rest = 1 - MISSING  # by both, since a file with varying rates has fewer frames than it says
+        if read < min(self.promised - 2, rest * self.promised) and self.moment + 1 / self.rate < rest * self.length:
+            return (f"{sources.public(self.source)} ended after {read} of {self.promised:.0f} frames: it is damaged, "
+                    "or the connection broke")
+        return None
 
     def stop(self):
-        """End the thread; at most two seconds for a read that hangs."""
+        """End the thread; one that a driver holds is left behind."""
         with self.changed:
             self.stopping = True
             self.changed.notify_all()
-        if self.thread.is_alive():
-            self.thread.join(2)
-
-
-def check_video_name(path, source=None):
-    """End with one line unless a video can be written under this name without replacing `source`, the video read."""
-    if Path(path).suffix.lower() not in FOURCC:
-        script.fail(f"OUTPUT={path}: a video's name ends in one of {', '.join(FOURCC)}")
-    if isinstance(source, str) and os.path.exists(source) and os.path.exists(path) and os.path.samefile(source, path):
-        script.fail(f"OUTPUT={path} would replace the video that is read: give it another name")
-
-
-def writable(rate):
-    """The nearest frame rate that a video can be written with: MPEG-4 counts at most 65,535 steps per second."""
-    rate = min(max(rate, LEAST_RATE), MOST_RATE)
-    return round(rate, 3 if rate < 65 else 2)  # OpenCV makes a fraction over 1000, or over 100, of them
-
-
-@contextlib.contextmanager
-def video_writer(path, rate, live):
-    """Yield write(frame, time), which appends to a video that gets its name when all went well.
-
-    Every frame of a video file is written once, as long as that keeps to its clock; frames are repeated or left out
-    where the rate varies, and of a live source, so that a minute stays a minute at `rate` frames per second. Raises
-    EmptyVideo where no frame came.
-    """
-    state = {"writer": None, "written": 0, "start": None, "last": None}
-    with atomic(path) as temporary:
-        def write(frame, moment):
-            if state["writer"] is None:
-                state["size"], state["start"] = frame.shape[1::-1], moment
-                code = cv2.VideoWriter_fourcc(*FOURCC[Path(path).suffix.lower()])
-                state["writer"] = cv2.VideoWriter(str(temporary), code, writable(rate), state["size"])
-                if not state["writer"].isOpened():
-                    script.fail(f"{path} cannot be written: try another name, ending in .mp4 or .avi")
-            if frame.shape[1::-1] != state["size"]:
-                frame = cv2.resize(frame, state["size"])
-            place = (moment - state["start"]) * rate
-            wanted = round(place) + 1
-            if not live and (moment == state["last"] or abs(place - state["written"]) <= SLACK):
-                wanted = state["written"] + 1
-            state["last"] = moment
-            while state["written"] < wanted:
-                state["writer"].write(frame)
-                state["written"] += 1
-
-        try:
-            yield write
-        finally:
-            if state["writer"] is not None:
-                state["writer"].release()
-        if state["writer"] is None:
-            raise EmptyVideo(f"{path} was not written: there was no frame to write")
-        check = cv2.VideoCapture(str(temporary))
-        whole = check.isOpened() and check.get(cv2.CAP_PROP_FRAME_COUNT) >= state["written"]
-        check.release()
-        if not whole:
-            script.fail(f"{path} could not be written whole: is the disk full?")
-
-
-class EmptyVideo(script.Problem):
-    """No frame was written, so there is no video."""
-
-
-def reader_of(source, opened, retry, size=None):
-    """A Reader of a source that open_capture() opened; a live one that falls silent is tried for `retry` seconds.
-
-    Live are cameras, and addresses that tell no number of frames. A file is not, whatever it tells.
-    """
-    live = sources.is_camera(source) or sources.is_url(source) and opened.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
-    rate = frame_rate(opened, LIVE_RATE) if sources.is_live(source) else clip_rate(source, opened)
-    return Reader(lambda: open_capture(source, size), live, rate, retry, opened)
-
-
-def open_live(source, retry, size=None):
-    """A Reader of a camera, an address or a video file, or an end with one line.
-
-    Cameras and addresses may take `retry` seconds to answer. A file without a picture is told at once. `size`: see
-    open_capture().
-    """
-    until, told = time.perf_counter() + retry, False
-    while (opened := open_capture(source, size)) is None:
-        if not sources.is_live(source) or time.perf_counter() >= until:
-            script.fail(sources.why_not(source))
-        if not told:
-            print(f"{sources.public(source)} does not answer, trying for {retry:g} s ...", flush=True)
-            told = True
-        time.sleep(min(0.5, max(0.0, until - time.perf_counter())))
-    reader = reader_of(source, opened, retry, size)
-    while not sources.is_live(source) and reader.peek() is None:
-        if reader.over():
-            script.fail(sources.why_not(source))
-        time.sleep(0.005)
-    return reader
+        self.thread.join(0.05)

@@ -26,10 +26,7 @@ def follow(path, info, classify, detector):
 
     `info`, `classify`: see realtime.load(); `detector`: of detectors.get(). Raises ClipError.
     """
-    opened = capture.open_capture(path)
-    if opened is None:
-        raise ClipError("unreadable (damaged, or no video)")
-    reader, frames = capture.reader_of(path, opened, 0), 0
+    reader, frames = capture.Reader(path), 0
     tracker = tracks.Tracker(detector=detector)
     tracker.take(info, classify)
     try:

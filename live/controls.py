@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from live import window
+from live import window, writing
 from live.results import UNSURE
 
 # Key -> what it does, as the help tells it. A key does the same in a clip and on a photo; Caps Lock changes nothing.
@@ -39,7 +39,7 @@ class Controls:
             field, _ = SWITCHES[letter]
             setattr(self, field, not getattr(self, field))
         elif letter == "s":
-            window.snapshot(picture)
+            writing.snapshot(picture)
         else:
             return letter
         return ""

@@ -10,6 +10,7 @@ from live import places
 COLOURS = ((80, 140, 235), (240, 130, 60), (90, 185, 110), (200, 110, 200), (225, 195, 60))  # RGB, one a class, in turn
 UNSURE_COLOUR = (150, 150, 150)
 NOTE_COLOUR = (30, 30, 30)
+BLANK = 90  # gray level of a picture without a frame
 HEAT = 0.45  # weight of the Grad-CAM colours over the face
 BLUR_FIELDS = 5  # of a blurred face, along each side: eyes, nose and mouth run into each other
 BLUR_AROUND = 0.25  # a blurred face is widened by this share of its box on each side: ears, chin and hair tell a lot
@@ -116,6 +117,11 @@ def write_lines(image, lines):
     y = 0
     for line in lines:
         y = write(image, line, 0, y, NOTE_COLOUR, small_size(image.shape))[1]
+
+
+def blank(text):
+    """A picture without a frame, with a line across its middle: BGR uint8 [480, 640, 3]."""
+    return note(np.full((480, 640, 3), BLANK, np.uint8), text)
 
 
 def note(image, text):

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import deque
 
-from live import capture, overlay, results, tracks, window
+from live import overlay, results, sources, tracks, window, writing
 from live.controls import CLIP_HELP
 
 LOADING = "loading the network ..."
@@ -12,91 +12,93 @@ LATENCIES = 100_000  # kept for the report: the last hour of a camera, in 3 MB
 BEHIND = 0.2  # seconds that a video shown at its own pace may fall behind before it gives up catching up
 
 
-class Record:
-    """A video that the key r has started."""
-
-    def __init__(self, reader):
-        self.path, self.files = window.stamped("record", ".mp4"), contextlib.ExitStack()
-        self.write = self.files.enter_context(capture.video_writer(self.path, reader.rate, reader.live))
-
-    def close(self):
-        """End it, and say where it is. What fails ends the program with one line."""
-        try:
-            self.files.close()
-        except capture.EmptyVideo:
-            print("no frame came while it was to be recorded: there is no record", flush=True)
-        else:
-            print(f"recorded: {self.path}", flush=True)
-
-
 class Player:
     """Follows the faces of a camera or a video until it ends or the user quits.
 
     `reader`: a capture.Reader. `loaded`: a future of (info, classify, explain), see realtime.load(); before it is done
-    a live picture is shown without labels, and a video's first picture stands still. `seen`: the results.Results that
+    a live picture is shown without labels, and a video's first picture stands still. `log`: the results.Results that
     takes a row for each face and frame. `detector`: a future of detectors.get(), which may fetch a file; until it is
-    done a window finds faces by Haar; None: always so.
+    done a window finds faces by Haar; None: always so. `screen`: the window.Window; None: a new one where the controls
+    show.
     """
 
-    def __init__(self, reader, loaded, controls, seen, detector=None):
-        self.reader, self.loaded, self.controls, self.seen = reader, loaded, controls, seen
-        self.detector = detector
-        self.screen, self.tracker = window.Window(controls.show), tracks.Tracker()
+    def __init__(self, reader, loaded, controls, log, detector=None, screen=None):
+        self.reader, self.loaded, self.controls, self.log, self.detector = reader, loaded, controls, log, detector
+        self.screen, self.tracker = screen or window.Window(controls.show), tracks.Tracker()
         self.info = self.explain = None  # of the network, once it is loaded
         self.picture = None  # the last one drawn
-        self.write = self.record = None  # of OUTPUT; of the key r
+        self.output = self.record = None  # writing.Video: of OUTPUT; of the key r
         self.frames, self.started, self.due = 0, None, 0.0
         self.moment = 0.0  # of the last frame, by the source's clock
         self.latencies = deque(maxlen=LATENCIES)  # seconds from a frame's arrival to its being drawn
         self.recent = deque()  # (moment, faces) of the frames of the last second
-        self.said = {}  # number of a face -> the label printed last
+        self.printed = {}  # number of a face -> the label printed last
+        self.waits = False  # whether it was said that the source is silent
 
     def play(self, output=None):
         """Play to the end, and write the pictures to the video `output`. Returns the dict of results."""
         reader, controls = self.reader, self.controls
-        with contextlib.ExitStack() as files:
-            files.callback(reader.stop)
-            files.callback(self.screen.close)
-            files.callback(self.seen.close)
+        with contextlib.ExitStack() as stack:
+            stack.callback(reader.stop)
+            stack.callback(self.log.close)
             if output:
-                self.write = files.enter_context(capture.video_writer(output, reader.rate, reader.live))
-            files.callback(self.end_record)
+                self.output = stack.enter_context(writing.Video(output, reader))
+            stack.callback(self.end_record)
+            stack.callback(self.screen.close)
             try:
                 while not reader.over() and not controls.quit:
-                    if not self.ready():
-                        self.show_first()
-                    elif controls.pause:
-                        self.stand_still()
-                    elif (got := reader.read()) is not None:
-                        self.step(*got)
-                    elif self.picture is not None and reader.lost:
-                        self.obey(overlay.note(self.picture, "the camera is gone, waiting for it"), 30)
+                    self.turn()
             except KeyboardInterrupt:  # without a window it is the way to end a camera, whose pictures are to be kept
                 if not reader.live:
                     raise
                 controls.quit = True
+        problem = None if controls.quit else reader.problem()
         return {"frames": self.frames, "seconds": time.perf_counter() - (self.started or 0),
                 "faces": self.tracker.count, "classified": self.tracker.classifications,
-                "dropped": reader.dropped, "latencies": self.latencies,
-                "counts": self.controls.counted(self.seen, self.info["classes"] if self.info else ()),
-                "lost": reader.live and reader.lost and not controls.quit}
+                "dropped": reader.dropped, "unusable": reader.unusable, "latencies": self.latencies,
+                "counts": self.controls.counted(self.log, self.info["classes"] if self.info else ()),
+                "written": (output if self.frames else None, self.log.written()),
+                "problem": "the display is gone" if getattr(self.screen, "lost", False) else problem}
+
+    def turn(self):
+        """Take a frame if there is one, and else show what is waited for."""
+        if not self.ready():
+            self.show_first()
+        elif self.controls.pause:
+            self.stand_still()
+        elif (frame := self.reader.read()) is not None:
+            self.waits = False
+            self.step(*frame)
+        elif self.reader.waiting():
+            self.wait()
 
     def ready(self):
-        """Whether frames can be read now. Takes the network as soon as it is there; only a window waits without it."""
-        if self.info is not None:
-            return True
-        if self.loaded.done() or not self.reader.live and not self.controls.show:
+        """Whether frames can be read now. Takes the network as soon as it is there; only a video waits for it."""
+        if self.info is None and self.loaded.done():
             self.info, classify, self.explain = self.loaded.result()
             self.tracker.take(self.info, classify)
         return self.info is not None or self.reader.live
 
     def show_first(self):
-        """Show a video's first picture while the network loads."""
+        """Show a video's first picture while the network loads; none where faces are to be blurred."""
         first = self.reader.peek()
-        if first is None:
-            time.sleep(0.01)
+        if self.controls.show and (first is not None or self.reader.waiting()):
+            hidden = first is None or self.controls.blur
+            picture = overlay.blank(LOADING) if hidden else overlay.note(first, LOADING)
+            self.controls.quit = self.screen.key(picture, 30) in window.QUIT
         else:
-            self.controls.quit = self.screen.key(overlay.note(first, LOADING), 30) in window.QUIT
+            time.sleep(0.01)
+
+    def wait(self):
+        """Say that the source is silent, on the screen or in a line."""
+        name = sources.public(self.reader.source)
+        if self.controls.show:
+            text = f"waiting for {name} ..."
+            picture = overlay.blank(text) if self.picture is None else overlay.note(self.picture, text)
+            self.obey(picture, 30)
+        if not self.waits:
+            print(f"{name} does not answer, trying for {self.reader.retry:g} s ...", flush=True)
+            self.waits = True
 
     def stand_still(self):
         """Show the last picture while it is paused; what a camera sends meanwhile is past."""
@@ -113,12 +115,12 @@ class Player:
         self.tracker.explain = self.explain if self.controls.heat else None
         faces = self.tracker.step(frame, moment)
         classes = self.info["classes"] if self.info else ()
-        self.seen.add(results.rows_of(faces, moment, self.seen.source, classes))
+        self.log.add(results.rows_of(faces, moment, self.log.source, classes))
         lines = self.status() if self.controls.show else []
         picture = self.draw(frame, faces, overlay.lines_size(lines, frame.shape))
-        for write in (self.write, self.record and self.record.write):
-            if write:
-                write(picture, moment)  # without the numbers, which are of this machine
+        for video in (self.output, self.record):
+            if video:
+                video.write(picture, moment)  # without the numbers, which are of this machine
         self.picture, self.frames = picture, self.frames + 1
         now = time.perf_counter()
         self.recent.append((now, len(faces)))
@@ -157,20 +159,22 @@ class Player:
         elif letter == "r" and self.record:
             self.end_record()
         elif letter == "r":
-            self.record = Record(self.reader)
+            self.record = writing.Video(writing.stamped("record", ".mp4"), self.reader)
 
     def end_record(self):
         """End what the key r has started, if it has."""
         if self.record:
             record, self.record = self.record, None
             record.close()
+            print(f"recorded: {record.path}" if record.frames else
+                  "no frame came while it was to be recorded: there is no record", flush=True)
 
     def status(self):
         """The lines of text in the corner."""
         lines = [f"{rates(self.recent)}   {self.reader.dropped} dropped   h: help"]
         lines += [LOADING] * (self.info is None) + ["recording"] * (self.record is not None)
         if self.controls.counts and self.info:
-            lines.append(self.controls.counted(self.seen, self.info["classes"]))
+            lines.append(self.controls.counted(self.log, self.info["classes"]))
         return lines + list(CLIP_HELP) * self.controls.help
 
     def text_for(self, track):
@@ -182,8 +186,8 @@ class Player:
     def say(self, faces, moment):
         """Without a window: a line whenever the label of a face changes."""
         for t in faces:
-            if t.probabilities is not None and self.said.get(t.number, "") != t.label:
-                self.said[t.number] = t.label
+            if t.probabilities is not None and self.printed.get(t.number, "") != t.label:
+                self.printed[t.number] = t.label
                 print(f"{moment:8.2f} s  face {t.number}: {self.text_for(t)}", flush=True)
 
 

@@ -1,6 +1,6 @@
 """What is seen, as data: a row for each face and frame in a CSV file, and how many faces of each class. Nothing to run.
 
-The columns: source (file name, number of a camera, or an address without its password), time (seconds by the source's
+The columns: source (file name, number of a camera, or an address' scheme, host and port), time (seconds by the source's
 clock; empty for photos), face (number), class (as the weights name it, "unsure", or empty before the first
 classification), confidence (0 to 1), and x, y, width, height of the face in pixels of the frame.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from live import sources
-from terminal import script
+from terminal import files, script
 
 UNSURE = "unsure"
 
@@ -65,12 +65,15 @@ class Results:
     """Takes the rows of a run: counts them by class, and writes them to the CSV file `log` where one is named.
 
     `source`: what the column says of the camera or the video; each photo has a name of its own.
+    Raises script.Problem where `log` would replace a file of the user's, or cannot be written.
     The file holds whole rows at any time, also after Ctrl-C: those of a frame are written at once.
     """
 
     def __init__(self, log=None, source=""):
         self.log, self.source, self.file = log, source, None
-        self.seen = {}  # number of a face -> Counter of its labels, in frames
+        self.labels = {}  # number of a face -> Counter of its labels, in frames
+        if log is not None:
+            files.claim_file(log)
 
     def write(self, lines):
         """Append lines of cells to the file, in one piece."""
@@ -83,14 +86,17 @@ class Results:
     def add(self, rows):
         """Take the rows of a frame, or of a photo. The first call replaces the file of the run before."""
         if self.log is not None and self.file is None:
-            Path(self.log).parent.mkdir(parents=True, exist_ok=True)
             self.file = open(self.log, "wb", buffering=0)  # noqa: SIM115  (closed by close)
             self.write([COLUMNS])
         for row in rows:
             if row.label:
-                self.seen.setdefault(row.face, collections.Counter())[row.label] += 1
+                self.labels.setdefault(row.face, collections.Counter())[row.label] += 1
         if self.file and rows:
             self.write([row.cells() for row in rows])
+
+    def written(self):
+        """The name of the file where this run has begun it, else None."""
+        return self.log if self.file else None
 
     def close(self):
         """End the file."""
@@ -99,7 +105,7 @@ class Results:
 
     def counts(self):
         """How many different faces each class has: Counter. A face counts for what it was called in most frames."""
-        return collections.Counter(labels.most_common(1)[0][0] for labels in self.seen.values())
+        return collections.Counter(labels.most_common(1)[0][0] for labels in self.labels.values())
 
     def text(self, classes, names):
         """'7 man, 4 woman, 1 unsure'. `classes`: in this order; `names`: class, or "unsure" -> text on the screen."""
@@ -108,15 +114,6 @@ class Results:
 
 
 def check_log(log):
-    """End with one line unless LOG is None, or a .csv file that is not there yet, or is of a run before."""
-    if log is None:
-        return
-    if not isinstance(log, str) or Path(log).suffix.lower() != ".csv":
+    """End with one line unless LOG is None, or the name of a .csv file."""
+    if log is not None and (not isinstance(log, str) or Path(log).suffix.lower() != ".csv"):
         script.fail(f"LOG={log}: must be None, or a name that ends in .csv")
-    if Path(log).is_dir():
-        script.fail(f"LOG={log} is a folder: name a file in it")
-    if Path(log).is_file():
-        with open(log, "rb") as file:
-            first = file.readline()
-        if first and first.decode("utf-8", "replace").rstrip() != ",".join(COLUMNS):
-            script.fail(f"LOG={log} is there already, and is no log of realtime.py: give another name")

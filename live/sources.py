@@ -38,10 +38,8 @@ def is_live(source):
 
 
 def public(source):
-    """How messages call a source: a camera by its number, an address without its password."""
-    if isinstance(source, int):
-        return f"camera {source}"
-    return script.without_passwords(re.sub(r"(?<=://).*@", "", source) if is_url(source) else str(source))
+    """How messages and LOG name a source: a camera by its number, an address by its scheme, host and port alone."""
+    return f"camera {source}" if isinstance(source, int) else script.public(str(source))
 
 
 def why_not(source):
@@ -57,9 +55,9 @@ def why_not(source):
         return (f"{name} gives no picture: connect one, close other programs that use it, and allow this "
                 "terminal in System Settings > Privacy & Security > Camera; or set SOURCE=<video, photo or folder>")
     if linux and not device.exists():
-        seen = f" (there are: {', '.join(others)})" if others else ""
+        known = f" (there are: {', '.join(others)})" if others else ""
         name = name if isinstance(source, int) else f"camera {name}"
-        return f"there is no {name}{seen}: connect one, or set SOURCE=<another number, video, photo or folder>"
+        return f"there is no {name}{known}: connect one, or set SOURCE=<another number, video, photo or folder>"
     if linux and not os.access(device, os.R_OK | os.W_OK):
         return f"no permission for {name}: run 'sudo usermod -aG video $USER' and log in again"
     return (f"{name} gives no picture: it may be in use or not be allowed; close other programs that use it, "
@@ -74,4 +72,19 @@ def why_no_video(path):
         return f"no permission to read {path}: change it, or copy the file"
     if os.fsencode(path).decode("utf-8", "replace") != str(path):
         return f"the name of {path} is no text in UTF-8: rename it"
+    if is_document(path):
+        return f"{path} is a document, no video: set SOURCE=<camera number, video, photo, folder or address>"
     return f"{path} is damaged, or no video: try it in a video player, and copy or convert it again"
+
+
+def is_document(path):
+    """Whether a file is a PDF or a text, which FFmpeg may play all the same, as one picture or as a screen of letters.
+
+    Texts that list the parts of a video (HLS, SDP, ffconcat) are none.
+    """
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    if start.startswith(b"%PDF"):
+        return True
+    text = not set(start) & (set(range(32)) - set(b"\t\n\f\r\x1b"))
+    return bool(start) and text and not start.startswith((b"#EXTM3U", b"v=0", b"ffconcat"))

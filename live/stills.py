@@ -2,15 +2,16 @@
 
 import importlib.util
 import os
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 
 from faces import cropping, reading
-from live import capture, overlay, results, sources, tracks, window
+from live import clips, overlay, results, sources, tracks, window, writing
 from live.controls import PHOTO_HELP, Controls
-from terminal import script
+from terminal import files, script
 from terminal.files import normal
 
 MOTION_START = 4_000_000  # bytes in which the second picture of a video of JPEGs begins
@@ -30,8 +31,13 @@ def photos_of(source):
     """The photos of a folder, or [source] for a photo, or [] for what may be a video."""
     path = Path(source)
     if path.is_dir():
-        paths = reading.list_photos(path)
-        if not paths:
+        paths, videos = clips.photos_and_clips(path)
+        if videos:
+            hint = f"{path} has {len(videos)} clip(s), to be played one by one: SOURCE={shlex.quote(str(videos[0]))}"
+            if not paths:
+                script.fail(hint)
+            print(hint, flush=True)
+        elif not paths:
             script.fail(f"{path} has no photos: set SOURCE=<folder with photos, photo, video or camera number>")
         return paths
     if not path.is_file():
@@ -55,12 +61,14 @@ def outputs(output, paths, folder):
     target = Path(output)
     if len(paths) == 1 and target.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp"):
         names = [target]
-    elif target.suffix.lower() in capture.FOURCC or target.is_file():
+    elif target.suffix.lower() in writing.FOURCC or target.is_file():
         script.fail(f"OUTPUT={output}: photos are written to a folder, so name one")
     else:
         names = apart([target / p.relative_to(folder) for p in paths])
     if {os.path.realpath(p) for p in names} & {os.path.realpath(p) for p in paths}:  # Path.resolve raises on loops
         script.fail(f"OUTPUT={output} would replace the photos themselves: name another folder")
+    place = target.parent if names == [target] else target
+    files.claim(place, [path.relative_to(place).as_posix() for path in names])
     return names.__getitem__
 
 
@@ -134,24 +142,24 @@ class Page:
         frame = overlay.blur(self.frame, [face.box for face in self.faces]) if controls.blur else self.frame
         return overlay.draw(frame, drawn, lines, controls.mirror, self.info["margin"])
 
-    def turn(self, screen, controls, place, seen):
+    def turn(self, screen, controls, place, log):
         """Show it until a key asks for the next photo, or the end. `place`: which photo of how many this is."""
         while not controls.quit:
-            lines = [f"{place}   h: help"] + [controls.counted(seen, self.info["classes"])] * controls.counts
+            lines = [f"{place}   h: help"] + [controls.counted(log, self.info["classes"])] * controls.counts
             picture = self.draw(controls, lines + list(PHOTO_HELP) * controls.help)
             if controls.obey(screen.key(picture, 50), picture):
                 return
 
 
-def annotate(photos, loaded, controls, seen, detector):
+def annotate(photos, loaded, controls, log, detector, screen=None):
     """Find and classify the faces of photos (list of Photo), one by one; show and write the pictures.
 
-    `loaded`: a future of (info, classify, explain), see realtime.load(); `seen`: the results.Results that takes a row
+    `loaded`: a future of (info, classify, explain), see realtime.load(); `log`: the results.Results that takes a row
     for each face; `detector`: of detectors.get(). Prints a line for each photo and the counts. Returns the dict of
     counts.
     """
     info, classify, explain = loaded.result()
-    screen, counts = window.Window(controls.show), dict.fromkeys(LINES, 0)
+    screen, counts = screen or window.Window(controls.show), dict.fromkeys(LINES, 0)
     try:
         for i, photo in enumerate(photos):
             try:
@@ -163,7 +171,7 @@ def annotate(photos, loaded, controls, seen, detector):
             faces, crops = answer(pixels, info, classify, detector)
             said = [controls.text_of(face.label, face.confidence, info["classes"]) for face in faces]
             print(f"{photo.name}: {', '.join(said) or 'no face found'}", flush=True)
-            seen.add([results.row_of(photo.name, None, counts["faces"] + k, *face, info["classes"])
+            log.add([results.row_of(photo.name, None, counts["faces"] + k, *face, info["classes"])
                       for k, face in enumerate(faces, 1)])
             counts["photos"] += 1
             counts["faces"] += len(faces)
@@ -171,16 +179,16 @@ def annotate(photos, loaded, controls, seen, detector):
             page, blurred = Page(pixels, faces, crops, info, explain), controls.blur
             write(photo, page, controls)
             if controls.show:
-                page.turn(screen, controls, f"{i + 1} of {len(photos)}", seen)
+                page.turn(screen, controls, f"{i + 1} of {len(photos)}", log)
             if controls.blur != blurred:
                 write(photo, page, controls)
             if controls.quit:
                 break
     finally:
         screen.close()
-        seen.close()
+        log.close()
     print(", ".join(f"{counts[line]} {line}" for line in LINES))
-    print(f"different faces: {controls.counted(seen, info['classes'])}")
+    print(f"different faces: {controls.counted(log, info['classes'])}")
     return counts
 
 
@@ -191,7 +199,7 @@ def write(photo, page, controls):
     if photo.target is None:
         return
     try:
-        window.save_photo(photo.target, page.draw(Controls(blur=controls.blur, labels=controls.labels,
+        writing.save_photo(photo.target, page.draw(Controls(blur=controls.blur, labels=controls.labels,
                                                            unsure=controls.unsure)))
     except script.Problem as problem:
         print(problem)

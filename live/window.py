@@ -1,99 +1,153 @@
-"""The window of realtime.py: whether there can be one, its keys and its X button; pictures written. Nothing to run."""
+"""The window: pictures are shown, and keys and the X button answered, in a process of its own. Nothing to run.
+
+    screen = Window(True)                # starts to load at once; the window opens with the first picture
+    key = screen.key(image, wait=1)      # BGR uint8 [H, W, 3], milliseconds to wait -> the key, or -1
+    if key in QUIT: ...                  # q, Esc, or the X button
+    screen.close()
+
+Qt, GTK and the X server end a program that they fail in, without a word to Python. So they get a program of their own,
+which may die: what the script has written so far is kept.
+"""
 
 import contextlib
 import os
-import socket
+import struct
+import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from terminal import script
-from terminal.files import atomic
 
 TITLE = "realtime"
 QUIT = (ord("q"), ord("Q"), 27)  # 27: Esc
 # What waitKey() gives on Linux for Num Lock, AltGr, Shift, Caps Lock, Ctrl, Alt and Super (X11's keysymdef.h, lowest 8
 # bits). They are no keys of their own: Caps Lock must not turn a page.
 MODIFIERS = (0x7F, 0x03, *range(0xE1, 0xEF))
-PLOTS_DIR = "plots"  # snapshots and records, taken by key
+SLICE = 50  # milliseconds after which a waiting window looks whether it was closed
+PICTURE, KEY = struct.Struct("<iii"), struct.Struct("<i")  # what goes to the process before a picture, and comes back
 
 
 def display_problem():
-    """Why no window can be opened, with the remedy, or None. Asked first, since Qt would abort the program."""
+    """Why no window can be opened, with the remedy, or None, as far as can be known without trying."""
     if "GUI:                           NONE" in cv2.getBuildInformation():
         return ("this OpenCV has no windows: run 'pip uninstall -y opencv-python-headless opencv-python' and then "
                 "'pip install -r requirements.txt'")
-    if not sys.platform.startswith("linux") or os.environ.get("WAYLAND_DISPLAY") and not os.environ.get("DISPLAY"):
-        return None
-    name = os.environ.get("DISPLAY", "")
-    host, colon, number = name.rpartition(":")
-    number = number.split(".")[0]
-    if not colon or not number.isdecimal():
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
         return "there is no display (DISPLAY is not set): run it in a desktop session, or connect with 'ssh -X'"
-    if host in ("", "unix"):
-        addresses = [(socket.AF_UNIX, f"{start}/tmp/.X11-unix/X{number}") for start in ("\0", "")]
-    else:
-        addresses = [(socket.AF_INET, (host, 6000 + int(number)))]
-    for family, address in addresses:
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as line:
-            line.settimeout(2)
-            line.connect(address)
-            return None
-    return f"the display {name} does not answer: check DISPLAY, or run it in a desktop session"
+    return None
+
+
+class NoWindow(script.Problem):
+    """No window can be opened; the message is the reason, with the remedy."""
 
 
 class Window:
-    """The window and its keys; with show=False it does nothing."""
+    """The window and its keys; with show=False it does nothing. `title`: in its bar."""
 
-    def __init__(self, show):
-        self.show, self.opened = show, False
+    def __init__(self, show, title=TITLE):
+        self.process, self.opened, self.lost = None, False, False  # lost: its process ended by itself
+        if not show:
+            return
+        if problem := display_problem():
+            raise NoWindow(problem)
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen([sys.executable, "-m", "live.window", title], cwd=Path(__file__).parent.parent,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+                                        start_new_session=True)  # Ctrl-C is the script's to answer
 
     def key(self, image, wait=1):
-        """Show a BGR image and return the key pressed: -1 for none, that of 'q' where the window was closed."""
-        if not self.show:
-            return -1
-        if not self.opened:
-            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            share = min(1.0, 1280 / image.shape[1], 800 / image.shape[0])
-            share = max(share, min(2.0, 640 / image.shape[1]))
-            cv2.resizeWindow(TITLE, max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share)))
-            self.opened = True
-        cv2.imshow(TITLE, image)
-        key = cv2.waitKey(wait)
+        """Show a BGR image and return the key pressed within `wait` milliseconds: -1 for none, that of 'q' where the
+        window was closed, or its process ended. Raises NoWindow where it cannot be opened.
+        """
+        if self.process is None or self.lost:
+            return QUIT[0] if self.lost else -1
         try:
-            visible = cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
-        except cv2.error:  # OpenCV with Qt raises once its last window is closed
-            visible = False
-        if not visible:
-            return ord("q")
-        return -1 if key < 0 or key & 0xFF in MODIFIERS else key & 0xFF
+            self.process.stdin.write(PICTURE.pack(*image.shape[:2], wait))
+            self.process.stdin.write(np.ascontiguousarray(image))
+            self.process.stdin.flush()
+            answer = self.process.stdout.read(KEY.size)
+        except OSError:  # nobody reads any more
+            answer = b""
+        if len(answer) == KEY.size:
+            self.opened = True
+            return KEY.unpack(answer)[0]
+        self.lost = True
+        if self.opened:
+            return QUIT[0]
+        self.errors.seek(0)
+        lines = [line.strip() for line in self.errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        reason = next((line for line in lines if line.startswith("qt.qpa")), lines[-1] if lines else "no reason given")
+        raise NoWindow(f"no window can be opened on this display ({reason}): run it in a desktop session or with "
+                       "'ssh -X', and leave QT_QPA_PLATFORM unset")
 
     def close(self):
-        """Close it, and let the window system know."""
-        if self.opened:
-            with contextlib.suppress(cv2.error):
-                cv2.destroyAllWindows()
-                cv2.waitKey(1)
+        """Close it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+            self.process.stdout.close()
+            self.errors.close()
+            self.process = None
 
 
-def save_photo(path, image):
-    """Write a BGR image as JPEG, PNG, ... by the suffix. Raises script.Problem where the format cannot hold it."""
-    done, data = cv2.imencode(Path(path).suffix or ".jpg", image)
-    if not done:
-        raise script.Problem(f"{path} cannot be written as an image ({image.shape[1]}x{image.shape[0]} pixels)")
-    with atomic(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+class Screen:
+    """OpenCV's window, in the process that may die."""
+
+    def __init__(self, title):
+        self.title, self.shape, self.visible = title, None, False
+
+    def show(self, image, wait):
+        """Show a BGR image for `wait` milliseconds, or until a key is pressed or the window closed. Returns the key."""
+        if image.shape != self.shape:
+            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            share = min(1.0, 1280 / image.shape[1], 800 / image.shape[0])
+            share = max(share, min(2.0, 640 / image.shape[1]))
+            cv2.resizeWindow(self.title, max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share)))
+            self.shape = image.shape
+        cv2.imshow(self.title, image)
+        while True:
+            key = cv2.waitKey(max(1, min(wait, SLICE)))
+            if self.closed():
+                return QUIT[0]
+            if key >= 0 and key & 0xFF not in MODIFIERS:
+                return key & 0xFF
+            wait -= SLICE
+            if wait <= 0:
+                return -1
+
+    def closed(self):
+        """Whether the window was closed. Some builds say at first, or always, that it is not visible: they are believed
+        only after they have said that it is."""
+        try:
+            visible = cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:  # OpenCV with Qt raises once its last window is closed
+            visible = False
+        self.visible |= visible
+        return self.visible and not visible
 
 
-def stamped(name, suffix):
-    """plots/<name>_<date>_<time><suffix>"""
-    return Path(PLOTS_DIR, f"{name}_{time.strftime('%Y%m%d_%H%M%S')}_{time.time_ns() // 10**6 % 1000:03d}{suffix}")
+def serve(title):
+    """The process: show what comes through stdin, and answer with the keys, until the script ends."""
+    answers, screen = os.fdopen(os.dup(1), "wb"), Screen(title)
+    os.dup2(2, 1)  # what libraries print is no answer
+    if os.name != "nt":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while len(head := sys.stdin.buffer.read(PICTURE.size)) == PICTURE.size:
+        height, width, wait = PICTURE.unpack(head)
+        data = sys.stdin.buffer.read(height * width * 3)
+        if len(data) < height * width * 3:
+            break
+        answers.write(KEY.pack(screen.show(np.frombuffer(data, np.uint8).reshape(height, width, 3), wait)))
+        answers.flush()
 
 
-def snapshot(picture):
-    """Save what is on the screen (key s)."""
-    path = stamped("snapshot", ".jpg")
-    save_photo(path, picture)
-    print(f"snapshot: {path}", flush=True)
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -16,7 +16,6 @@ import signal
 import sys
 from pathlib import Path
 
-SECRETS = "pass|pwd|key|token|secret|auth|user|login"  # parts of the names of what an address should not show
 # Relative paths in a script belong here: the project's folder, or what FACES_HOME in the environment names instead.
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
 PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "TEACHER")
@@ -29,13 +28,25 @@ class Problem(ValueError):
 
 def fail(message):
     """End the program with one line on stderr and exit status 1. The line says what is wrong and what to do."""
-    raise SystemExit(f"error: {without_passwords(' '.join(str(message).split()))}")
+    # Where a file can be had may be told whole; what a user has named may have a secret in it.
+    words = [word if re.search("https://[^@?]+$", word) else public(word) for word in str(message).split()]
+    raise SystemExit(f"error: {' '.join(words)}")
 
 
-def without_passwords(text):
-    """A text in which addresses have no user, password or key: rtsp://me:secret@host?key=1 -> rtsp://host?key=..."""
-    text = re.sub(r"(?<=://)\S*@", "", text)
-    return re.sub(rf"(?i)([?&;][^=&\s]*(?:{SECRETS})[^=&\s]*=)[^&;\s'\"]*", r"\1...", text)
+def public(text):
+    """A text in which addresses have only their scheme, host and port: rtsp://me:secret@host:554/... -> rtsp://host:554.
+
+    Cameras have users, passwords and keys anywhere: before the host, in the path, in what follows a question mark.
+    """
+    return re.sub(r"(\w[\w+.-]*://)([^\s'\"]*)", lambda found: found[1] + _host(found[2]), text)
+
+
+def _host(rest):
+    """The host and port of an address without its scheme. A password may hold slashes, question marks and @ itself."""
+    first = re.split(r"[/?#;]", rest)[0]
+    if "@" in rest and not re.fullmatch(r"([\w-]+\.)+[\w-]+(:\d+)?|localhost(:\d+)?|\[[\da-fA-F:]+\](:\d+)?", first):
+        first = re.split(r"[/?#;]", rest.rpartition("@")[2])[0]
+    return first
 
 
 def constants(namespace):
@@ -58,7 +69,7 @@ def override(namespace, argv=None, fixed=()):
     for argument in sys.argv[1:] if argv is None else argv:
         name, equals, text = argument.partition("=")
         if not equals or name not in known:
-            fail(f"unknown argument {argument!r}: write NAME=VALUE with one of {', '.join(known)}")
+            fail(f"unknown argument {public(repr(argument))}: write NAME=VALUE with one of {', '.join(known)}")
         if name in fixed:
             fail(f"{name} is shared with the other scripts: edit it at the top of {Path(namespace['__file__']).name}")
         namespace[name] = parse(name, text, known[name])
@@ -88,7 +99,7 @@ def parse(name, text, default):
         return float(value)
     if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
         return type(default)(value)
-    fail(f"{name}={text}: expected {type(default).__name__}, such as {name}={default!r}")
+    fail(f"{name}={public(text)}: expected {type(default).__name__}, such as {name}={default!r}")
 
 
 def check(namespace, *rules):
@@ -102,7 +113,7 @@ def check(namespace, *rules):
         except (TypeError, ValueError, AttributeError):
             right = False
         if not right:
-            fail(f"{name}={namespace[name]!r}: must be {wanted}")
+            fail(f"{name}={public(repr(namespace[name]))}: must be {wanted}")
 
 
 def run(main, stopped="run the same command again to continue"):

@@ -1,10 +1,12 @@
 """Work on all cores, in processes that end when they should. Nothing to run."""
 
 import collections
+import contextlib
 import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -39,6 +41,25 @@ def in_background(function, *arguments):
 
     threading.Thread(target=work, daemon=True).start()
     return future
+
+
+@contextlib.contextmanager
+def leaving_threads():
+    """Where the block ends the program, threads of in_background() that are still at work are left behind: a camera's
+    driver may hold one for ever, and a half-loaded PyTorch would crash while Python takes itself apart.
+    """
+    try:
+        yield
+    except SystemExit as stop:
+        if not any(thread.daemon for thread in threading.enumerate()):
+            raise
+        status = stop.code or 0
+        with contextlib.suppress(OSError):  # nobody reads any more
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
 
 
 def in_processes(function, jobs, workers):

@@ -5,7 +5,7 @@ import struct
 import cv2
 import numpy as np
 
-from live import capture, sources
+from live import capture, sources, writing
 
 
 def frames(count=60, size=(320, 240)):
@@ -71,14 +71,15 @@ def turned(data):
 
 def copy(source, output, retry=10.0):
     """Read a source and write it. Returns (times of the frames, frames written, seconds of the output, the reader)."""
-    reader, times = capture.open_live(sources.named(source), retry), []
-    with capture.video_writer(output, reader.rate, reader.live) as add:
+    reader, times = capture.Reader(sources.named(source), retry), []
+    with writing.Video(output, reader) as video:
         while not reader.over():
             got = reader.read()
             if got:
                 times.append(got[1])
-                add(*got[:2])
+                video.write(*got[:2])
     reader.stop()
+    assert reader.problem() is None
     written = cv2.VideoCapture(str(output))
     count, seconds = written.get(cv2.CAP_PROP_FRAME_COUNT), 0.0
     seconds = count / written.get(cv2.CAP_PROP_FPS)

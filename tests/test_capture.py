@@ -1,19 +1,20 @@
 """Cameras and videos: the newest frame of one, all frames of the other, records whole or not there."""
 
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from live import capture
+from live import capture, writing
 from running import wait_for
 from watching import Camera, program
 
 
 def test_a_camera_gives_its_newest_frame():
     camera = Camera(40, 0.001)
-    reader = capture.Reader(lambda: None, True, retry=0.0, capture=camera)
+    reader = capture.Reader(0, 0.0, opened=camera)
     seen = []
     while not reader.over():
         got = reader.read()
@@ -23,11 +24,11 @@ def test_a_camera_gives_its_newest_frame():
     assert seen == sorted(seen) and len(seen) < 20
     assert reader.dropped + len(seen) == 40
     reader.stop()
-    assert camera.released and reader.lost
+    assert camera.released and "camera" in reader.problem()
 
 
 def test_a_video_drops_none_however_slow_its_reader():
-    reader = capture.Reader(lambda: Camera(60), False, rate=30.0)
+    reader = capture.Reader("a.mp4", opened=Camera(60))
     seen = []
     while not reader.over():
         got = reader.read()
@@ -39,33 +40,35 @@ def test_a_video_drops_none_however_slow_its_reader():
     reader.stop()
 
 
-def test_a_camera_that_comes_back_goes_on():
+def test_a_camera_that_comes_back_goes_on(monkeypatch):
     cameras = [Camera(5), None, Camera(5)]
-    reader = capture.Reader(lambda: cameras.pop(0) if cameras else None, True, retry=2.0)
+    monkeypatch.setattr(capture, "open_capture", lambda *_: cameras.pop(0) if cameras else None)
+    reader = capture.Reader(0, 2.0)
     while not reader.over():
         reader.read()
-    assert reader.received == 10 and reader.lost
+    assert reader.received == 10 and reader.problem()
     reader.stop()
 
 
 def test_stop_ends_the_thread_while_it_waits():
-    reader = capture.Reader(lambda: Camera(10 ** 6), False)
+    reader = capture.Reader("a.mp4", opened=Camera(10 ** 6))
     time.sleep(0.1)
     reader.stop()
     assert not reader.thread.is_alive()
 
 
 def test_no_output_is_left_of_a_run_that_fails(tmp_path):
-    with pytest.raises(RuntimeError), capture.video_writer(tmp_path / "out.mp4", 25.0, False) as write:
-        write(np.zeros((48, 64, 3), np.uint8), 0.0)
+    reader = SimpleNamespace(rate=25.0, live=False)
+    with pytest.raises(RuntimeError), writing.Video(tmp_path / "out.mp4", reader) as video:
+        video.write(np.zeros((48, 64, 3), np.uint8), 0.0)
         raise RuntimeError
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.*4"))
 
 
 def test_a_record_of_a_camera_lasts_as_long_as_it_took(tmp_path):
-    with capture.video_writer(tmp_path / "a.avi", 25.0, True) as write:
+    with writing.Video(tmp_path / "a.avi", SimpleNamespace(rate=25.0, live=True)) as video:
         for i in range(11):
-            write(np.zeros((48, 64, 3), np.uint8), 7 + i / 10)  # ten frames a second for a second
+            video.write(np.zeros((48, 64, 3), np.uint8), 7 + i / 10)  # ten frames a second for a second
     written = cv2.VideoCapture(str(tmp_path / "a.avi"))
     assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 26
     written.release()

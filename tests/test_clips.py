@@ -55,7 +55,7 @@ def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thre
     monkeypatch.setattr(realtime, "SHOW", False)
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))
     monkeypatch.setattr("watching.classify", by_brightness)
-    realtime.watch(str(clip), capture.open_live(str(clip), 0), loaded())
+    realtime.watch(str(clip), capture.Reader(str(clip)), loaded())
     with open(tmp_path / "faces.csv", encoding="utf-8", newline="") as file:
         logged = list(csv.DictReader(file))
     rows = [row for _, rows in played.follow(clip, INFO, by_brightness, detectors.get("haar")) for row in rows]

@@ -1,6 +1,7 @@
 """Clips as people have them: containers without a count, odd and varying rates, wide pixels."""
 
 import struct
+from concurrent.futures import Future
 
 import cv2
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 import clips
 import realtime
 from boxes import copy, frames, lasting, turned, wide_pixels, write
-from live import capture, pixels, stills, tracks
+from live import capture, stills, tracks, window
+from running import wait_for
 from terminal import script
-from watching import loaded
+from watching import Camera, loaded
 
 
 @pytest.mark.parametrize("name", ["c.mjpeg", "c.mjpg", "c", "c.bin"])
@@ -19,7 +21,7 @@ def test_a_file_without_a_count_ends(name, tmp_path):
     (tmp_path / name).write_bytes(b"".join(cv2.imencode(".jpg", f)[1].tobytes() for f in frames()))
     assert stills.photos_of(tmp_path / name) == []
     times, count, _, reader = copy(str(tmp_path / name), tmp_path / "o.mp4")
-    assert len(times) == count == 60 and not reader.live and reader.dropped == 0 and not reader.lost
+    assert len(times) == count == 60 and not reader.live and reader.dropped == 0
     assert times == sorted(set(times))
 
 
@@ -42,7 +44,7 @@ def test_odd_rates_can_be_written(rate, tmp_path):
         assert len(times) == count == 60 and seconds == pytest.approx(60 / rate, rel=0.01)
 
 
-@pytest.mark.parametrize("rate", [0.5, 0.1, 480.0, 300.0])
+@pytest.mark.parametrize("rate", [0.5, 0.1, 480.0, 300.0, 1000.0])
 def test_slow_and_fast_clips_keep_their_length(rate, tmp_path):
     times, count, seconds, _ = copy(str(write(tmp_path / "a.mp4", rate)), tmp_path / "o.mp4")
     assert count == 60 and seconds == pytest.approx(60 / rate, rel=0.01)
@@ -85,8 +87,11 @@ def test_a_clock_that_stands_or_jumps_is_not_believed():
     for told, wanted in (([0.0] * 5, [0, 40, 80, 120, 160]), ([0, 40, 80, 0, 160], [0, 40, 80, 120, 160]),
                          ([0, 40, 9e9, 9e9 + 40, 9e9 + 80], [0, 40, 80, 120, 160]),
                          ([0, 40, 80, 20, 60, 100], [0, 40, 80, 120, 160, 200]),
+                         ([0, 40, 80, 80, 160, 200], [0, 40, 80, 120, 160, 200]),
+                         ([0, 40, 9e9, 120, 160], [0, 40, 80, 120, 160]),
+                         ([10, 10, 10, 130, 130, 130, 250], [10, 50, 90, 130, 170, 210, 250]),
                          ([0, 100, 300, 350, 1000], [0, 100, 300, 350, 1000])):
-        reader, times = capture.Reader(None, False, 25.0, capture=Source(told)), []
+        reader, times = capture.Reader("a.mp4", opened=Source(told)), []
         while not reader.over():
             got = reader.read()
             times += [got[1] * 1000] if got else []
@@ -111,7 +116,7 @@ def test_pixels_that_are_not_square_are_stretched(wide, high, turn, shape, tmp_p
     image[:240] = 200
     data = wide_pixels(write(tmp_path / "a.mp4", 25.0, [image] * 5).read_bytes(), wide, high)
     (tmp_path / "b.mp4").write_bytes(turned(data) if turn else data)
-    reader = capture.open_live(str(tmp_path / "b.mp4"), 0)
+    reader = capture.Reader(str(tmp_path / "b.mp4"), 0)
     frame = reader.read(5)[0]
     reader.stop()
     assert frame.shape[:2] == shape
@@ -131,7 +136,7 @@ def test_a_camera_is_asked_for_no_shape_of_pixels():
         def getBackendName(self):
             return "V4L2"
 
-    assert pixels.ratio_of(Camera()) == 1.0
+    assert capture.pixel_ratio(Camera()) == 1.0
 
 
 def test_wide_frames_are_searched_as_finely(tmp_path):
@@ -153,17 +158,46 @@ def test_wide_frames_are_searched_as_finely(tmp_path):
     assert found[2560] >= found[1280] - 1 and found[1280] >= 8, found
 
 
-@pytest.mark.parametrize("name", ["o.mp4", "o.avi"])
-def test_an_output_without_a_frame_is_one_line(name, tmp_path, monkeypatch):
+def test_an_output_without_a_frame_is_one_line(tmp_path, monkeypatch):
     """As where q is pressed while the network loads."""
-    with pytest.raises(capture.EmptyVideo), capture.video_writer(tmp_path / name, 25.0, False):
-        pass
-    monkeypatch.setattr(realtime, "SHOW", False)
-    monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / name))
-    write(tmp_path / "a.mp4", 25.0)
-    reader = capture.open_live(str(tmp_path / "a.mp4"), 0)
-    reader.stop()
-    reader.frames.clear()
+    source = write(tmp_path / "a.mp4", 25.0)
+    monkeypatch.setattr(window.Window, "__init__", lambda self, show: None)
+    monkeypatch.setattr(window.Window, "key", lambda self, image, wait: ord("q"))
+    monkeypatch.setattr(window.Window, "close", lambda self: None)
+    monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "o.mp4"))
+    monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))
     with pytest.raises(SystemExit, match="^error: [^\n]*$") as stop:
-        script.run(lambda: realtime.watch(str(tmp_path / "a.mp4"), reader, loaded()))
-    assert name in str(stop.value) and not (tmp_path / name).exists()
+        script.run(lambda: realtime.watch(str(source), capture.Reader(str(source)), Future()))
+    assert "o.mp4" in str(stop.value) and [p.name for p in tmp_path.glob("[!.]*")] == ["a.mp4"]
+
+
+def test_a_clip_that_breaks_off_is_told(tmp_path, monkeypatch, capsys):
+    """What was read before is written, the exit status is 1."""
+    whole = write(tmp_path / "a.avi", 25.0, code="MJPG").read_bytes()
+    (tmp_path / "b.avi").write_bytes(whole[:len(whole) // 2])
+    monkeypatch.setattr(realtime, "SHOW", False)
+    monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "o.mp4"))
+    with pytest.raises(SystemExit, match=r"b\.avi ended after \d\d of 60 frames"):
+        realtime.watch("b.avi", capture.Reader(str(tmp_path / "b.avi")), loaded())
+    assert "written: " in capsys.readouterr().out and (tmp_path / "o.mp4").exists()
+
+
+@pytest.mark.parametrize(("frame", "mean"), [
+    (np.full((48, 64), 90, np.uint8), 90), (np.full((48, 64, 1), 90, np.uint8), 90),
+    (np.full((48, 64, 2), 128, np.uint8), 130), (np.full((48, 64, 4), 90, np.uint8), 90),
+    (np.full((48, 64, 3), 90 << 8, np.uint16), 90), (np.zeros((0, 0, 3), np.uint8), None),
+    (np.zeros(0, np.uint8), None), (np.zeros((48, 64, 5), np.uint8), None), (np.full((48, 64, 3), np.nan), None)])
+def test_frames_of_any_kind_are_made_bgr_or_skipped(frame, mean):
+    class Source(Camera):
+        def read(self):
+            done, _ = super().read()
+            return done, frame
+
+    reader = capture.Reader("a.mp4", opened=Source(3))
+    wait_for(lambda: reader.ended)
+    got = reader.read()
+    reader.stop()
+    if mean is None:
+        assert got is None and reader.unusable == 3 and "3 frames were empty" in reader.problem()
+    else:
+        assert got[0].shape == (48, 64, 3) and got[0].dtype == np.uint8 and abs(got[0].mean() - mean) < 3

@@ -6,21 +6,21 @@ import pytest
 
 import clips
 from faces import detectors
-from live import capture, controls, results, stills, window
-from watching import INFO, classify, loaded, program
+from live import capture, controls, results, stills, window, writing
+from watching import INFO, Camera, classify, loaded, program
 
 
 def test_keys(tmp_path, monkeypatch):
     picture = np.zeros((48, 64, 3), np.uint8)
     for change in (str.lower, str.upper):  # Caps Lock
-        monkeypatch.setattr(window, "PLOTS_DIR", str(tmp_path / change.__name__))
+        monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path / change.__name__))
         view = controls.Controls(show=False)
         for key, name in (("h", "help"), ("g", "heat"), ("m", "mirror"), ("b", "blur"), ("c", "counts"),
                           ("q", "quit")):
             assert view.obey(ord(change(key)), picture) == "" and getattr(view, name)
         assert view.obey(ord(change("s")), picture) == "" and view.obey(-1, picture) == ""
         assert view.obey(ord(change("r")), picture) == "r" and view.obey(ord(" "), picture) == " "
-    assert [p.suffix for p in sorted(tmp_path.rglob("*.*"))] == [".jpg"] * 2
+    assert [p.suffix for p in sorted(tmp_path.rglob("[!.]*.*"))] == [".jpg"] * 2
     assert 27 in window.QUIT
 
 
@@ -40,7 +40,7 @@ def pages(monkeypatch, tmp_path, keys):
             pass
 
     monkeypatch.setattr(window, "Window", Screen)
-    monkeypatch.setattr(window, "PLOTS_DIR", str(tmp_path / "plots"))
+    monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path / "plots"))
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
         cv2.imwrite(str(tmp_path / "in" / name), cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR))
@@ -54,7 +54,7 @@ def test_keys_on_photos(monkeypatch, tmp_path):
     first, changes = shown[0], [np.abs(picture.astype(int) - shown[0]).max() > 60 for picture in shown[:10]]
     assert changes == [False, True] * 4 + [False, False]
     assert len(shown) == 12 and (shown[10] == first).mean() > 0.9, "x turned the page"
-    assert len(list((tmp_path / "plots").iterdir())) == 1
+    assert len(list((tmp_path / "plots").glob("*.jpg"))) == 1
     box = [round(v) for v in detectors.get("haar").main_face(clips.person("hat", 3)).box]
     inner = (slice(box[1] + 8, box[1] + box[3] - 8), slice(box[0] + 8, box[0] + box[2] - 8))
     plain = cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR)
@@ -68,34 +68,37 @@ def test_caps_lock_itself_is_no_key(monkeypatch):
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
     for pressed, key in ((0xE5, -1), (0xFFE5, -1), (0xFFE1, -1), (ord("c"), ord("c")), (0x100000 + ord("c"), ord("c"))):
         monkeypatch.setattr(cv2, "waitKey", lambda wait, pressed=pressed: pressed)
-        assert window.Window(True).key(np.zeros((48, 64, 3), np.uint8)) == key
+        assert window.Screen("t").show(np.zeros((48, 64, 3), np.uint8), 1) == key
 
 
-class Sized:
-    """A cv2.VideoCapture of a camera that gives what it is asked, up to 1280x720."""
+class Sized(Camera):
+    """A cv2.VideoCapture of a camera that says whatever it is asked for, and gives at most 1280x720."""
 
     def __init__(self, *_):
-        self.values = {cv2.CAP_PROP_FRAME_WIDTH: 640.0, cv2.CAP_PROP_FRAME_HEIGHT: 480.0}
+        super().__init__(10)
+        self.size = [640, 480]
 
     def isOpened(self):
         return True
 
     def set(self, name, value):
-        most = {cv2.CAP_PROP_FRAME_WIDTH: 1280.0, cv2.CAP_PROP_FRAME_HEIGHT: 720.0}
-        self.values[name] = min(value, most.get(name, value))
-        return True
+        if name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT):
+            self.size[name == cv2.CAP_PROP_FRAME_HEIGHT] = value
 
-    def get(self, name):
-        return self.values.get(name, 0.0)
+    def read(self):
+        width, height = np.minimum(self.size, (1280, 720))
+        return super().read()[0], np.zeros((height, width, 3), np.uint8)
 
 
-def test_a_camera_is_asked_for_a_size_and_what_it_gives_is_said(monkeypatch, capsys):
+def test_a_camera_is_asked_for_a_size_and_what_it_gives_is_told(monkeypatch, capsys):
+    """By its first frame: there are drivers that say 3840x2160, and give 1920x1080."""
     monkeypatch.setattr(cv2, "VideoCapture", Sized)
-    assert capture.open_capture(0).get(cv2.CAP_PROP_FRAME_WIDTH) == 640 and capsys.readouterr().out == ""
-    assert capture.open_capture(0, (1280, 720)).get(cv2.CAP_PROP_FRAME_HEIGHT) == 720
-    assert capsys.readouterr().out == "camera 0 gives 1280x720 pixels\n"
-    capture.open_capture(0, (1920, 1080))
-    assert capsys.readouterr().out == "camera 0 gives 1280x720 pixels, not 1920x1080 as CAMERA_SIZE asks\n"
+    for size, line in ((None, ""), ((1280, 720), "camera 0 gives 1280x720 pixels\n"),
+                       ((3840, 2160), "camera 0 gives 1280x720 pixels, not 3840x2160 as CAMERA_SIZE asks\n")):
+        reader = capture.Reader(0, 0.0, size)
+        frame = reader.read(5)[0]
+        reader.stop()
+        assert frame.shape[1::-1] == (size and (1280, 720) or (640, 480)) and capsys.readouterr().out == line
 
 
 @pytest.mark.parametrize("size", ["1280", "(1280,)", "(1280, 0)", "(1280.5, 720)", "'wide'"])

@@ -17,6 +17,7 @@ import clips
 import realtime
 from faces import cropping, detectors
 from live import capture, controls, results, stills, tracks
+from terminal import script
 from watching import ROOT, loaded
 
 HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
@@ -60,7 +61,7 @@ def bright(monkeypatch):
 
 def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "out" / "faces.csv"))
-    realtime.watch(str(two), capture.open_live(str(two), 0), loaded())
+    realtime.watch(str(two), capture.Reader(str(two)), loaded())
     rows = read(tmp_path / "out" / "faces.csv")
     assert {row["source"] for row in rows} == {"two.mp4"}
     times = [float(row["time"]) for row in rows]
@@ -123,33 +124,43 @@ def test_counts_of_a_face_by_what_it_was_called_most():
 
 
 @pytest.mark.parametrize(("source", "name"), [(0, "0"), ("clips/a b.mp4", "a b.mp4"),
-                                              ("rtsp://user:secret@host:554/live", "rtsp://host:554/live")])
+                                              ("rtsp://user:secret@host:554/live", "rtsp://host:554")])
 def test_the_source_in_a_row(source, name):
     assert results.name_of(source) == name
 
 
 def test_a_log_replaces_no_other_file(tmp_path):
-    other = tmp_path / "groups.csv"
-    other.write_text("file,age\n")
-    for wrong in (str(other), "faces.txt", 3, str(tmp_path)):
+    for wrong in ("faces.txt", 3, str(tmp_path)):
         with pytest.raises(SystemExit, match="LOG="):
             results.check_log(wrong)
     results.check_log(None)
-    results.check_log(str(tmp_path / "new.csv"))
-    seen = results.Results(tmp_path / "new.csv")
-    seen.add([])
-    seen.close()
-    results.check_log(str(tmp_path / "new.csv"))
+    other = tmp_path / "groups.csv"
+    other.write_text("file,age\n")
+    (tmp_path / "folder.csv").mkdir()
+    for taken in (other, tmp_path / "folder.csv", other / "faces.csv"):
+        with pytest.raises(script.Problem):
+            results.Results(taken)
+    assert other.read_text() == "file,age\n"
+    for faces in ([], [results.Row("a", 0.0, 1, "man", 0.9, 0, 0, 1, 1)]):
+        log = results.Results(tmp_path / "new.csv")
+        log.add(faces)
+        log.close()
+        assert len(read(tmp_path / "new.csv")) == len(faces), "a run replaces the log of the run before"
+    before = (tmp_path / "new.csv").read_bytes()
+    log = results.Results(tmp_path / "new.csv")
+    log.close()
+    assert log.written() is None and (tmp_path / "new.csv").read_bytes() == before, "not where no frame comes"
 
 
 def test_a_full_disk_is_told():
     """What Linux gives for it."""
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
-    seen = results.Results("/dev/full")
+    log = results.Results()
+    log.log = "/dev/full"
     with pytest.raises(OSError, match="space"):
-        seen.add([])
-    seen.close()
+        log.add([])
+    log.close()
 
 
 BOX = (200, 100, 120, 120)

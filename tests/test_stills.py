@@ -10,6 +10,7 @@ from PIL import Image
 import clips
 from faces import detectors
 from live import controls, results, stills
+from terminal import script
 from watching import loaded
 
 
@@ -25,7 +26,7 @@ def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
 
     photos = stills.album(tmp_path / "in", tmp_path / "out")
     counts = stills.annotate(photos, Loaded(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
-    assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").iterdir()] == ["b.jpg"]
+    assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").glob("[!.]*")] == ["b.jpg"]
     assert "a.jpg cannot be written as an image (24x70000 pixels)" in capsys.readouterr().out
 
 
@@ -39,7 +40,7 @@ def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys)
     album = stills.album(folder, target)
     counts = stills.annotate(album, loaded(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
     assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1}
-    assert sorted(p.name for p in target.rglob("*.*")) == ["face.png", "wall.jpg"]
+    assert sorted(p.name for p in target.rglob("[!.]*.*")) == ["face.png", "wall.jpg"]
     assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
     assert "sub/face.png: hat 90%" in capsys.readouterr().out
 
@@ -48,6 +49,31 @@ def test_photos_never_replace_their_sources(tmp_path):
     cv2.imwrite(str(tmp_path / "a.jpg"), clips.scene(0))
     with pytest.raises(SystemExit, match="replace"):
         stills.outputs(tmp_path, [tmp_path / "a.jpg"], tmp_path)
+
+
+def test_annotated_pictures_replace_no_other_files(tmp_path):
+    """One of the user's is in the way: nothing is begun. What an earlier run wrote is replaced."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / "in" / name), clips.scene(0))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.png").write_text("mine")
+    for output in ("out", "out/b.png"):
+        with pytest.raises(script.Problem, match=r"b\.png is there already"):
+            stills.album(tmp_path / "in" / ("b.png" if output != "out" else ""), tmp_path / output)
+    assert (tmp_path / "out" / "b.png").read_text() == "mine"
+    for _ in range(2):
+        album = stills.album(tmp_path / "in", tmp_path / "new")
+        stills.annotate(album, loaded(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
+    assert len(list((tmp_path / "new").glob("*.png"))) == 2
+
+
+def test_clips_among_photos_are_named(tmp_path, capsys):
+    (tmp_path / "c d.mp4").write_bytes(b"a clip")
+    with pytest.raises(SystemExit, match=r"1 clip.*SOURCE='.*c d\.mp4'"):
+        stills.album(tmp_path)
+    cv2.imwrite(str(tmp_path / "a.png"), clips.scene(0))
+    assert len(stills.album(tmp_path)) == 1 and "c d.mp4" in capsys.readouterr().out
 
 
 def test_no_two_photos_share_an_annotated_picture(tmp_path):

@@ -1,28 +1,31 @@
 """The window as a person uses it: a virtual screen, real key presses, the X button."""
 
+import contextlib
 import ctypes
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import cv2
 import pytest
 
 import clips
-import realtime
+from running import ROOT
+from watching import CAMERAS, program
 
-ROOT = Path(realtime.__file__).parent
+SMALL = ROOT / "weights" / "shipped" / "small.pt"
 
 pytestmark = pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")),
                                 reason="needs Xvfb and xdotool: apt-get install xvfb xdotool")
 
 
-@pytest.fixture(scope="module")
-def display():
-    """The name of a virtual screen of its own."""
+@contextlib.contextmanager
+def virtual_screen():
+    """Yield (name, process) of a virtual screen of its own."""
     read, write = os.pipe()
     # Without -noreset the screen starts anew when its last guest leaves, which xdotool often is, and turns away whoever
     # comes just then.
@@ -31,9 +34,16 @@ def display():
     os.close(write)
     with os.fdopen(read) as number:
         name = f":{number.readline().strip()}"
-    yield name
+    yield name, server
     server.terminate()
     server.wait(10)
+
+
+@pytest.fixture(scope="module")
+def display():
+    """The name of a virtual screen."""
+    with virtual_screen() as (name, _):
+        yield name
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +79,8 @@ def click_x(display, window):
 class Session:
     """realtime.py in its window on the virtual screen."""
 
-    def __init__(self, display, folder, *arguments):
-        self.env = os.environ | {"DISPLAY": display}
+    def __init__(self, display, folder, *arguments, **environment):
+        self.env = os.environ | {"DISPLAY": display} | environment
         self.env.pop("WAYLAND_DISPLAY", None)
         self.folder = folder
         self.process = subprocess.Popen([sys.executable, str(ROOT / "realtime.py"), *arguments], cwd=folder,
@@ -170,6 +180,78 @@ def test_escape_and_the_x_button_end_it(session, way):
     else:
         session.press(way)
     assert "frames in" in session.end()
+
+
+@pytest.fixture
+def camera(display, tmp_path):
+    """Starts realtime.py with a camera that fails so."""
+    (tmp_path / "sitecustomize.py").write_text(CAMERAS)
+    sessions = []
+
+    def start(kind, *arguments):
+        sessions.append(Session(display, tmp_path, "SOURCE=0", f"WEIGHTS={SMALL}", *arguments, CAMERA=kind,
+                                PYTHONPATH=str(tmp_path)))
+        return sessions[-1]
+
+    yield start
+    for each in sessions:
+        each.process.kill()
+        each.process.communicate()
+
+
+@pytest.mark.parametrize(("kind", "way"), [("never", "q"), ("opening blocks", "Ctrl-C"), ("reading blocks", "X"),
+                                         ("blocks later", "Escape")])
+def test_the_window_answers_whatever_the_camera_does(camera, kind, way):
+    """While the network loads, too. It takes 0.1 to 0.2 s; a busy machine is given more."""
+    session = camera(kind)
+    time.sleep(0.5)
+    before = time.monotonic()
+    if way == "X":
+        click_x(session.env["DISPLAY"], int(session.window))
+    elif way == "Ctrl-C":
+        session.process.send_signal(signal.SIGINT)
+    else:
+        session.xdotool("key", "--window", session.window, way)
+    session.process.wait(20)
+    taken = time.monotonic() - before
+    out, err = session.process.communicate()
+    assert session.process.returncode == 0 and not err, err
+    assert taken < 1.0, f"{taken:.2f} s"
+
+
+def test_a_camera_that_comes_back_is_shown_again(camera):
+    session = camera("comes back", "RETRY=5")
+    time.sleep(3)
+    assert session.snapshot().shape == (480, 640, 3)
+    session.press("q")
+    out, err = session.process.communicate(timeout=30)
+    assert session.process.returncode == 0 and not err and "does not answer" in out
+    assert int(re.search(r"(\d+) frames in", out)[1]) > 40
+
+
+def test_what_was_written_outlives_the_display(tmp_path, clip):
+    with virtual_screen() as (name, server):
+        session = Session(name, tmp_path, f"SOURCE={clip}", f"WEIGHTS={SMALL}", "OUTPUT=o.mp4", "LOG=faces.csv")
+        log = tmp_path / "faces.csv"
+        session.until(lambda: log.exists() and log.stat().st_size > 900, 60)
+        server.kill()
+        out, err = session.process.communicate(timeout=30)
+    assert session.process.returncode == 1 and "written: o.mp4" in out and err == "error: the display is gone\n"
+    assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 5
+    assert not list(tmp_path.glob(".tmp*"))
+
+
+@pytest.mark.parametrize("environment", [{"QT_QPA_PLATFORM": "wayland"}, {"QT_QPA_PLATFORM": "nonsense"},
+                                         {"DISPLAY": "", "WAYLAND_DISPLAY": "wayland-0"}, {"DISPLAY": ":987"}])
+def test_where_no_window_can_be_opened_one_line_or_a_portrait(display, clip, tmp_path, environment):
+    environment = {"DISPLAY": display} | environment
+    done = program(f"SOURCE={clip}", f"WEIGHTS={SMALL}", cwd=tmp_path, **environment)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "SHOW=False" in done.stderr
+    if "QT_QPA_PLATFORM" in environment:
+        done = program(f"WEIGHTS={SMALL}", cwd=tmp_path, **environment)
+        assert done.returncode == 0 and "taking the portrait" in done.stdout and not done.stderr
+        assert (tmp_path / "plots" / "realtime.jpg").exists()
 
 
 def test_escape_ends_it_while_the_network_loads(session):

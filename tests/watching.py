@@ -6,6 +6,7 @@ import sys
 import time
 from concurrent.futures import Future
 
+import cv2
 import numpy as np
 
 from running import ROOT
@@ -43,5 +44,51 @@ class Camera:
         self.number += 1
         return (True, np.full((48, 64, 3), self.number, np.uint8)) if self.number <= self.last else (False, None)
 
+    def get(self, what):
+        return 30.0 if what == cv2.CAP_PROP_FPS else 0.0
+
     def release(self):
         self.released = True
+
+
+# A cv2.VideoCapture for processes, as sitecustomize.py; the environment's CAMERA says how it fails.
+CAMERAS = """
+import os, time
+import cv2
+import numpy as np
+
+class Camera:
+    opened = 0
+
+    def __init__(self, *_):
+        Camera.opened += 1
+        self.kind, self.count, self.start = os.environ['CAMERA'], 0, time.monotonic()
+        if self.kind == 'opening blocks':
+            time.sleep(1000)
+
+    def isOpened(self):
+        return True
+
+    def read(self):
+        time.sleep(0.02)
+        self.count += 1
+        if self.kind == 'reading blocks' or self.kind == 'blocks later' and self.count > 20:
+            time.sleep(1000)
+        if self.kind == 'never' or self.kind == 'comes back' and self.count > 20 and Camera.opened < 3:
+            return False, None
+        if self.kind == 'empty':
+            return True, np.zeros((0, 0, 3), np.uint8)
+        return True, np.full((480, 640, 3), 90, np.uint8)
+
+    def get(self, what):
+        return 0.0
+
+    def set(self, what, value):
+        return True
+
+    def release(self):
+        pass
+
+VideoCapture = cv2.VideoCapture
+cv2.VideoCapture = lambda *source: Camera() if source == (0,) else VideoCapture(*source)
+"""

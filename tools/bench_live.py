@@ -47,7 +47,7 @@ def follow(opened, loaded, log=None):
     ready, detector = Future(), Future()
     ready.set_result(loaded)
     detector.set_result(detectors.get(processed.DETECTOR))
-    reader = capture.Reader(None, False, RATE, 0, opened)
+    reader = capture.Reader("clip.mp4", opened=opened)
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
         return player.Player(reader, ready, realtime.controls_of(show=False), results.Results(log),
                              detector).play()

@@ -1,0 +1,120 @@
+"""Videos and pictures that the live scripts write, whole or not at all. Nothing to run."""
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+import cv2
+
+from live import capture
+from terminal import files, script
+
+# ------------------------------------------------------------------------------------------------
+PLOTS_DIR = "plots"  # snapshots and records, taken by key
+SLACK = 0.75  # frames that a written frame may be off the clock before one is repeated or left out
+FOURCC = {".mp4": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "mp4v"}  # codecs that every OpenCV wheel has
+FASTEST = {".avi": 600.0}  # frames per second; OpenCV writes no AVI faster
+# ------------------------------------------------------------------------------------------------
+
+
+def check_video_name(path, source=None):
+    """End with one line unless a video can be written under this name without replacing `source`, the video read."""
+    if Path(path).suffix.lower() not in FOURCC:
+        script.fail(f"OUTPUT={path}: a video's name ends in one of {', '.join(FOURCC)}")
+    if isinstance(source, str) and os.path.exists(source) and os.path.exists(path) and os.path.samefile(source, path):
+        script.fail(f"OUTPUT={path} would replace the video that is read: give it another name")
+
+
+def writable(rate, suffix):
+    """The nearest frame rate that a video can be written with: MPEG-4 counts at most 65,535 steps per second."""
+    rate = min(max(rate, capture.LEAST_RATE), FASTEST.get(suffix, capture.MOST_RATE))
+    return round(rate, 3 if rate < 65 else 2 if rate < 650 else 0)  # OpenCV makes a fraction over 1000, 100 or 1
+
+
+class Video:
+    """A video that gets its name when it is closed; as a context manager, only where its block ends well.
+
+    Every frame of a video file is written once, as long as that keeps to its clock; frames are repeated or left out
+    where the rate varies, and of a live source, so that a minute stays a minute. `reader`: whose frames these are; its
+    `rate` and `live` are asked with the first frame. Without a frame no file is written.
+    """
+
+    def __init__(self, path, reader):
+        self.path, self.reader, self.stack, self.writer = Path(path), reader, contextlib.ExitStack(), None
+        self.frames = 0  # written
+        files.claim_file(path)
+        files.sweep(self.path.parent)  # what is left of runs that were killed
+
+    def open(self, frame, moment):
+        """Begin with this frame."""
+        self.size, self.start, self.rate = frame.shape[1::-1], moment, writable(self.reader.rate, self.path.suffix)
+        self.temporary = self.stack.enter_context(files.atomic(self.path))
+        code = cv2.VideoWriter_fourcc(*FOURCC[self.path.suffix.lower()])
+        self.writer = cv2.VideoWriter(str(self.temporary), code, self.rate, self.size)
+        if not self.writer.isOpened():
+            raise script.Problem(f"{self.path} cannot be written: try another name, ending in .mp4 or .avi")
+
+    def write(self, frame, moment):
+        """Append a BGR frame of the time `moment`, seconds."""
+        if self.writer is None:
+            self.open(frame, moment)
+        if frame.shape[1::-1] != self.size:
+            frame = cv2.resize(frame, self.size)
+        place = (moment - self.start) * self.rate
+        wanted = round(place) + 1
+        if not self.reader.live and abs(place - self.frames) <= SLACK:
+            wanted = self.frames + 1
+        while self.frames < wanted:
+            self.writer.write(frame)
+            self.frames += 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        try:
+            if self.writer is not None:
+                self.writer.release()
+                if error[0] is None:
+                    self.check()
+        except BaseException:
+            error = sys.exc_info()
+            raise
+        finally:
+            self.stack.__exit__(*error)
+
+    def check(self):
+        """Whether all frames can be read back, which a full disk prevents without a word of OpenCV's."""
+        again = cv2.VideoCapture(str(self.temporary))
+        whole = again.isOpened() and again.get(cv2.CAP_PROP_FRAME_COUNT) >= self.frames
+        again.release()
+        if not whole:
+            raise script.Problem(f"{self.path} could not be written whole: is the disk full?")
+
+    def close(self):
+        """End it."""
+        self.__exit__(None, None, None)
+
+
+def save_photo(path, image):
+    """Write a BGR image as JPEG, PNG, ... by the suffix. Raises script.Problem where the format cannot hold it."""
+    done, data = cv2.imencode(Path(path).suffix or ".jpg", image)
+    if not done:
+        raise script.Problem(f"{path} cannot be written as an image ({image.shape[1]}x{image.shape[0]} pixels)")
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def stamped(name, suffix):
+    """plots/<name>_<date>_<time><suffix>"""
+    return Path(PLOTS_DIR, f"{name}_{time.strftime('%Y%m%d_%H%M%S')}_{time.time_ns() // 10**6 % 1000:03d}{suffix}")
+
+
+def snapshot(picture):
+    """Save what is on the screen (key s)."""
+    path = stamped("snapshot", ".jpg")
+    files.claim_file(path)
+    save_photo(path, picture)
+    print(f"snapshot: {path}", flush=True)
