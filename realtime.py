@@ -57,24 +57,14 @@ def load(chosen):
     """
     import torch
 
-    import model
-    from learn import checkpoints
+    from learn import classifier
 
-    net, info = checkpoints.load_weights(checkpoints.choose(chosen))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    net = net.to(device, memory_format=torch.channels_last)
-
-    def classify(crops):
-        return checkpoints.answers(net, info, crops, device)
-
-    def explain(crops):
-        batch = checkpoints.prepare(info, crops, device)
-        return model.grad_cam(net, batch, n_classes=len(info["classes"])).cpu().numpy()
-
+    loaded = classifier.Classifier(chosen)
+    info = {name: getattr(loaded, name) for name in ("classes", "margin", "clahe", "threshold")}
     torch.set_num_threads(THREADS)
     cv2.setNumThreads(THREADS)
-    classify([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])  # the first call takes longest
-    return info, classify, explain
+    loaded.predict([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])  # the first call takes longest
+    return info, loaded.predict, loaded.explain
 
 
 def timed(function, *arguments):

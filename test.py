@@ -78,9 +78,9 @@ def files_by_class(folder, classes, weights):
     return photos, [] if CROPPED else clips
 
 
-def cut_of(info):
-    """(margin, clahe): how the faces are cut that weights with these facts were trained on."""
-    return info["margin"], info["clahe"]
+def cut_of(classifier):
+    """(margin, clahe): how the faces are cropped that a Classifier was trained on."""
+    return classifier.margin, classifier.clahe
 
 
 class Seen(NamedTuple):
@@ -129,26 +129,23 @@ def find_and_cut_all(paths, cuts):
     yield from workers.in_processes(find_and_cut, jobs, count)
 
 
-def classify(photos, loaded):
-    """One pass over the photos for all weights files.
+def classify(photos, classifiers):
+    """One pass over the photos for all classifiers.
 
-    Returns rows (dict of path, class, status, reason, box, one per photo) and, for each weights file, what
-    checkpoints.answers() says of all faces: float32 [found, C] and [found]; nothing where no face was found.
+    Returns rows (dict of path, class, status, reason, box, one per photo) and, for each classifier, what predict()
+    says of all faces: float32 [found, C] and [found]; nothing where no face was found.
     """
-    from learn import checkpoints
-
-    cuts = sorted({cut_of(info) for _, _, info in loaded})
-    device = next(loaded[0][1].parameters()).device
-    rows, waiting, outputs = [], [], [[] for _ in loaded]
+    cuts = sorted(set(map(cut_of, classifiers)))
+    rows, waiting, outputs = [], [], [[] for _ in classifiers]
     for (path, name), seen in tqdm(zip(photos, find_and_cut_all([p for p, _ in photos], cuts), strict=True),
                                    total=len(photos), unit=" photos", desc="faces"):
         rows.append({"path": path, "class": name, "status": seen.status, "reason": seen.reason, "box": seen.box})
         if seen.status == "ok":
             waiting.append(seen.crops)
         if waiting and (len(waiting) == BATCH_SIZE or len(rows) == len(photos)):
-            for output, (_, net, info) in zip(outputs, loaded, strict=True):
-                which = cuts.index(cut_of(info))
-                output.append(checkpoints.answers(net, info, [crops[which] for crops in waiting], device))
+            for output, classifier in zip(outputs, classifiers, strict=True):
+                which = cuts.index(cut_of(classifier))
+                output.append(classifier.predict([crops[which] for crops in waiting]))
             waiting = []
     return rows, [tuple(map(np.concatenate, zip(*output, strict=True))) for output in outputs]
 
@@ -161,8 +158,7 @@ class Answers(NamedTuple):
     labels: np.ndarray  # int [found]
     probabilities: np.ndarray  # float32 [found, C]
     child: np.ndarray  # float32 [found], how likely each is a child's face
-    net: object
-    info: dict  # facts of the weights file
+    classifier: object  # learn.classifier.Classifier
 
     @property
     def confidence(self):
@@ -171,11 +167,11 @@ class Answers(NamedTuple):
     @property
     def trusted(self):
         """The confidence, but 0 for the face of a child, which is called unsure whatever it is given for."""
-        return np.where(self.child < people.YOUNG, self.confidence, 0)
+        return self.classifier.confidence(self.probabilities, self.child)
 
     @property
     def sure(self):
-        return self.trusted >= self.info["threshold"]
+        return self.trusted >= self.classifier.threshold
 
     @property
     def correct(self):
@@ -202,48 +198,39 @@ def by_group(answers, table):
 def damaged(answers):
     """The rows of damage.measure() for ROBUSTNESS_PHOTOS of the faces, cut anew from their photos."""
     from judge import damage
-    from learn import checkpoints
 
-    net, info, count = answers.net, answers.info, len(answers.found)
+    classifier, count = answers.classifier, len(answers.found)
     chosen = np.arange(count)
     if 0 < ROBUSTNESS_PHOTOS < count:
         chosen = np.sort(np.random.default_rng(SEED).choice(count, ROBUSTNESS_PHOTOS, replace=False))
-    again = find_and_cut_all([answers.found[i]["path"] for i in chosen], [cut_of(info)])
+    again = find_and_cut_all([answers.found[i]["path"] for i in chosen], [cut_of(classifier)])
     crops = [seen.crops[0] for seen in tqdm(again, total=len(chosen), unit=" photos", desc="faces again")]
-    device = next(net.parameters()).device
-    return damage.measure(crops, answers.labels[chosen],
-                          lambda batch: checkpoints.probabilities(net, info, batch, device),
-                          len(info["classes"]), info["margin"])
+    return damage.measure(crops, answers.labels[chosen], lambda batch: classifier.predict(batch)[0],
+                          len(classifier.classes), classifier.margin)
 
 
 def mistakes(answers):
     """Panels for errors.png: (crop, heat, title) of the most confident mistakes."""
-    import model
-    from learn import checkpoints
-
-    info, predicted, confidence = answers.info, answers.probabilities.argmax(1), answers.confidence
+    classifier, predicted, confidence = answers.classifier, answers.probabilities.argmax(1), answers.confidence
     wrong = np.flatnonzero(~answers.correct)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS_SHOWN]
     if not len(wrong):
         return []
     rows = [answers.found[i] for i in wrong]
-    crops = [find_and_cut(job_of(row["path"], [cut_of(info)])).crops[0] for row in rows]
-    batch = checkpoints.prepare(info, crops, next(answers.net.parameters()).device)
-    heats = model.grad_cam(answers.net, batch, predicted[wrong].tolist()).cpu().numpy()
-    titles = [f"{row['path'].name[-40:]}\n{row['class']}, called {info['classes'][predicted[i]]} {confidence[i]:.1%}"
+    crops = [find_and_cut(job_of(row["path"], [cut_of(classifier)])).crops[0] for row in rows]
+    heats = classifier.explain(crops, predicted[wrong].tolist())
+    titles = [f"{row['path'].name[-40:]}\n{row['class']}, called {classifier.classes[predicted[i]]} {confidence[i]:.1%}"
               for i, row in zip(wrong, rows, strict=True)]
     return [(crop, cv2.resize(heat.astype(np.float32), crop.shape[1::-1]), title)
             for crop, heat, title in zip(crops, heats, titles, strict=True)]
 
 
-def play(clips, net, info):
+def play(clips, classifier):
     """Play [(path, class)] as realtime.py does, and print the figures; returns what judge.clips.judge() does."""
-    from learn import checkpoints
-
     capture.quiet()
-    device = next(net.parameters()).device
-    return judged.judge(clips, lambda path: played.labels(
-        path, info, lambda crops: checkpoints.answers(net, info, crops, device), detectors.get(processed.DETECTOR)))
+    info = {name: getattr(classifier, name) for name in ("classes", "margin", "clahe", "threshold")}
+    return judged.judge(clips, lambda path: played.labels(path, info, classifier.predict,
+                                                          detectors.get(processed.DETECTOR)))
 
 
 def write_metrics(folder, result):
@@ -254,14 +241,15 @@ def write_metrics(folder, result):
 
 def write(folder, answers, result, clips):
     """Every file of a run, test_metrics.json last. `clips`: rows of play()."""
-    classes = answers.info["classes"]
+    classes = answers.classifier.classes
     if result["groups"]:
         report.groups(folder / "groups.png", result["groups"])
     if result["robustness"]:
         report.robustness(folder / "robustness.png", result["robustness"])
     report.confusion_matrix(folder / "confusion_matrix.png", result["confusion"], classes)
     report.roc(folder / "roc.png", answers.probabilities, answers.labels, classes)
-    report.reliability(folder / "reliability.png", answers.confidence, answers.correct, answers.info["threshold"])
+    report.reliability(folder / "reliability.png", answers.confidence, answers.correct,
+                       answers.classifier.threshold)
     report.errors(folder / "errors.png", mistakes(answers))
     report.write_predictions(folder / "predictions.csv", answers.rows + clips, answers.probabilities, classes,
                              answers.sure)
@@ -280,20 +268,19 @@ def check_constants():
 
 
 def main():
-    from learn import checkpoints
+    from learn.classifier import load_all
 
     check_constants()
     table = people.read(PEOPLE)
-    loaded, plots = checkpoints.load_all(WEIGHTS), Path(PLOTS_DIR)
-    classes = loaded[0][2]["classes"]
-    photos, clips = files_by_class(TEST_DIR, classes, loaded[0][0])
+    loaded, plots = load_all(WEIGHTS), Path(PLOTS_DIR)
+    classes = loaded[0].classes
+    photos, clips = files_by_class(TEST_DIR, classes, loaded[0].path)
     print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}, {len(loaded)} weights file(s), classes "
           f"{', '.join(classes)}")
     if not photos:  # of several weights files the last, since photos choose the best
-        weights, net, info = loaded[-1]
-        rows, figures = play(clips, net, info)
+        rows, figures = play(clips, loaded[-1])
         report.write_predictions(plots / "predictions.csv", rows, None, classes)
-        write_metrics(plots, {"weights": Path(weights).as_posix(), "classes": classes, "clips": figures})
+        write_metrics(plots, {"weights": loaded[-1].path.as_posix(), "classes": classes, "clips": figures})
         return
     rows, outputs = classify(photos, loaded)
     found = [r for r in rows if r["status"] == "ok"]
@@ -306,18 +293,17 @@ def main():
     missed = np.array([count[c, "no face"] for c in classes])
     summaries = [metrics.summary(probabilities, labels, missed, SEED) for probabilities, _ in outputs]
     best = report.compare(loaded, summaries) if len(loaded) > 1 else 0
-    weights, net, info = loaded[best]
-    answers = Answers(rows, found, labels, *outputs[best], net, info)
-    result = {"weights": Path(weights).as_posix(), "classes": classes,
+    answers = Answers(rows, found, labels, *outputs[best], loaded[best])
+    result = {"weights": loaded[best].path.as_posix(), "classes": classes,
               "unreadable": sum(r["status"] == "unreadable" for r in rows), **summaries[best],
-              "coverage": metrics.coverage(answers.trusted, answers.correct, info["threshold"])}
+              "coverage": metrics.coverage(answers.trusted, answers.correct, loaded[best].threshold)}
     report.show(result, classes, count)
     result["groups"] = by_group(answers, table)
     result["robustness"] = damaged(answers) if ROBUSTNESS else None
     result["epochs"] = None if len(loaded) == 1 else [
-        {"weights": Path(path).as_posix(), "epoch": facts.get("epoch"), **summary}
-        for (path, _, facts), summary in zip(loaded, summaries, strict=True)]
-    played_rows, result["clips"] = play(clips, net, info)
+        {"weights": classifier.path.as_posix(), "epoch": classifier.epoch, **summary}
+        for classifier, summary in zip(loaded, summaries, strict=True)]
+    played_rows, result["clips"] = play(clips, loaded[best])
     write(plots, answers, result, played_rows)
     print(f"\n{result['n']} faces, {result['no_face']} photos without a face, {result['unreadable']} unreadable; "
           f"pictures, predictions.csv and test_metrics.json are in {plots}")

@@ -27,7 +27,7 @@ import dataset
 import model as networks
 import processed
 from faces import cropping, people
-from learn import augment, auxiliary, checkpoints, engine, runs, teacher
+from learn import augment, auxiliary, engine, runs, teacher
 from terminal.files import sweep
 from validation import TRAIN_DIR, VALID_DIR
 
@@ -54,7 +54,7 @@ SOURCES = ()
 EVEN = 0.0  # 0..1, how nearly sources count the same: 0.0 by their numbers of crops, 1.0 all alike
 # Columns of data/people.csv, as ("age", "ethnicity"), that the network has to tell beside the class while it learns:
 # features that know more of a face are better at the class too. Weights files keep the age, so that a child's face can
-# be called unsure (checkpoints.CHILD), and nothing else of it. (): the class alone.
+# be called unsure (classifier.CHILD), and nothing else of it. (): the class alone.
 AUXILIARY = ()
 PEOPLE = people.PEOPLE  # the file of these columns
 AUXILIARY_WEIGHT = 0.2  # of the loss of each, beside that of the class
@@ -250,7 +250,7 @@ def begin(train, valid, size, device, bf16):
     classes = train.dataset.classes
     net = networks.build(MODEL, len(classes) + sum(train.dataset.auxiliary_sizes))
     net = net.to(device, memory_format=torch.channels_last)
-    pretrained = not RESUME and checkpoints.initialise(net, MODEL, classes, START, PRETRAINED)
+    pretrained = not RESUME and runs.initialise(net, MODEL, classes, START, PRETRAINED)
     optimizer = torch.optim.AdamW(net.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=device.type != "mps")
     run = runs.Run(net, copy.deepcopy(net) if AVERAGE else None, optimizer, classes, pretrained=pretrained,
                    constants={**script.constants(globals()), "CLAHE": equalised()},

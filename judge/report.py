@@ -26,16 +26,17 @@ def text(value):
     return f"{value:6.4f}" if value is not None else "     -"
 
 
-def compare(loaded, results):
+def compare(classifiers, results):
     """Print one line per weights file; returns the index of the lowest loss."""
-    width = max(len(path) for path, _, _ in loaded)
+    paths = [classifier.path.as_posix() for classifier in classifiers]
+    width = max(map(len, paths))
     print(f"\n{'weights':{width}}  epoch    loss  accuracy  95 % interval  balanced     AUC     ECE")
-    for (path, _, info), r in zip(loaded, results, strict=True):
+    for path, classifier, r in zip(paths, classifiers, results, strict=True):
         low, high = r["accuracy_ci"]
-        print(f"{path:{width}}  {info.get('epoch') or 0:5}  {r['loss']:.4f}    {r['accuracy']:.4f}  "
+        print(f"{path:{width}}  {classifier.epoch or 0:5}  {r['loss']:.4f}    {r['accuracy']:.4f}  "
               f"{low:.4f}-{high:.4f}    {r['balanced_accuracy']:.4f}  {text(r['auc'])}  {r['ece']:.4f}")
     best = min(range(len(results)), key=lambda i: results[i]["loss"])
-    print(f"lowest loss: {loaded[best][0]}, shown in detail below and in the pictures")
+    print(f"lowest loss: {paths[best]}, shown in detail below and in the pictures")
     return best
 
 

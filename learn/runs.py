@@ -7,13 +7,15 @@ import csv
 import dataclasses
 import hashlib
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from learn import checkpoints, engine
+import model
+from learn import classifier, engine
 from terminal import pictures, script
 from terminal.files import atomic, link
 
@@ -75,7 +77,7 @@ def fingerprint(train, valid):
 
 def resume(run, path):
     """Put what weights/last.pt (`path`) holds into a new Run; ends the program where that does not fit."""
-    last, constants, name = checkpoints.load_checkpoint(path), run.constants, run.constants["MODEL"]
+    last, constants, name = classifier.load_checkpoint(path), run.constants, run.constants["MODEL"]
     if "optimizer" not in last:
         script.fail(f"{path} holds weights alone, which is not enough to go on: start anew")
     if last["classes"] != run.classes or last["model"] != name:
@@ -124,12 +126,12 @@ def save(run, facts, weights, plots, count):
     `weights`, `plots`: folders; `count`: see keep_best()."""
     row = run.history[-1]
     checkpoint = {**facts, "epoch": run.done, "metrics": row,
-                  "state": checkpoints.trimmed(run.judged, len(run.classes) + len(facts["ages"]))}
+                  "state": trimmed(run.judged, len(run.classes) + len(facts["ages"]))}
     # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
     if row["best"]:
         keep_best(weights, checkpoint, count)
     write_log(plots / "log.csv", run.history, run.constants)
-    checkpoints.save_weights(weights / "last.pt", {
+    save_weights(weights / "last.pt", {
         **checkpoint, "net": run.net.state_dict(), "optimizer": run.optimizer.state_dict(), "history": run.history,
         "best": run.best, "since": run.since, "pretrained": run.pretrained, "constants": run.constants,
         "crops": run.crops, "average": None if run.average is None else run.average.state_dict()})
@@ -174,7 +176,7 @@ def keep_best(weights, checkpoint, count):
     state = {k: v.half() if v.is_floating_point() else v for k, v in checkpoint["state"].items()}
     checkpoint = {**checkpoint, "state": state}
     for name in (f"best_weights_{checkpoint['epoch']}.pt", "best_weights.pt"):
-        checkpoints.save_weights(weights / name, checkpoint)
+        save_weights(weights / name, checkpoint)
     names = [p.name for p in weights.iterdir()]
     for old in sorted(int(m[1]) for n in names if (m := re.fullmatch(r"best_weights_(\d+)\.pt", n)))[:-count]:
         Path(weights, f"best_weights_{old}.pt").unlink(missing_ok=True)
@@ -200,3 +202,64 @@ def plot(history, path):
         axes.grid(alpha=0.3)
         axes.legend()
     pictures.save(fig, path)
+
+
+def save_weights(path, checkpoint):
+    """Write a plain dict of tensors and Python values: the facts named in FACTS, `state`, and whatever else.
+
+    The file is written under a temporary name and renamed, so that a stop or a full disk leaves the old one whole.
+    """
+    with atomic(path) as temporary:
+        try:
+            torch.save(checkpoint, temporary)
+        except RuntimeError as error:  # torch reports a failed write so
+            raise OSError(28, f"cannot write the weights, is the disk full? ({str(error).splitlines()[0]})",
+                          str(path)) from None
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def last_layer(net):
+    """The names in a state dict of the last layer's weight and bias."""
+    return [f"classifier.{len(net.classifier) - 1}.{name}" for name in ("weight", "bias")]
+
+
+def trimmed(net, outputs):
+    """The state dict of `net`, on the CPU, with the first `outputs` of its last layer, without those of other tasks."""
+    return {k: v.cpu()[:outputs].clone() if k in last_layer(net) and len(v) > outputs else v.cpu()
+            for k, v in net.state_dict().items()}
+
+
+def start_from(net, path, name, classes):
+    """Give `net` (of NETWORKS[name], for `classes` and maybe more) the weights of a file, without its last layer where
+    that is for other classes. Returns whether all were taken; raises WeightsError.
+    """
+    started, info = classifier.load_weights(path)
+    if info["model"] != name:
+        raise classifier.WeightsError(f"START={path} is a {info['model']} network and this run trains {name}: "
+                                      f"choose another START, or MODEL={info['model']}")
+    state, same = started.state_dict(), info["classes"] == classes
+    for key in last_layer(net):
+        own = net.state_dict()[key].clone()
+        if same:
+            own[:len(classes)] = state[key][:len(classes)]
+        state[key] = own
+    net.load_state_dict(state)
+    return same
+
+
+def initialise(net, name, classes, start, pretrained):
+    """Give `net` (of NETWORKS[name], for `classes` and maybe more) what a run starts from: the weights file `start`, or
+    where it is None and `pretrained` is true ImageNet's, for a network that has such.
+
+    Returns whether all but the last layer has learned before.
+    """
+    if start:
+        return not start_from(net, start, name, classes)
+    if not pretrained or not isinstance(net, model.Backbone):
+        return False
+    with engine.one_at_first():
+        problem = model.load_imagenet(net)
+    if problem and not engine.RANK:
+        print(problem, flush=True)
+    return not problem

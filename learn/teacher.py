@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from dataset import MEAN, STD
-from learn.checkpoints import WeightsError, load_weights
+from learn.classifier import WeightsError, load_weights
 
 
 def ask(path, classes, device, bf16):

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import train  # noqa: E402
-from learn import checkpoints  # noqa: E402
+from learn import classifier  # noqa: E402
 from terminal import script  # noqa: E402
 
 
@@ -72,11 +72,11 @@ def main():
             finished = end_of(child)
             kills += not finished
             for path in Path("killed").glob("[!.]*.pt"):
-                checkpoints.load_weights(path)
+                classifier.load_weights(path)
         assert losses("killed") == losses("whole"), (losses("killed"), losses("whole"))
         for name in {p.name for p in Path("whole").glob("*.pt")}:
             # The same weights too, not only the same losses.
-            a, b = (checkpoints.load_weights(Path(folder, name))[0].state_dict() for folder in ("whole", "killed"))
+            a, b = (classifier.load_weights(Path(folder, name))[0].state_dict() for folder in ("whole", "killed"))
             assert all(a[k].equal(b[k]) for k in a), name
     print(f"{kills} kills, {Path('out.txt').read_text(encoding='utf-8').count('epochs done')} runs came to their end")
 

@@ -1,17 +1,66 @@
-"""Weights files for the tests: the facts of a good one, and bad ones of every kind."""
+"""Weights files for the tests: the facts of a good one, bad ones of every kind, and what a network says, plainly."""
 
 import pickle
 import zipfile
 
+import numpy as np
 import torch
 
+import dataset
+import drawn
 import model as networks
+from faces import cropping
+from learn import runs
 
 
 def facts(net, **changes):
     return {"model": "paper", "classes": ["man", "woman"], "image_size": 224, "mean": [0.5] * 3, "std": [0.2] * 3,
             "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 3, "metrics": {}, "state": net.state_dict(),
             **changes}
+
+
+def plainly(net, facts, crops):
+    """What Classifier.predict() must give, one crop after the other and by nothing of ours: float32 [N, C] and [N]."""
+    n_classes, answers, children = len(facts["classes"]), [], []
+    with torch.no_grad():
+        for crop in crops:
+            image = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None].float()
+            side = (facts["image_size"], facts["image_size"])
+            if image.shape[2:] != side:
+                image = torch.nn.functional.interpolate(image, side, mode="bilinear", antialias=True).round()
+            mean, std = (torch.tensor(facts[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+            image = (image / 255 - mean) / std
+            logits = net(image)[0]
+            if facts.get("flip"):
+                logits = (logits + net(image.flip(3))[0]) / 2
+            ages = logits[n_classes:].softmax(0)
+            answers.append((logits[:n_classes] / facts["temperature"]).softmax(0).numpy())
+            young = [float(share) for share, age in zip(ages, facts.get("ages", ()), strict=True) if age < 11]
+            children.append(sum(young))
+    return np.stack(answers), np.array(children, np.float32)
+
+
+def lively(path, name, seed=0, **changes):
+    """A weights file of random weights for three classes, whose answers differ from crop to crop. Returns the path."""
+    torch.manual_seed(seed)
+    net, size = networks.build(name, 3 + len(changes.get("ages", ()))), networks.image_size(name)
+    crops = [cropping.crop_face(drawn.draw_face(i, "hat"), (40, 30, 150, 150), cropping.MARGIN) for i in range(8)]
+    batch = dataset.evaluation_transform(size)(dataset.to_batch(crops))
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None  # statistics of one pass, as after a training
+    head = net.classifier[-1]
+    with torch.no_grad():
+        torch.nn.init.normal_(head.weight)
+        net.train()(batch)
+        logits = net.eval()(batch)
+        head.weight.div_(logits.std(0)[:, None])
+        head.bias.copy_((head.bias - logits.mean(0)) / logits.std(0))
+    runs.save_weights(path, {
+        "model": name, "classes": ["a", "b", "señor"], "image_size": size, "mean": dataset.MEAN,
+        "std": dataset.STD, "margin": 0.2, "clahe": 2.0, "temperature": 1.7, "threshold": 0.7, "epoch": 3,
+        "flip": False, "metrics": {}, "state": net.state_dict(), **changes})
+    return path
 
 
 class Bomb:

@@ -19,7 +19,7 @@ import realtime
 import test as step4
 import train
 from faces import detectors, reading
-from learn import checkpoints, runs
+from learn import classifier, runs
 from live import stills
 from live.controls import Controls
 from live.results import Results
@@ -114,7 +114,7 @@ def trained(faces, tmp_path_factory):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
-    net, info = checkpoints.load_weights(trained / name / "weights" / "best_weights.pt")
+    net, info = classifier.load_weights(trained / name / "weights" / "best_weights.pt")
     assert isinstance(net, KINDS[name]) and info["model"] == name and info["image_size"] == 64
     assert info["clahe"] == 2.0, "what the crops were made with is told with the weights"
     assert (trained / name / "weights" / "best_weights.pt").stat().st_size < 31e6
@@ -156,14 +156,14 @@ def test_test_compares_them(trained, tmp_path, monkeypatch, capsys):
 def test_warm_up_leaves_the_features_alone_and_a_resume_gives_the_same_numbers(name, faces, tmp_path, monkeypatch):
     state = originals(monkeypatch, name, tmp_path)
     settings = {"MODEL": name, "EPOCHS": 3, "WARMUP_EPOCHS": 2, "AVERAGE": 0.0}
-    kept, save = {}, checkpoints.save_weights
+    kept, save = {}, runs.save_weights
 
     def spy(path, checkpoint):
         if path.name == "last.pt":
             kept[checkpoint["epoch"]] = {k: v.clone() for k, v in checkpoint["net"].items()}
         save(path, checkpoint)
 
-    monkeypatch.setattr(checkpoints, "save_weights", spy)
+    monkeypatch.setattr(runs, "save_weights", spy)
     whole = run(monkeypatch, faces, tmp_path / "whole", **settings)
     own = KINDS[name](2).own(state)
     for epoch in (1, 2):
@@ -202,7 +202,7 @@ def weights_file(path, classes, name="small", **more):
     net = networks.build(name, len(classes) + len(more.get("ages", ()))).eval()
     facts = {"model": name, "classes": classes, "image_size": 96, "mean": dataset.MEAN, "std": dataset.STD,
              "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}, **more}
-    checkpoints.save_weights(path, {**facts, "state": net.state_dict()})
+    runs.save_weights(path, {**facts, "state": net.state_dict()})
     return net
 
 
@@ -211,23 +211,23 @@ def test_training_goes_on_from_a_weights_file_at_another_size(faces, tmp_path, m
     state = weights_file(tmp_path / "start.pt", ["beard", "hat"]).state_dict()
     run(monkeypatch, faces, tmp_path, MODEL="small", EPOCHS=1, LR=1e-9, AVERAGE=0.0, IMAGE_SIZE=64,
         START=tmp_path / "start.pt")
-    last = checkpoints.load_checkpoint(tmp_path / "weights" / "last.pt")
+    last = classifier.load_checkpoint(tmp_path / "weights" / "last.pt")
     learned = [k for k, v in state.items() if v.is_floating_point() and "running" not in k]
     assert len(learned) > 20
     for name in learned:
         torch.testing.assert_close(last["net"][name], state[name], atol=1e-6, rtol=0)
-    net, info = checkpoints.load_weights(tmp_path / "weights" / "best_weights.pt")
-    assert info["image_size"] == 64 and info["flip"] is True
-    seen = []
-    net.features.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
-    assert checkpoints.probabilities(net, info, [np.zeros((224, 224, 3), np.uint8)]).shape == (1, 2)
-    assert seen == [64, 64], "the crop and its mirror image"
+    loaded = classifier.Classifier(tmp_path / "weights" / "best_weights.pt")
+    assert loaded.image_size == 64 and loaded.flip is True
+    shapes = []
+    loaded.net.features.register_forward_pre_hook(lambda module, inputs: shapes.append(inputs[0].shape))
+    assert loaded.predict([np.zeros((224, 224, 3), np.uint8)])[0].shape == (1, 2)
+    assert shapes == [(2, 3, 64, 64)], "the crop and its mirror image in one batch"
 
 
 def test_other_classes_get_a_new_head_that_warms_up_alone(faces, tmp_path, monkeypatch):
     state = weights_file(tmp_path / "start.pt", ["cap", "glasses", "none"]).state_dict()
     run(monkeypatch, faces, tmp_path, MODEL="small", EPOCHS=1, AVERAGE=0.0, START=tmp_path / "start.pt")
-    last = checkpoints.load_checkpoint(tmp_path / "weights" / "last.pt")
+    last = classifier.load_checkpoint(tmp_path / "weights" / "last.pt")
     assert last["classes"] == ["beard", "hat"] and last["net"]["classifier.3.weight"].shape == (2, 192)
     assert all(torch.equal(last["net"][k], v) for k, v in state.items() if k.startswith("features."))
 
@@ -256,7 +256,7 @@ def test_without_imagenet_weights_it_says_so_and_trains(kind, faces, tmp_path, m
     lines = [line for line in capsys.readouterr().out.splitlines() if "ImageNet" in line]
     assert len(lines) == 1 and "it starts from random ones" in lines[0] and "checkpoints" in lines[0]
     assert len(losses) == 1
-    assert checkpoints.load_checkpoint(tmp_path / "weights" / "last.pt")["pretrained"] is False
+    assert classifier.load_checkpoint(tmp_path / "weights" / "last.pt")["pretrained"] is False
 
 
 def test_networks_of_our_own_ask_for_nothing(faces, tmp_path, monkeypatch, capsys):
@@ -269,6 +269,6 @@ def test_reading_weights_never_downloads(tmp_path, monkeypatch):
     facts = {"classes": ["a", "b"], "image_size": 64, "mean": dataset.MEAN, "std": dataset.STD, "margin": 0.2,
              "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
     net = networks.build("mobilenet_v3_small")
-    checkpoints.save_weights(tmp_path / "a.pt", {**facts, "model": "mobilenet_v3_small", "state": net.state_dict()})
-    again, _ = checkpoints.load_weights(tmp_path / "a.pt")
+    runs.save_weights(tmp_path / "a.pt", {**facts, "model": "mobilenet_v3_small", "state": net.state_dict()})
+    again, _ = classifier.load_weights(tmp_path / "a.pt")
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True))

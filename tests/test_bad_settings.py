@@ -17,7 +17,7 @@ import train
 import validation
 from faces import cropping, detectors
 from faces.cropping import MARGIN
-from learn import checkpoints
+from learn import classifier
 from photos import face
 from running import settle
 from strangers import bad_files, facts
@@ -33,8 +33,8 @@ HARMFUL = {"a huge margin": {"margin": 1e9}, "a huge size": {"image_size": 10 **
 def test_facts_that_would_do_harm_are_refused(what, tmp_path):
     changed = {"model": "small", "image_size": 96, **HARMFUL[what]}
     torch.save(facts(networks.build("small", 2), **changed), tmp_path / "a.pt")
-    with pytest.raises(checkpoints.WeightsError, match="no weights file of this project") as error:
-        checkpoints.load_weights(tmp_path / "a.pt")
+    with pytest.raises(classifier.WeightsError, match="no weights file of this project") as error:
+        classifier.load_weights(tmp_path / "a.pt")
     assert "\n" not in str(error.value)
 
 
@@ -42,8 +42,8 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     net = networks.build("small", 2)
     torch.nn.init.constant_(net.classifier[-1].bias, float("nan"))
     torch.save(facts(net, model="small", image_size=96), tmp_path / "a.pt")
-    with pytest.raises(checkpoints.WeightsError, match="that are no numbers"):
-        checkpoints.load_weights(tmp_path / "a.pt")
+    with pytest.raises(classifier.WeightsError, match="that are no numbers"):
+        classifier.load_weights(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("kind", ["torch pickle", "other network", "other classes", "truncated"])
@@ -119,7 +119,7 @@ def test_ten_classes_from_photos_to_labels(tmp_path, monkeypatch, capsys):
     for program in (processed, validation, train, testing, realtime):
         assert not program.main()
     told = capsys.readouterr().out
-    assert checkpoints.load_weights("weights/best_weights.pt")[1]["classes"] == names
+    assert classifier.load_weights("weights/best_weights.pt")[1]["classes"] == names
     assert all(told.count(name) > 3 for name in names) and "20 photos, " in told
     with open("plots/predictions.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]

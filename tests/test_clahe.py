@@ -13,7 +13,7 @@ import processed
 import test as step4
 from faces import cropping, detectors
 from faces.cropping import MARGIN
-from learn import checkpoints
+from learn import classifier, runs
 from live import capture, stills, tracks
 from strangers import facts
 
@@ -88,13 +88,13 @@ def test_another_limit_means_other_crops(monkeypatch):
 def test_weights_from_before_the_option_have_none(tmp_path):
     old = facts(networks.Model(2))
     old.pop("clahe", None)
-    checkpoints.save_weights(tmp_path / "old.pt", old)
-    checkpoints.save_weights(tmp_path / "new.pt", {**old, "clahe": 2.0})
-    checkpoints.save_weights(tmp_path / "bad.pt", {**old, "clahe": "much"})
-    assert checkpoints.load_weights(tmp_path / "old.pt")[1]["clahe"] == 0.0
-    assert checkpoints.load_weights(tmp_path / "new.pt")[1]["clahe"] == 2.0
-    with pytest.raises(checkpoints.WeightsError, match="no weights file of this project"):
-        checkpoints.load_weights(tmp_path / "bad.pt")
+    runs.save_weights(tmp_path / "old.pt", old)
+    runs.save_weights(tmp_path / "new.pt", {**old, "clahe": 2.0})
+    runs.save_weights(tmp_path / "bad.pt", {**old, "clahe": "much"})
+    assert classifier.load_weights(tmp_path / "old.pt")[1]["clahe"] == 0.0
+    assert classifier.load_weights(tmp_path / "new.pt")[1]["clahe"] == 2.0
+    with pytest.raises(classifier.WeightsError, match="no weights file of this project"):
+        classifier.load_weights(tmp_path / "bad.pt")
 
 
 def test_the_live_loop_takes_the_limit_of_the_weights(tmp_path, monkeypatch):

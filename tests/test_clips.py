@@ -16,7 +16,7 @@ import realtime
 import test as subject
 from faces import detectors
 from judge import clips as judged
-from learn import checkpoints
+from learn import classifier
 from live import capture
 from live import clips as played
 from watching import INFO, loaded
@@ -125,8 +125,8 @@ def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thre
     assert read["without"].pop("clips") is None
     told = read["with"].pop("clips")
     assert read["with"] == read["without"] and read["alone"]["clips"] == told
-    net, info = checkpoints.load_weights(weights)
-    labels = list(played.labels(clip, info, lambda crops: checkpoints.answers(net, info, crops),
+    loaded, (_, info) = classifier.Classifier(weights), classifier.load_weights(weights)
+    labels = list(played.labels(clip, info, loaded.predict,
                                 detectors.get(processed.DETECTOR)))
     each, = told["each"]
     file = (tmp_path / "test/man/café.mp4").as_posix()

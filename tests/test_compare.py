@@ -15,7 +15,7 @@ import test as step4
 import train
 import validation
 from faces import cropping, reading
-from learn import checkpoints
+from learn import classifier
 from terminal import script
 from test_dataset import both_splits
 from tools import compare
@@ -67,7 +67,7 @@ def test_the_ablation_from_crops_to_the_table(world, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "lowest validation loss" in out and out.rindex("plain") < out.rindex("CLAHE")
     for name, limit in (("plain", 0.0), ("CLAHE", 2.0)):
-        info = checkpoints.load_checkpoint(f"runs/{name}/0/weights/best_weights.pt")
+        info = classifier.load_checkpoint(f"runs/{name}/0/weights/best_weights.pt")
         assert info["clahe"] == limit and info["model"] == "small"
         told = json.loads(Path(f"runs/{name}/0/plots/test_metrics.json").read_text(encoding="utf-8"))
         assert float(rows[name, "0"]["test_accuracy"]) == told["accuracy"]
@@ -91,7 +91,7 @@ def test_each_run_is_a_process_with_its_constants_on_the_command_line(world, mon
     before = script.constants(vars(train))
     compare.run("train.py", constants)
     assert script.constants(vars(train)) == before, "nothing stays set"
-    held = checkpoints.load_checkpoint("w s/last.pt")["constants"]
+    held = classifier.load_checkpoint("w s/last.pt")["constants"]
     assert {name: held[name] for name in constants} == constants
     with pytest.raises(SystemExit, match="train.py ended with status 1, which it has explained above"):
         compare.run("train.py", {**constants, "TRAIN_DIR": "nowhere"})

@@ -9,12 +9,10 @@ import torch
 import dataset
 import drawn
 import model as networks
+import strangers
 from faces import cropping, detectors
 from faces.cropping import MARGIN
-from learn import checkpoints
-
-INFO = {"image_size": 224, "mean": dataset.MEAN, "std": dataset.STD, "temperature": 1.0, "classes": ["a", "b"],
-        "flip": False, "ages": []}
+from learn import classifier
 
 
 def face(seed=0, name="hat"):
@@ -74,27 +72,32 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
     assert jpeg < 0.05 * straight.abs().max()
 
 
-def test_probabilities_are_softmax_over_temperature():
-    torch.manual_seed(0)
-    net = networks.Model(2).eval()
-    crop = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
-    expected = (logits(net, dataset.to_batch([crop, crop])) / 2).softmax(1).numpy()
-    got = checkpoints.probabilities(net, {**INFO, "temperature": 2.0}, [crop, crop])
-    assert got.dtype == np.float32 and np.allclose(got, expected, atol=1e-5)
-    assert checkpoints.probabilities(net, INFO, []).shape == (0, 2)
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("name", [name for name in networks.NETWORKS if name not in ("wide", "vgg16")])
+def test_a_classifier_gives_what_its_network_gives_plainly(name, flip, tmp_path):
+    """One batch, folded layers and bfloat16 make it faster and no other: probabilities, ages and heat maps."""
+    path = strangers.lively(tmp_path / "w.pt", name, flip=flip, ages=[5, 40], temperature=2.0)
+    net, facts = classifier.load_weights(path)
+    loaded = classifier.Classifier(path)
+    crops = [cropping.crop_face(face(i), (40, 30, 150, 150), MARGIN) for i in range(3)]
+    expected, children = strangers.plainly(net, facts, crops)
+    got, child = loaded.predict(crops)
+    assert got.dtype == child.dtype == np.float32
+    assert np.abs(got - expected).max() < 0.01 and np.abs(child - children).max() < 0.01
+    assert np.ptp(expected, axis=0).max() > 0.02, "a test of nothing otherwise"
+    mirrored = [np.ascontiguousarray(crop[:, ::-1]) for crop in crops]
+    assert np.allclose(loaded.predict(mirrored)[0], got, atol=5e-3) == flip
+    heat = networks.grad_cam(net, dataset.evaluation_transform(facts["image_size"])(dataset.to_batch(crops)), 1)
+    assert np.abs(loaded.explain(crops, [1, 1, 1]) - heat.numpy()).max() < 1e-3
+    assert loaded.predict([])[0].shape == (0, 3) and len(loaded.explain([])) == 0
 
 
-def test_flip_judges_the_mirror_image_too():
-    """The same for a crop and its mirror image, and the mean of what each alone would get."""
-    torch.manual_seed(0)
-    net = networks.Model(2).eval()
-    crop = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
-    mirrored, info = np.ascontiguousarray(crop[:, ::-1]), {**INFO, "flip": True}
-    both = checkpoints.probabilities(net, info, [crop, mirrored])
-    assert np.allclose(both[0], both[1], atol=1e-6)
-    alone = logits(net, dataset.to_batch([crop, mirrored]))
-    assert (alone[0] - alone[1]).abs().max() > 1e-4, "a test of nothing otherwise"
-    assert np.allclose(both[0], alone.mean(0).softmax(0).numpy(), atol=1e-5)
+def test_unsure_below_the_threshold_and_for_children(tmp_path):
+    loaded = classifier.Classifier(strangers.lively(tmp_path / "w.pt", "small"))
+    for probabilities, child, label in (([0.1, 0.8, 0.1], 0.0, 1), ([0.1, 0.65, 0.25], 0.0, None),
+                                        ([0.1, 0.8, 0.1], 0.6, None), ([0.1, 0.8, 0.1], 0.4, 1)):
+        assert loaded.label(np.array(probabilities), child) == label
+    assert loaded.label(np.array([0.1, 0.65, 0.25]), 0.0, threshold=0.6) == 1
 
 
 def test_evaluation_transform_normalises_rgb():

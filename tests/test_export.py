@@ -10,63 +10,37 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
-import dataset
 import drawn
-import model as networks
 import running
+import strangers
 from faces import cropping, detectors
-from faces.cropping import MARGIN
-from learn import checkpoints
+from learn import classifier
 from tools import export
 
 ROOT = Path(export.__file__).parent.parent
 needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="the package onnx is not installed")
 
 
-def save(path, name, flip=False, seed=0):
-    """A weights file of random weights, whose answers differ from crop to crop."""
-    torch.manual_seed(seed)
-    net = networks.build(name, 3)
-    crops = [cropping.crop_face(drawn.draw_face(i, "hat"), (40, 30, 150, 150), MARGIN) for i in range(8)]
-    head, size = net.classifier[-1], networks.image_size(name)
-    batch = checkpoints.prepare({"image_size": size, "mean": dataset.MEAN, "std": dataset.STD}, crops)
-    for layer in net.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None  # statistics of one pass, as after a training
-    with torch.no_grad():
-        torch.nn.init.normal_(head.weight)
-        net.train()(batch)
-        logits = net.eval()(batch)
-        head.weight.div_(logits.std(0)[:, None])
-        head.bias.copy_((head.bias - logits.mean(0)) / logits.std(0))
-    checkpoints.save_weights(path, {
-        "model": name, "classes": ["a", "b", "señor"], "image_size": size, "mean": dataset.MEAN,
-        "std": dataset.STD, "margin": 0.2, "clahe": 2.0, "temperature": 1.7, "threshold": 0.7, "epoch": 3,
-        "flip": flip, "metrics": {}, "state": net.state_dict()})
-    return path
-
-
 @needs_onnx
 @pytest.mark.parametrize(("name", "flip"), [("paper", False), ("paper", True), ("small", True), ("resnet18", False),
                                             ("mobilenet_v3_small", False), ("efficientnet_b0", False)])
 def test_opencv_gives_the_same_probabilities(name, flip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export, "WEIGHTS", str(save(tmp_path / "w.pt", name, flip)))
+    monkeypatch.setattr(export, "WEIGHTS", str(strangers.lively(tmp_path / "w.pt", name, flip=flip)))
     monkeypatch.setattr(export, "OUTPUT", str(tmp_path / "out" / "model.onnx"))
     export.main()
     facts = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
     assert facts["classes"] == ["a", "b", "señor"] and facts["clahe"] == 2.0 and facts["threshold"] == 0.7
-    net, info = checkpoints.load_weights(tmp_path / "w.pt")
+    net, info = classifier.load_weights(tmp_path / "w.pt")
     size = facts["image_size"]
     pictures = [drawn.draw_face(i, kind) for i in range(2) for kind in ("beard", "hat")]
     crops = [cropping.crop_face(p, (40, 30, 150, 150), facts["margin"], size=size) for p in pictures]
     other = cv2.dnn.readNetFromONNX(str(tmp_path / "out" / "model.onnx"))
     for some in (crops[:1], crops[:3], crops[3:]):  # one, several, one again: the batch is free
-        expected = checkpoints.probabilities(net, info, some)
+        expected = strangers.plainly(net, info, some)[0]
         other.setInput(cv2.dnn.blobFromImages(some))
         np.testing.assert_allclose(other.forward(), expected, atol=2e-5)
-    assert np.ptp(checkpoints.probabilities(net, info, crops), axis=0).max() > 1e-3, "too alike to tell a wrong input"
+    assert np.ptp(strangers.plainly(net, info, crops)[0], axis=0).max() > 1e-3, "too alike to tell a wrong input"
 
 
 @needs_onnx
@@ -76,8 +50,7 @@ def test_the_lines_of_the_documents_run(tmp_path):
     code = next(block.split("```")[0] for block in text.split("```python\n")[1:] if "readNetFromONNX" in block)
     for name in ("paper", "small"):
         folder = tmp_path / name
-        save(folder / "weights" / "best_weights.pt", name, flip=name == "small")
-        (folder / "weights" / "last.pt").touch()  # so that best_weights.pt counts as the user's own
+        strangers.lively(folder / "weights" / "best_weights.pt", name, flip=name == "small")
         if name == "paper":
             status, _, err = running.run("tools/export.py", cwd=folder)
         else:
@@ -89,9 +62,9 @@ def test_the_lines_of_the_documents_run(tmp_path):
         done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True,
                               env={**os.environ, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8")
         assert done.returncode == 0, done.stderr
-        net, info = checkpoints.load_weights(folder / "weights" / "best_weights.pt")
+        net, info = classifier.load_weights(folder / "weights" / "best_weights.pt")
         crop = cropping.crop_face(picture, detectors.get("yunet").main_face(picture).box, 0.2, 2.0)
-        expected = checkpoints.probabilities(net, info, [crop])[0]
+        expected = strangers.plainly(net, info, [crop])[0][0]
         said, share = done.stdout.split()
         assert said == info["classes"][expected.argmax()] and float(share) == pytest.approx(expected.max(), abs=0.03)
 

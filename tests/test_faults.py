@@ -13,7 +13,7 @@ import pytest
 import drawn
 import model as networks
 from faces import cropping
-from learn import checkpoints
+from learn import runs
 from photos import face
 from running import LINUX, POSIX, ROOT, children, run, start, wait_for
 from strangers import facts
@@ -117,7 +117,7 @@ def test_ctrl_c_during_the_import_of_torch(program, arguments, tmp_path):
 
 @POSIX
 def test_ctrl_c_in_the_processes_of_test(many):
-    checkpoints.save_weights(many / "w.pt", facts(networks.build("small", 2), model="small", image_size=96,
+    runs.save_weights(many / "w.pt", facts(networks.build("small", 2), model="small", image_size=96,
                                                classes=list(drawn.CLASSES)))
     process = start("test.py", "TEST_DIR=data/raw", "WEIGHTS=w.pt", "WORKERS=2", cwd=many)
     told = ""

@@ -17,7 +17,7 @@ from PIL import Image, features
 
 import drawn
 from faces import detectors, reading
-from learn import checkpoints
+from learn import classifier, runs
 from live import stills
 
 CASES = int(os.environ.get("FUZZ_CASES", 1000))  # photos; weights files are an eighth of it
@@ -109,14 +109,14 @@ def test_damaged_weights_are_loaded_or_refused(tmp_path):
     facts = {"model": "paper", "classes": ["beard", "hat"], "image_size": 224, "mean": [0.5] * 3, "std": [0.2] * 3,
              "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 3, "metrics": {"loss": 0.5},
              "state": {"a": torch.randn(20), "b": torch.randn(6).half()}}
-    checkpoints.save_weights(path, facts)
+    runs.save_weights(path, facts)
     whole = path.read_bytes()
     for case in range(CASES // 8):
         path.write_bytes(mutated(whole, np.random.default_rng([8, case])))
         try:
-            assert set(checkpoints.FACTS) <= set(checkpoints.load_checkpoint(path))
+            assert set(classifier.FACTS) <= set(classifier.load_checkpoint(path))
             answers["read"] += 1
-        except checkpoints.WeightsError as error:
+        except classifier.WeightsError as error:
             assert "\n" not in str(error)
             answers["refused"] += 1
         except Exception as error:

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 
 import model as networks
-from learn import auxiliary, checkpoints
+import strangers
+from learn import auxiliary, classifier, runs
 from test_dataset import both_splits
 from test_train import losses, run
 
@@ -57,7 +58,7 @@ def test_the_loss_leaves_out_what_is_not_known():
 def test_a_network_with_more_outputs_starts_from_one_without(tmp_path):
     torch.manual_seed(0)
     net = networks.build("small", 5)
-    state = checkpoints.trimmed(net, 2)
+    state = runs.trimmed(net, 2)
     plain = networks.build("small", 2)
     plain.load_state_dict(state)
     images = torch.rand(2, 3, 96, 96)
@@ -65,12 +66,12 @@ def test_a_network_with_more_outputs_starts_from_one_without(tmp_path):
         torch.testing.assert_close(plain.eval()(images), net.eval()(images)[:, :2])  # the same but for rounding
     facts = {"model": "small", "classes": ["man", "woman"], "image_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3,
              "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
-    checkpoints.save_weights(tmp_path / "w.pt", {**facts, "state": state})
+    runs.save_weights(tmp_path / "w.pt", {**facts, "state": state})
     other = networks.build("small", 7)
-    assert checkpoints.start_from(other, tmp_path / "w.pt", "small", ["man", "woman"])
+    assert runs.start_from(other, tmp_path / "w.pt", "small", ["man", "woman"])
     with torch.inference_mode():
         torch.testing.assert_close(other.eval()(images)[:, :2], plain(images))
-    assert not checkpoints.start_from(networks.build("small", 7), tmp_path / "w.pt", "small", ["cat", "dog"])
+    assert not runs.start_from(networks.build("small", 7), tmp_path / "w.pt", "small", ["cat", "dog"])
 
 
 def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_path):
@@ -80,24 +81,21 @@ def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_pa
     (tmp_path / "people.csv").write_text("file,age,ethnicity\n" + "\n".join(rows), encoding="utf-8")
     tasks = ["MODEL=small", "IMAGE_SIZE=32", f"PEOPLE={tmp_path / 'people.csv'}", "AUXILIARY=('age', 'ethnicity')"]
     results = {}
-    for name, runs in {"whole": [["EPOCHS=2"]], "stopped": [["EPOCHS=1", "SCHEDULE=constant"]],
+    for name, commands in {"whole": [["EPOCHS=2"]], "stopped": [["EPOCHS=1", "SCHEDULE=constant"]],
                        "without": [["EPOCHS=2", "AUXILIARY=()"]]}.items():
         (tmp_path / name).mkdir()
-        for arguments in runs:
+        for arguments in commands:
             code, _, err = run(tmp_path / name, faces, *tasks, *arguments)
             assert code == 0, err
         results[name] = losses(tmp_path / name)
     assert results["whole"] != results["without"], "what is asked beside the class must change what is learned"
-    net, info = checkpoints.load_weights(tmp_path / "whole" / "weights" / "best_weights.pt")
+    net, info = classifier.load_weights(tmp_path / "whole" / "weights" / "best_weights.pt")
     assert info["ages"] == [5, 40] and net.classifier[-1].out_features == 2 + 2, "the ethnicity stays behind"
     crops = [np.full((224, 224, 3), level, np.uint8) for level in (0, 90, 255)]
-    told, child = checkpoints.answers(net, info, crops)
-    logits = net(checkpoints.prepare(info, crops)).detach()
-    if info["flip"]:
-        logits = (logits + net(checkpoints.prepare(info, crops).flip(3)).detach()) / 2
-    assert told.sum(1) == pytest.approx(1) and told.shape == (3, 2)
-    assert child == pytest.approx(logits[:, 2:].softmax(1)[:, 0].numpy(), abs=1e-5), "five years are a child's"
-    last = checkpoints.load_checkpoint(tmp_path / "whole" / "weights" / "last.pt")
+    probabilities, child = classifier.Classifier(tmp_path / "whole" / "weights" / "best_weights.pt").predict(crops)
+    assert probabilities.sum(1) == pytest.approx(1) and probabilities.shape == (3, 2)
+    assert child == pytest.approx(strangers.plainly(net, info, crops)[1], abs=1e-3), "five years are a child's"
+    last = classifier.load_checkpoint(tmp_path / "whole" / "weights" / "last.pt")
     assert len(last["net"]["classifier.3.weight"]) == 2 + 4 == len(last["average"]["classifier.3.weight"])
     code, out, err = run(tmp_path / "stopped", faces, *tasks, "EPOCHS=2", "SCHEDULE=constant", "RESUME=True")
     assert code == 0, err

@@ -13,7 +13,7 @@ import torch
 
 import model as networks
 import train
-from learn import checkpoints, runs
+from learn import runs
 from test_dataset import both_splits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +76,7 @@ def test_numbers_that_are_none_are_never_saved(constants, tmp_path, monkeypatch)
 
 
 def test_weights_alone_are_not_enough_to_resume(constants, tmp_path, monkeypatch):
-    checkpoints.save_weights(tmp_path / "last.pt", {
+    runs.save_weights(tmp_path / "last.pt", {
         "model": "small", "classes": ["beard", "hat"], "image_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3,
         "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {},
         "state": networks.build("small", 2).state_dict()})

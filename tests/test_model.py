@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import model as networks
-from learn import checkpoints
+from learn import classifier, runs
 from strangers import bad_files, facts
 
 
@@ -102,8 +102,8 @@ def test_grad_cam_works_inside_inference_mode_and_with_frozen_weights():
 
 def test_weights_come_back_as_they_were(tmp_path):
     net = networks.Model(2)
-    checkpoints.save_weights(tmp_path / "a.pt", facts(net))
-    again, info = checkpoints.load_weights(tmp_path / "a.pt")
+    runs.save_weights(tmp_path / "a.pt", facts(net))
+    again, info = classifier.load_weights(tmp_path / "a.pt")
     assert info["classes"] == ["man", "woman"] and info["epoch"] == 3 and "state" not in info and not again.training
     for old, new in zip(net.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(old, new)
@@ -111,8 +111,8 @@ def test_weights_come_back_as_they_were(tmp_path):
 
 def test_half_precision_is_loaded_as_float32(tmp_path):
     net = networks.Model(2)
-    checkpoints.save_weights(tmp_path / "a.pt", facts(net, state={k: v.half() for k, v in net.state_dict().items()}))
-    again, _ = checkpoints.load_weights(tmp_path / "a.pt")
+    runs.save_weights(tmp_path / "a.pt", facts(net, state={k: v.half() for k, v in net.state_dict().items()}))
+    again, _ = classifier.load_weights(tmp_path / "a.pt")
     x = torch.randn(4, 3, 224, 224)
     assert next(again.parameters()).dtype == torch.float32 and (tmp_path / "a.pt").stat().st_size < 30e6
     with torch.inference_mode():
@@ -123,17 +123,17 @@ def test_half_precision_is_loaded_as_float32(tmp_path):
 def test_strangers_weights_are_refused_in_one_line(tmp_path, kind, capsys):
     path = tmp_path / "a.pt"
     bad_files()[kind](path)
-    with pytest.raises(checkpoints.WeightsError) as error:
-        checkpoints.load_weights(path)
+    with pytest.raises(classifier.WeightsError) as error:
+        classifier.load_weights(path)
     assert "\n" not in str(error.value) and "bomb" not in capsys.readouterr().out
 
 
 def test_missing_and_truncated_weights(tmp_path):
-    with pytest.raises(checkpoints.WeightsError, match="no weights at .*train.py"):
-        checkpoints.load_weights(tmp_path / "none.pt")
-    checkpoints.save_weights(tmp_path / "a.pt", facts(networks.Model(2)))
+    with pytest.raises(classifier.WeightsError, match="no weights at .*train.py"):
+        classifier.load_weights(tmp_path / "none.pt")
+    runs.save_weights(tmp_path / "a.pt", facts(networks.Model(2)))
     whole = (tmp_path / "a.pt").read_bytes()
     for share in (0.1, 0.5, 0.9, 0.999):
         (tmp_path / "a.pt").write_bytes(whole[:int(len(whole) * share)])
-        with pytest.raises(checkpoints.WeightsError, match="damaged"):
-            checkpoints.load_weights(tmp_path / "a.pt")
+        with pytest.raises(classifier.WeightsError, match="damaged"):
+            classifier.load_weights(tmp_path / "a.pt")

@@ -18,10 +18,11 @@ from sklearn import metrics as reference
 import dataset
 import drawn
 import model
+import strangers
 import test as subject
 from faces import cropping, detectors, reading
 from judge import damage, report
-from learn import checkpoints
+from learn import classifier, runs
 from processed import DETECTOR
 from terminal import script
 
@@ -37,7 +38,7 @@ def save(path, picture):
 
 def weights(path, net, epoch, classes=None, margin=0.2):
     """A weights file of the paper's network."""
-    checkpoints.save_weights(path, {
+    runs.save_weights(path, {
         "state": net.state_dict(), "model": "paper", "classes": classes or CLASSES, "image_size": 224,
         "mean": dataset.MEAN, "std": dataset.STD, "margin": margin, "temperature": 1.3, "threshold": 0.7,
         "epoch": epoch, "metrics": {}})
@@ -124,13 +125,13 @@ def test_metrics_files_and_counts(world, plain):
     assert "señor $ 早.png" in [Path(r["file"]).name for r in by_status["ok"]]
 
     # The answers: photo -> face -> crop -> network, written out again here.
-    net, info = checkpoints.load_weights(world / "w/best_weights_10.pt")
+    net, info = classifier.load_weights(world / "w/best_weights_10.pt")
     for row in by_status["ok"][::5]:
         picture = cv2.cvtColor(cv2.imdecode(np.fromfile(row["file"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         face = detectors.get(DETECTOR).main_face(picture)
         assert [int(row[k]) for k in ("x", "y", "width", "height")] == [round(v) for v in face.box]
         crop = cropping.crop_face(picture, face.box, 0.2, roll=face.roll)
-        expected = checkpoints.probabilities(net, info, [crop])[0]
+        expected = strangers.plainly(net, info, [crop])[0][0]
         assert [float(row["p_beard"]), float(row["p_hat"])] == pytest.approx(expected, abs=2e-4)
 
     truth = [CLASSES.index(r["class"]) for r in by_status["ok"]]
@@ -206,12 +207,12 @@ def test_the_faces_of_children_are_unsure_and_counted_as_they_are(world, plain, 
     """Weights that tell ages, and take everyone for a child or for grown up: the answers stay, the sure ones do not."""
     plain = plain[0]
     for age, name in ((5, "child"), (40, "grown")):
-        checkpoint = checkpoints.load_checkpoint(world / "w/best_weights_10.pt")
+        checkpoint = classifier.load_checkpoint(world / "w/best_weights_10.pt")
         weight, bias = ("classifier.3.weight", "classifier.3.bias")
         state = checkpoint["state"]
         state[weight] = torch.cat([state[weight], torch.zeros(2, state[weight].shape[1])])
         state[bias] = torch.cat([state[bias], torch.tensor([9.0, 0.0])])
-        checkpoints.save_weights(tmp_path / f"{name}.pt", {**checkpoint, "ages": [age, 60], "state": state})
+        runs.save_weights(tmp_path / f"{name}.pt", {**checkpoint, "ages": [age, 60], "state": state})
     result, rows = run(monkeypatch, world, tmp_path, WEIGHTS=str(tmp_path / "child.pt"))
     assert result["accuracy"] == plain["accuracy"] and result["loss"] == pytest.approx(plain["loss"], abs=1e-4)
     assert result["coverage"]["at_threshold"]["coverage"] == 0
@@ -284,7 +285,7 @@ def test_one_class_only(world, tmp_path, monkeypatch, capsys):
 
 def test_no_face_at_all_still_says_why(world, tmp_path, monkeypatch):
     save(tmp_path / "photos/hat/gray.png", np.full((100, 100, 3), 99, np.uint8))
-    with pytest.raises(SystemExit, match="no face in any of the 1 photos"):
+    with pytest.raises((SystemExit, script.Problem), match="no face in any of the 1 photos"):
         run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "photos"))
     assert "no face" in (tmp_path / "plots/predictions.csv").read_text(encoding="utf-8")
 
@@ -298,7 +299,7 @@ def test_no_face_at_all_still_says_why(world, tmp_path, monkeypatch):
 def test_one_line_errors(world, tmp_path, monkeypatch, make, constants, message):
     for folder in ["photos/beard/", *make]:
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-    with pytest.raises(SystemExit, match=message) as error:
+    with pytest.raises((SystemExit, script.Problem), match=message) as error:
         run(monkeypatch, world, tmp_path, **{"TEST_DIR": str(tmp_path / "photos")} | constants)
     assert "\n" not in str(error.value)
 
@@ -306,7 +307,7 @@ def test_one_line_errors(world, tmp_path, monkeypatch, make, constants, message)
 def test_weights_of_other_classes_are_not_compared(world, tmp_path, monkeypatch):
     shutil.copy(world / "w/best_weights_2.pt", tmp_path / "a.pt")
     weights(tmp_path / "b.pt", model.build("paper", 2), 1, classes=["man", "woman"])
-    with pytest.raises(SystemExit, match="compare weights of the same classes only"):
+    with pytest.raises((SystemExit, script.Problem), match="compare weights of the same classes only"):
         run(monkeypatch, world, tmp_path, WEIGHTS=str(tmp_path / "?.pt"))
 
 

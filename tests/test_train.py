@@ -14,9 +14,10 @@ from torch.nn import functional
 
 import model as networks
 import running
+import strangers
 import train
 from faces import cropping
-from learn import checkpoints, engine, runs
+from learn import classifier, engine, runs
 from test_dataset import both_splits
 
 
@@ -58,7 +59,7 @@ def test_a_run_leaves_what_it_promises(whole):
     names = {p.name for p in (folder / "weights").iterdir()}
     assert names == {"best_weights.pt", f"best_weights_{best[0]}.pt", "last.pt"}
     assert (folder / "plots" / "metrics_3.png").stat().st_size > 5000 and "2 threads" in out or "threads" in out
-    model, info = checkpoints.load_weights(folder / "weights" / "best_weights.pt")
+    model, info = classifier.load_weights(folder / "weights" / "best_weights.pt")
     assert info["classes"] == ["beard", "hat"] and info["epoch"] == int(best[0]) and 0.5 <= info["threshold"] <= 0.95
     assert len(losses(folder)) == 3 and "best: epoch" in out
 
@@ -68,7 +69,7 @@ def test_losses_are_means_per_sample(whole, faces):
     import dataset
 
     folder, _ = whole
-    last = checkpoints.load_checkpoint(folder / "weights" / "last.pt")
+    last = classifier.load_checkpoint(folder / "weights" / "last.pt")
     net = networks.build("small", 2).eval()
     net.load_state_dict(last["state"])
     crops = dataset.Crops(faces / "valid", 96).decode()
@@ -83,7 +84,7 @@ def test_what_is_judged_has_the_margin_of_the_weights(faces, tmp_path):
     """The margin is in the weights, and test.py cuts validation's crops to it: the same loss as in training."""
     code, _, err = run(tmp_path, faces, "EPOCHS=1", "IMAGE_SIZE=64", "FLIP=False", "JUDGED_MARGIN=0.1")
     assert code == 0, err
-    info = checkpoints.load_checkpoint(tmp_path / "weights" / "best_weights.pt")
+    info = classifier.load_checkpoint(tmp_path / "weights" / "best_weights.pt")
     assert info["margin"] == 0.1
     code, _, err = running.run("test.py", f"TEST_DIR={faces / 'valid'}", "CROPPED=True",
                                "WEIGHTS=weights/best_weights.pt", cwd=tmp_path)
@@ -121,16 +122,16 @@ def test_a_new_run_keeps_the_files_of_the_one_before(whole, faces, tmp_path):
     code, out, err = run(tmp_path, faces, "EPOCHS=1", "MODEL=paper")
     assert code == 0, err
     assert (tmp_path / "weights" / "run_1" / "best_weights.pt").read_bytes() == b"shipped"
-    assert checkpoints.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 1
+    assert classifier.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 1
 
 
 def copied(whole, folder):
     """A run of three epochs that can go on in another folder, where its validation loss looks unbeatable."""
     shutil.copytree(whole[0] / "weights", folder / "weights")
-    last = checkpoints.load_checkpoint(folder / "weights" / "last.pt")
+    last = classifier.load_checkpoint(folder / "weights" / "last.pt")
     for row in last["history"]:
         row["valid_loss"], row["valid_accuracy"] = 1e-6, 1.0
-    checkpoints.save_weights(folder / "weights" / "last.pt", {**last, "best": 1e-6})
+    runs.save_weights(folder / "weights" / "last.pt", {**last, "best": 1e-6})
     (folder / "weights" / "best_weights.pt").unlink()
 
 
@@ -143,7 +144,7 @@ def test_a_resume_with_other_crops_says_so_and_chooses_the_best_anew(whole, face
     assert code == 0, err
     name = {"train": "training", "valid": "validation"}[split]
     assert f"the crops for {name} are not those of epoch 3" in out and "chosen anew, from epoch 4 on" in out
-    assert checkpoints.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 4
+    assert classifier.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 4
     assert "best: epoch 4" in out and "100.00%" not in out.splitlines()[-1]
     # Going on once more is no change, and the epochs before the change still do not count.
     code, out, err = run(tmp_path, tmp_path / "faces", "EPOCHS=4", "RESUME=True")
@@ -162,7 +163,7 @@ def test_a_resume_that_judges_otherwise_chooses_the_best_anew(whole, faces, tmp_
     copied(whole, tmp_path)
     code, out, err = run(tmp_path, faces, "EPOCHS=4", "RESUME=True", "FLIP=False")
     assert code == 0 and "FLIP True -> False" in out and "chosen anew, from epoch 4 on" in out, err
-    assert checkpoints.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 4
+    assert classifier.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 4
 
 
 def test_a_last_batch_of_one_trains_where_batch_normalisation_needs_two(faces, tmp_path):
@@ -237,7 +238,7 @@ def test_two_processes_train_as_one(faces, tmp_path, network):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("network:") == 1, "one rank writes"
     two = [[float(v) for v in row] for row in losses(tmp_path / "two")]
-    assert len(two) == 2 and checkpoints.load_weights(tmp_path / "two" / "weights" / "best_weights.pt")
+    assert len(two) == 2 and classifier.load_weights(tmp_path / "two" / "weights" / "best_weights.pt")
     if network == "paper":  # batch normalisation sees a rank's share only, so that "small" differs a little
         (tmp_path / "one").mkdir()
         code, _, err = run(tmp_path / "one", faces, "EPOCHS=2", "BATCH_SIZE=3", "MODEL=paper")
@@ -254,9 +255,10 @@ def test_validation_is_told_by_source_and_the_best_epoch_is_best_for_all_of_them
     (tmp_path / "run").mkdir()
     code, out, err = run(tmp_path / "run", faces, "EPOCHS=2", "IMAGE_SIZE=32", "SOURCES=('news-',)")
     assert code == 0, err
-    net, info = checkpoints.load_weights(tmp_path / "run" / "weights" / "best_weights_1.pt")
+    net, info = classifier.load_weights(tmp_path / "run" / "weights" / "best_weights_1.pt")
+    facts = {**info, "temperature": 1.0}
     crops = sorted((faces / "valid").glob("*/*.jpg"))
-    scores = checkpoints.probabilities(net, {**info, "temperature": 1.0}, [cropping.read_crop(c) for c in crops])
+    scores = strangers.plainly(net, facts, [cropping.read_crop(c) for c in crops])[0]
     labels = np.array([info["classes"].index(c.parent.name) for c in crops])
     news, losses_of, said = np.array([c.name.startswith("news-") for c in crops]), [], out.splitlines()
     line = next(line for line in said if "others" in line and "news-" in line)

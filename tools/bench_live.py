@@ -15,7 +15,7 @@ import torch
 import processed
 import realtime
 from faces import cropping, detectors
-from learn import checkpoints
+from learn import classifier
 from live import capture, overlay, player, results
 from tools import plain
 
@@ -62,7 +62,7 @@ def seconds_in(profile, functions):
 def live(place, pictures, compare, frames, weights):
     """realtime.py beside the plain loop on one clip, then where its time goes with 1, 3 and 10 faces."""
     info, classify, explain = loaded = realtime.load(weights)
-    net, _ = checkpoints.load_weights(checkpoints.choose(weights))
+    net, _ = classifier.load_weights(classifier.choose(weights))
     clip(place / "clip.mp4", pictures, lambda i: 1 + i * 3 // frames, frames)
 
     def plainly():

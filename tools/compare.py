@@ -28,7 +28,7 @@ from tqdm import tqdm
 import processed
 import train
 from faces import cropping, reading
-from learn import checkpoints
+from learn import classifier
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def one_run(variant, seed):
         run("train.py", {**settings, "SEED": seed, "RESUME": (weights / "last.pt").is_file(), "TRAIN_DIR": train_dir,
                          "VALID_DIR": valid_dir, "WEIGHTS_DIR": str(weights), "PLOTS_DIR": str(plots)})
         (weights / "done").touch()
-    best = checkpoints.load_checkpoint(weights / "best_weights.pt")["metrics"]
+    best = classifier.load_checkpoint(weights / "best_weights.pt")["metrics"]
     told = {**dict.fromkeys(COLUMNS), "valid_loss": best["valid_loss"], "valid_accuracy": best["valid_accuracy"]}
     if TEST_DIR:
         if not (plots / "test_metrics.json").is_file():

@@ -31,7 +31,7 @@ TOLD = ("classes", "image_size", "margin", "clahe", "threshold", "model", "epoch
 
 
 def whole(net, info):
-    """A module from crops (float32 [N, 3, S, S], RGB, 0..255) to what checkpoints.probabilities() makes of them."""
+    """A module from crops (float32 [N, 3, S, S], RGB, 0..255) to what Classifier.predict() makes of them."""
     import torch
 
     class Whole(torch.nn.Module):
@@ -57,10 +57,10 @@ def main():
         script.fail("the package onnx is not installed: pip install -r requirements-dev.txt, or pip install onnx")
     import torch
 
-    from learn import checkpoints
+    from learn import classifier
 
-    weights = checkpoints.choose(WEIGHTS)
-    net, info = checkpoints.load_weights(weights)
+    weights = classifier.choose(WEIGHTS)
+    net, info = classifier.load_weights(weights)
     size = info["image_size"]
     with atomic(OUTPUT) as temporary, warnings.catch_warnings():
         # The newer exporter needs one package more and writes graphs that OpenCV may not read.

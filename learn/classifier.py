@@ -1,0 +1,203 @@
+"""Weights files, read without running code in them, and the classifier that is made of one. Nothing to run.
+
+A weights file is a plain dict: FACTS, `state` (the network's state dict), and whatever else training leaves.
+"""
+
+import copy
+import glob
+import itertools
+import math
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+import dataset
+import model as networks
+from terminal import script
+from terminal.files import normal
+
+
+class WeightsError(script.Problem):
+    """A weights file that cannot be used; the message is one line that says why and what to do."""
+
+
+FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
+         "clahe": float, "finders": list, "flip": bool, "temperature": float, "threshold": float, "epoch": int,
+         "metrics": dict, "ages": list}
+# What weights files may lack, and what holds then. `finders` names the detector that made the crops which the weights
+# learnt from, and no more: processed.DETECTOR finds the faces, since the crops of either detector lie alike.
+OPTIONAL = {"clahe": 0.0, "finders": ("haar",), "flip": False, "ages": ()}
+# A face that is guessed to be younger tells too little: on UTKFace's test small.pt is right about 69 % up to the age of
+# two and 82 % from three to nine, and about 97 % from fifteen on (weights/shipped/README.md).
+CHILD = 11  # years
+OWN = "weights/best_weights.pt"  # what train.py makes
+SHIPPED = "weights/shipped/small.pt"  # the better of the weights that ship
+
+
+def plausible(facts):
+    """Whether the facts of a weights file have values that the other scripts can work with."""
+    numbers = [*facts["mean"], *facts["std"], facts["margin"], facts["clahe"], facts["temperature"],
+               facts["threshold"]]
+    return (all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
+            and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) > 0
+            and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
+            and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
+            and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"] + facts["finders"])
+            and len(set(map(normal, facts["classes"]))) == len(facts["classes"])
+            and all(isinstance(age, int) for age in facts["ages"]) and len(facts["ages"]) <= 200)
+
+
+def load_checkpoint(path):
+    """The dict of a weights file, on the CPU, without running any code in it. Raises WeightsError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a stranger's file may draw warnings; what it is worth is decided below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"no weights at {path}: run 'python train.py', or name a file with WEIGHTS=...") from None
+    except pickle.UnpicklingError:
+        raise WeightsError(f"{path} is damaged or holds more than plain weights, and is not loaded: train again, "
+                           "or fetch the file again") from None
+    except (RuntimeError, OSError, EOFError, AssertionError, ValueError, LookupError, AttributeError, TypeError,
+            zipfile.BadZipFile):
+        raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
+    wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)
+    if not wrong:
+        for name, value in OPTIONAL.items():
+            checkpoint.setdefault(name, list(value) if isinstance(value, tuple) else value)
+    wrong = wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items())
+    if wrong or not plausible(checkpoint):
+        raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
+    checkpoint["classes"] = [normal(name) for name in checkpoint["classes"]]
+    return checkpoint
+
+
+def load_weights(path):
+    """Read a weights file: (float32 model in evaluation mode, dict of facts). Raises WeightsError.
+
+    The outputs of the model are the logits of the classes and, after these, those of the ages that it tells.
+    """
+    info = load_checkpoint(path)
+    try:
+        model = networks.build(info["model"], len(info["classes"]) + len(info["ages"]))
+        model.load_state_dict(info.pop("state"))
+    except script.Problem as error:
+        raise WeightsError(f"{path}: {error}") from None
+    except (RuntimeError, AttributeError, TypeError):
+        raise WeightsError(f"{path} does not fit the network {info['model']!r} with {len(info['classes'])} classes: "
+                           "it was made by another version; train again") from None
+    if not all(v.isfinite().all() for v in model.state_dict().values()):
+        raise WeightsError(f"{path} holds weights that are no numbers: train again, or fetch the file again")
+    return model.float().eval(), info
+
+
+def choose(path):
+    """`path`, or where it is None: what train.py has made here, or else SHIPPED. Raises WeightsError."""
+    if path is None:
+        return OWN if Path(OWN).exists() else SHIPPED
+    if not isinstance(path, (str, Path)) or not str(path):
+        raise WeightsError(f"WEIGHTS={path!r}: must be None or the name of a file")
+    return path
+
+
+def folded(net):
+    """A copy of a network in evaluation mode that gives the same with less work: each batch normalisation has become
+    part of the convolution before it.
+    """
+    net = copy.deepcopy(net).eval()
+    for module in list(net.modules()):
+        for (name, layer), (next_name, next_layer) in itertools.pairwise(list(module.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(next_layer, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(layer, next_layer))
+                setattr(module, next_name, nn.Identity())
+    return net
+
+
+class Classifier:
+    """A trained network: from crops to class probabilities, heat maps and labels.
+
+    `path`: of a weights file; None: see choose(). Raises WeightsError. Crops are lists of uint8
+    [IMAGE_SIZE, IMAGE_SIZE, 3], RGB, made by faces/cropping.py with this classifier's `margin` and `clahe`.
+    """
+
+    def __init__(self, path=None):
+        self.path = Path(choose(path))
+        net, facts = load_weights(self.path)
+        self.classes, self.ages, self.name, self.epoch = facts["classes"], facts["ages"], facts["model"], facts["epoch"]
+        self.margin, self.clahe, self.image_size = facts["margin"], facts["clahe"], facts["image_size"]
+        self.threshold, self.temperature, self.flip = facts["threshold"], facts["temperature"], facts["flip"]
+        self.mean, self.std = facts["mean"], facts["std"]
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.net = folded(net).to(self.device, memory_format=torch.channels_last)
+        self.transform = dataset.evaluation_transform(self.image_size, self.mean, self.std)
+
+    def prepare(self, crops):
+        """Crops as the network takes them: normalised float32 [N, 3, image_size, image_size] on its device."""
+        return self.transform(dataset.to_batch(crops).to(self.device))
+
+    def predict(self, crops):
+        """Class probabilities, float32 numpy [N, C], and how likely each crop is the face of a child younger than
+        CHILD, float32 numpy [N]: 0 where the network was not trained to estimate ages.
+        """
+        n_classes, young = len(self.classes), torch.tensor(self.ages) < CHILD
+        if not len(crops):
+            return np.zeros((0, n_classes), np.float32), np.zeros(0, np.float32)
+        with torch.inference_mode():
+            batch = self.prepare(crops)
+            if self.flip:  # the mean of an image and its mirror image, both in one batch
+                logits = self.net(torch.cat([batch, batch.flip(3)])).float().cpu()
+                logits = (logits[:len(crops)] + logits[len(crops):]) / 2
+            else:
+                logits = self.net(batch).float().cpu()
+            child = torch.zeros(len(crops))
+            if len(young):
+                child = logits[:, n_classes:].softmax(1)[:, young].sum(1)
+            return (logits[:, :n_classes] / self.temperature).softmax(1).numpy(), child.numpy()
+
+    def explain(self, crops, classes=None):
+        """Grad-CAM: where the network looked, float32 numpy [N, image_size, image_size] in 0..1.
+
+        `classes`: the index of the class to explain, one for each crop; None: the likeliest.
+        """
+        if not len(crops):
+            return np.zeros((0, self.image_size, self.image_size), np.float32)
+        return networks.grad_cam(self.net, self.prepare(crops), classes, len(self.classes)).cpu().numpy()
+
+    def confidence(self, probabilities, child):
+        """What is compared with a threshold, float [N]: the largest of the probabilities (float [N, C]), but 0 where
+        `child` (float [N]) says that the face is more likely a child's than not.
+        """
+        return np.where(np.asarray(child) < 0.5, np.asarray(probabilities).max(-1), 0)
+
+    def label(self, probabilities, child, threshold=None):
+        """The index of the likeliest class, or None where the answer is "unsure". `probabilities`: float [C];
+        `child`: float; `threshold`: confidence from which it is sure, None for that of the weights file.
+        """
+        threshold = self.threshold if threshold is None else threshold
+        sure = self.confidence(probabilities, child) >= threshold
+        return int(np.argmax(probabilities)) if sure else None
+
+
+def load_all(pattern):
+    """The Classifiers of all weights files that WEIGHTS names (a file, a pattern, or None: see choose()), in natural
+    order. Raises WeightsError where one cannot be used, or has other classes than the first.
+    """
+    pattern = str(choose(pattern))
+    paths = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
+    paths = [p for p in paths if Path(p).is_file()]
+    if not paths:
+        raise WeightsError(f"no weights match {pattern}: run 'python train.py' first, or set WEIGHTS=<file or pattern>")
+    paths.sort(key=lambda p: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", p)])
+    loaded = [Classifier(path) for path in paths]
+    for other in loaded:
+        if other.classes != loaded[0].classes:
+            raise WeightsError(f"{loaded[0].path} knows the classes {', '.join(loaded[0].classes)} and {other.path} "
+                               f"knows {', '.join(other.classes)}: compare weights of the same classes only")
+    return loaded
