@@ -11,6 +11,7 @@ import re
 
 import importing
 from faces import people
+from importing import Photo
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
@@ -30,10 +31,10 @@ GENDERS = {"m": "man", "f": "woman"}
 def main():
     if KIND not in FILE_NAMES:
         script.fail(f"KIND={KIND}: choose {' or '.join(FILE_NAMES)}")
-    source = importing.source_folder(SOURCE, HINT)
+    source = importing.source_folder(SOURCE, HINT, RAW_DIR, TEST_DIR)
     importing.only_classes([RAW_DIR, TEST_DIR], GENDERS.values())
     archive = importing.find(source, f"{KIND}.tar.gz")
-    images = importing.find(source, KIND) or (archive and importing.source_folder(archive, HINT))
+    images = importing.find(source, KIND) or (archive and importing.source_folder(archive, HINT, RAW_DIR, TEST_DIR))
     if not images:
         script.fail(f"{source} has no folder {KIND}: {HINT}")
     if (images / KIND).is_dir():
@@ -41,7 +42,7 @@ def main():
     folds = [importing.find(source, f"fold_{i}_data.txt") for i in range(5)]
     if None in folds:
         script.fail(f"{source} has no fold_{folds.index(None)}_data.txt: {HINT}")
-    rows, known, malformed, unknown, taken = [], [], [], [], {}
+    photos, malformed, unknown, taken = [], [], [], {}
     for number, path in enumerate(folds):
         with open(path, newline="", encoding="utf-8") as file:
             table = csv.DictReader(file, delimiter="\t")
@@ -57,11 +58,11 @@ def main():
                     taken[person] = taken.get(person, 0) + 1
                     name = f"adience-{person}_{taken[person]:04d}.jpg"
                     side = "test" if number == TEST_FOLD else "raw"
-                    rows.append((images / user / f"{FILE_NAMES[KIND]}.{person}.{photo}", side, GENDERS[gender], name))
-                    known.append((name, "adience", person, "-".join(re.findall(r"\d+", row.get("age") or "")), ""))
+                    path = images / user / f"{FILE_NAMES[KIND]}.{person}.{photo}"
+                    photos.append(Photo(path, side, GENDERS[gender], name, "adience", person,
+                                        age="-".join(re.findall(r"\d+", row.get("age") or ""))))
     importing.report_skipped({"malformed lines": malformed, "faces without a gender": unknown})
-    importing.place(rows, RAW_DIR, TEST_DIR)
-    people.write(PEOPLE, known)
+    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ identity_CelebA.txt (the persons: a split keeps a person on one side).
 
 import importing
 from faces import people
+from importing import Photo
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
@@ -34,14 +35,14 @@ def read_pairs(source, *names):
 
 
 def main():
-    source = importing.source_folder(SOURCE, HINT)
+    source = importing.source_folder(SOURCE, HINT, RAW_DIR, TEST_DIR)
     importing.only_classes([RAW_DIR, TEST_DIR], ("man", "woman"))
     labels = importing.find(source, "list_attr_celeba.txt", "list_attr_celeba.csv")
     archive = importing.find(source, "img_align_celeba.zip")
     images = importing.find(source, "img_align_celeba")
     if not labels or not (images or archive):
         script.fail(f"{source} needs img_align_celeba and list_attr_celeba.txt: {HINT}")
-    images = images or importing.source_folder(archive, HINT)
+    images = images or importing.source_folder(archive, HINT, RAW_DIR, TEST_DIR)
     while (images / "img_align_celeba").is_dir():  # archives hold the folder in a folder
         images = images / "img_align_celeba"
     sides = read_pairs(source, "list_eval_partition.txt", "list_eval_partition.csv")
@@ -51,7 +52,7 @@ def main():
     if header is None:
         script.fail(f"{labels} has no column Male: {HINT}")
     attributes = [word for word in header if word != "image_id"]
-    rows, known, malformed, unplaced = [], [], [], []
+    photos, malformed, unplaced = [], [], []
     for words in table[table.index(header) + 1:]:
         value = dict(zip(attributes, words[1:], strict=False)).get("Male")
         if len(words) != len(attributes) + 1 or value not in ("1", "-1"):
@@ -64,11 +65,9 @@ def main():
         name, person, class_name = f"celeba-{photo}", persons.get(photo, ""), "man" if value == "1" else "woman"
         test = (sides[photo] == "2" if sides is not None
                 else importing.in_test(person or name, TEST_RATIO))
-        rows.append((images / photo, "test" if test else "raw", class_name, name))
-        known.append((name, "celeba", person, "", ""))
+        photos.append(Photo(images / photo, "test" if test else "raw", class_name, name, "celeba", person))
     importing.report_skipped({"malformed lines": malformed, "without a partition": unplaced})
-    importing.place(rows, RAW_DIR, TEST_DIR)
-    people.write(PEOPLE, known)
+    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tqdm import tqdm
 import importing
 from faces import people
 from terminal import script
-from terminal.files import atomic
+from terminal.files import atomic, check_apart, claim, link, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 LABELS_URL = "https://unitedstates.github.io/congress-legislators/legislators-current.json"  # or -historical.json
@@ -59,7 +59,26 @@ def fetch(url):
         time.sleep(pause * 2 ** attempt)
 
 
+def folder_for(bioguide, inner):
+    """RAW_DIR or TEST_DIR, where the portrait `inner` ("class/name") of a member belongs; moves one that lies in the
+    other, since TEST_RATIO was another. A portrait there that is not ours stays there alone.
+    """
+    folder, other = (TEST_DIR, RAW_DIR) if importing.in_test(bioguide, TEST_RATIO) else (RAW_DIR, TEST_DIR)
+    if not Path(other, inner).is_file():
+        return folder
+    if inner not in written(other):
+        return other
+    claim(folder, [inner] if not Path(folder, inner).exists() else [])
+    Path(folder, inner).parent.mkdir(parents=True, exist_ok=True)
+    if not Path(folder, inner).exists():
+        link(Path(other, inner), Path(folder, inner))
+    remove_ours(other, [inner])
+    return folder
+
+
 def main():
+    check_apart(RAW_DIR=RAW_DIR, TEST_DIR=TEST_DIR)
+    people.read(PEOPLE)
     importing.only_classes([RAW_DIR, TEST_DIR], GENDERS.values())
     try:
         members = json.loads(fetch(LABELS_URL) or "")
@@ -75,13 +94,15 @@ def main():
             skipped["malformed members"].append(label[0] or "no bioguide")
     new, total = 0, {}
     for bioguide, gender in tqdm(jobs, unit="portrait", smoothing=0):
-        folder = TEST_DIR if importing.in_test(bioguide, TEST_RATIO) else RAW_DIR
-        path = Path(folder, GENDERS[gender], f"congress-{bioguide}.jpg")
+        inner = f"{GENDERS[gender]}/congress-{bioguide}.jpg"
+        folder = folder_for(bioguide, inner)
+        path = Path(folder, inner)
         if not path.is_file():
             data = fetch(f"{PORTRAITS_URL}/{bioguide}.jpg")
             if data is None or not data.startswith(b"\xff\xd8"):
                 skipped["members without a portrait" if data is None else "portraits that are no JPEG"].append(bioguide)
                 continue
+            claim(folder, [inner])
             with atomic(path) as temporary:
                 temporary.write_bytes(data)
             new += 1

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from faces import people
 from terminal import script
-from terminal.files import atomic
+from terminal.files import atomic, check_apart, claim, written
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"
@@ -221,23 +221,36 @@ def person_name(index):
     return (syllables[index // 100 % 100] + syllables[index % 100]).capitalize()
 
 
+def file_name(name, person, take):
+    """The name of a picture of class `name`; `person` and `take` count from 0."""
+    return f"{name.capitalize()}_{person_name(person)}_{take + 1:04d}.jpg"
+
+
 def main():
     script.check(globals(), *((name, globals()[name] >= least, f"at least {least}") for name, least in (
         ("COUNT", 1), ("TEST_COUNT", 0), ("PER_PERSON", 1), ("SEED", 0))))
+    check_apart(RAW_DIR=RAW_DIR, TEST_DIR=TEST_DIR)
+    people.read(PEOPLE)
     importing.only_classes([RAW_DIR, TEST_DIR], CLASSES)
     # Persons are numbered through, so that nobody of the test is among those of the training.
     jobs = [(folder, name, first + i // PER_PERSON, i % PER_PERSON)
             for folder, count, first in ((RAW_DIR, COUNT, 0), (TEST_DIR, TEST_COUNT, 5000))
             for name in CLASSES for i in range(count)]
-    new, known = 0, []
+    for folder in (RAW_DIR, TEST_DIR):
+        names = [f"{name}/{file_name(name, person, take)}" for place, name, person, take in jobs if place == folder]
+        # Those of an earlier version, which kept no record, are compared below.
+        claim(folder, [name for name in names if not Path(folder, name).exists()])
+    new, known, ours = 0, [], {folder: written(folder) for folder in (RAW_DIR, TEST_DIR)}
     for folder, name, person, take in tqdm(jobs, unit="face", smoothing=0):
-        path = Path(folder, name, f"{name.capitalize()}_{person_name(person)}_{take + 1:04d}.jpg")
+        path = Path(folder, name, file_name(name, person, take))
         known.append((path.name, "drawn", f"{name} {person_name(person)}", "", ""))
         key = (SEED, CLASSES.index(name), person)
         who = draw_person(np.random.default_rng((*key, 0)))
         picture = draw_face(np.random.default_rng((*key, take + 1)), name, who)
         data = encode(picture)
         if not path.is_file() or path.read_bytes() != data:
+            if path.is_file() and f"{name}/{path.name}" not in ours[folder]:
+                script.fail(f"{path} is there already and is another picture: move it away, or name another folder")
             new += 1
             with atomic(path) as temporary:
                 temporary.write_bytes(data)

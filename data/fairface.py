@@ -11,6 +11,7 @@ import re
 
 import importing
 from faces import people
+from importing import Photo
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
@@ -25,9 +26,9 @@ GENDERS = {"Male": "man", "Female": "woman"}
 
 
 def main():
-    source = importing.source_folder(SOURCE, HINT)
+    source = importing.source_folder(SOURCE, HINT, RAW_DIR, TEST_DIR)
     importing.only_classes([RAW_DIR, TEST_DIR], GENDERS.values())
-    rows, known, malformed = [], [], []
+    photos, malformed = [], []
     for part, side in (("train", "raw"), ("val", "test")):
         labels, images = importing.find(source, f"fairface_label_{part}.csv"), importing.find(source, part)
         if not labels or not images:
@@ -40,11 +41,10 @@ def main():
                     malformed.append(f"{labels.name} line {table.line_num}")
                     continue
                 name = f"fairface-{part}-{match[1]}"
-                rows.append((images / match[1], side, GENDERS[row["gender"]], name))
-                known.append((name, "fairface", "", row.get("age") or "", row.get("race") or ""))
+                photos.append(Photo(images / match[1], side, GENDERS[row["gender"]], name, "fairface",
+                                    age=row.get("age") or "", ethnicity=row.get("race") or ""))
     importing.report_skipped({"malformed lines": malformed})
-    importing.place(rows, RAW_DIR, TEST_DIR)
-    people.write(PEOPLE, known)
+    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ Nothing of SOURCE is changed. With TEST_RATIO a share of the photos goes to data
 like George_Bush_0007.jpg) to one side.
 """
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
 
 import importing
 from faces import people, reading
+from importing import Photo
+from live.clips import SUFFIXES
 from terminal import script
 from terminal.files import class_folders, normal
 
@@ -42,33 +45,43 @@ def persons_of(photos):
 
 
 def name_of(folder, photo):
-    """What a photo is called in the class's folder, without subfolders."""
-    return PREFIX + "__".join(photo.relative_to(folder).parts)
+    """What a photo is called in the class's folder, without subfolders. Names that are no text, or longer than disks
+    have them, are shortened."""
+    name = PREFIX + "__".join(photo.relative_to(folder).parts)
+    text = os.fsencode(name).decode("utf-8", "ignore")
+    if text == name and len(os.fsencode(name)) <= 255 and "\n" not in name:
+        return name
+    ending = photo.suffix if photo.suffix[1:].isalnum() else ""
+    start = text.removesuffix(ending)[:40].replace("\n", " ")
+    return f"{start or 'photo'}-{people.digest(name)}{ending}"
 
 
 def main():
     if TO not in ("raw", "test"):
         script.fail(f"TO={TO}: choose raw or test")
-    source = importing.source_folder(SOURCE, "make a folder with one subfolder per class")
+    source = importing.source_folder(SOURCE, "make a folder with one subfolder per class", RAW_DIR, TEST_DIR)
+    data_set = PREFIX.strip("-_ ") or source.resolve().name
     source = importing.inner_folder(source)
-    found = reading.class_photos(source, "it must have one subfolder per class")
+    others = []
+    found = reading.class_photos(source, "it must have one subfolder per class", others=others)
+    clips = [path for path in others if path.suffix.lower() in SUFFIXES]
+    importing.report_skipped({"clips, which test.py takes in data/test": [path.name for path in clips],
+                              "files that are no photos": [path.name for path in others if path not in set(clips)]})
+    if not all(isinstance(text, str) for pair in RENAME.items() for text in pair):
+        script.fail(f"RENAME={RENAME}: names must be texts, as in {{'M': 'man'}}")
     rename = {normal(old): new for old, new in RENAME.items()}
     unknown = set(rename) - set(found)
     if unknown:
         script.fail(f"RENAME speaks of {', '.join(sorted(unknown))}, which {source} does not have: "
                     f"it has {', '.join(found)}")
-    rows, known = [], []
+    placed = []
     photos = [(source / photo.relative_to(source).parts[0], photo) for name in found for photo in found[name]]
-    count = Counter(name_of(*photo) for photo in photos)
     for (folder, photo), person in zip(photos, persons_of(photos), strict=True):
-        name = name_of(folder, photo)
         test = TO == "test" or importing.in_test(person.casefold() or photo.name, TEST_RATIO)
-        # The name alone would not do: two class folders may both have a 1.jpg.
-        rows.append((photo, "test" if test else "raw", rename.get(normal(folder.name), normal(folder.name)), name))
-        known.append((name if count[name] == 1 else f"{rows[-1][2]}/{name}", PREFIX.strip("-_ ") or source.name,
-                      person.replace("_", " "), "", ""))
-    importing.place(rows, RAW_DIR, TEST_DIR, by_class=True)
-    people.write(PEOPLE, known)
+        class_name = rename.get(normal(folder.name), normal(folder.name))
+        placed.append(Photo(photo, "test" if test else "raw", class_name, name_of(folder, photo), data_set,
+                            person.replace("_", " ")))
+    importing.place(placed, RAW_DIR, TEST_DIR, PEOPLE, by_class=True)
     for folder in (RAW_DIR, TEST_DIR):
         if Path(folder).is_dir():
             print(f"{folder} now has the classes {', '.join(class_folders(folder, ''))}")

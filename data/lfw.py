@@ -11,6 +11,7 @@ from pathlib import Path
 
 import importing
 from faces import people
+from importing import Photo
 from terminal import script
 from terminal.files import is_system
 
@@ -37,7 +38,7 @@ def read_names(source, file_name):
 
 
 def main():
-    source = importing.source_folder(SOURCE, "get lfw.tgz (Labeled Faces in the Wild)")
+    source = importing.source_folder(SOURCE, "get lfw.tgz (Labeled Faces in the Wild)", RAW_DIR, TEST_DIR)
     importing.only_classes([RAW_DIR, TEST_DIR], LISTS)
     inner = source / "lfw" if (source / "lfw").is_dir() else source
     class_of, twice = {}, set()
@@ -45,7 +46,7 @@ def main():
         for person in read_names(source, file_name):
             if class_of.setdefault(person, class_name) != class_name:
                 twice.add(person)
-    rows, malformed, unlisted, here = [], [], [], set()
+    placed, malformed, unlisted, here = [], [], [], set()
     for folder in sorted(p for p in inner.iterdir() if p.is_dir() and not is_system(p.name)):
         person, photos = folder.name, sorted(p for p in folder.glob("*.jpg") if not is_system(p.name))
         here.add(person)
@@ -55,11 +56,11 @@ def main():
             unlisted += [person] if person not in twice else []
             continue
         side = "test" if importing.in_test(person, TEST_RATIO) else "raw"
-        rows += [(photo, side, class_of[person], photo.name) for photo in good[:MOST or None]]
+        placed += [Photo(photo, side, class_of[person], photo.name, "lfw", person.replace("_", " "))
+                   for photo in good[:MOST or None]]
     importing.report_skipped({"malformed names": malformed, "people on no list": unlisted, "people on two lists":
                               sorted(twice), "listed people without photos": sorted(set(class_of) - here)})
-    importing.place(rows, RAW_DIR, TEST_DIR)
-    people.write(PEOPLE, [(row[3], "lfw", row[0].parent.name.replace("_", " "), "", "") for row in rows])
+    importing.place(placed, RAW_DIR, TEST_DIR, PEOPLE)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import re
 
 import importing
 from faces import people
+from importing import Photo
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
@@ -28,9 +29,9 @@ NAME = re.compile(rf"({'|'.join(ETHNICITIES)})_\w+\.jpe?g", re.ASCII | re.IGNORE
 
 
 def main():
-    source = importing.source_folder(SOURCE, "make a folder with the subfolders man and woman")
+    source = importing.source_folder(SOURCE, "make a folder with the subfolders man and woman", RAW_DIR, TEST_DIR)
     importing.only_classes([RAW_DIR, TEST_DIR], GENDERS)
-    rows, known, malformed = [], [], []
+    photos, malformed = [], []
     for gender in GENDERS:
         folder = importing.find(source, gender)
         if not folder or not folder.is_dir():
@@ -40,13 +41,11 @@ def main():
             if match:
                 name = f"origins-{photo.name}"
                 side = "test" if importing.in_test(name, TEST_RATIO) else "raw"
-                rows.append((photo, side, gender, name))
-                known.append((name, "origins", "", "", ETHNICITIES[match[1].lower()]))
+                photos.append(Photo(photo, side, gender, name, "origins", ethnicity=ETHNICITIES[match[1].lower()]))
             elif photo.suffix.lower() in (".jpg", ".jpeg", ".png"):
                 malformed.append(f"{gender}/{photo.name}")
     importing.report_skipped({"names without a known origin": malformed})
-    importing.place(rows, RAW_DIR, TEST_DIR)
-    people.write(PEOPLE, known)
+    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
 
 
 if __name__ == "__main__":

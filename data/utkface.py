@@ -12,6 +12,7 @@ from pathlib import Path
 
 import importing
 from faces import people
+from importing import Photo
 from terminal import script
 from terminal.files import is_system
 
@@ -29,9 +30,9 @@ NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?", re.ASCII)
 
 
 def main():
-    source = importing.source_folder(SOURCE, "get UTKFace from https://susanqq.github.io/UTKFace/")
+    source = importing.source_folder(SOURCE, "get UTKFace from https://susanqq.github.io/UTKFace/", RAW_DIR, TEST_DIR)
     importing.only_classes([RAW_DIR, TEST_DIR], GENDERS)
-    rows, known, malformed = [], [], []
+    photos, malformed = [], []
     for folder, folders, names in os.walk(source):
         folders[:] = sorted(f for f in folders if not is_system(f))
         for name in sorted(names):
@@ -40,13 +41,12 @@ def main():
                 # One hash for a chip and for the whole photo it was cut from.
                 key = name if match[4] else name + ".chip.jpg"
                 side = "test" if importing.in_test(key, TEST_RATIO) else "raw"
-                rows.append((Path(folder, name), side, GENDERS[int(match[2])], name))
-                known.append((name, "utkface", "", int(match[1]), ETHNICITIES[int(match[3])]))
+                photos.append(Photo(Path(folder, name), side, GENDERS[int(match[2])], name, "utkface",
+                                    age=str(int(match[1])), ethnicity=ETHNICITIES[int(match[3])]))
             elif not is_system(name) and name.lower().endswith((".jpg", ".jpeg", ".png")):
                 malformed.append(name)
     importing.report_skipped({"malformed names": malformed})
-    importing.place(rows, RAW_DIR, TEST_DIR)
-    people.write(PEOPLE, known)
+    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
 
 
 if __name__ == "__main__":

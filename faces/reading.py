@@ -66,16 +66,27 @@ def class_photos(folder, fill_hint, what="photos", others=None):
     A folder without photos is no class, which is said. `fill_hint`, see class_folders(); `what` the photos are called;
     `others`, see list_photos().
     """
-    listed = {name: [photo for place in places for photo in
-                     (list_photos(place) if others is None else list_photos(place, others))]
-              for name, places in class_folders(folder, fill_hint).items()}
-    empty = [name for name, photos in listed.items() if not photos]
-    count, none = len(listed) - len(empty), f" ({', '.join(empty)}: has no {what})" if empty else ""
-    if count < 2:
-        script.fail(f"{folder} has {count} class folder(s){none} and needs at least two: {fill_hint}")
+    listed, empty = {}, []
+    for name, places in class_folders(folder, fill_hint).items():
+        beside = []
+        photos = [photo for place in places for photo in list_photos(place, beside)]
+        if photos:
+            listed[name] = photos
+        else:
+            but = f" but {len(beside)} other file(s), such as {beside[0].name}" if beside else ""
+            empty.append(f"{name}: has no {what}{but}")
+        if others is not None:
+            others += beside
+    if len(listed) < 2:
+        none = f" ({'; '.join(empty)})" if empty else ""
+        script.fail(f"{folder} has {len(listed)} class folder(s){none} and needs at least two: {fill_hint}")
     if empty:
-        print(f"{folder}: no class, since without {what}: {', '.join(empty)}")
-    return {name: photos for name, photos in listed.items() if photos}
+        print(f"{folder}: no class is {'; '.join(empty)}")
+    hidden = [path.name for path in Path(folder).iterdir() if path.name.startswith(".") and path.is_dir()
+              and list_photos(path)]
+    if hidden:
+        print(f"{folder}: hidden folders are no classes: {', '.join(sorted(hidden))}")
+    return listed
 
 
 def named_as_photo(path):

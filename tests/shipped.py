@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+from terminal import files
+
 
 def photo(path, content=None):
     """A file that an importer may take for a photo; its bytes are its name, unless told."""
@@ -15,7 +17,7 @@ def photo(path, content=None):
 def tree(folder="data"):
     """{relative path: (bytes, inode, time)} of all files in a folder: equal when nothing at all was touched."""
     return {p.relative_to(folder).as_posix(): (p.read_bytes(), p.stat().st_ino, p.stat().st_mtime_ns)
-            for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+            for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name not in (files.RECORD, "people.csv")}
 
 
 def names(side, class_name):

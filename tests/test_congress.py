@@ -80,7 +80,7 @@ def test_congress_goes_on_where_it_stopped(site, capsys, monkeypatch):
     assert len(tree()) == 10 and not [p for p in tree() if ".tmp" in p]
     site.asked.clear()
     congress.main()
-    assert len(tree()) == 30 + 1 and len(site.asked) == 21
+    assert len(tree()) == 30 and len(site.asked) == 21
 
 
 def test_congress_without_network_is_one_clear_line(place, monkeypatch):

@@ -75,7 +75,7 @@ def test_copy_where_links_cannot_be(place, monkeypatch, capsys):
     monkeypatch.setattr(os, "link", refuse)
     source = photo("src/1.jpg")
     for expected in ("1 new", "0 new"):
-        importing.place([(source, "raw", "man", "1.jpg")], "data/raw", "data/test")
+        importing.place([importing.Photo(source, "raw", "man", "1.jpg")], "data/raw", "data/test")
         assert expected in capsys.readouterr().out
     assert not Path("data/raw/man/1.jpg").samefile(source)
     assert source.read_bytes() == Path("data/raw/man/1.jpg").read_bytes()
@@ -84,10 +84,10 @@ def test_copy_where_links_cannot_be(place, monkeypatch, capsys):
 def test_photos_of_others_are_neither_replaced_nor_removed(place):
     theirs = photo("data/raw/woman/1.jpg", "theirs")
     other = photo("data/raw/man/2.jpg", "another")
-    importing.place([(photo("src/1.jpg"), "raw", "man", "1.jpg")], "data/raw", "data/test")
+    importing.place([importing.Photo(photo("src/1.jpg"), "raw", "man", "1.jpg")], "data/raw", "data/test")
     assert theirs.read_bytes() == b"theirs"
-    with pytest.raises(SystemExit, match="another photo"):
-        importing.place([(photo("src/2.jpg"), "raw", "man", "2.jpg")], "data/raw", "data/test")
+    with pytest.raises(script.Problem, match="another photo"):
+        importing.place([importing.Photo(photo("src/2.jpg"), "raw", "man", "2.jpg")], "data/raw", "data/test")
     assert other.read_bytes() == b"another"
 
 
