@@ -19,8 +19,8 @@ from watching import CAMERAS, program
 
 SMALL = ROOT / "weights" / "shipped" / "small.pt"
 
-pytestmark = pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")),
-                                reason="needs Xvfb and xdotool: apt-get install xvfb xdotool")
+needs_screen = pytestmark = pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")),
+                                               reason="needs Xvfb and xdotool: apt-get install xvfb xdotool")
 
 
 @contextlib.contextmanager
@@ -77,15 +77,15 @@ def click_x(display, window):
 
 
 class Session:
-    """realtime.py in its window on the virtual screen."""
+    """A script in its window on the virtual screen."""
 
-    def __init__(self, display, folder, *arguments, **environment):
+    def __init__(self, display, folder, *arguments, program="realtime.py", title="realtime", **environment):
         self.env = os.environ | {"DISPLAY": display} | environment
         self.env.pop("WAYLAND_DISPLAY", None)
         self.folder = folder
-        self.process = subprocess.Popen([sys.executable, str(ROOT / "realtime.py"), *arguments], cwd=folder,
+        self.process = subprocess.Popen([sys.executable, str(ROOT / program), *arguments], cwd=folder,
                                         env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.window = self.until(lambda: self.xdotool("search", "--name", "^realtime$"), 60).split()[0]
+        self.window = self.until(lambda: self.xdotool("search", "--name", f"^{title}$"), 60).split()[0]
 
     def xdotool(self, *arguments):
         return subprocess.run(["xdotool", *arguments], env=self.env, capture_output=True, text=True, timeout=20).stdout

@@ -1,0 +1,336 @@
+"""Your own classes from your own webcam: photos for training and for the test, in takes.
+
+    python data/webcam.py "CLASSES=('glasses', 'none')"
+    python data/webcam.py SHOW=False "CLIPS={'glasses': ('a.mp4', 'b.mp4'), 'none': 'c.mp4'}"
+
+Hold 1 to take photos of the first class, 2 of the second, ..., or press once to start and again to stop. Space discards
+the last take; q, Esc and the X button end it. A photo is the part of the frame around the largest face.
+
+Photos go to data/raw/<class>, and stay on this machine. Nothing is written before a key says so. All photos of one
+press are a take, which data/people.csv names, so that validation.py keeps it on one side. The last take of each class
+goes to data/test.
+"""
+
+import importing  # isort: skip  # before the slow ones: it imports script, for which Ctrl-C is one line
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+import cv2
+
+from faces import detectors, people
+from live import capture, overlay, sources, tracks, window
+from processed import DETECTOR
+from terminal import script
+from terminal.files import atomic, claim, is_system, normal, remove_ours, written
+
+# ------------------------------------------------------------------------------------------------
+CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
+SOURCE = None  # None: camera 0; or the number of a camera, a video, rtsp:// or http://
+RAW_DIR = "data/raw"
+TEST_DIR = "data/test"
+PEOPLE = people.PEOPLE
+TEST_TAKES = 1  # last takes of each class that go to TEST_DIR; 0: none
+RATE = 5.0  # photos per second
+MIRROR = True  # cameras are shown as a mirror shows; photos are not mirrored
+SHOW = True  # False needs no display: the takes are CLIPS
+CLIPS = {}  # class -> a clip, or several, as {"glasses": ("a.mp4", "b.mp4")}; each is a take
+RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
+# ------------------------------------------------------------------------------------------------
+
+AROUND = 1.0  # of the face's box, kept on each side: later steps find the face as on any other photo
+ENOUGH_TAKES = 3  # of a class: training, validation and test need one each
+FEWER = 0.5  # a class with less than this share of the photos of another is told
+REPEAT = 0.8  # seconds: a key that comes again within it is held down (systems wait up to 0.66 s before they repeat it)
+RELEASED = 0.4  # seconds without a key after which one that was held has been let go
+JPEG_QUALITY = 95
+SOURCE_NAME = "webcam"  # in PEOPLE
+
+
+class Takes:
+    """The takes of all classes, on disk and counted. Takes of earlier runs count, and are never changed.
+
+    A take is {"class", "number", "names"}; a name is <class>/<class>_take03_0012.jpg.
+    """
+
+    def __init__(self, classes):
+        self.classes, self.new = classes, []
+        # {class: {number of a take: photos}} of earlier runs.
+        self.before = {name: numbers_in(TEST_DIR, name) | numbers_in(RAW_DIR, name) for name in classes}
+
+    def start(self, name):
+        """Begin a take of a class."""
+        numbers = [*self.before[name], *(take["number"] for take in self.new if take["class"] == name)]
+        self.new.append({"class": name, "number": max(numbers, default=0) + 1, "names": []})
+
+    def add(self, photo):
+        """Write a photo, uint8 [H, W, 3] BGR, of the take that is under way."""
+        take = self.new[-1]
+        name = f"{take['class']}/{take['class']}_take{take['number']:02d}_{len(take['names']) + 1:04d}.jpg"
+        claim(RAW_DIR, [name])
+        done, data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not done:
+            raise script.Problem(f"a photo of {photo.shape[1]}x{photo.shape[0]} pixels cannot be written")
+        with atomic(Path(RAW_DIR, name)) as temporary:
+            temporary.write_bytes(data.tobytes())
+        take["names"].append(name)
+
+    def discard(self):
+        """Delete the photos of the last take of this run. Returns a line that says so."""
+        if not self.new:
+            return "nothing to discard"
+        take = self.new.pop()
+        remove_ours(RAW_DIR, take["names"])
+        return f"discarded: take {take['number']} of {take['class']}, {len(take['names'])} photos"
+
+    def end(self):
+        """End the take that is under way: note it in PEOPLE, or forget it where it has no photos."""
+        take = self.new[-1]
+        if take["names"]:
+            person = f"{take['class']} take {take['number']}"
+            people.write(PEOPLE, [(Path(name).name, SOURCE_NAME, person, "", "") for name in take["names"]])
+        else:
+            self.new.pop()
+
+    def counts(self, name):
+        """(photos, takes) of a class, earlier runs included."""
+        sizes = [*self.before[name].values(), *(len(t["names"]) for t in self.new if t["class"] == name)]
+        return sum(sizes), len(sizes)
+
+    def hints(self):
+        """Lines that say what is missing."""
+        counts = {name: self.counts(name) for name in self.classes}
+        most, lines = max(photos for photos, _ in counts.values()), []
+        for name, (photos, takes) in counts.items():
+            if takes < ENOUGH_TAKES:
+                lines.append(f"{name}: {plural(takes, 'take')} of at least {ENOUGH_TAKES}: vary light, angle, clothes")
+            elif photos < FEWER * most:
+                lines.append(f"{name} has far fewer photos: take some more")
+        return lines
+
+    def finish(self):
+        """Move the last take of each class to TEST_DIR, and say what there is."""
+        for name in self.classes:
+            for take in self.for_test(name):
+                move(take["names"])
+            photos, takes = self.counts(name)
+            print(f"{name}: {photos} photos in {plural(takes, 'take')}, {len(numbers_in(TEST_DIR, name))} of them for "
+                  "the test")
+        print(f"the photos are in {RAW_DIR} and {TEST_DIR}, and nowhere else")
+        print("\n".join(self.hints()) or "next: python processed.py && python validation.py && "
+              "python train.py MODEL=small START=weights/shipped/small.pt")
+
+    def for_test(self, name):
+        """The takes of this run that go to TEST_DIR: the last, where enough others are left, and none is there yet."""
+        new = [take for take in self.new if take["class"] == name]
+        there = len(numbers_in(TEST_DIR, name))
+        spare = self.counts(name)[1] - there - (ENOUGH_TAKES - 1)
+        count = max(0, min(TEST_TAKES - there, spare, len(new)))
+        return new[len(new) - count:]
+
+
+def numbers_in(folder, name):
+    """{number of a take: its photos} of a class in RAW_DIR or TEST_DIR, of those that this project has written."""
+    pattern, found = re.compile(f"{re.escape(name)}/{re.escape(name)}" + r"_take(\d+)_\d+\.jpg"), {}
+    for photo in written(folder):
+        match = pattern.fullmatch(photo)
+        if match and Path(folder, photo).is_file():
+            found[int(match[1])] = found.get(int(match[1]), 0) + 1
+    return found
+
+
+def move(names):
+    """Move photos of ours from RAW_DIR to TEST_DIR."""
+    claim(TEST_DIR, names)
+    for name in names:
+        Path(TEST_DIR, name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(Path(RAW_DIR, name), Path(TEST_DIR, name))
+    remove_ours(RAW_DIR, names)
+
+
+def plural(count, word):
+    """'1 take', '2 takes'."""
+    return f"{count} {word}" + "s" * (count != 1)
+
+
+def around_face(frame, box):
+    """The part of a BGR frame that lies AROUND a box (x, y, width, height): uint8 [H, W, 3]."""
+    x, y, w, h = box
+    x0, y0 = max(0, round(x - AROUND * w)), max(0, round(y - AROUND * h))
+    return frame[y0:round(y + (1 + AROUND) * h), x0:round(x + (1 + AROUND) * w)]
+
+
+class Keys:
+    """Which class is being taken, by the keys: held down, or pressed once to start and again to stop."""
+
+    def __init__(self):
+        self.taking, self.held, self.last = None, False, 0.0
+
+    def press(self, index, now):
+        """The key of a class at time `now`, in seconds."""
+        if index != self.taking:
+            self.taking, self.held = index, False
+        elif now - self.last <= REPEAT:
+            self.held = True
+        else:
+            self.taking = None
+        self.last = now
+
+    def tick(self, now):
+        """A key that was held is let go when it does not come again."""
+        if self.held and now - self.last > RELEASED:
+            self.taking, self.held = None, False
+
+
+class Studio:
+    """The live window: the largest face boxed, counts by class, photos while a key says so."""
+
+    def __init__(self, takes, tracker):
+        self.takes, self.tracker, self.keys = takes, tracker, Keys()
+        self.current, self.photo_time, self.message = None, -1.0, ""
+
+    def step(self, frame, moment):
+        """Follow the faces of a frame and take a photo where one is due. Returns the faces, the largest first."""
+        faces = sorted(self.tracker.step(frame, moment), key=lambda t: -t.smooth[2] * t.smooth[3])
+        if self.current is not None:
+            if not faces:
+                self.message = "no face: nothing is taken"
+            elif moment - self.photo_time >= 1 / RATE - 1e-6:
+                self.takes.add(around_face(frame, faces[0].smooth))
+                self.photo_time = moment
+                self.message = f"{len(faces)} faces: the largest is taken" if len(faces) > 1 else ""
+        return faces
+
+    def set_class(self, index):
+        """Begin or end a take, so that photos are of class `index`, or none are taken."""
+        if index == self.current:
+            return
+        if self.current is not None:
+            self.takes.end()
+        self.current, self.photo_time, self.message = index, -1.0, ""
+        if index is not None:
+            self.takes.start(self.takes.classes[index])
+
+    def obey(self, key, now):
+        """Do what a key asks. Returns whether to go on."""
+        if key in window.QUIT:
+            return False
+        index = key - ord("1")
+        if key == ord(" "):
+            empty = self.current is not None and not self.takes.new[-1]["names"]
+            self.keys.taking = None
+            self.set_class(None)
+            self.message = "nothing was taken" if empty else self.takes.discard()
+        elif 0 <= index < len(self.takes.classes):
+            self.keys.press(index, now)
+        self.keys.tick(now)
+        self.set_class(self.keys.taking)
+        return True
+
+    def lines(self):
+        """The lines of text in the corner."""
+        lines = []
+        for i, name in enumerate(self.takes.classes):
+            photos, takes = self.takes.counts(name)
+            taking = "   TAKING" if i == self.current else ""
+            lines.append(f"{i + 1}  {name}: {photos} photos, {plural(takes, 'take')}{taking}")
+        lines.append("space: discard the last take   q: end")
+        return lines + ([self.message] if self.message else self.takes.hints()[:1])
+
+    def draw(self, frame, faces, mirror):
+        """A new picture of a frame, BGR."""
+        drawn = [(face.smooth, "", self.current if i == 0 else None, None) for i, face in enumerate(faces)]
+        return overlay.draw(frame, drawn, self.lines(), mirror)
+
+
+def new_tracker():
+    """A tracker that finds faces and does not classify them."""
+    return tracks.Tracker(detector=detectors.get(DETECTOR))
+
+
+def take_by_keys(takes, tracker, reader):
+    """The window, until a key ends it or the source does. Returns what was wrong with the source, or None."""
+    screen, studio, due = window.Window(True, "webcam"), Studio(takes, tracker), None
+    mirror, picture = MIRROR and sources.is_camera(reader.source), None
+    try:
+        while not reader.over():
+            got, wait = reader.read(), 30
+            if got is not None:
+                frame, moment, _ = got
+                picture = studio.draw(frame, studio.step(frame, moment), mirror)
+                now = time.perf_counter()
+                due = now if due is None or reader.live else max(due + 1 / reader.rate, now)
+                wait = max(1, round((due - now) * 1000))
+            elif not reader.waiting():
+                continue
+            waiting = f"waiting for {sources.public(reader.source)} ..."
+            shown = picture if got is not None else overlay.note(picture, waiting) if picture is not None else (
+                overlay.blank(waiting))
+            if not studio.obey(screen.key(shown, wait), time.perf_counter()):
+                return None
+        return reader.problem()
+    finally:
+        studio.set_class(None)
+        reader.stop()
+        screen.close()
+
+
+def take_clips(takes):
+    """Each clip of CLIPS as a take, without a window."""
+    for name, clips in CLIPS.items():
+        for clip in [clips] if isinstance(clips, str) else clips:
+            reader, studio = capture.Reader(clip, 0), Studio(takes, new_tracker())
+            studio.set_class(takes.classes.index(normal(name)))
+            try:
+                while not reader.over():
+                    if (got := reader.read()) is not None:
+                        studio.step(*got[:2])
+                photos = len(takes.new[-1]["names"])
+            finally:
+                studio.set_class(None)
+                reader.stop()
+            if problem := reader.problem():
+                script.fail(problem)
+            print(f"{clip}: {photos} photos of {name}" if photos else f"{clip}: no face, so that nothing is taken")
+
+
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    names = [normal(name) for name in CLASSES if isinstance(name, str)]
+    script.check(globals(), (
+        "CLASSES", 2 <= len(set(names)) == len(CLASSES) <= 9 and all(
+            name.strip() == name != "" and not set(name) & set('/\\:*?"<>|') and not is_system(name) for name in names),
+        "two to nine different names of folders, such as ('glasses', 'none')"),
+        ("TEST_TAKES", TEST_TAKES >= 0, "at least 0"), ("RATE", 0 < RATE <= 30, "above 0, at most 30"),
+        ("RETRY", RETRY >= 0, "at least 0"),
+        ("CLIPS", all(isinstance(name, str) and normal(name) in names for name in CLIPS),
+         "clips of the CLASSES, such as {'glasses': 'a.mp4'}"))
+    if not SHOW and not CLIPS:
+        script.fail("SHOW=False takes no keys: name a clip for each class, such as \"CLIPS={'glasses': 'a.mp4'}\"")
+    importing.only_classes([RAW_DIR, TEST_DIR], names)
+    return names
+
+
+def main():
+    names = check_constants()
+    capture.quiet()
+    takes, problem = Takes(names), None
+    try:
+        if SHOW:
+            reader = capture.Reader(0 if SOURCE is None else sources.named(SOURCE), RETRY)
+            problem = take_by_keys(takes, new_tracker(), reader)
+        else:
+            take_clips(takes)
+    except window.NoWindow as error:
+        problem = f"{error}; or set SHOW=False and CLIPS"
+    finally:
+        takes.finish()
+    if problem:
+        script.fail(problem)
+
+
+if __name__ == "__main__":
+    script.override(globals())
+    script.run(main, stopped="the photos taken are kept")
