@@ -29,6 +29,7 @@ RAW_DIR = "data/raw"  # one subfolder per class
 FACES_DIR = "processed/faces"
 SKIPPED = "processed/skipped.csv"
 WORKERS = 0  # processes; 0: one per core
+BACKEND = "loky"  # where they run, see joblib: "loky", this machine; "dask" or "ray", machines that share a disk
 
 # "haar" is the paper's way, the cascade that ships with OpenCV. "yunet" finds nearly all faces that it misses: tilted,
 # turned, shaded, small. Its model is fetched into weights/ once (faces/yunet.py); without it Haar remains. Used by
@@ -224,7 +225,8 @@ def report(classes, counts, others):
 
 
 def main():
-    script.check(globals(), ("WORKERS", lambda value: value >= 0, "at least 0"))
+    script.check(globals(), ("WORKERS", lambda value: value >= 0, "at least 0"),
+                 ("BACKEND", lambda value: value in workers.BACKENDS, f"one of {', '.join(workers.BACKENDS)}"))
     others = []
     classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
     links = {f"RAW_DIR/{path.name}": path for path in Path(RAW_DIR).iterdir() if path.is_symlink()}
@@ -266,12 +268,16 @@ def crop_all(jobs):
     if not jobs:
         return
     count = min(WORKERS or os.cpu_count() or 1, len(jobs))
+    # Other machines stand in other folders.
+    absolute = [(photo.absolute(), time, target.absolute(), detector) for photo, time, target, detector in jobs]
+    answers = workers.in_processes(one_photo, absolute, count, BACKEND)
     with tqdm(total=len(jobs), unit="photo", smoothing=0) as bar:
-        for job, answer in zip(jobs, workers.in_processes(one_photo, jobs, count), strict=True):
+        for job, answer in zip(jobs, answers, strict=True):
             bar.update()
             yield job, answer
 
 
 if __name__ == "__main__":
-    script.override(globals(), fixed=set(script.constants(globals())) - {"RAW_DIR", "FACES_DIR", "SKIPPED", "WORKERS"})
+    script.override(globals(), fixed=set(script.constants(globals())) - {"RAW_DIR", "FACES_DIR", "SKIPPED", "WORKERS",
+                                                                         "BACKEND"})
     script.run(main)

@@ -10,15 +10,19 @@ PyTorch's insides. So only the standard library is imported here.
 """
 
 import ast
+import builtins
+import contextlib
 import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 
 # Relative paths in a script belong here: the project's folder, or what FACES_HOME in the environment names instead.
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
-PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "TEACHER")
+PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "TEACHER", "LISTS",
+         "CLIPS")
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
 
@@ -60,12 +64,13 @@ def override(namespace, argv=None, fixed=()):
     Names in `fixed` can only be edited in the file, since other scripts read them from there too.
 
     Paths among them become absolute where the script is started from another folder than the project's, in which
-    run() then works.
+    run() then works. Lists become tuples, and a folder that is no text ends the program, also where they stand so in
+    the file.
 
     A value is read as a Python literal, or else as a string, and must have the type of the default (an int will
     do for a float; a default of None accepts anything).
     """
-    known = constants(namespace)
+    known, elsewhere = constants(namespace), Path.cwd() != HOME.resolve()
     for argument in sys.argv[1:] if argv is None else argv:
         name, equals, text = argument.partition("=")
         if not equals or name not in known:
@@ -73,16 +78,27 @@ def override(namespace, argv=None, fixed=()):
         if name in fixed:
             fail(f"{name} is shared with the other scripts: edit it at the top of {Path(namespace['__file__']).name}")
         namespace[name] = parse(name, text, known[name])
-        if is_path(name, namespace[name]) and Path.cwd() != HOME.resolve():
-            namespace[name] = os.path.abspath(os.path.expanduser(namespace[name]))
-    for name in known:
-        if is_path(name, namespace[name]):
-            namespace[name] = os.path.expanduser(namespace[name])
+        if elsewhere:
+            namespace[name] = with_paths(name, namespace[name], lambda path: os.path.abspath(os.path.expanduser(path)))
+    for name, value in constants(namespace).items():
+        if name.endswith("_DIR") and not isinstance(value, str):
+            fail(f"{name}={value!r}: must be the name of a folder, in quotes")
+        value = with_paths(name, value, os.path.expanduser)
+        namespace[name] = tuple(value) if isinstance(value, list) else value
 
 
 def is_path(name, value):
     """Whether a constant holds the path of a file or folder, and no number of a camera or address."""
     return (name in PATHS or name.endswith("_DIR")) and isinstance(value, str) and value and "://" not in value
+
+
+def with_paths(name, value, change):
+    """The value of a constant with change(path) for each path in it."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(with_paths(name, inner, change) for inner in value)
+    if isinstance(value, dict):
+        return {key: with_paths(name, inner, change) for key, inner in value.items()}
+    return change(value) if is_path(name, value) else value
 
 
 def parse(name, text, default):
@@ -119,18 +135,22 @@ def check(namespace, *rules):
 def run(main, stopped="run the same command again to continue"):
     """Run a script's main(): Ctrl-C, a full disk and the like become one clear line and an exit status.
 
-    `stopped`: what to tell a user who pressed Ctrl-C about going on.
+    `stopped`: what to say to a user who pressed Ctrl-C about going on. Called from a notebook or another program, it
+    leaves the working folder and the handler of Ctrl-C there as they were.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A Windows console with a legacy code page must not turn a photo's name into a traceback.
-        stream.reconfigure(errors="replace")
+        if hasattr(stream, "reconfigure"):  # a notebook's has it not
+            # A Windows console with a legacy code page must not turn a photo's name into a traceback.
+            stream.reconfigure(errors="replace")
+    folder = os.getcwd()
+    if IS_PROGRAM:
+        set_ctrl_c(signal.default_int_handler)
     try:
         os.chdir(HOME)
-        if signal.getsignal(signal.SIGINT) is _leave:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(main())
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, _leave)  # whoever cannot wait for threads to end presses it again
+        if IS_PROGRAM:
+            set_ctrl_c(leave)  # whoever cannot wait for threads to end presses it again
         print(f"\nstopped by Ctrl-C: {stopped}", file=sys.stderr)
         sys.exit(130)
     except Problem as problem:
@@ -144,24 +164,49 @@ def run(main, stopped="run the same command again to continue"):
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
+    finally:
+        if not IS_PROGRAM:
+            os.chdir(folder)
 
 
-def _leave(number, frame):
+def set_ctrl_c(handler):
+    """Set the handler of Ctrl-C, which only the main thread may; where it is ignored, as with nohup, it stays so."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def ctrl_c_ignored():
+    """Processes that are started in this block ignore Ctrl-C from their first moment on: their parent answers it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def leave(number, frame):
     """Handler of Ctrl-C where nothing is under way that could be lost: one line and exit status 130."""
     os.write(2, b"\nstopped by Ctrl-C\n")
     os._exit(130)
 
 
-def _watch_ctrl_c():
-    """Until run() takes over: importing PyTorch takes seconds, and Ctrl-C in them would print a page of its insides.
+def is_program():
+    """Whether Python was started to run one of our scripts, and not a notebook, a test or another program with it."""
+    started, main = sys.orig_argv[1:], sys.modules["__main__"]
+    path, module = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if not path or sys.flags.interactive or hasattr(builtins, "get_ipython"):
+        return False
+    path, home = os.path.realpath(path), Path(__file__).resolve().parent.parent
+    named = module.name in started if module else any(os.path.realpath(part) == path for part in started)
+    return named and Path(path).parent in (home, home / "data", home / "tools")
 
-    Only where one of our own scripts runs, so that notebooks and tests that import it keep their handler.
-    """
-    home, started = Path(__file__).resolve().parent.parent, getattr(sys.modules["__main__"], "__file__", None)
-    if "__mp_main__" in sys.modules:  # a process of a pool: its parent answers
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    elif started and Path(started).resolve().parent in (home, home / "data", home / "tools"):
-        signal.signal(signal.SIGINT, _leave)
 
-
-_watch_ctrl_c()
+IS_PROGRAM = is_program()
+if IS_PROGRAM:
+    if sys.getfilesystemencoding() != "utf-8":  # LC_ALL=C with PYTHONUTF8=0: names of files are UTF-8 all the same
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    set_ctrl_c(leave)  # until run() takes over: Ctrl-C while PyTorch is imported would print a page of its insides

@@ -1,31 +1,33 @@
-"""Work on all cores, in processes that end when they should. Nothing to run."""
+"""Work on all cores, or on many machines, by joblib; and in the background. Nothing to run."""
 
-import collections
 import contextlib
 import itertools
-import multiprocessing
 import os
 import signal
 import sys
 import threading
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import time
+from concurrent.futures import Future
 
 import cv2
 
 from terminal import script
 
+BACKENDS = ("loky", "dask", "ray")  # of joblib: this machine's cores, or a cluster of machines with one shared disk
+AHEAD = 256  # jobs a process that may be done before their results are asked for: memory
 
-def quiet_worker():
+
+def start_worker(parent):
     """One OpenCV thread a process (the processes fill the cores); Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    threading.Thread(target=leave_with, args=[parent], daemon=True).start()
 
 
-def leave_with_parent():
-    """A process whose parent was killed would wait for work for ever."""
-    multiprocessing.parent_process().join()
+def leave_with(parent):
+    """End this process soon after its parent, a process number: where that was killed, it would wait for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
     os._exit(1)
 
 
@@ -62,26 +64,38 @@ def leaving_threads():
         os._exit(status if isinstance(status, int) else 1)
 
 
-def in_processes(function, jobs, workers):
-    """Yield function(job) for each job, in order, from `workers` processes; only a few jobs ahead of the reader.
-
-    A process that is ended from outside ends the program with one line (multiprocessing.Pool would wait for ever).
-    """
-    jobs = iter(jobs)
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), quiet_worker)
+def connect(backend):
+    """Have joblib work with a backend of many machines; which ones, say its own settings, such as
+    DASK_SCHEDULER_ADDRESS and RAY_ADDRESS. Without them it takes this machine's cores."""
     try:
-        # Processes inherit it: those that still start up must not answer Ctrl-C with a traceback each.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            ahead = collections.deque(pool.submit(function, job) for job in itertools.islice(jobs, 64 + workers))
-        finally:
-            signal.signal(signal.SIGINT, handler)
-        while ahead:
-            result = ahead.popleft().result()
-            ahead.extend(pool.submit(function, job) for job in itertools.islice(jobs, 1))
-            yield result
+        if backend == "dask":
+            from dask.distributed import Client
+            Client()
+        elif backend == "ray":
+            from ray.util.joblib import register_ray
+            register_ray()
+    except ImportError:
+        script.fail(f"BACKEND={backend}: pip install {'dask distributed' if backend == 'dask' else 'ray'}")
+
+
+def in_processes(function, jobs, workers, backend="loky"):
+    """Yield function(job) for each job, in order, from `workers` processes of one of joblib's BACKENDS.
+
+    A process that is ended from outside ends the program with one line.
+    """
+    import joblib  # a tenth of a second, and the live window needs it not
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    connect(backend)
+    jobs = iter(jobs)
+    settings = {"initializer": start_worker, "initargs": (os.getpid(),)} if backend == "loky" else {}
+    try:
+        with joblib.Parallel(workers, backend=backend, return_as="generator", **settings) as parallel:
+            # joblib would work through all jobs, whether their results are asked for or not.
+            while ahead := list(itertools.islice(jobs, AHEAD * workers)):
+                with script.ctrl_c_ignored():
+                    results = parallel(joblib.delayed(function)(job) for job in ahead)
+                yield from results
     except BrokenProcessPool:
         script.fail("a process was ended from outside, likely for want of memory: run the same command again, "
                     "with WORKERS=1 if it happens again")
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -1,7 +1,15 @@
 """script.py: constants from the command line, one-line errors, files that are whole or not there."""
 
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 
+from running import POSIX, ROOT, wait_for
 from terminal import script
 from terminal.files import atomic, classes_of
 
@@ -76,3 +84,115 @@ def test_classes_of_wants_two_folders(tmp_path):
         classes_of(tmp_path, "fill it")
     (tmp_path / "b").mkdir()
     assert classes_of(tmp_path, "fill it") == ["a", "b"]
+
+
+@pytest.mark.parametrize(("name", "edited", "found"), [
+    ("DETECTORS", ["haar", "yunet"], ("haar", "yunet")), ("SIZES", [], ()), ("RAW_DIR", "~/raw", None),
+    ("RAW_DIR", ["data/raw"], "quotes"), ("RAW_DIR", None, "quotes"), ("TEST_DIR", 3, "quotes"),
+])
+def test_a_constant_edited_to_another_type_in_its_file(name, edited, found):
+    namespace = {name: edited}
+    if found == "quotes":
+        with pytest.raises(SystemExit, match=f"^error: {name}=.*quotes$"):
+            script.override(namespace, [])
+    else:
+        script.override(namespace, [])
+        assert namespace[name] == (os.path.expanduser(edited) if found is None else found)
+
+
+@pytest.mark.parametrize("value", ["4", None, [4], -1])
+def test_a_number_edited_to_another_type_is_one_line(value):
+    with pytest.raises(SystemExit, match="^error: WORKERS=.*: must be at least 0$"):
+        script.check({"WORKERS": value}, ("WORKERS", lambda workers: workers >= 0, "at least 0"))
+
+
+def test_paths_on_the_command_line_belong_to_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "HOME", tmp_path / "project")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    namespace = {"RAW_DIR": "data/raw", "FACES_DIR": "faces", "SOURCE": None, "OUTPUT": None, "LOG": "a.csv", "SEED": 0,
+                 "LISTS": {"man": "m.txt"}, "WEIGHTS": ("a.pt",), "NAME": "b.txt", "START": "~/a.pt"}
+    script.override(namespace, ["RAW_DIR=photos/", "SOURCE=rtsp://host/a", "OUTPUT=~/out", "SEED=3", "NAME=c.txt",
+                                "LISTS={'man': 'x.txt'}", "WEIGHTS=('b.pt', '../c.pt')"])
+    here = tmp_path / "here"
+    assert namespace == {
+        "RAW_DIR": str(here / "photos"), "FACES_DIR": "faces", "SOURCE": "rtsp://host/a", "LOG": "a.csv", "SEED": 3,
+        "OUTPUT": os.path.expanduser("~/out"), "LISTS": {"man": str(here / "x.txt")}, "NAME": "c.txt",
+        "WEIGHTS": (str(here / "b.pt"), str(tmp_path / "c.pt")), "START": os.path.expanduser("~/a.pt")}
+
+
+@pytest.mark.parametrize("program", ["validation.py", "data/drawn.py", "data/folders.py"])
+def test_paths_in_a_file_belong_to_the_project(program, tmp_path):
+    """From another folder: nothing is written there, and what is looked for is looked for in the project."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run([sys.executable, ROOT / program], cwd=tmp_path / "elsewhere", capture_output=True, text=True,
+                          env={**os.environ, "FACES_HOME": str(tmp_path / "project")}, timeout=100)
+    assert "Traceback" not in done.stderr and not list((tmp_path / "elsewhere").iterdir())
+    assert program != "data/drawn.py" or (tmp_path / "project" / "data" / "raw").is_dir()
+
+
+def test_ctrl_c_in_a_notebook_leaves_its_handler_and_folder_as_they_were(tmp_path, monkeypatch):
+    """Also a second time, in a thread, and with an output that is no terminal's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, "HOME", tmp_path.parent)
+    monkeypatch.setattr(sys, "stdout", type("Output", (), {"write": lambda self, text: len(text)})())
+    codes, before = [], signal.getsignal(signal.SIGINT)
+
+    def main():
+        assert Path.cwd() == tmp_path.parent
+        raise KeyboardInterrupt
+
+    def run():
+        with pytest.raises(SystemExit) as stop:
+            script.run(main)
+        codes.append(stop.value.code)
+
+    run()
+    run()
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert codes == [130] * 3 and signal.getsignal(signal.SIGINT) is before and Path.cwd() == tmp_path
+
+
+@POSIX
+@pytest.mark.parametrize("started", ["-m cProfile SCRIPT", "-c RUNPY", "SCRIPT"])
+def test_ctrl_c_works_where_multiprocessing_was_imported_first(started, tmp_path):
+    """It is one line, and where another program ran the script its own handler is back afterwards."""
+    program = tmp_path / "program.py"
+    program.write_text(f"""if True:
+        import multiprocessing, sys, time
+        sys.path.insert(0, {str(ROOT)!r})
+        from terminal import script
+
+        def main():
+            open("ready", "w").close()
+            time.sleep(60)
+
+        if __name__ == "__main__":
+            script.run(main)
+        """)
+    code = f"""if True:
+        import multiprocessing, runpy, signal
+        try:
+            runpy.run_path({str(program)!r}, run_name="__main__")
+        finally:
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        """
+    arguments = [{"SCRIPT": str(program), "RUNPY": code}.get(part, part) for part in started.split()]
+    process = subprocess.Popen([sys.executable, *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "ready").exists)
+    process.send_signal(signal.SIGINT)
+    assert "stopped by Ctrl-C: run the same command again" in process.communicate(timeout=20)[1]
+    assert process.returncode == (0 if "cProfile" in started else 130)  # it keeps the status to itself
+
+
+@POSIX
+def test_names_are_utf_8_whatever_the_locale_says(tmp_path):
+    (tmp_path / "data/raw/ni\u00f1a").mkdir(parents=True)
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, ROOT / "processed.py"], cwd=tmp_path, env=environment, capture_output=True,
+                          timeout=100)
+    assert "(ni\u00f1a: has no photos)" in done.stderr.decode() and done.returncode == 1
