@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import dataset
 import model as networks
+from learn import engine
 from terminal import script
 from terminal.files import normal
 
@@ -37,6 +38,9 @@ OPTIONAL = {"clahe": 0.0, "finders": ("haar",), "flip": False, "ages": ()}
 # A face that is guessed to be younger tells too little: on UTKFace's test small.pt is right about 69 % up to the age of
 # two and 82 % from three to nine, and about 97 % from fifteen on (weights/shipped/README.md).
 CHILD = 11  # years
+# The networks that compute in bfloat16 on a CPU with instructions for it: small.pt then takes two thirds of the time, and
+# its probabilities of 300 faces differ by 0.003 at most. resnet18's differ by more than 0.01; others gain little.
+BFLOAT16 = ("small",)
 OWN = "weights/best_weights.pt"  # what train.py makes
 SHIPPED = "weights/shipped/small.pt"  # the better of the weights that ship
 
@@ -120,6 +124,24 @@ def folded(net):
     return net
 
 
+class Cast(nn.Module):
+    """Numbers of another type."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x):
+        return x.to(self.dtype)
+
+
+def in_bfloat16(net):
+    """A copy of a folded network that computes its features in bfloat16 and its last layers in float32."""
+    net = copy.deepcopy(net)
+    net.features = nn.Sequential(Cast(torch.bfloat16), net.features.to(torch.bfloat16), Cast(torch.float32))
+    return net
+
+
 class Classifier:
     """A trained network: from crops to class probabilities, heat maps and labels.
 
@@ -136,6 +158,9 @@ class Classifier:
         self.mean, self.std = facts["mean"], facts["std"]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.net = folded(net).to(self.device, memory_format=torch.channels_last)
+        self.fast = self.net
+        if self.name in BFLOAT16 and engine.hardware("cpu")[1] and self.device.type == "cpu":
+            self.fast = in_bfloat16(self.net)
         self.transform = dataset.evaluation_transform(self.image_size, self.mean, self.std)
 
     def prepare(self, crops):
@@ -152,10 +177,10 @@ class Classifier:
         with torch.inference_mode():
             batch = self.prepare(crops)
             if self.flip:  # the mean of an image and its mirror image, both in one batch
-                logits = self.net(torch.cat([batch, batch.flip(3)])).float().cpu()
+                logits = self.fast(torch.cat([batch, batch.flip(3)])).cpu()
                 logits = (logits[:len(crops)] + logits[len(crops):]) / 2
             else:
-                logits = self.net(batch).float().cpu()
+                logits = self.fast(batch).cpu()
             child = torch.zeros(len(crops))
             if len(young):
                 child = logits[:, n_classes:].softmax(1)[:, young].sum(1)
