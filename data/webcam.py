@@ -241,7 +241,7 @@ class Studio:
 
     def draw(self, frame, faces, mirror):
         """A new picture of a frame, BGR."""
-        drawn = [(face.smooth, "", self.current if i == 0 else None, None) for i, face in enumerate(faces)]
+        drawn = [(face.smooth, "", self.current if i == 0 else None, None, 0.0) for i, face in enumerate(faces)]
         return overlay.draw(frame, drawn, self.lines(), mirror)
 
 

@@ -1,5 +1,7 @@
 """What realtime.py draws on a frame: boxes, labels, numbers and help, at any size of frame. Nothing to run."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -49,15 +51,22 @@ def stamp(image, mask, x, y, colour):
     image[y:y + h, x:x + w] = plate + (ink - plate) * share
 
 
-def add_heat(image, box, heat, margin):
-    """Blend a heat map (float32 [S, S], 0..1) over the square that the network saw around `box`."""
+def add_heat(image, box, heat, margin, roll=0.0):
+    """Blend a heat map (float32 [S, S], 0..1) over the square around `box`, turned by `roll`, that the network saw."""
     left, top, side = cropping.square_around(box, margin)
-    x0, y0, x1, y1 = max(0, left), max(0, top), min(image.shape[1], left + side), min(image.shape[0], top + side)
-    if x1 <= x0 or y1 <= y0:
+    scale, turn = side / len(heat), math.radians(roll)
+    cos, sin = math.cos(turn) * scale, math.sin(turn) * scale
+    reach = math.ceil(len(heat) * (abs(cos) + abs(sin)) / 2)  # from the middle of the turned square to its edges
+    x, y, half = left + side / 2, top + side / 2, (len(heat) - 1) / 2
+    x0, y0 = max(0, math.floor(x) - reach), max(0, math.floor(y) - reach)
+    piece = image[y0:max(0, math.ceil(y) + reach), x0:max(0, math.ceil(x) + reach)]
+    if not piece.size:
         return
-    full = cv2.resize(heat, (side, side))[y0 - top:y1 - top, x0 - left:x1 - left]
-    colours = cv2.applyColorMap((np.clip(full, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)
-    image[y0:y1, x0:x1] = cv2.addWeighted(image[y0:y1, x0:x1], 1 - HEAT, colours, HEAT, 0)
+    there = np.array([[cos, -sin, x - x0 - 0.5 - (cos - sin) * half], [sin, cos, y - y0 - 0.5 - (sin + cos) * half]])
+    colours = cv2.applyColorMap((np.clip(heat, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)
+    colours = cv2.warpAffine(colours, there, piece.shape[1::-1])
+    weights = cv2.warpAffine(np.full(heat.shape, HEAT, np.float32), there, piece.shape[1::-1])[:, :, None]
+    piece[:] = piece + (colours - piece.astype(np.float32)) * weights
 
 
 def blur(frame, boxes):
@@ -69,27 +78,28 @@ def blur(frame, boxes):
                                              y + (1 + BLUR_AROUND) * h))
         face = image[max(0, y0):max(0, y1), max(0, x0):max(0, x1)]
         if face.size:  # means of a few fields hold too little to be undone, as a weaker blur can be
-            few = cv2.resize(face, (BLUR_FIELDS, BLUR_FIELDS), interpolation=cv2.INTER_AREA)
-            face[:] = cv2.resize(few, face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+            fields = cv2.resize(face, (BLUR_FIELDS, BLUR_FIELDS), interpolation=cv2.INTER_AREA)
+            face[:] = cv2.resize(fields, face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return image
 
 
 def draw(frame, faces, lines=(), mirror=False, margin=0.0, corner=(0, 0)):
     """A new BGR frame with faces and lines of text on it.
 
-    `faces`: (box, text, class index or None, heat map or None) each; `lines`: text for the upper left corner;
-    `corner`: (width, height) there that is kept free of the faces' texts, for lines that come later.
+    `faces`: (box, text, class index or None, heat map or None, roll in degrees) each; `lines`: text for the upper left
+    corner; `corner`: (width, height) there that is kept free of the faces' texts, for lines that come later.
     """
     image = cv2.flip(frame, 1) if mirror else frame.copy()
     size = text_size(image.shape)
     thick = max(1, size // 8)
     boxes, colours = [], []
-    for box, _, index, heat in faces:
+    for box, _, index, heat, roll in faces:
         x, y, w, h = (float(v) for v in box)
         if mirror:
             x = image.shape[1] - x - w
         if heat is not None:
-            add_heat(image, (x, y, w, h), heat[:, ::-1] if mirror else heat, margin)
+            flipped = (heat[:, ::-1], -roll) if mirror else (heat, roll)
+            add_heat(image, (x, y, w, h), flipped[0], margin, flipped[1])
         boxes.append(tuple(int(round(v)) for v in (x, y, w, h)))
         colours.append(UNSURE_COLOUR if index is None else COLOURS[index % len(COLOURS)])
     for (x, y, w, h), colour in zip(boxes, colours, strict=True):
@@ -97,7 +107,7 @@ def draw(frame, faces, lines=(), mirror=False, margin=0.0, corner=(0, 0)):
     around = [(x - thick, y - thick, w + 2 * thick, h + 2 * thick) for x, y, w, h in boxes]
     if lines:
         corner = lines_size(lines, image.shape)
-    plates = places.place(around, [text for _, text, _, _ in faces], image.shape, size, (0, 0, *corner))
+    plates = places.place(around, [text for _, text, *_ in faces], image.shape, size, (0, 0, *corner))
     for plate, colour in zip(plates, colours, strict=True):  # after all boxes, so that no box crosses a text
         if plate is not None:
             x, y, mask = plate

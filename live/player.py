@@ -140,7 +140,7 @@ class Player:
         controls = self.controls
         if controls.blur:  # also the faces that are not yet sure to be some
             frame = overlay.blur(frame, [t.box for t in self.tracker.tracks])
-        drawn = [(t.smooth, self.text_for(t), t.label, t.heat if controls.heat else None) for t in faces]
+        drawn = [(t.smooth, self.text_for(t), t.label, t.heat if controls.heat else None, t.roll) for t in faces]
         return overlay.draw(frame, drawn, (), controls.mirror, self.info["margin"] if self.info else 0.0, corner)
 
     def pause(self, interval):

@@ -112,6 +112,7 @@ class Face(NamedTuple):
     """A face of a photo, and what the network says of it."""
 
     box: tuple  # x, y, width, height
+    roll: float  # degrees
     label: int | None  # index of the class; None: unsure
     confidence: float
 
@@ -122,7 +123,7 @@ def answer(photo, info, classify, detector):
     crops = [cropping.crop_face(photo, face.box, info["margin"], info["clahe"], face.roll) for face in found]
     if not crops:
         return [], []
-    return [Face(face.box, tracks.label_of(p, child, info["threshold"]), float(p.max()))
+    return [Face(face.box, face.roll, tracks.label_of(p, child, info["threshold"]), float(p.max()))
             for face, p, child in zip(found, *tracks.told(classify(crops)), strict=True)], crops
 
 
@@ -138,7 +139,7 @@ class Page:
         if controls.heat and self.crops and self.heats is None:
             self.heats = self.explain(self.crops)
         drawn = [(face.box, controls.text_of(face.label, face.confidence, self.info["classes"]), face.label,
-                  self.heats[i] if controls.heat else None) for i, face in enumerate(self.faces)]
+                  self.heats[i] if controls.heat else None, face.roll) for i, face in enumerate(self.faces)]
         frame = overlay.blur(self.frame, [face.box for face in self.faces]) if controls.blur else self.frame
         return overlay.draw(frame, drawn, lines, controls.mirror, self.info["margin"])
 
@@ -171,8 +172,8 @@ def annotate(photos, loaded, controls, log, detector, screen=None):
             faces, crops = answer(pixels, info, classify, detector)
             said = [controls.text_of(face.label, face.confidence, info["classes"]) for face in faces]
             print(f"{photo.name}: {', '.join(said) or 'no face found'}", flush=True)
-            log.add([results.row_of(photo.name, None, counts["faces"] + k, *face, info["classes"])
-                      for k, face in enumerate(faces, 1)])
+            log.add([results.row_of(photo.name, None, number, face.box, face.label, face.confidence, info["classes"])
+                     for number, face in enumerate(faces, counts["faces"] + 1)])
             counts["photos"] += 1
             counts["faces"] += len(faces)
             counts["no face"] += not faces

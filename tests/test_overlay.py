@@ -7,7 +7,7 @@ from PIL import ImageFont
 
 import clips
 import realtime
-from faces import detectors
+from faces import cropping, detectors
 from live import overlay, places
 from terminal import fonts
 
@@ -81,6 +81,22 @@ def test_a_blurred_face_is_none_any_more_and_the_rest_stays():
         assert overlay.blur(picture, [edge]).shape == picture.shape
 
 
+@pytest.mark.parametrize("roll", [0.0, 30.0, -50.0, 180.0])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_grad_cam_lies_on_the_face_as_the_network_saw_it(roll, mirror):
+    """Cut out as the network's crop is, the drawn picture shows the heat map: hot above left, cold elsewhere."""
+    box, frame = (250, 150, 120, 120), np.full((480, 640, 3), 120, np.uint8)
+    heat = np.zeros((224, 224), np.float32)
+    heat[:112, :112] = 1
+    picture = overlay.draw(frame, [(box, "", 0, heat, roll)], mirror=mirror, margin=0.2)
+    if mirror:
+        picture = picture[:, ::-1].copy()
+    crop = cropping.crop_face(picture, box, 0.2, roll=roll).astype(int)
+    warm = cv2.blur((crop[:, :, 2] - crop[:, :, 0]).astype(np.float32), (25, 25))
+    assert warm[60, 60] > 20 > -20 > max(warm[60, 164], warm[164, 60], warm[164, 164])
+    assert (picture[:20] == 120).all()
+
+
 def test_letters_are_told_from_missing_ones():
     font = ImageFont.load_default(20)
     assert fonts.has(font, "Mujer 93%") and not fonts.has(font, "niña") and not fonts.has(font, "男")
@@ -122,7 +138,7 @@ def test_no_text_leaves_the_frame(shape, mirror):
     height, width = shape
     frame = np.zeros((*shape, 3), np.uint8)
     for x, y in ((-20, -20), (width - 20, height - 20), (width // 2, -30), (0, height - 5)):
-        picture = overlay.draw(frame, [((x, y, 40, 40), "HOMBRE ñandú 100%", 0, None)], ["a line " * 9], mirror)
+        picture = overlay.draw(frame, [((x, y, 40, 40), "HOMBRE ñandú 100%", 0, None, 0.0)], ["a line " * 9], mirror)
         assert picture.shape == frame.shape and picture.any()
     top, bottom = overlay.write(frame.copy(), "a very long text " * 5, width, height, (255, 0, 0), 30)
     assert 0 <= top < bottom <= height
@@ -135,5 +151,5 @@ def test_a_class_has_its_colour_and_its_text(monkeypatch):
     assert text_of(0, 0.7, ["man", "woman"]) == "man 70%" and text_of(None, 0.5, []) == "unsure"
     frame = np.zeros((100, 100, 3), np.uint8)
     for index in (0, 1):
-        edge = overlay.draw(frame, [((20, 30, 40, 40), "", index, None)])[70, 40]
+        edge = overlay.draw(frame, [((20, 30, 40, 40), "", index, None, 0.0)])[70, 40]
         assert tuple(edge[::-1]) == overlay.COLOURS[index]

@@ -170,6 +170,12 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
         result = realtime.play(reader, future)
         assert result["frames"] == (0 if quits else 5), "no frame is lost to the waiting"
         np.testing.assert_array_equal(shown[0], shown[2])
+        assert np.abs(shown[0][:200].astype(int) - clips_frame(clip, 0)[:200]).mean() < 1
+    shown.clear()
+    monkeypatch.setattr(realtime, "BLUR", True)
+    quits = True
+    realtime.play(capture.Reader(str(clip)), Future())
+    assert np.ptp(shown[0][:200]) == 0, "nobody is shown before the faces can be found"
 
 
 def test_status_tells_rates():
