@@ -57,16 +57,21 @@ def all_scans(data):
     return missing is not None and not missing
 
 
-def without_long_texts(data):
-    """The bytes of a PNG without texts and colour profiles of more than LONG_TEXT bytes, which Pillow refuses."""
+def without_bad_extras(data):
+    """The bytes of a PNG without what a viewer leaves out: chunks that are not needed and whose checksum is wrong, and
+    texts and colour profiles of more than LONG_TEXT bytes, which Pillow refuses.
+    """
     kept, at = [data[:8]], 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         body = data[at + 8:at + 8 + length]
-        if kind not in (b"zTXt", b"iTXt", b"tEXt", b"iCCP") or unpacked(kind, body) <= LONG_TEXT:
+        extra = kind[0] & 32  # small first letter: pictures can be shown without it
+        damaged = data[at + 8 + length:at + 12 + length] != struct.pack(">I", zlib.crc32(kind + body))
+        long = kind in (b"zTXt", b"iTXt", b"tEXt", b"iCCP") and unpacked(kind, body) > LONG_TEXT
+        if not (extra and (damaged or long)):
             kept.append(data[at:at + 12 + length])
         at += 12 + length
-    return b"".join(kept)
+    return b"".join(kept) + data[at:]
 
 
 def unpacked(kind, body):

@@ -1,5 +1,6 @@
 """Photos of any usual format, read one way. Nothing to run."""
 
+import functools
 import io
 import os
 import stat
@@ -8,7 +9,8 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import pillow_heif
+from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 
 from faces import mending
 from terminal import script
@@ -25,11 +27,11 @@ REDUCE_HUGE_FROM = 1600  # the same of one beyond MAX_PIXELS: its lens is no sha
 
 # Names of photos, and of what cameras write that Pillow does not read. Files with other names are photos by content.
 PHOTO_SUFFIXES = set(".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .bmp .dib .webp .tif .tiff .gif .avif .jp2 .j2k .jpx "
-                     ".ppm .pgm .pbm .pnm .pfm".split())
+                     ".heic .heif .hif .ppm .pgm .pbm .pnm .pfm".split())
 RAW_SUFFIXES = set(".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srf .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .rwl".split())
-UNREAD_SUFFIXES = {".heic", ".heif", ".hif", ".jxl"} | RAW_SUFFIXES
+UNREAD_SUFFIXES = {".jxl"} | RAW_SUFFIXES
 # What a photo may contain, whatever its name: Pillow would also run Ghostscript on a .jpg that holds PostScript.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM")
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
           b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ")
 BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -112,8 +114,8 @@ def begins_as_photo(path):
 def read_photo(path):
     """Read a photo of any usual format, by content, whatever its name says. Returns uint8 [H, W, 3] RGB, upright.
 
-    Honours EXIF orientation; gray, palette, CMYK, 10- to 16-bit, float and transparent (on white) photos become RGB;
-    of an animation the first frame counts. Raises PhotoError with a short reason.
+    Honours EXIF orientation and colour profiles; gray, palette, CMYK, 10- to 16-bit, float and transparent (on white)
+    photos become RGB; of an animation the first frame counts. Raises PhotoError with a short reason.
     """
     try:
         with warnings.catch_warnings():
@@ -121,13 +123,15 @@ def read_photo(path):
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise PhotoError("not a file")  # a pipe or a device could be read for ever
             Image.init()  # fills Image.OPEN, once
+            if "HEIF" not in Image.OPEN:
+                pillow_heif.register_heif_opener()
             Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS  # decode() has limits of its own
             try:
                 with open(path, "rb") as file:  # by its name Pillow would map it, and garble gray TIFFs that lie
                     return decode(file, Path(path))
-            except (OSError, ValueError) as error:
-                if isinstance(error, PhotoError):
-                    raise
+            except (PhotoError, Image.DecompressionBombError, MemoryError):
+                raise
+            except Exception as error:  # decoders raise nearly everything on damaged files
                 return mended(Path(path), error)
     except PhotoError:
         raise
@@ -135,7 +139,7 @@ def read_photo(path):
         raise PhotoError("too large") from None
     except MemoryError:
         raise PhotoError("too large for this machine's memory") from None
-    except Exception as error:  # decoders raise nearly everything on damaged files
+    except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PhotoError(f"unreadable ({' '.join(reason.split())[:80]})") from None
 
@@ -162,10 +166,14 @@ def decode(file, path):
             raise PhotoError("a camera's raw file: save it as JPEG")
         wide = image.format in ("PNG", "TIFF") and image.mode.startswith("RGB") and ";16" in str(image.tile)
         image.load()
-        pixels = to_rgb(upright(image))
+        pixels = image
+        if image.mode == "CMYK" and jpeg and "adobe" not in image.info:  # Pillow takes it for Adobe's, a negative
+            pixels = ImageChops.invert(image)
+        pixels = to_rgb(upright(pixels, image), image.info.get("icc_profile"))
     if wide and pixels.max() < 64:  # Pillow keeps the upper 8 of 16 bits, where photos of 10 to 14 have next to nothing
         full = mending.deep(path.read_bytes())
-        pixels = pixels if full is None else to_rgb(upright(Image.fromarray(full), image))
+        if full is not None:
+            pixels = to_rgb(upright(Image.fromarray(full), image), image.info.get("icc_profile"))
     return pixels
 
 
@@ -173,8 +181,10 @@ def mended(path, error):
     """The same of a file on which Pillow has raised `error`, where only something beside its pixels is amiss."""
     with open(path, "rb") as file:
         data = file.read(MAX_MENDED)
-    if data.startswith(b"\x89PNG") and ("data too large" in str(error) or "text chunks" in str(error)):
-        return decode(io.BytesIO(mending.without_long_texts(data)), path)
+    if data.startswith(b"\x89PNG"):
+        needed = mending.without_bad_extras(data)
+        if needed != data:
+            return decode(io.BytesIO(needed), path)
     if mending.lacks_end_mark(data):
         pictures = (decode(io.BytesIO(whole), path) for whole in mending.with_end_marks(data) or ())
         first = next(pictures, None)
@@ -227,11 +237,38 @@ def orientation(exif):
     return None
 
 
-def to_rgb(image):
-    """A PIL image of any mode as uint8 [H, W, 3] RGB."""
+def to_rgb(image, profile=None):
+    """A PIL image of any mode as uint8 [H, W, 3] RGB. `profile`: the bytes of its colour profile, if not its own."""
     if image.mode.startswith(("I", "F")):  # more than 8 bits
         return np.repeat(mending.eight_bits(image)[:, :, None], 3, axis=2)
+    profile = profile or image.info.get("icc_profile")
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
+    elif image.mode == "P":
+        image = image.convert("RGB")
+    transform = srgb_transform(profile, image.mode) if profile else None
+    if transform is not None:
+        image = ImageCms.applyTransform(image, transform)
+    if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
+
+
+@functools.lru_cache(maxsize=64)  # photos of one camera have one profile
+def srgb_transform(profile, mode):
+    """What turns pixels of `mode`, in a colour profile (its bytes), into sRGB; None where that changes next to nothing,
+    or where the profile is damaged or another mode's.
+    """
+    kept = "RGBA" if mode == "RGBA" else "RGB"
+    try:
+        transform = ImageCms.buildTransform(ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                                            ImageCms.createProfile("sRGB"), mode, kept)
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None
+    if mode in ("RGB", "RGBA"):  # by what it does: names of profiles say little
+        levels = np.array(np.meshgrid(*[range(0, 256, 51)] * 3), np.uint8).reshape(1, -1, 3)
+        probe = Image.fromarray(levels).convert(mode)
+        changed = np.asarray(ImageCms.applyTransform(probe, transform), int)[:, :, :3]
+        if np.abs(changed - levels).max() <= 2:
+            return None
+    return transform

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import adience
+import bfw
 import celeba
 import fairface
 import folders
@@ -217,3 +218,25 @@ def test_origins_need_both_classes(place, monkeypatch):
     monkeypatch.setattr(origins, "SOURCE", "src")
     with pytest.raises(SystemExit, match="has no folder woman"):
         origins.main()
+
+
+def test_bfw(place, capsys):
+    groups = [f"{origin}_{sex}" for origin in ("asian", "black", "indian", "white") for sex in ("females", "males")]
+    for group in groups:
+        for person in range(1, 11):
+            for i in (1, 2):
+                photo(f"bfw/wrapped/{group}/n{person:06d}/{i:04d}_01.jpg", f"{group} {person} {i}")
+    photo("bfw/wrapped/asian_males/n000001/._0001_01.jpg")
+    said = run_twice(bfw, capsys)
+    assert "160 new, 0 already there" in said
+    test = {f"n{i:06d}" for i in range(1, 11) if int(hashlib.md5(b"n%06d" % i).hexdigest(), 16) % 5 == 0}
+    assert 0 < len(test) < 10
+    for class_name, sex in (("man", "_males"), ("woman", "_females")):
+        assert len(names("test", class_name)) == 2 * 4 * len(test) == 80 - len(names("raw", class_name))
+        assert {name.split("-")[2] for name in names("test", class_name)} == test
+        assert all(sex in name for side in ("raw", "test") for name in names(side, class_name))
+    assert len({row[1] for row in known().values()}) == 80, "one name in two groups is two persons"
+    assert known()["bfw-indian_males-n000003-0002_01.jpg"] == ("bfw", "indian_males n000003", "", "Indian")
+    shutil.rmtree("bfw/wrapped/white_males")
+    bfw.main()
+    assert "1 groups that are not there, left out: white_males" in capsys.readouterr().out

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import adience
+import bfw
 import celeba
 import fairface
 import folders
@@ -91,7 +92,7 @@ def test_photos_of_others_are_neither_replaced_nor_removed(place):
     assert other.read_bytes() == b"another"
 
 
-@pytest.mark.parametrize("module", [utkface, folders, celeba, adience, lfw, fairface, origins])
+@pytest.mark.parametrize("module", [utkface, folders, celeba, adience, lfw, fairface, origins, bfw])
 def test_a_missing_source_is_one_clear_line(place, module):
     with pytest.raises(SystemExit) as error:
         module.main()

@@ -5,11 +5,14 @@ import zlib
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from faces import mending, reading
 from photos import GRAY, PHOTO, chunk, jpeg, read
+
+pillow_heif.register_heif_opener()  # writes HEIC too
 
 ENTRIES = {"a signed width": struct.pack("<HHLl", 256, 9, 1, -5),
            "an unknown type": struct.pack("<HHLl", 305, 99, 1, 1),
@@ -138,3 +141,79 @@ def test_only_the_end_mark_may_lack(kind, tmp_path):
     with pytest.raises(reading.PhotoError):
         read(path, data[:len(data) // 2] + bytes(len(data) // 2))  # as a damaged disk leaves it
     assert not mending.lacks_end_mark(data)
+
+
+def profile(**moved):
+    """The bytes of an sRGB profile in which tags stand for each other: rXYZ=b"gXYZ" swaps red and green."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for one, other in moved.items():
+        one = one.encode()
+        data = data.replace(one, b"????", 1).replace(other, one, 1).replace(b"????", other, 1)
+    return data
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP", "HEIF"])
+def test_colour_profiles_are_followed(form, tmp_path):
+    """A profile whose red is green, under the name of sRGB: what a viewer shows has them the other way round."""
+    settings = {"quality": 95} if form != "PNG" else {}
+    plain = read(tmp_path / "a", jpeg(form=form, **settings)).astype(int)
+    same = read(tmp_path / "a", jpeg(form=form, icc_profile=profile(), **settings))
+    np.testing.assert_array_equal(same, plain)
+    swapped = read(tmp_path / "a", jpeg(form=form, icc_profile=profile(rXYZ=b"gXYZ"), **settings)).astype(int)
+    assert np.abs(swapped - plain[:, :, [1, 0, 2]]).mean() < 3 < np.abs(swapped - plain).mean()
+    for damaged in (b"", b"none", profile()[:200], profile(rXYZ=b"gXYZ")[:-100]):
+        assert read(tmp_path / "a", jpeg(form=form, icc_profile=damaged, **settings)).shape == plain.shape
+
+
+def test_colour_profiles_of_photos_with_alpha_palette_and_gray(tmp_path):
+    swapped = profile(rXYZ=b"gXYZ")
+    for mode in ("RGBA", "P", "L", "LA"):
+        image = Image.fromarray(PHOTO).convert(mode)
+        seen = read(tmp_path / "a.png", jpeg(image, "PNG", icc_profile=swapped)).astype(int)
+        wanted = np.asarray(image.convert("RGB"), int)
+        assert np.abs(seen - (wanted[:, :, [1, 0, 2]] if mode in ("RGBA", "P") else wanted)).mean() < 2, mode
+
+
+def test_inks_with_and_without_the_mark_of_adobe(tmp_path):
+    image = Image.fromarray(PHOTO).convert("CMYK")
+    marked = jpeg(image, quality=95)
+    at = marked.index(b"\xff\xee")
+    size = 2 + int.from_bytes(marked[at + 2:at + 4], "big")
+    negative = jpeg(Image.fromarray(255 - np.asarray(image), "CMYK"), quality=95)  # as who knows no Adobe writes it
+    unmarked = negative[:at] + negative[at + size:]
+    assert b"Adobe" in marked and b"Adobe" not in unmarked
+    for data in (marked, unmarked):
+        assert np.abs(read(tmp_path / "a.jpg", data).astype(int) - PHOTO).mean() < 6
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"pHYs", b"tIME", b"eXIf", b"raNd"])
+def test_a_png_is_read_whatever_a_chunk_that_is_not_needed_holds(kind, tmp_path):
+    data = jpeg(form="PNG")
+    for body in (b"prompt\0text", b"", bytes(9)):
+        bad = chunk(kind, body)[:-4] + b"\1\2\3\4"
+        for at in (33, len(data) - 12):
+            np.testing.assert_array_equal(read(tmp_path / "a.png", data[:at] + bad + data[at:]), PHOTO)
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"IDAT", b"PLTE", b"RanD"])
+def test_a_png_with_a_damaged_chunk_that_is_needed_is_refused(kind, tmp_path):
+    data = jpeg(form="PNG")
+    at = data.find(kind)
+    broken = (data[:33] + chunk(kind, bytes(9))[:-4] + b"\1\2\3\4" + data[33:] if at < 0
+              else data[:at + 4] + bytes([data[at + 4] ^ 1]) + data[at + 5:])
+    with pytest.raises(reading.PhotoError):
+        read(tmp_path / "a.png", broken)
+
+
+def test_photos_of_iphones(tmp_path):
+    """HEIC, which turns itself, in the colours of its screen; cut short it is named as what it is."""
+    exif = Image.Exif()
+    exif[274] = 6
+    image = read(tmp_path / "IMG_1.HEIC", jpeg(form="HEIF", exif=exif.tobytes(), quality=95))
+    assert image.shape == (PHOTO.shape[1], PHOTO.shape[0], 3)
+    assert np.abs(image.astype(int) - np.rot90(PHOTO, -1)).mean() < 6
+    assert reading.list_photos(tmp_path) == [tmp_path / "IMG_1.HEIC"]
+    data = jpeg(form="HEIF")
+    for cut in (0, 20, 300, len(data) // 2):
+        with pytest.raises(reading.PhotoError):
+            read(tmp_path / "b.heic", data[:cut])
