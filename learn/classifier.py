@@ -38,8 +38,8 @@ OPTIONAL = {"clahe": 0.0, "finders": ("haar",), "flip": False, "ages": ()}
 # A face that is guessed to be younger tells too little: on UTKFace's test small.pt is right about 69 % up to the age of
 # two and 82 % from three to nine, and about 97 % from fifteen on (weights/shipped/README.md).
 CHILD = 11  # years
-# The networks that compute in bfloat16 on a CPU with instructions for it: small.pt then takes two thirds of the time, and
-# its probabilities of 300 faces differ by 0.003 at most. resnet18's differ by more than 0.01; others gain little.
+# Networks that compute in bfloat16 on a CPU with instructions for it: small.pt takes two thirds of the time, and its
+# probabilities of 300 faces differ by 0.003 at most. Those of resnet18 differ by more than 0.01; others gain little.
 BFLOAT16 = ("small",)
 OWN = "weights/best_weights.pt"  # what train.py makes
 SHIPPED = "weights/shipped/small.pt"  # the better of the weights that ship
