@@ -24,12 +24,12 @@ def plainly(net, facts, crops):
     n_classes, answers, children = len(facts["classes"]), [], []
     with torch.no_grad():
         for crop in crops:
-            image = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None].float()
+            image = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None]
             side = (facts["image_size"], facts["image_size"])
             if image.shape[2:] != side:
-                image = torch.nn.functional.interpolate(image, side, mode="bilinear", antialias=True).round()
+                image = torch.nn.functional.interpolate(image, side, mode="bilinear", antialias=True)
             mean, std = (torch.tensor(facts[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
-            image = (image / 255 - mean) / std
+            image = (image.float() / 255 - mean) / std
             logits = net(image)[0]
             if facts.get("flip"):
                 logits = (logits + net(image.flip(3))[0]) / 2
