@@ -49,10 +49,12 @@ CLOSE = 0.2, 192, 1.2  # margin and pixels a side of the cut, and the same facto
 CHANGE, TRIES = 4.0, 4
 
 # Frames: looks everywhere, in turn: (share of the copy's size, degrees that it is turned, replicated border). The third
-# is for large faces, and the turned ones find tilted faces that the others do not: with them 95 % of 130 faces tilted
-# by 30 degrees were found in a single frame instead of 90, and 94 % of 106 by 45 instead of 71.
-FRAME_LOOKS = ((1.0, 0, 0.03), (1.0, 30, 0.0), (0.7, 0, 0.03), (1.0, -30, 0.0))
-NEAR = 0.5, 96, GAIN  # how a known face is cut to be followed: see CLOSE
+# is for faces larger than the frame, and the turned ones find tilted faces that the others do not: with them 95 % of
+# 130 faces tilted by 30 degrees were found in a single frame instead of 90, and 94 % of 106 by 45 instead of 71.
+FRAME_LOOKS = ((1.0, 0, 0.03), (1.0, 30, 0.0), (0.5, 0, 0.2), (1.0, -30, 0.0))
+# How a known face is cut to be followed, see CLOSE; and one that the frame's edge cuts: a margin would show repeated
+# pixels only, in which YuNet sees less of a face.
+NEAR, NEAR_EDGE = (0.5, 96, GAIN), (0.0, 96, GAIN)
 GUESSES = 0.0, 30.0, -30.0  # degrees at which the second look tries a new face, beside its first roll
 FASTEST = 10.0  # degrees by which the roll of a known face changes at most from look to look: one may be far off
 POSSIBLE, CERTAIN = 0.45, 0.65  # confidences wanted in a frame, and at the second look
@@ -288,9 +290,10 @@ class YuNet(Detector):
         found = []
         for track in tracks:
             x, y, side = middle(track.box)
-            large = side * (1 + 2 * NEAR[0]) >= view.times * NEAR[1]  # then the copy has all that the cut can show
+            cut = NEAR_EDGE if beyond(track.box, view.frame.shape) else NEAR
+            large = side * (1 + 2 * cut[0]) >= view.times * cut[1]  # then the copy has all that the cut can show
             image, times = (view.copy, view.times) if large else (view.frame, 1)
-            face = look_closer(image, x / times, y / times, side / times, track.roll, NEAR, POSSIBLE)
+            face = look_closer(image, x / times, y / times, side / times, track.roll, cut, POSSIBLE)
             if face is not None:
                 x, y, side, roll, _ = face
                 change = min(FASTEST, max(-FASTEST, roll - track.roll))
@@ -300,9 +303,17 @@ class YuNet(Detector):
 
     def confirm(self, view, box, roll):
         """The roll at which YuNet is surest of a new face when it is cut large; None where it is sure at none."""
-        looks = [look_closer(view.frame, *middle(box), turn) for turn in {roll, *GUESSES}]
+        margin, pixels, gain = CLOSE
+        cut = (0.0 if beyond(box, view.frame.shape) else margin, pixels, gain)
+        looks = [look_closer(view.frame, *middle(box), turn, cut) for turn in {roll, *GUESSES}]
         best = max((found for found in looks if found is not None), key=lambda found: found[4], default=None)
         return best[3] if best is not None and best[4] >= CERTAIN else None
+
+
+def beyond(box, shape):
+    """Whether a box reaches over the edge of a frame of `shape` by a tenth of its size."""
+    x, y, side = box[:3]
+    return min(x, y, shape[1] - x - side, shape[0] - y - side) < -0.1 * side
 
 
 def middle(box):

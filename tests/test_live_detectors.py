@@ -10,6 +10,7 @@ from concurrent.futures import Future
 
 import cv2
 import numpy as np
+import pytest
 
 import clips
 from faces import cropping, detectors, reading
@@ -39,9 +40,9 @@ def paste(frame, head, x, y, side, roll):
     frame[:] = frame * (1 - mask[:, :, None]) + cv2.warpAffine(head, there, shape) * mask[:, :, None]
 
 
-def follow(people, count=45, seed=0):
+def follow(people, count=45, seed=0, move=(10, 8)):
     """Shares of frames, from the tenth on, in which each of `people` (head, side of the face, roll, x, y) is followed
-    and labelled, the rolls measured, and the tracks that are nobody."""
+    and labelled, the rolls measured, and the tracks that are nobody. `move`: pixels that they move each way."""
     rng, share = np.random.default_rng(seed), 1 / (1 + 2 * WIDER)
     back = cv2.GaussianBlur(clips.scene(8 * (seed + 1)), (0, 0), 9)
     tracker = tracks.Tracker(lambda crops: np.full((len(crops), 2), 0.5),
@@ -50,7 +51,7 @@ def follow(people, count=45, seed=0):
     for i in range(count):
         frame, places = back.copy(), []
         for k, (head, side, roll, x, y) in enumerate(people):
-            u, v = x + 10 * math.sin(i / 12 + k), y + 8 * math.cos(i / 15 + k)
+            u, v = x + move[0] * math.sin(i / 12 + k), y + move[1] * math.cos(i / 15 + k)
             paste(frame, head, u, v, side / share, roll)
             places.append((u - side / 2, v - side / 2, side, side))
         shown = tracker.step(cv2.add(frame, rng.normal(0, 3, frame.shape), dtype=cv2.CV_8U), i / 30)
@@ -85,6 +86,14 @@ def test_five_faces_at_once():
 
 
 @needs_model
+@pytest.mark.parametrize(("side", "x", "y"), [(1080, 320, 240), (1250, 320, 240), (200, 12, 240), (90, 320, 475),
+                                              (90, 635, 240)])
+def test_faces_larger_than_the_frame_or_cut_by_its_edge_are_followed(side, x, y):
+    share, _, nobody = follow([(heads()[0], side, 0, x, y)], 30, move=(2, 2))
+    assert share[0] >= 0.8 and nobody == 0
+
+
+@needs_model
 def test_nobody_is_seen_where_nobody_is():
     for seed in range(40):
         scene = clips.scene(seed)
@@ -95,7 +104,7 @@ def test_nobody_is_seen_where_nobody_is():
 @needs_model
 def test_yunet_takes_over_when_it_is_there_and_the_window_does_not_wait():
     detector, names = Future(), []
-    reader = capture.Reader(None, True, 24.0, 0, Camera(0))
+    reader = capture.Reader(0, opened=Camera(0))
     playing = player.Player(reader, loaded(), controls.Controls(show=False), results.Results(), detector)
     for i, frame in enumerate(clips.frames_of([clips.person("hat", 3)], 6)):
         if i == 3:
