@@ -20,7 +20,7 @@ from terminal.files import class_folders, is_system
 MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded
 MAX_JPEG_PIXELS = 250_000_000  # for a JPEG, of which a half, a quarter or an eighth is decoded: phones make 200
 MAX_PROGRESSIVE = 125_000_000  # for one that comes in passes, which must be held in memory: half a gigabyte
-MAX_MENDED = 400_000_000  # bytes of a damaged file that is looked at once more, in memory
+MAX_MENDED = 400_000_000  # bytes of a damaged file that is mended in memory
 REDUCE_FROM = 2560  # pixels a side from which a JPEG is decoded at a half, a quarter or an eighth: as good for a crop
 REDUCE_HUGE_FROM = 1600  # the same of one beyond MAX_PIXELS: its lens is no sharper
 # ------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def decode(file, path):
         if image.mode == "CMYK" and jpeg and "adobe" not in image.info:  # Pillow takes it for Adobe's, a negative
             pixels = ImageChops.invert(image)
         pixels = to_rgb(upright(pixels, image), image.info.get("icc_profile"))
-    if wide and pixels.max() < 64:  # Pillow keeps the upper 8 of 16 bits, where photos of 10 to 14 have next to nothing
+    if wide and pixels.max() < 64:  # Pillow keeps the upper 8 of 16 bits, nearly empty in photos of 10 to 14
         full = mending.deep(path.read_bytes())
         if full is not None:
             pixels = to_rgb(upright(Image.fromarray(full), image), image.info.get("icc_profile"))
@@ -178,7 +178,7 @@ def decode(file, path):
 
 
 def mended(path, error):
-    """The same of a file on which Pillow has raised `error`, where only something beside its pixels is amiss."""
+    """The pixels of a file on which Pillow has raised `error`, where only something beside them is damaged."""
     with open(path, "rb") as file:
         data = file.read(MAX_MENDED)
     if data.startswith(b"\x89PNG"):
@@ -210,19 +210,19 @@ def what_it_is(start, suffix):
     return "not an image"
 
 
-def upright(image, told_by=None):
-    """A PIL image turned as its EXIF orientation, or that of `told_by`, says; as it is where that cannot be read."""
-    told_by = told_by or image
-    turn = orientation((told_by.info.get("exif") or b"").removeprefix(b"Exif\0\0"))
+def upright(image, original=None):
+    """A PIL image turned as its EXIF orientation, or that of `original`, says; as it is where that cannot be read."""
+    original = original or image
+    turn = orientation((original.info.get("exif") or b"").removeprefix(b"Exif\0\0"))
     try:
-        turn = turn or int(told_by.getexif().get(ORIENTATION) or 1)  # other places, such as XMP
+        turn = turn or int(original.getexif().get(ORIENTATION) or 1)  # other places, such as XMP
     except Exception:  # a damaged tag may raise nearly everything
         turn = 1
     return image.transpose(TURNS[turn]) if turn in TURNS else image
 
 
 def orientation(exif):
-    """The orientation, 1..8, that the bytes of an EXIF block tell, whatever its other tags are; None: it tells none.
+    """The orientation, 1..8, in the bytes of an EXIF block, whatever its other tags are; None: there is none.
 
     TIFF 6.0, section 2: byte order, 42, offset of a list of tags; each tag has 12 bytes: tag, type, count, value.
     """

@@ -7,11 +7,13 @@ import zlib
 from pathlib import Path
 
 import cv2
+import pillow_heif
 from PIL import Image
 
 import drawn
 from faces import reading
 
+pillow_heif.register_heif_opener()  # Pillow writes HEIC by it too
 PHOTO = drawn.draw_face(3, "hat")
 GRAY = cv2.cvtColor(PHOTO, cv2.COLOR_RGB2GRAY)
 

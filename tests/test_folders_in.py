@@ -24,7 +24,7 @@ def test_all_that_lies_there_is_read_or_named(tmp_path, monkeypatch, capsys):
     fill(Path("data/raw"))
     hat = Path("data/raw/hat")
     good = {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.mpo": "MPO", "d": "JPEG", "e.jpg_large": "PNG", "f.bin": "WEBP",
-            "h.dib": "BMP", "i.avif": "AVIF", "j.ppm": "PPM"}
+            "h.dib": "BMP", "i.avif": "AVIF", "j.ppm": "PPM", "k.HEIC": "HEIF"}
     for i, (name, form) in enumerate(good.items()):
         (hat / name).write_bytes(jpeg(drawn.draw_face(i, "hat"), form))
     bad = {"x.heic": b"\0\0\0\x18ftypheic" + bytes(99), "x.dng": b"II*\0" + bytes(99),

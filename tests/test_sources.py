@@ -26,7 +26,7 @@ def ended(source, retry=10.0):
     return reader.problem()
 
 
-@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a", "a.mpo", "a.JPEG"])
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a", "a.mpo", "a.JPEG", "a.HEIC"])
 def test_a_photo_of_any_name_is_a_photo(name, tmp_path):
     (tmp_path / name).write_bytes(cv2.imencode(".jpg", clips.scene(2))[1].tobytes())
     assert stills.photos_of(tmp_path / name) == [tmp_path / name]
