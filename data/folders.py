@@ -28,7 +28,7 @@ TO = "raw"  # "raw", or "test" for photos that training must never see
 TEST_RATIO = 0.0  # with TO="raw": share of them that goes to TEST_DIR instead, 0..1
 RENAME = {}  # class of each subfolder where it has another name, as {"M": "man", "W": "woman"}
 # Names of photos, without their ending, that name a person, in group 1: George_Bush_0007. "": names tell nothing.
-PERSON = r"([^\W\d_a-z][^\d_]*(?:_[^\d_]+)+)_\d{4}"
+PERSON = r"(?=.*[a-z])([^\W\d_a-z][^\d_]*(?:_[^\d_]+)*)_\d{4}"
 PREFIX = ""  # put before every name, so that photos of several sources don't collide, as "news-"
 # ------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from faces import detectors, people
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
 from terminal import script
-from terminal.files import atomic, claim, is_system, normal, remove_ours, written
+from terminal.files import atomic, check_apart, claim, is_system, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
@@ -309,6 +309,8 @@ def check_constants():
          "clips of the CLASSES, such as {'glasses': 'a.mp4'}"))
     if not SHOW and not CLIPS:
         script.fail("SHOW=False takes no keys: name a clip for each class, such as \"CLIPS={'glasses': 'a.mp4'}\"")
+    check_apart(RAW_DIR=RAW_DIR, TEST_DIR=TEST_DIR)
+    people.read(PEOPLE)
     importing.only_classes([RAW_DIR, TEST_DIR], names)
     return names
 

@@ -95,6 +95,22 @@ def test_folders_keep_a_person_on_one_side(place, capsys, monkeypatch):
     assert len(sides[0]) + len(sides[1]) == 26 == len(sides[0] | sides[1]) and 2 < len(sides[1]) < 18
 
 
+@pytest.mark.parametrize(("name", "person"), [
+    ("George_Bush_0007", "George_Bush"), ("Jean-Pierre_Raffarin_0001", "Jean-Pierre_Raffarin"),
+    ("Osama_bin_Laden_0001", "Osama_bin_Laden"), ("Jose\u0301_Pérez_0001", "José_Pérez"), ("AJ_Cook_0001", "AJ_Cook"),
+    ("Beard_Baro_0002", "Beard_Baro"), ("Ashanti_0002", "Ashanti"), ("IMG_0001", None), ("IMG_2020_0001", None),
+    ("IMG_2034", None), ("20_1_0_20170112.jpg.chip", None), ("face_10", None), ("M (1)", None), ("beard_0001", None)])
+def test_who_a_name_says_it_is(name, person):
+    folder = Path("man")
+    assert folders.persons_of([(folder, folder / f"{name}.jpg")]) == [person or ""]
+
+
+def test_a_series_named_after_its_class_is_not_one_person():
+    folder = Path("man")
+    photos = [(folder, folder / f"Man_{i:04d}.jpg") for i in range(12)] + [(folder, folder / "Ashanti_0001.jpg")]
+    assert folders.persons_of(photos) == [""] * 12 + ["Ashanti"]
+
+
 def celeba_files(separator=" ", ending="txt"):
     """Ten photos (1 to 10), odd ones male; 9 and 10 are the official test. Two malformed lines, one photo missing."""
     lines = ["10", " 5_o_Clock_Shadow Male Young"] if ending == "txt" else ["image_id,5_o_Clock_Shadow,Male,Young"]
