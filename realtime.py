@@ -50,21 +50,17 @@ RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
 # ------------------------------------------------------------------------------------------------
 
 def load(chosen):
-    """Load weights, as WEIGHTS chooses. Returns (info, classify, explain); runs in a thread while the source opens.
-
-    classify: list of uint8 [S, S, 3] RGB crops -> float32 [N, n_classes], and how likely each is a child, float32 [N];
-    explain: -> heat maps float32 [N, S, S].
-    """
+    """The Classifier of the weights that WEIGHTS chooses, ready to predict; runs in a thread while the source opens."""
     import torch
 
-    from learn import classifier
+    from learn.classifier import Classifier
 
-    loaded = classifier.Classifier(chosen)
-    info = {name: getattr(loaded, name) for name in ("classes", "margin", "clahe", "threshold")}
+    classifier = Classifier(chosen)
     torch.set_num_threads(THREADS)
     cv2.setNumThreads(THREADS)
-    loaded.predict([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])  # the first call takes longest
-    return info, loaded.predict, loaded.explain
+    # The first call takes longest.
+    classifier.predict([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])
+    return classifier
 
 
 def timed(function, *arguments):
@@ -80,14 +76,14 @@ def controls_of(show=None, mirror=False):
     return controls.Controls(SHOW if show is None else show, mirror, BLUR, labels, UNSURE)
 
 
-def play(reader, loaded, output=None, mirror=False, source="", detector=None, screen=None):
+def play(reader, loading, output=None, mirror=False, source="", detector=None, screen=None):
     """Follow the faces of a camera or a video until it ends or the user quits. Returns the dict of results.
 
     `source`: what LOG calls it; `detector`, `screen`: see player.Player.
     """
     controls = controls_of(mirror=mirror)
     log = results.Results(LOG, source)
-    return player.Player(reader, loaded, controls, log, detector, screen).play(output)
+    return player.Player(reader, loading, controls, log, detector, screen).play(output)
 
 
 def report(result):
@@ -111,12 +107,12 @@ def tell_written(names):
             print(f"written: {name}")
 
 
-def watch(source, reader, loaded, detector=None, screen=None):
+def watch(source, reader, loading, detector=None, screen=None):
     """Play a camera or a video, and tell what came of it."""
     if OUTPUT:
         writing.check_video_name(OUTPUT, source)
     mirror = MIRROR and sources.is_camera(source)
-    result = play(reader, loaded, OUTPUT, mirror, results.name_of(source), detector, screen)
+    result = play(reader, loading, OUTPUT, mirror, results.name_of(source), detector, screen)
     report(result)
     tell_written(result["written"])
     if result["problem"]:
@@ -125,11 +121,11 @@ def watch(source, reader, loaded, detector=None, screen=None):
         script.fail(f"OUTPUT={OUTPUT}: not one frame came, so nothing is written")
 
 
-def view(photos, loaded, output, detector, screen):
+def view(photos, loading, output, detector, screen):
     """Annotate photos, and tell what came of it. Returns the exit status."""
     log = results.Results(LOG)
     controls = controls_of(screen.process is not None)
-    counts = stills.annotate(photos, loaded, controls, log, detector.result(), screen)
+    counts = stills.annotate(photos, loading.result(), controls, log, detector.result(), screen)
     tell_written([output if counts["photos"] else None, log.written()])
     return int(counts["photos"] == 0)
 
@@ -141,6 +137,7 @@ def default_camera(screen):
         while True:
             if screen.key(overlay.blank("looking for a camera ..."), 30) in window.QUIT:
                 raise SystemExit(0)
+            reader.read(0.03)
             if reader.opened or reader.over():
                 return reader if reader.opened is not False else None
     except window.NoWindow:
@@ -148,7 +145,7 @@ def default_camera(screen):
         raise
 
 
-def camera_or_portrait(loaded, detector):
+def camera_or_portrait(loading, detector):
     """Watch camera 0; where there is no camera, or no window, view a portrait. Returns the exit status."""
     screen, reader, reason = None, None, "there is no camera 0"
     try:
@@ -157,11 +154,11 @@ def camera_or_portrait(loaded, detector):
     except window.NoWindow as problem:
         screen, reason = None, f"no window: {problem}"
     if reader is not None:
-        return watch(0, reader, loaded, detector, screen)
+        return watch(0, reader, loading, detector, screen)
     print(f"{reason}; taking the portrait that comes with matplotlib instead")
     shown = SHOW and screen is not None
     output = OUTPUT or (None if shown else str(Path(writing.PLOTS_DIR, "realtime.jpg")))
-    return view(stills.album(stills.portrait(), output), loaded, output, detector, screen or window.Window(False))
+    return view(stills.album(stills.portrait(), output), loading, output, detector, screen or window.Window(False))
 
 
 def check():
@@ -181,15 +178,15 @@ def main():
     source = sources.named(SOURCE)
     photos = [] if source is None else stills.album(source, OUTPUT)
     # In threads that the program does not wait for when it ends; the second may fetch a file.
-    loaded = workers.in_background(load, WEIGHTS)
+    loading = workers.in_background(load, WEIGHTS)
     detector = workers.in_background(detectors.get, processed.DETECTOR)
     if source is None:
-        return camera_or_portrait(loaded, detector)
+        return camera_or_portrait(loading, detector)
     try:
         screen = window.Window(SHOW)
         if photos:
-            return view(photos, loaded, OUTPUT, detector, screen)
-        return watch(source, capture.Reader(source, RETRY, CAMERA_SIZE), loaded, detector, screen)
+            return view(photos, loading, OUTPUT, detector, screen)
+        return watch(source, capture.Reader(source, RETRY, CAMERA_SIZE), loading, detector, screen)
     except window.NoWindow as problem:
         script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
 

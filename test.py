@@ -228,9 +228,7 @@ def mistakes(answers):
 def play(clips, classifier):
     """Play [(path, class)] as realtime.py does, and print the figures; returns what judge.clips.judge() does."""
     capture.quiet()
-    info = {name: getattr(classifier, name) for name in ("classes", "margin", "clahe", "threshold")}
-    return judged.judge(clips, lambda path: played.labels(path, info, classifier.predict,
-                                                          detectors.get(processed.DETECTOR)))
+    return judged.judge(clips, lambda path: played.labels(path, classifier, detectors.get(processed.DETECTOR)))
 
 
 def write_metrics(folder, result):

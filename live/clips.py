@@ -21,14 +21,13 @@ def photos_and_clips(folder):
     return [path for path in photos if path not in clips], sorted(clips)
 
 
-def follow(path, info, classify, detector):
+def follow(path, classifier, detector):
     """Play a clip. Yields (seconds by its clock, list of results.Row) for each frame, as realtime.py logs them.
 
-    `info`, `classify`: see realtime.load(); `detector`: of detectors.get(). Raises ClipError.
+    `classifier`: a learn.classifier.Classifier; `detector`: of detectors.get(). Raises ClipError.
     """
     reader, frames = capture.Reader(path), 0
-    tracker = tracks.Tracker(detector=detector)
-    tracker.take(info, classify)
+    tracker = tracks.Tracker(classifier, detector)
     try:
         while not reader.over():
             got = reader.read()
@@ -36,14 +35,14 @@ def follow(path, info, classify, detector):
                 frame, moment, _ = got
                 frames += 1
                 yield moment, results.rows_of(tracker.step(frame, moment), moment, results.name_of(path),
-                                              info["classes"])
+                                              classifier.classes)
     finally:
         reader.stop()
     if not frames:
         raise ClipError("unreadable (damaged, or no video)")
 
 
-def labels(path, info, classify, detector):
+def labels(path, classifier, detector):
     """The same for the largest face alone: yields (seconds, its label), None where no face is shown."""
-    for moment, rows in follow(path, info, classify, detector):
+    for moment, rows in follow(path, classifier, detector):
         yield moment, max(rows, key=lambda row: row.width * row.height).label if rows else None

@@ -15,17 +15,16 @@ BEHIND = 0.2  # seconds that a video shown at its own pace may fall behind befor
 class Player:
     """Follows the faces of a camera or a video until it ends or the user quits.
 
-    `reader`: a capture.Reader. `loaded`: a future of (info, classify, explain), see realtime.load(); before it is done
-    a live picture is shown without labels, and a video's first picture stands still. `log`: the results.Results that
+    `reader`: a capture.Reader. `loading`: a future of a learn.classifier.Classifier; before it is done a live picture
+    is shown without labels, and a video's first picture stands still. `log`: the results.Results that
     takes a row for each face and frame. `detector`: a future of detectors.get(), which may fetch a file; until it is
     done a window finds faces by Haar; None: always so. `screen`: the window.Window; None: a new one where the controls
     show.
     """
 
-    def __init__(self, reader, loaded, controls, log, detector=None, screen=None):
-        self.reader, self.loaded, self.controls, self.log, self.detector = reader, loaded, controls, log, detector
+    def __init__(self, reader, loading, controls, log, detector=None, screen=None):
+        self.reader, self.loading, self.controls, self.log, self.detector = reader, loading, controls, log, detector
         self.screen, self.tracker = screen or window.Window(controls.show), tracks.Tracker()
-        self.info = self.explain = None  # of the network, once it is loaded
         self.picture = None  # the last one drawn
         self.output = self.record = None  # writing.Video: of OUTPUT; of the key r
         self.frames, self.started, self.due = 0, None, 0.0
@@ -56,7 +55,7 @@ class Player:
         return {"frames": self.frames, "seconds": time.perf_counter() - (self.started or 0),
                 "faces": self.tracker.count, "classified": self.tracker.classifications,
                 "dropped": reader.dropped, "unusable": reader.unusable, "latencies": self.latencies,
-                "counts": self.controls.counted(self.log, self.info["classes"] if self.info else ()),
+                "counts": self.controls.counted(self.log, self.classes()),
                 "written": (output if self.frames else None, self.log.written()),
                 "problem": "the display is gone" if getattr(self.screen, "lost", False) else problem}
 
@@ -73,11 +72,14 @@ class Player:
             self.wait()
 
     def ready(self):
-        """Whether frames can be read now. Takes the network as soon as it is there; only a video waits for it."""
-        if self.info is None and self.loaded.done():
-            self.info, classify, self.explain = self.loaded.result()
-            self.tracker.take(self.info, classify)
-        return self.info is not None or self.reader.live
+        """Whether frames can be read now. Takes the classifier as soon as it is there; only a video waits for it."""
+        if self.tracker.classifier is None and self.loading.done():
+            self.tracker.classifier = self.loading.result()
+        return self.tracker.classifier is not None or self.reader.live
+
+    def classes(self):
+        """The names of the classes; () before the classifier is there."""
+        return self.tracker.classifier.classes if self.tracker.classifier else ()
 
     def show_first(self):
         """Show a video's first picture while the network loads; none where faces are to be blurred."""
@@ -112,10 +114,9 @@ class Player:
         self.started = self.started or arrival
         if self.detector is not None and (self.detector.done() or not (self.reader.live or self.controls.show)):
             self.tracker.detector, self.detector = self.detector.result(), None
-        self.tracker.explain = self.explain if self.controls.heat else None
+        self.tracker.heat = self.controls.heat
         faces = self.tracker.step(frame, moment)
-        classes = self.info["classes"] if self.info else ()
-        self.log.add(results.rows_of(faces, moment, self.log.source, classes))
+        self.log.add(results.rows_of(faces, moment, self.log.source, self.classes()))
         lines = self.status() if self.controls.show else []
         picture = self.draw(frame, faces, overlay.lines_size(lines, frame.shape))
         for video in (self.output, self.record):
@@ -140,8 +141,9 @@ class Player:
         controls = self.controls
         if controls.blur:  # also the faces that are not yet sure to be some
             frame = overlay.blur(frame, [t.box for t in self.tracker.tracks])
+        margin = self.tracker.classifier.margin if self.tracker.classifier else 0.0
         drawn = [(t.smooth, self.text_for(t), t.label, t.heat if controls.heat else None, t.roll) for t in faces]
-        return overlay.draw(frame, drawn, (), controls.mirror, self.info["margin"] if self.info else 0.0, corner)
+        return overlay.draw(frame, drawn, (), controls.mirror, margin, corner)
 
     def pause(self, interval):
         """Milliseconds to wait for a key: a video's frame is `interval` seconds after the last."""
@@ -172,16 +174,16 @@ class Player:
     def status(self):
         """The lines of text in the corner."""
         lines = [f"{rates(self.recent)}   {self.reader.dropped} dropped   h: help"]
-        lines += [LOADING] * (self.info is None) + ["recording"] * (self.record is not None)
-        if self.controls.counts and self.info:
-            lines.append(self.controls.counted(self.log, self.info["classes"]))
+        lines += [LOADING] * (self.tracker.classifier is None) + ["recording"] * (self.record is not None)
+        if self.controls.counts and self.tracker.classifier:
+            lines.append(self.controls.counted(self.log, self.classes()))
         return lines + list(CLIP_HELP) * self.controls.help
 
     def text_for(self, track):
         """What stands beside a face: nothing as long as it was not classified."""
         if track.probabilities is None:
             return ""
-        return self.controls.text_of(track.label, track.probabilities.max(), self.info["classes"])
+        return self.controls.text_of(track.label, track.probabilities.max(), self.classes())
 
     def say(self, faces, moment):
         """Without a window: a line whenever the label of a face changes."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 
 from faces import cropping, reading
-from live import clips, overlay, results, sources, tracks, window, writing
+from live import clips, overlay, results, sources, window, writing
 from live.controls import PHOTO_HELP, Controls
 from terminal import files, script
 from terminal.files import normal
@@ -117,49 +117,47 @@ class Face(NamedTuple):
     confidence: float
 
 
-def answer(photo, info, classify, detector):
+def classify(photo, classifier, detector):
     """The faces of an RGB photo, list of Face, and their crops."""
     found = detector.faces(photo)
-    crops = [cropping.crop_face(photo, face.box, info["margin"], info["clahe"], face.roll) for face in found]
+    crops = [cropping.crop_face(photo, face.box, classifier.margin, classifier.clahe, face.roll) for face in found]
     if not crops:
         return [], []
-    return [Face(face.box, face.roll, tracks.label_of(p, child, info["threshold"]), float(p.max()))
-            for face, p, child in zip(found, *tracks.told(classify(crops)), strict=True)], crops
+    return [Face(face.box, face.roll, classifier.label(p, child), float(p.max()))
+            for face, p, child in zip(found, *classifier.predict(crops), strict=True)], crops
 
 
 class Page:
-    """A photo with its faces, as it is drawn. `faces` and `crops`: of answer(); `explain`: of realtime.load()."""
+    """A photo with its faces, as it is drawn. `faces` and `crops`: of classify()."""
 
-    def __init__(self, photo, faces, crops, info, explain):
+    def __init__(self, photo, faces, crops, classifier):
         self.frame, self.faces, self.crops = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), faces, crops
-        self.info, self.explain, self.heats = info, explain, None
+        self.classifier, self.heats = classifier, None
 
     def draw(self, controls, lines=()):
         """The picture, BGR, as the controls want it."""
         if controls.heat and self.crops and self.heats is None:
-            self.heats = self.explain(self.crops)
-        drawn = [(face.box, controls.text_of(face.label, face.confidence, self.info["classes"]), face.label,
+            self.heats = self.classifier.explain(self.crops)
+        drawn = [(face.box, controls.text_of(face.label, face.confidence, self.classifier.classes), face.label,
                   self.heats[i] if controls.heat else None, face.roll) for i, face in enumerate(self.faces)]
         frame = overlay.blur(self.frame, [face.box for face in self.faces]) if controls.blur else self.frame
-        return overlay.draw(frame, drawn, lines, controls.mirror, self.info["margin"])
+        return overlay.draw(frame, drawn, lines, controls.mirror, self.classifier.margin)
 
     def turn(self, screen, controls, place, log):
         """Show it until a key asks for the next photo, or the end. `place`: which photo of how many this is."""
         while not controls.quit:
-            lines = [f"{place}   h: help"] + [controls.counted(log, self.info["classes"])] * controls.counts
+            lines = [f"{place}   h: help"] + [controls.counted(log, self.classifier.classes)] * controls.counts
             picture = self.draw(controls, lines + list(PHOTO_HELP) * controls.help)
             if controls.obey(screen.key(picture, 50), picture):
                 return
 
 
-def annotate(photos, loaded, controls, log, detector, screen=None):
+def annotate(photos, classifier, controls, log, detector, screen=None):
     """Find and classify the faces of photos (list of Photo), one by one; show and write the pictures.
 
-    `loaded`: a future of (info, classify, explain), see realtime.load(); `log`: the results.Results that takes a row
-    for each face; `detector`: of detectors.get(). Prints a line for each photo and the counts. Returns the dict of
-    counts.
+    `classifier`: a learn.classifier.Classifier; `log`: the results.Results that takes a row for each face; `detector`:
+    of detectors.get(). Prints a line for each photo and the counts. Returns the dict of counts.
     """
-    info, classify, explain = loaded.result()
     screen, counts = screen or window.Window(controls.show), dict.fromkeys(LINES, 0)
     try:
         for i, photo in enumerate(photos):
@@ -169,15 +167,15 @@ def annotate(photos, loaded, controls, log, detector, screen=None):
                 print(f"{photo.name}: skipped, {error}")
                 counts["unreadable"] += 1
                 continue
-            faces, crops = answer(pixels, info, classify, detector)
-            said = [controls.text_of(face.label, face.confidence, info["classes"]) for face in faces]
+            faces, crops = classify(pixels, classifier, detector)
+            said = [controls.text_of(face.label, face.confidence, classifier.classes) for face in faces]
             print(f"{photo.name}: {', '.join(said) or 'no face found'}", flush=True)
-            log.add([results.row_of(photo.name, None, number, face.box, face.label, face.confidence, info["classes"])
+            log.add([results.row_of(photo.name, None, number, face.box, face.label, face.confidence, classifier.classes)
                      for number, face in enumerate(faces, counts["faces"] + 1)])
             counts["photos"] += 1
             counts["faces"] += len(faces)
             counts["no face"] += not faces
-            page, blurred = Page(pixels, faces, crops, info, explain), controls.blur
+            page, blurred = Page(pixels, faces, crops, classifier), controls.blur
             write(photo, page, controls)
             if controls.show:
                 page.turn(screen, controls, f"{i + 1} of {len(photos)}", log)
@@ -189,7 +187,7 @@ def annotate(photos, loaded, controls, log, detector, screen=None):
         screen.close()
         log.close()
     print(", ".join(f"{counts[line]} {line}" for line in LINES))
-    print(f"different faces: {controls.counted(log, info['classes'])}")
+    print(f"different faces: {controls.counted(log, classifier.classes)}")
     return counts
 
 

@@ -6,7 +6,6 @@ probabilities are averages over time. The surroundings of the known faces are se
 frame, which costs several times as much, a few times a second.
 """
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -14,7 +13,6 @@ import cv2
 import numpy as np
 
 from faces import cropping, detectors
-from faces.people import YOUNG
 
 # ------------------------------------------------------------------------------------------------
 MATCH = 0.3  # least overlap (intersection over union) of a hit with its track
@@ -62,20 +60,6 @@ def appearance(gray, box, share=0.15, size=16):
     return few / np.linalg.norm(few)
 
 
-def told(answer):
-    """(probabilities, float [N, n_classes]; child, float [N]) of what `classify` answers, which may be the first alone.
-
-    `child`: how likely each is the face of a child, whose class no network knows well; 0 where none guesses ages.
-    """
-    return answer if isinstance(answer, tuple) else (np.asarray(answer), np.zeros(len(answer)))
-
-
-def label_of(probabilities, child, threshold):
-    """The index of the likeliest class, or None for unsure. `probabilities`: float [n_classes]; `child`: see told()."""
-    best = int(probabilities.argmax())
-    return best if probabilities[best] >= threshold and child < YOUNG else None
-
-
 class Gone(NamedTuple):
     """A confirmed face that was lost."""
 
@@ -100,7 +84,7 @@ class Track:
         self.heat = None  # Grad-CAM of the last crop, where it is asked for
         self.label = None  # index of the class; None: unsure, or not classified yet
         self.probabilities = None  # float64 [n_classes], averaged
-        self.child = 0.0  # the same of told()'s second
+        self.child = 0.0  # how likely it is a child's face, averaged
         self.classified = -math.inf  # when
         self.seen = 0  # classifications since it was new, or changed
 
@@ -116,8 +100,10 @@ class Track:
         """Someone else is here: what was averaged does not count any more."""
         self.seen, self.classified = 0, -math.inf
 
-    def add(self, probabilities, now, threshold, child=0.0):
-        """Average a new answer (float [n_classes], and how likely it is a child's face) in, and choose the label."""
+    def add(self, probabilities, child, now, classifier):
+        """Average a classifier's prediction (float [n_classes], and how likely it is a child's face) in, and choose the
+        label.
+        """
         self.seen += 1
         if self.seen == 1:
             self.fresh, self.child = probabilities.astype(np.float64), float(child)
@@ -129,31 +115,25 @@ class Track:
         if self.seen < min(3, EAGER) and self.probabilities is not None:
             return  # after a change, the old label stays for the two frames that a new average takes
         self.probabilities = self.fresh
-        sure = threshold if self.label == int(self.fresh.argmax()) else min(threshold + SURER, max(threshold, 0.99))
-        self.label = label_of(self.fresh, self.child, sure)
+        threshold = classifier.threshold
+        if self.label != int(self.fresh.argmax()):
+            threshold = min(threshold + SURER, max(threshold, 0.99))
+        self.label = classifier.label(self.fresh, self.child, threshold)
 
 
 class Tracker:
     """Finds, follows and classifies the faces of successive frames.
 
-    `classify` takes a list of uint8 [S, S, 3] RGB crops and returns what told() takes; None while the network still
-    loads. `cut` makes such a crop of a BGR frame, a box and a roll, as the weights want it. `detector`: see
-    detectors.get(); by default Haar's; another may take its place at any time.
+    `classifier`: a learn.classifier.Classifier; None while it still loads. `detector`: see detectors.get(); by default
+    Haar's. Others may take their places at any time. `heat`: whether each face gets its Grad-CAM.
     """
 
-    def __init__(self, classify=None, cut=None, threshold=0.0, detector=None):
-        self.classify, self.cut, self.threshold = classify, cut, threshold
-        self.detector = detector or detectors.Haar()
-        self.explain = None  # crops -> float32 [N, S, S] heat maps, while they are asked for
+    def __init__(self, classifier=None, detector=None):
+        self.classifier, self.detector, self.heat = classifier, detector or detectors.Haar(), False
         self.tracks, self.count, self.classifications = [], 0, 0  # count: of different faces so far
         self.gone, self.shot = [], 0  # faces lost within RETURN seconds; cuts so far
         self.scene, self.before, self.searched = None, None, -math.inf
         self.looks = 0  # everywhere, so far
-
-    def take(self, info, classify):
-        """Classify from now on, as weights with these facts want it."""
-        self.classify, self.threshold = classify, info["threshold"]
-        self.cut = functools.partial(cropping.crop_frame, margin=info["margin"], clahe=info["clahe"])
 
     def step(self, frame, now):
         """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks."""
@@ -234,17 +214,19 @@ class Tracker:
     def label(self, frame, now, interval):
         """Classify the confirmed faces that are due, at most MOST in one batch; frames without such cost no network.
         """
-        if self.classify is None:
+        classifier = self.classifier
+        if classifier is None:
             return
         due = [t for t in self.tracks if t.confirmed and t.last_hit == now
                and (t.seen < EAGER or now - t.classified + interval > REFRESH)]
         if not due:
             return
         due = sorted(due, key=lambda track: track.classified)[:MOST]
-        crops = [self.cut(frame, track.box, roll=track.roll) for track in due]
-        for track, probabilities, child in zip(due, *told(self.classify(crops)), strict=True):
-            track.add(probabilities, now, self.threshold, child)
-        if self.explain is not None:
-            for track, heat in zip(due, self.explain(crops), strict=True):
+        crops = [cropping.crop_frame(frame, track.box, classifier.margin, classifier.clahe, track.roll)
+                 for track in due]
+        for track, probabilities, child in zip(due, *classifier.predict(crops), strict=True):
+            track.add(probabilities, child, now, classifier)
+        if self.heat:
+            for track, heat in zip(due, classifier.explain(crops), strict=True):
                 track.heat = heat
         self.classifications += len(due)

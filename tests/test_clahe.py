@@ -1,8 +1,5 @@
 """CLAHE is a part of the crop: the same in the files, in test.py, for photos and live, by what the weights say."""
 
-import functools
-import os
-
 import cv2
 import numpy as np
 import pytest
@@ -16,8 +13,7 @@ from faces.cropping import MARGIN
 from learn import classifier, runs
 from live import capture, stills, tracks
 from strangers import facts
-
-INFO = {"classes": ["beard", "hat"], "threshold": 0.6, "margin": 0.2, "clahe": 3.0}
+from watching import StandIn
 
 
 @pytest.fixture
@@ -49,12 +45,12 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
         seen.extend(crops)
         return np.repeat([[0.1, 0.9]], len(crops), 0)
 
-    stills.answer(picture, INFO, classify, detectors.get("haar"))
+    classifier = StandIn(classify, clahe=3.0)
+    stills.classify(picture, classifier, detectors.get("haar"))
     assert np.array_equal(seen.pop(0), expected)
 
     seen.clear()
-    cut = functools.partial(cropping.crop_frame, margin=MARGIN, clahe=3.0)
-    tracker = tracks.Tracker(classify, cut)
+    tracker = tracks.Tracker(classifier)
     track = tracks.Track(1, np.array([*box, 0.0]), 0.0)
     track.confirmed = True
     tracker.tracks = [track]
@@ -109,7 +105,6 @@ def test_the_live_loop_takes_the_limit_of_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(cropping, "equalise", lambda crop, limit: limits.append(limit) or equalise(crop, limit))
     monkeypatch.setattr(realtime, "SHOW", False)
     loaded = Future()
-    loaded.set_result((INFO, lambda crops: given.extend(crops) or np.repeat([[0.1, 0.9]], len(crops), 0), None))
-    reader = capture.open_live(os.fspath(tmp_path / "clip.mp4"), realtime.RETRY)
-    realtime.play(reader, loaded)
+    loaded.set_result(StandIn(lambda crops: given.extend(crops) or np.repeat([[0.1, 0.9]], len(crops), 0), clahe=3.0))
+    realtime.play(capture.Reader(str(tmp_path / "clip.mp4")), loaded)
     assert given and limits.count(3.0) == len(given)

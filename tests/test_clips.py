@@ -19,7 +19,7 @@ from judge import clips as judged
 from learn import classifier
 from live import capture
 from live import clips as played
-from watching import INFO, loaded
+from watching import StandIn, loading
 
 
 def by_brightness(crops):
@@ -55,22 +55,22 @@ def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thre
     monkeypatch.setattr(realtime, "SHOW", False)
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))
     monkeypatch.setattr("watching.classify", by_brightness)
-    realtime.watch(str(clip), capture.Reader(str(clip)), loaded())
+    realtime.watch(str(clip), capture.Reader(str(clip)), loading())
     with open(tmp_path / "faces.csv", encoding="utf-8", newline="") as file:
         logged = list(csv.DictReader(file))
-    rows = [row for _, rows in played.follow(clip, INFO, by_brightness, detectors.get("haar")) for row in rows]
+    rows = [row for _, rows in played.follow(clip, StandIn(by_brightness), detectors.get("haar")) for row in rows]
     assert len(rows) > 60 and [[str(cell) for cell in row.cells()] for row in rows] == [
         list(row.values()) for row in logged]
 
-    figures = judged.measure(list(played.labels(clip, INFO, by_brightness, detectors.get("haar"))), "hat")
+    figures = judged.measure(list(played.labels(clip, StandIn(by_brightness), detectors.get("haar"))), "hat")
     by_time = {time: max(group, key=lambda row: int(row["width"]) * int(row["height"]))["class"]
                for time, group in itertools.groupby(logged, lambda row: row["time"])}
-    classes = [name for name in by_time.values() if name in INFO["classes"]]
+    classes = [name for name in by_time.values() if name in StandIn().classes]
     assert figures["frames"] == 60 and figures["with_face"] == len(by_time)
     assert figures["labelled"] == len(classes) and figures["right"] == classes.count("hat")
     assert figures["unsure"] == list(by_time.values()).count("unsure")
     assert figures["flips"] == sum(a != b for a, b in zip(classes, classes[1:], strict=False)) > 0
-    first = min(float(t) for t, name in by_time.items() if name in INFO["classes"])
+    first = min(float(t) for t, name in by_time.items() if name in StandIn().classes)
     assert figures["first_label"] == pytest.approx(first, abs=0.001)
     assert figures["flips_per_minute"] == pytest.approx(60 * figures["flips"] / (len(by_time) / 30), rel=0.01)
     assert figures["right_share"] == pytest.approx(classes.count("hat") / len(classes), abs=1e-5)
@@ -97,7 +97,7 @@ def test_figures_of_labels():
 def test_a_file_that_is_no_clip(data, tmp_path):
     (tmp_path / "a.mp4").write_bytes(data)
     with pytest.raises(played.ClipError, match="unreadable"):
-        list(played.follow(tmp_path / "a.mp4", INFO, by_brightness, detectors.get("haar")))
+        list(played.follow(tmp_path / "a.mp4", StandIn(by_brightness), detectors.get("haar")))
 
 
 def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thread):
@@ -125,8 +125,8 @@ def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thre
     assert read["without"].pop("clips") is None
     told = read["with"].pop("clips")
     assert read["with"] == read["without"] and read["alone"]["clips"] == told
-    loaded, (_, info) = classifier.Classifier(weights), classifier.load_weights(weights)
-    labels = list(played.labels(clip, info, loaded.predict,
+    loaded = classifier.Classifier(weights)
+    labels = list(played.labels(clip, loaded,
                                 detectors.get(processed.DETECTOR)))
     each, = told["each"]
     file = (tmp_path / "test/man/café.mp4").as_posix()

@@ -13,7 +13,7 @@ from boxes import copy, frames, lasting, turned, wide_pixels, write
 from live import capture, stills, tracks, window
 from running import wait_for
 from terminal import script
-from watching import Camera, loaded
+from watching import Camera, loading
 
 
 @pytest.mark.parametrize("name", ["c.mjpeg", "c.mjpg", "c", "c.bin"])
@@ -178,7 +178,7 @@ def test_a_clip_that_breaks_off_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(realtime, "SHOW", False)
     monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "o.mp4"))
     with pytest.raises(SystemExit, match=r"b\.avi ended after \d\d of 60 frames"):
-        realtime.watch("b.avi", capture.Reader(str(tmp_path / "b.avi")), loaded())
+        realtime.watch("b.avi", capture.Reader(str(tmp_path / "b.avi")), loading())
     assert "written: " in capsys.readouterr().out and (tmp_path / "o.mp4").exists()
 
 

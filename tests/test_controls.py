@@ -7,7 +7,7 @@ import pytest
 import clips
 from faces import detectors
 from live import capture, controls, results, stills, window, writing
-from watching import INFO, Camera, classify, loaded, program
+from watching import Camera, StandIn, classify, program
 
 
 def test_keys(tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def pages(monkeypatch, tmp_path, keys):
     for name in ("a.png", "b.png"):
         cv2.imwrite(str(tmp_path / "in" / name), cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR))
     album = stills.album(tmp_path / "in", tmp_path / "out")
-    stills.annotate(album, loaded(), controls.Controls(), results.Results(), detectors.get("haar"))
+    stills.annotate(album, StandIn(), controls.Controls(), results.Results(), detectors.get("haar"))
     return shown, [cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "b.png")]
 
 
@@ -122,5 +122,5 @@ def test_a_child_is_unsure(child, label):
     def answers(crops):
         return classify(crops), np.full(len(crops), child)
 
-    faces, _ = stills.answer(clips.person("hat", 3), INFO, answers, detectors.get("haar"))
+    faces, _ = stills.classify(clips.person("hat", 3), StandIn(answers), detectors.get("haar"))
     assert [face.label for face in faces] == [label] and faces[0].confidence == pytest.approx(0.9)

@@ -16,7 +16,7 @@ import clips
 from faces import cropping, detectors, reading
 from live import capture, controls, player, results, stills, tracks
 from test_detectors import needs_model
-from watching import Camera, loaded
+from watching import Camera, StandIn, loading
 
 WIDER = 0.45  # margin of the cut heads
 
@@ -45,8 +45,7 @@ def follow(people, count=45, seed=0, move=(10, 8)):
     and labelled, the rolls measured, and the tracks that are nobody. `move`: pixels that they move each way."""
     rng, share = np.random.default_rng(seed), 1 / (1 + 2 * WIDER)
     back = cv2.GaussianBlur(clips.scene(8 * (seed + 1)), (0, 0), 9)
-    tracker = tracks.Tracker(lambda crops: np.full((len(crops), 2), 0.5),
-                             lambda frame, box, roll: np.zeros((8, 8, 3), np.uint8), 0.4, detectors.YuNet())
+    tracker = tracks.Tracker(StandIn(lambda crops: np.full((len(crops), 2), 0.5), threshold=0.4), detectors.YuNet())
     seen, rolls, nobody = np.zeros(len(people)), [[] for _ in people], 0
     for i in range(count):
         frame, places = back.copy(), []
@@ -104,8 +103,8 @@ def test_nobody_is_seen_where_nobody_is():
 @needs_model
 def test_yunet_takes_over_when_it_is_there_and_the_window_does_not_wait():
     detector, names = Future(), []
-    reader = capture.Reader(0, opened=Camera(0))
-    playing = player.Player(reader, loaded(), controls.Controls(show=False), results.Results(), detector)
+    reader = capture.Reader(0, 0.0, opened=Camera(0))
+    playing = player.Player(reader, loading(), controls.Controls(show=False), results.Results(), detector)
     for i, frame in enumerate(clips.frames_of([clips.person("hat", 3)], 6)):
         if i == 3:
             detector.set_result(detectors.get("yunet"))

@@ -17,7 +17,7 @@ from faces import detectors
 from live import capture, controls, player, results, tracks, window, writing
 from running import call
 from terminal import files, script
-from watching import CAMERAS, INFO, Camera, classify, loaded, program
+from watching import CAMERAS, Camera, classify, loading, program
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def no_window(monkeypatch):
 def test_output_has_all_frames_and_the_rate(clip, tmp_path, no_window):
     opened = capture.open_capture(clip)
     reader = capture.Reader(str(clip), opened=opened)
-    result = realtime.play(reader, loaded(), tmp_path / "out.mp4")
+    result = realtime.play(reader, loading(), tmp_path / "out.mp4")
     written = cv2.VideoCapture(str(tmp_path / "out.mp4"))
     frames = []
     while True:
@@ -60,7 +60,7 @@ def test_output_has_all_frames_and_the_rate(clip, tmp_path, no_window):
 
 def test_play_leaves_no_thread_and_no_memory(clip, no_window):
     def once():
-        realtime.play(capture.Reader(str(clip)), loaded())
+        realtime.play(capture.Reader(str(clip)), loading())
 
     before = threading.active_count()
     once()
@@ -138,7 +138,7 @@ def test_what_the_window_shows(clip, monkeypatch, tmp_path):
 
     monkeypatch.setattr(window, "Window", Screen)
     monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
-    result = realtime.play(capture.Reader(str(clip)), loaded())
+    result = realtime.play(capture.Reader(str(clip)), loading())
     assert shown[-1] is None and result["frames"] == 32 and not result["problem"]
     assert all((f[:20, :100] < 80).mean() > 0.5 for f in shown[:-1])  # the dark plate of the numbers
     assert (shown[3][60:100, :60] != shown[2][60:100, :60]).any()  # the help
@@ -156,7 +156,7 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
         def key(self, image, wait):
             shown.append(image)
             if len(shown) == 3 and not quits:
-                future.set_result(loaded().result())
+                future.set_result(loading().result())
             return ord("q" if len(shown) == (3 if quits else 8) else "s")
 
         def close(self):
@@ -179,7 +179,7 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
 
 
 def test_status_tells_rates():
-    playing = player.Player(capture.Reader("none.mp4"), loaded(), controls.Controls(show=False),
+    playing = player.Player(capture.Reader("none.mp4"), loading(), controls.Controls(show=False),
                             results.Results())
     assert playing.ready()
     playing.recent = [(i / 25, 2) for i in range(26)]
@@ -203,7 +203,7 @@ def test_space_pauses_and_a_record_of_no_frame_is_none(clip, tmp_path, monkeypat
 
     monkeypatch.setattr(window, "Window", Screen)
     monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
-    result = realtime.play(capture.Reader(str(clip)), loaded())
+    result = realtime.play(capture.Reader(str(clip)), loading())
     assert result["frames"] < 7 and "no frame came" in capsys.readouterr().out
     assert not list(tmp_path.glob("[!.]*"))
 
@@ -217,9 +217,7 @@ def test_blurred_faces_in_a_video(clip, tmp_path, monkeypatch, no_window):
         return classify(crops)
 
     monkeypatch.setattr(realtime, "BLUR", True)
-    future = Future()
-    future.set_result((INFO, watched, None))
-    realtime.play(capture.Reader(str(clip)), future, str(tmp_path / "a.mp4"))
+    realtime.play(capture.Reader(str(clip)), loading(watched), str(tmp_path / "a.mp4"))
     written, frames = cv2.VideoCapture(str(tmp_path / "a.mp4")), []
     while (got := written.read())[0]:
         frames.append(got[1])
@@ -255,7 +253,7 @@ def test_ctrl_c_ends_a_camera_and_keeps_what_was_written(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(tracks.Tracker, "step", step)
     reader = capture.Reader(0, opened=camera)
-    result = realtime.play(reader, loaded(), str(tmp_path / "a.mp4"))
+    result = realtime.play(reader, loading(), str(tmp_path / "a.mp4"))
     assert result["frames"] == 19 and not result["problem"] and camera.released
     assert cv2.VideoCapture(str(tmp_path / "a.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) >= 1
 
@@ -267,7 +265,7 @@ def test_ctrl_c_leaves_no_half_of_a_video(clip, tmp_path, monkeypatch, no_window
     monkeypatch.setattr(tracks.Tracker, "step", step)
     reader = capture.Reader(str(clip))
     with pytest.raises(KeyboardInterrupt):
-        realtime.play(reader, loaded(), str(tmp_path / "a.mp4"))
+        realtime.play(reader, loading(), str(tmp_path / "a.mp4"))
     assert [path.name for path in tmp_path.iterdir()] == [files.RECORD]
 
 
@@ -282,7 +280,7 @@ def test_a_camera_that_gives_no_frames_is_one_line_after_retry(kind, tmp_path, m
     monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "o.mp4"))
     started = time.monotonic()
     with pytest.raises(SystemExit, match="^error: [^\n]*camera 0[^\n]*$"):
-        realtime.watch(0, capture.Reader(0, 1.0), loaded())
+        realtime.watch(0, capture.Reader(0, 1.0), loading())
     assert 1 <= time.monotonic() - started < 4
     assert "camera 0 does not answer, trying for 1 s" in capsys.readouterr().out
     left = {path.name for path in tmp_path.iterdir()} - {files.RECORD}

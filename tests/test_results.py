@@ -1,7 +1,6 @@
 """LOG and the counts of realtime.py: checked against what was drawn; whole rows whatever ends the run."""
 
 import csv
-import functools
 import os
 import signal
 import subprocess
@@ -15,10 +14,10 @@ import pytest
 
 import clips
 import realtime
-from faces import cropping, detectors
+from faces import detectors
 from live import capture, controls, results, stills, tracks
 from terminal import script
-from watching import ROOT, loaded
+from watching import ROOT, StandIn, loading
 
 HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
 
@@ -61,7 +60,7 @@ def bright(monkeypatch):
 
 def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "out" / "faces.csv"))
-    realtime.watch(str(two), capture.Reader(str(two)), loaded())
+    realtime.watch(str(two), capture.Reader(str(two)), loading())
     rows = read(tmp_path / "out" / "faces.csv")
     assert {row["source"] for row in rows} == {"two.mp4"}
     times = [float(row["time"]) for row in rows]
@@ -103,7 +102,7 @@ def test_a_folder_of_photos_likewise(tmp_path, monkeypatch, capsys):
         (tmp_path / "in" / name).write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
     seen = results.Results(tmp_path / "faces.csv")
     album = stills.album(tmp_path / "in")
-    stills.annotate(album, loaded(), controls.Controls(show=False, labels={"hat": "GORRA"}), seen,
+    stills.annotate(album, StandIn(), controls.Controls(show=False, labels={"hat": "GORRA"}), seen,
                     detectors.get("haar"))
     rows = read(tmp_path / "faces.csv")
     assert [(row["source"], row["time"], row["face"], row["class"]) for row in rows] == [
@@ -168,8 +167,7 @@ BOX = (200, 100, 120, 120)
 
 def numbers(stages, frame=None):
     """Follow hits over time: stages of (frames, box or None, frame). Returns the numbers shown, frame by frame."""
-    tracker = tracks.Tracker(lambda crops: np.full((len(crops), 2), 0.5),
-                             functools.partial(cropping.crop_frame, margin=0.2))
+    tracker = tracks.Tracker(StandIn(lambda crops: np.full((len(crops), 2), 0.5)))
     tracker.detector.confirm = lambda *_: 0.0
     shown, i = [], 0
     for count, box, frame in stages:

@@ -11,7 +11,7 @@ import clips
 from faces import detectors
 from live import controls, results, stills
 from terminal import script
-from watching import loaded
+from watching import StandIn
 
 
 def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
@@ -20,12 +20,8 @@ def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
     Image.new("RGB", (24, 70_000), "gray").save(tmp_path / "in" / "a.jpg", "PNG")
     Image.new("RGB", (90, 90), "gray").save(tmp_path / "in" / "b.jpg")
 
-    class Loaded:
-        def result(self):
-            return {"margin": 0.2, "clahe": 0.0, "threshold": 0.6, "classes": ["a", "b"]}, None, None
-
     photos = stills.album(tmp_path / "in", tmp_path / "out")
-    counts = stills.annotate(photos, Loaded(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
+    counts = stills.annotate(photos, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
     assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").glob("[!.]*")] == ["b.jpg"]
     assert "a.jpg cannot be written as an image (24x70000 pixels)" in capsys.readouterr().out
 
@@ -38,7 +34,7 @@ def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys)
     cv2.imwrite(str(folder / "wall.jpg"), clips.scene(2))
     (folder / "broken.jpg").write_bytes(b"no photo")
     album = stills.album(folder, target)
-    counts = stills.annotate(album, loaded(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
+    counts = stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
     assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1}
     assert sorted(p.name for p in target.rglob("[!.]*.*")) == ["face.png", "wall.jpg"]
     assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
@@ -64,7 +60,7 @@ def test_annotated_pictures_replace_no_other_files(tmp_path):
     assert (tmp_path / "out" / "b.png").read_text() == "mine"
     for _ in range(2):
         album = stills.album(tmp_path / "in", tmp_path / "new")
-        stills.annotate(album, loaded(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
+        stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
     assert len(list((tmp_path / "new").glob("*.png"))) == 2
 
 

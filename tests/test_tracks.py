@@ -1,23 +1,22 @@
 """tracks.py: what is followed, what is labelled, and what is smoothed away."""
 
-import functools
 
 import cv2
 import numpy as np
 import pytest
 
 import clips
-from faces import cropping, detectors
-from faces.cropping import MARGIN
+from faces import detectors
 from live import tracks
+from watching import StandIn
 
 FRAME = np.zeros((480, 640, 3), np.uint8)
 BOX = (200, 100, 120, 120)
 
 
-def new_tracker(classify=None, threshold=0.0):
-    """A Tracker that cuts crops as weights with the usual facts want them."""
-    return tracks.Tracker(classify, functools.partial(cropping.crop_frame, margin=MARGIN), threshold)
+def new_tracker(classify=lambda crops: np.full((len(crops), 2), 0.5), threshold=0.0):
+    """A Tracker with a stand-in for the network."""
+    return tracks.Tracker(StandIn(classify, threshold=threshold))
 
 
 def hits(boxes):
@@ -32,7 +31,7 @@ def run(tracker, boxes_by_frame, answers=None, rate=30):
         tracker.detector.everywhere = tracker.detector.near = lambda *_, b=boxes: hits(b)
         tracker.detector.confirm = lambda *_: 0.0
         if answers is not None:
-            tracker.classify = lambda crops, p=answers[i]: np.repeat([[p, 1 - p]], len(crops), 0)
+            tracker.classifier.answer = lambda crops, p=answers[i]: np.repeat([[p, 1 - p]], len(crops), 0)
         labels.append([t.label for t in tracker.step(FRAME, i / rate)])
     return labels
 
@@ -109,7 +108,7 @@ def test_a_child_is_unsure_once_the_network_guesses_it():
     tracker.detector.everywhere = tracker.detector.near = lambda *_: hits([BOX])
     tracker.detector.confirm = lambda *_: 0.0
     for child, label in ((0.9, None), (0.2, 0)):
-        tracker.classify = lambda crops, child=child: (np.array([[0.9, 0.1]]), np.array([child]))
+        tracker.classifier.answer = lambda crops, child=child: (np.array([[0.9, 0.1]]), np.array([child]))
         for i in range(90):
             shown = tracker.step(FRAME, (i if label is None else 90 + i) / 30)
         assert [t.label for t in shown] == [label]

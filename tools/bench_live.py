@@ -61,8 +61,8 @@ def seconds_in(profile, functions):
 
 def live(place, pictures, compare, frames, weights):
     """realtime.py beside the plain loop on one clip, then where its time goes with 1, 3 and 10 faces."""
-    info, classify, explain = loaded = realtime.load(weights)
-    net, _ = classifier.load_weights(classifier.choose(weights))
+    loaded = realtime.load(weights)
+    net, info = classifier.load_weights(classifier.choose(weights))
     clip(place / "clip.mp4", pictures, lambda i: 1 + i * 3 // frames, frames)
 
     def plainly():
@@ -74,7 +74,7 @@ def live(place, pictures, compare, frames, weights):
 
     compare("live, 1 to 3 faces: realtime.py, plain", "frames/s", frames,
             lambda: follow(capture.open_capture(place / "clip.mp4"), loaded), plainly)
-    stages = {"grab": [capture.Reader.read], "model": [classify], "crop": [cropping.crop_frame],
+    stages = {"grab": [capture.Reader.read], "model": [loaded.predict], "crop": [cropping.crop_frame],
               "detect": [getattr(kind, name) for kind in detectors.DETECTORS.values()
                          for name in ("everywhere", "near", "confirm")],
               "draw": [overlay.draw]}
