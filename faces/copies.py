@@ -11,6 +11,8 @@ import itertools
 
 import cv2
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from faces import nearest
@@ -221,8 +223,6 @@ def near_copies(outlines, small, digests, pool):
     n, first = len(small), {}
     equal = np.array([(first.setdefault(digest, i), i) for i, digest in enumerate(digests)], np.int64).reshape(-1, 2)
     found = [equal[equal[:, 0] < equal[:, 1]]]
-    parent = list(range(n))
-    join(parent, found[0])
     keys = candidates(small, pool)
     halves = np.empty((n, HALF, HALF), np.uint8)
     for k, outline in enumerate(outlines):
@@ -230,35 +230,25 @@ def near_copies(outlines, small, digests, pool):
     with tqdm(total=len(keys), desc="comparing", unit="pair", disable=None) as bar:
         for some in np.split(keys, range(ROUND, len(keys), ROUND)):
             bar.update(len(some))
-            roots = np.array([root(parent, i) for i in range(n)])
+            group = groups_of(n, np.concatenate(found))
             i, j, _ = unpacked(some, n)
-            some = some[(roots[i] != roots[j]) | (np.bincount(roots, minlength=n)[roots[i]] <= LARGE)]
+            some = some[(group[i] != group[j]) | (np.bincount(group)[group[i]] <= LARGE)]
             parts = np.split(some, range(PART, len(some), PART))
             some = np.concatenate(list(pool.map(lambda part: agreeing(part, outlines, halves), parts)))
             found.append(np.stack(unpacked(some, n)[:2], 1))
-            join(parent, found[-1])
     return np.unique(np.concatenate(found), axis=0)
 
 
-def root(parent, i):
-    """The crop that stands for the group of crop `i`."""
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-def join(parent, pairs):
-    """Make one group of both crops of each of the pairs, in place."""
-    for i, j in np.asarray(pairs, np.int64).reshape(-1, 2).tolist():
-        i, j = root(parent, i), root(parent, j)
-        parent[max(i, j)] = min(i, j)
+def groups_of(n, pairs):
+    """Which group each of 0..n-1 is in, joined along `pairs`, int [P, 2]: int32 [n], numbers from 0."""
+    pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs), bool), pairs.T), (n, n))
+    return connected_components(graph, directed=False)[1]
 
 
 def components(n, pairs):
-    """Join 0..n-1 along `pairs`: a list of lists of indices, each ascending, singles included."""
-    parent, groups = list(range(n)), {}
-    join(parent, pairs)
-    for i in range(n):
-        groups.setdefault(root(parent, i), []).append(i)
+    """The same as a list of lists of indices, each ascending, singles included, ordered by their first index."""
+    groups = {}
+    for i, group in enumerate(groups_of(n, pairs).tolist()):
+        groups.setdefault(group, []).append(i)
     return list(groups.values())

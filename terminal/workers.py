@@ -1,6 +1,7 @@
 """Work on all cores, or on many machines, by joblib; and in the background. Nothing to run."""
 
 import contextlib
+import importlib
 import itertools
 import os
 import signal
@@ -64,18 +65,24 @@ def leaving_threads():
         os._exit(status if isinstance(status, int) else 1)
 
 
-def connect(backend):
-    """Have joblib work with a backend of many machines; which ones, say its own settings, such as
+def connected(backend):
+    """A context in which joblib works with a backend of many machines; which ones, its own settings state, such as
     DASK_SCHEDULER_ADDRESS and RAY_ADDRESS. Without them it takes this machine's cores."""
     try:
         if backend == "dask":
             from dask.distributed import Client
-            Client()
-        elif backend == "ray":
+
+            client = Client()
+            client.run(importlib.import_module, "faces")  # joblib would wait for ever for workers that have it not
+            return client
+        if backend == "ray":
             from ray.util.joblib import register_ray
+
             register_ray()
-    except ImportError:
-        script.fail(f"BACKEND={backend}: pip install {'dask distributed' if backend == 'dask' else 'ray'}")
+    except (ImportError, OSError) as error:
+        script.fail(f"BACKEND={backend}: {error}; it must be installed, and its workers be started in this project's "
+                    "folder")
+    return contextlib.nullcontext()
 
 
 def in_processes(function, jobs, workers, backend="loky"):
@@ -86,16 +93,16 @@ def in_processes(function, jobs, workers, backend="loky"):
     import joblib  # a tenth of a second, and the live window needs it not
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    connect(backend)
     jobs = iter(jobs)
     settings = {"initializer": start_worker, "initargs": (os.getpid(),)} if backend == "loky" else {}
     try:
-        with joblib.Parallel(workers, backend=backend, return_as="generator", **settings) as parallel:
-            # joblib would work through all jobs, whether their results are asked for or not.
-            while ahead := list(itertools.islice(jobs, AHEAD * workers)):
-                with script.ctrl_c_ignored():
-                    results = parallel(joblib.delayed(function)(job) for job in ahead)
-                yield from results
+        with connected(backend), joblib.parallel_config(backend, **settings):
+            with joblib.Parallel(workers, return_as="generator") as parallel:
+                # joblib would work through all jobs, whether their results are asked for or not.
+                while ahead := list(itertools.islice(jobs, AHEAD * workers)):
+                    with script.ctrl_c_ignored():
+                        results = parallel(joblib.delayed(function)(job) for job in ahead)
+                    yield from results
     except BrokenProcessPool:
         script.fail("a process was ended from outside, likely for want of memory: run the same command again, "
                     "with WORKERS=1 if it happens again")
