@@ -115,9 +115,11 @@ def split(crops, table):
         report.append(f"left out, cannot be read: {len(unread)} ({unread[0]}): delete and run 'python processed.py'")
     report.append(f"{'class':<16}{'train':>8}{'valid':>8}{'share':>8}")
     total, chosen = Counter(labels), Counter(itertools.compress(labels, valid))
+    of_one = {c for group in persons for c, k in Counter(labels[i] for i in group).items() if k == total[c]}
     for name, n in sorted(total.items()):
         k = chosen[name]
-        alone = "" if k else "  nothing for validation: " + ("one crop" if n == 1 else "one group")
+        why = "one crop" if n == 1 else "one person: add photos of others" if name in of_one else "one group"
+        alone = "" if k else f"  nothing for validation: {why}"
         report.append(f"{name:<16}{n - k:>8}{k:>8}{k / n:>8.1%}{alone}")
     report.append(f"{'all':<16}{(~valid).sum():>8}{valid.sum():>8}{valid.mean():>8.1%}")
     return dict(zip(keys, valid.tolist(), strict=True)), report

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dataset
 import validation
 from crops import CLASSES, fill, picture, plant, save, sides, torn
 from faces import copies
@@ -66,6 +67,19 @@ def test_one_person_stays_on_one_side(place, capsys):
     Path("data/people.csv").unlink()
     validation.main()
     assert torn(persons) > 3
+
+
+def test_a_class_of_one_person_says_so(place, capsys):
+    faces = fill(place, 10, 0)
+    for i in range(3):
+        save(faces / "woman" / f"ann {i}.jpg", picture(7000 + i))
+    Path("data").mkdir()
+    rows = "".join(f"ann {i}.jpg,,Ann\n" for i in range(3))
+    Path("data/people.csv").write_text("file,source,person\n" + rows, encoding="utf-8")
+    validation.main()
+    assert "nothing for validation: one person: add photos of others" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no crops of woman; add photos of several people"):
+        dataset.Crops(validation.VALID_DIR, 32)
 
 
 def test_label_conflicts_are_counted_and_stay_together(place, capsys):
