@@ -163,14 +163,18 @@ class Placed:
         self.folders, self.names, self.identities = folders, {}, {}
         self.ours = {side: files.written(folder) for side, folder in folders.items()}
         for side, folder in folders.items():
-            for root, inner, names in os.walk(folder):
-                inner[:] = [name for name in inner if not is_system(name)]
-                for name in () if root == str(folder) else names:
-                    path = Path(root, name)
-                    place = side, path.relative_to(folder).as_posix()
-                    self.names.setdefault(name, []).append(place)
-                    with contextlib.suppress(OSError):  # a link that leads nowhere
-                        self.identities.setdefault(identity(path), []).append(place)
+            for class_folder in sorted(folder.glob("*")):  # which may be links: their photos are used like others
+                for root, inner, names in os.walk(class_folder):
+                    inner[:] = [name for name in inner if not is_system(name)]
+                    for name in names:
+                        self.note(side, Path(root, name))
+
+    def note(self, side, path):
+        """Keep in mind where a file is."""
+        place = side, path.relative_to(self.folders[side]).as_posix()
+        self.names.setdefault(path.name, []).append(place)
+        with contextlib.suppress(OSError):  # a link that leads nowhere
+            self.identities.setdefault(identity(path), []).append(place)
 
     def has(self, place):
         """Whether there is something at (side, "class/name")."""

@@ -13,6 +13,9 @@ from shipped import photo, tree
 from terminal import files, script
 
 
+needs_links = pytest.mark.skipif(os.name == "nt", reason="links need a permission there")
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A working folder with photos of two classes in src, and of another source in data/raw."""
@@ -45,6 +48,7 @@ def sides():
     return [sorted(p.read_bytes() for p in Path("data", side).rglob("*.jpg")) for side in ("raw", "test")]
 
 
+@needs_links
 @pytest.mark.parametrize("arguments", [
     ["SOURCE=data/raw", "TO=test"], ["SOURCE=data/raw", "TEST_RATIO=0.5"], ["SOURCE=data/raw"], ["SOURCE=data"],
     ["SOURCE=data/test", "TO=test"], ["SOURCE=src", "RAW_DIR=src"], ["SOURCE=src", "RAW_DIR=src/man"],
@@ -73,6 +77,7 @@ def test_what_would_change_the_source_or_lead_out_is_refused_before_anything_is_
     assert everything() == before and not Path("data/people.csv").exists()
 
 
+@needs_links
 def test_links_are_followed_and_hard_links_of_other_photos_are_left_alone(place, monkeypatch):
     for class_name in ("man", "woman"):
         Path("other", class_name).mkdir(parents=True)
@@ -86,6 +91,18 @@ def test_links_are_followed_and_hard_links_of_other_photos_are_left_alone(place,
     assert not any(p.is_symlink() for p in Path("data").rglob("*"))
     raw, test = sides()
     assert len(raw) == 6 and len(test) == 12 and not set(raw) & set(test)
+
+
+@needs_links
+@pytest.mark.parametrize("arguments", [[], ["TO=test"], ["TEST_RATIO=0.5"], ["PREFIX=x-"]])
+def test_a_class_folder_that_is_a_link_to_the_source_has_its_photos_already(place, monkeypatch, arguments):
+    Path("data/raw").mkdir(parents=True)
+    for class_name in ("man", "woman"):
+        os.symlink(Path("src", class_name).resolve(), Path("data/raw", class_name))
+    before = everything()
+    assert run(monkeypatch, *arguments) is None
+    assert {path: data for path, data in everything().items() if path.parts[:2] != ("data", "raw")} == before
+    assert not list(Path("data/test").rglob("*.jpg"))
 
 
 def test_another_run_leaves_no_photo_on_both_sides_nor_twice(place, monkeypatch):
