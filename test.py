@@ -25,11 +25,11 @@ from tqdm import tqdm
 import processed
 from faces import cropping, detectors, people, reading
 from judge import clips as judged
-from judge import metrics, report
+from judge import metrics, overlap, report
 from live import capture
 from live import clips as played
 from terminal import pictures, workers
-from terminal.files import atomic, class_folders
+from terminal.files import atomic, claim, class_folders
 
 # PyTorch, and modules that need it, are imported in the functions that use them: each process that finds faces imports
 # this file, and would wait seconds for what it does not use.
@@ -47,9 +47,12 @@ ERRORS_SHOWN = 16  # most confident mistakes in errors.png
 SEED = 0  # of the bootstrap and of the damage
 BATCH_SIZE = 64  # crops per pass; memory only
 WORKERS = 0  # processes that find faces; 0: one per core
+BACKEND = processed.BACKEND  # where they run
 FONT = None  # path of a .ttf or .otf with the letters of your class names; None: a font of this machine that has them
 # ------------------------------------------------------------------------------------------------
 
+WRITTEN = ("confusion_matrix.png", "roc.png", "reliability.png", "errors.png", "groups.png", "robustness.png",
+           "predictions.csv", "test_metrics.json")
 FILL_TEST = "put photos that training never saw into <class>/ folders there, or run 'python data/drawn.py'"
 IN_PROCESS = 60  # fewer photos than this are done sooner than processes start
 
@@ -75,7 +78,15 @@ def files_by_class(folder, classes, weights):
     if absent and photos:
         print(f"no photos of {', '.join(absent)} in {folder}: recall there stays unknown, "
               f"and so does the AUC where only one class is left")
+    if CROPPED and clips:
+        print(f"{len(clips)} clips, such as {clips[0][0]}, are left out: CROPPED=True takes crops alone")
     return photos, [] if CROPPED else clips
+
+
+def training_photos():
+    """The photos that processed.py takes, to compare those of TEST_DIR with; none where TEST_DIR holds crops."""
+    raw = Path(processed.RAW_DIR)
+    return reading.list_photos(raw) if raw.is_dir() and not CROPPED else []
 
 
 def cut_of(classifier):
@@ -116,6 +127,7 @@ def find_and_cut(job):
 
 def job_of(path, cuts):
     """The job of find_and_cut() for a photo, or a crop, of this run."""
+    path = path.absolute()  # other machines stand in other folders
     return path, CROPPED, cuts, "" if CROPPED else detectors.get(processed.DETECTOR).name
 
 
@@ -126,7 +138,7 @@ def find_and_cut_all(paths, cuts):
     if count == 1 or len(paths) < IN_PROCESS:
         yield from map(find_and_cut, jobs)
         return
-    yield from workers.in_processes(find_and_cut, jobs, count)
+    yield from workers.in_processes(find_and_cut, jobs, count, BACKEND)
 
 
 def classify(photos, classifiers):
@@ -246,7 +258,7 @@ def write(folder, answers, result, clips):
         report.robustness(folder / "robustness.png", result["robustness"])
     report.confusion_matrix(folder / "confusion_matrix.png", result["confusion"], classes)
     report.roc(folder / "roc.png", answers.probabilities, answers.labels, classes)
-    report.reliability(folder / "reliability.png", answers.confidence, answers.correct,
+    report.reliability(folder / "reliability.png", answers.confidence, answers.correct, answers.trusted,
                        answers.classifier.threshold)
     report.errors(folder / "errors.png", mistakes(answers))
     report.write_predictions(folder / "predictions.csv", answers.rows + clips, answers.probabilities, classes,
@@ -275,11 +287,13 @@ def main():
     photos, clips = files_by_class(TEST_DIR, classes, loaded[0].path)
     print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}, {len(loaded)} weights file(s), classes "
           f"{', '.join(classes)}")
+    claim(plots, WRITTEN)
     if not photos:  # of several weights files the last, since photos choose the best
         rows, figures = play(clips, loaded[-1])
         report.write_predictions(plots / "predictions.csv", rows, None, classes)
         write_metrics(plots, {"weights": loaded[-1].path.as_posix(), "classes": classes, "clips": figures})
         return
+    copied = overlap.report(photos, training_photos())
     rows, outputs = classify(photos, loaded)
     found = [r for r in rows if r["status"] == "ok"]
     if not found:
@@ -296,6 +310,7 @@ def main():
               "unreadable": sum(r["status"] == "unreadable" for r in rows), **summaries[best],
               "coverage": metrics.coverage(answers.trusted, answers.correct, loaded[best].threshold)}
     report.show(result, classes, count)
+    result["copies"] = copied
     result["groups"] = by_group(answers, table)
     result["robustness"] = damaged(answers) if ROBUSTNESS else None
     result["epochs"] = None if len(loaded) == 1 else [

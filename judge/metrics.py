@@ -1,6 +1,7 @@
-"""The numbers that test.py reports, as plain functions of arrays: no files, no plots, nothing but numpy.
+"""The numbers that test.py reports, as plain functions of arrays: no files, no plots.
 
-Everywhere `probabilities` is float [N, C] with rows that sum to 1, `labels` is int [N] in 0..C-1 and a value
+scikit-learn and SciPy are imported in the functions that need them, since each process that finds faces imports this
+file. Everywhere `probabilities` is float [N, C] with rows that sum to 1, `labels` is int [N] in 0..C-1 and a value
 that cannot be known (a class without photos, one class only) is None, never a made-up 0.
 """
 
@@ -11,6 +12,7 @@ from faces import people
 # ------------------------------------------------------------------------------------------------
 RESAMPLES = 2000  # bootstrap resamples per interval
 LEVEL = 0.95  # share of the resamples that an interval holds
+RARE = 0.1  # share of the photos below which a class hardly counts in the accuracy
 ECE_BINS = 15  # equal-width bins of confidence
 GROWN = 15  # "age 15 and over" gets a line of its own: a child's face tells little
 # ------------------------------------------------------------------------------------------------
@@ -22,15 +24,16 @@ def known(value, digits=6):
 
 
 def log_loss(probabilities, labels):
-    """Mean cross entropy in nats."""
+    """Mean cross entropy in nats. scikit-learn's warns of float32 rows, whose sums are 1 but for rounding."""
     own = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
     return float(-np.log(np.clip(own, 1e-12, 1)).mean())
 
 
 def confusion_matrix(labels, predicted, n_classes):
     """int64 [C, C]: rows are the true classes, columns the predicted ones."""
-    cells = np.asarray(labels, np.int64) * n_classes + np.asarray(predicted, np.int64)
-    return np.bincount(cells, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, predicted, labels=range(n_classes))
 
 
 def ratio(part, whole):
@@ -39,14 +42,14 @@ def ratio(part, whole):
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def precision_recall_f1(confusion):
-    """Three float64 [C] arrays from a confusion matrix.
+def precision_recall_f1(labels, predicted, n_classes):
+    """Three float64 [C] arrays.
 
     NaN: precision of a class never predicted, recall of a class without photos, F1 where both are the case.
     """
-    hits = np.diag(confusion)
-    true, called = confusion.sum(1), confusion.sum(0)
-    return ratio(hits, called), ratio(hits, true), ratio(2 * hits, true + called)
+    from sklearn.metrics import precision_recall_fscore_support
+
+    return precision_recall_fscore_support(labels, predicted, labels=range(n_classes), zero_division=np.nan)[:3]
 
 
 def mean_known(values, axis=None):
@@ -57,7 +60,10 @@ def mean_known(values, axis=None):
 
 
 def balanced_accuracy(hits, totals):
-    """Mean recall over the classes that have photos. `hits` and `totals`: [..., C]; returns [...]."""
+    """Mean recall over the classes that have photos. `hits` and `totals`: [..., C]; returns [...].
+
+    scikit-learn's takes labels; this one takes counts, those of thousands of resamples at once.
+    """
     return mean_known(ratio(hits, totals), axis=-1)
 
 
@@ -65,7 +71,8 @@ def bootstrap(hits, totals, seed=0):
     """Bootstrap intervals of accuracy and of balanced accuracy: two pairs (low, high).
 
     `hits` and `totals` are the correct and all photos by class. Drawing N photos with replacement and counting
-    them by (class, right or wrong) is one multinomial draw, so that a resample costs 2 C numbers, not N.
+    them by (class, right or wrong) is one multinomial draw, so that a resample costs 2 C numbers, not N. Where all
+    resamples are alike, as of 12 right of 12, the interval is Wilson's.
     """
     hits, totals = np.asarray(hits, np.int64), np.asarray(totals, np.int64)
     n = int(totals.sum())
@@ -74,20 +81,26 @@ def bootstrap(hits, totals, seed=0):
     cells = np.concatenate([hits, totals - hits])
     drawn = np.random.default_rng(seed).multinomial(n, cells / n, size=RESAMPLES)
     right, wrong = drawn[:, :len(hits)], drawn[:, len(hits):]
-    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    accuracy = np.quantile(right.sum(1) / n, tails)
-    balanced = np.quantile(balanced_accuracy(right, right + wrong), tails)
-    return tuple(known(v) for v in accuracy), tuple(known(v) for v in balanced)
+    intervals = []
+    for values in (right.sum(1) / n, balanced_accuracy(right, right + wrong)):
+        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        intervals.append((known(low), known(high)) if low < high else wilson(int(hits.sum()), n))
+    return tuple(intervals)
 
 
 def wilson(hits, n):
-    """The 95 % Wilson interval of hits / n: unlike a bootstrap it stays honest where a small group is all right."""
+    """The Wilson interval of hits / n: unlike a bootstrap it stays honest where a small group is all right."""
+    from scipy.stats import binomtest
+
     if n == 0:
         return None, None
-    z, share = 1.959964, hits / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return known(max(0.0, middle - half)), known(min(1.0, middle + half))
+    low, high = binomtest(int(hits), int(n)).proportion_ci(LEVEL, method="wilson")
+    return known(low), known(high)
+
+
+def rare(totals):
+    """Indices of the classes, of those that have photos, with less than RARE of all. `totals`: photos by class."""
+    return [c for c, total in enumerate(totals) if 0 < total < RARE * sum(totals)]
 
 
 def roc_curve(positive, scores):
@@ -95,14 +108,11 @@ def roc_curve(positive, scores):
 
     `positive`: bool [N]. Equal scores are one step, since no threshold tells them apart.
     """
-    positive, scores = np.asarray(positive, bool), np.asarray(scores)
-    if positive.all() or not positive.any():
+    from sklearn.metrics import roc_curve
+
+    if np.all(positive) or not np.any(positive):
         return None
-    order = np.argsort(-scores, kind="stable")
-    positive, scores = positive[order], scores[order]
-    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
-    true, false = np.cumsum(positive)[ends], np.cumsum(~positive)[ends]
-    return np.append(0, false / false[-1]), np.append(0, true / true[-1])
+    return roc_curve(positive, scores, drop_intermediate=False)[:2]
 
 
 def roc_curves(probabilities, labels):
@@ -114,12 +124,17 @@ def roc_curves(probabilities, labels):
 
 def auc(curves):
     """Area under the curves of roc_curves(), their mean for more than one; None where there is no curve."""
-    areas = [float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2)) for x, y in curves.values()]
+    from sklearn.metrics import auc
+
+    areas = [auc(*curve) for curve in curves.values()]
     return float(np.mean(areas)) if areas else None
 
 
 def reliability(confidence, correct):
-    """Expected calibration error and its bins: (ece, count [B], mean confidence [B], accuracy [B]); NaN: empty bin."""
+    """Expected calibration error and its bins: (ece, count [B], mean confidence [B], accuracy [B]); NaN: empty bin.
+
+    scikit-learn's calibration_curve() leaves empty bins out, and does not say how many are in the others.
+    """
     confidence = np.asarray(confidence, np.float64)
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     count = np.bincount(bins, minlength=ECE_BINS)
@@ -158,7 +173,7 @@ def summary(probabilities, labels, no_face, seed=0):
     n_classes = probabilities.shape[1]
     predicted = probabilities.argmax(1)
     confusion = confusion_matrix(labels, predicted, n_classes)
-    precision, recall, f1 = precision_recall_f1(confusion)
+    precision, recall, f1 = precision_recall_f1(labels, predicted, n_classes)
     hits, totals = np.diag(confusion), confusion.sum(1)
     accuracy_ci, balanced_ci = bootstrap(hits, totals, seed)
     all_photos = totals + no_face

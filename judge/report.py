@@ -57,6 +57,9 @@ def show(result, classes, count):
                        ("... a missed face an error", "balanced_accuracy_with_missed")):
         low, high = result[f"{key}_ci"]
         print(f"{label:28}{result[key]:.4f}   (95 % {low:.4f} to {high:.4f})")
+    totals = [sum(row) for row in result["confusion"]]
+    for i in metrics.rare(totals):
+        print(f"{classes[i]} is rare, {totals[i]} of {sum(totals)} faces: go by the balanced accuracy")
     print(f"{'mean loss':28}{result['loss']:.4f}")
     note = "" if len(classes) == 2 else "   (mean, each class against the rest)"
     note = note if result["auc"] is not None else "   (undefined: photos of one class only)"
@@ -123,8 +126,10 @@ def roc(path, probabilities, labels, classes):
     save(fig, path)
 
 
-def reliability(path, confidence, correct, threshold):
-    """Left: accuracy against stated confidence, and how many photos. Right: accuracy against coverage."""
+def reliability(path, confidence, correct, trusted, threshold):
+    """Left: accuracy against stated confidence, and how many photos. Right: accuracy against coverage, by `trusted`,
+    which is the confidence, but 0 for children, who are called unsure.
+    """
     ece, count, mean, accuracy = metrics.reliability(confidence, correct)
     fig, (left, right) = figure(1, 2)
     edges = np.linspace(0, 1, len(count) + 1)
@@ -137,9 +142,9 @@ def reliability(path, confidence, correct, threshold):
     left.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8)
     left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=f"calibration error {ece:.3f}")
     left.legend(loc="upper left")
-    coverage, kept, _ = metrics.coverage_curve(confidence, correct)
+    coverage, kept, _ = metrics.coverage_curve(trusted, correct)
     right.plot(coverage, kept, color=COLOURS[0])
-    at = metrics.at_threshold(confidence, correct, threshold)
+    at = metrics.at_threshold(trusted, correct, threshold)
     if at["accuracy"] is not None:
         right.plot(at["coverage"], at["accuracy"], "o", color=COLOURS[1],
                    label=f"threshold {threshold:.2f}: {at['accuracy']:.1%} of {at['coverage']:.1%}")

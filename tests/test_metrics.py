@@ -86,7 +86,7 @@ def test_a_missed_face_is_an_error_of_its_class():
     assert result["accuracy_with_missed"] == pytest.approx(8 / 12, abs=1e-6)
     assert result["balanced_accuracy_with_missed"] == pytest.approx((1 + 0.5) / 2)
     low, high = result["balanced_accuracy_with_missed_ci"]
-    assert 0.5 <= low < 0.75 < high <= 1 and result["balanced_accuracy_ci"] == (1, 1)
+    assert 0.5 <= low < 0.75 < high <= 1 and result["balanced_accuracy_ci"] == metrics.wilson(8, 8)
     assert result["no_face"] == 4 and result["n"] == 8
 
 
@@ -95,6 +95,16 @@ def test_wilson_by_hand():
     assert (low, high) == (pytest.approx(0.4902, abs=1e-3), pytest.approx(0.9433, abs=1e-3))
     assert metrics.wilson(5, 5)[0] < 0.6 and metrics.wilson(5, 5)[1] == 1
     assert metrics.wilson(0, 0) == (None, None)
+
+
+def test_an_interval_of_all_right_is_not_a_point():
+    for hits, totals in (([12, 0], [12, 0]), ([6, 6], [6, 6]), ([0, 0], [6, 6]), ([1], [1])):
+        for low, high in metrics.bootstrap(hits, totals):
+            assert high - low > 0.2 and low <= sum(hits) / sum(totals) <= high
+
+
+def test_rare_classes():
+    assert metrics.rare([500, 5]) == [1] and metrics.rare([90, 10]) == [] and metrics.rare([7, 0]) == []
 
 
 def test_coverage_and_threshold():

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn import metrics as reference
 
 import dataset
@@ -21,7 +22,7 @@ import model
 import strangers
 import test as subject
 from faces import cropping, detectors, reading
-from judge import damage, report
+from judge import damage, overlap, report
 from learn import classifier, runs
 from processed import DETECTOR
 from terminal import script
@@ -309,6 +310,37 @@ def test_weights_of_other_classes_are_not_compared(world, tmp_path, monkeypatch)
     weights(tmp_path / "b.pt", model.build("paper", 2), 1, classes=["man", "woman"])
     with pytest.raises((SystemExit, script.Problem), match="compare weights of the same classes only"):
         run(monkeypatch, world, tmp_path, WEIGHTS=str(tmp_path / "?.pt"))
+
+
+def test_a_plots_folder_with_files_of_others_is_refused_before_any_work(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(detectors, "get", lambda *_: pytest.fail("looked for faces before"))
+    for name in subject.WRITTEN:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(script.Problem, match=f"{name} is there already"):
+            run(monkeypatch, world, tmp_path, PLOTS_DIR=str(folder))
+        assert [(p.name, p.read_text()) for p in folder.iterdir()] == [(name, "mine")]
+    with pytest.raises(script.Problem, match="is a file"):
+        run(monkeypatch, world, tmp_path, PLOTS_DIR=str(folder / name))
+
+
+def test_photos_of_training_and_of_both_classes_are_named(plain, tmp_path, capsys):
+    """The same bytes, and the same picture in another size and format."""
+    photos, raw = tmp_path / "photos", tmp_path / "raw" / "other"
+    for name in CLASSES:
+        for i in range(1, 6):
+            save(photos / name / f"{i}.png", drawn.draw_face(7 + 31 * i, name))
+    raw.mkdir(parents=True)
+    shutil.copy(photos / "hat/2.png", raw / "same.png")
+    image = Image.open(photos / "hat/3.png")
+    image.resize((image.width * 2, image.height * 2)).save(raw / "larger.jpg", quality=80)
+    shutil.copy(photos / "beard/4.png", photos / "hat/beard.png")
+    found = overlap.report([(p, p.parent.name) for p in sorted(photos.glob("*/*"))], sorted(raw.iterdir()))
+    assert {Path(p).name for p in found["in_training"]} == {"2.png", "3.png"}
+    assert {p.split("photos/")[1] for p in found["in_two_classes"]} == {"hat/beard.png", "beard/4.png"}
+    assert "2 of 11 photos, such as " in capsys.readouterr().out
+    assert plain[0]["copies"] == {"in_training": [], "in_two_classes": []}
 
 
 def test_command_line_ends_with_one_line(tmp_path):

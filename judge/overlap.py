@@ -1,0 +1,57 @@
+"""Test photos that are no test: training has them too, or they stand in two classes. Nothing to run."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from faces import copies
+
+MOST = 10_000  # photos of both folders together; of more, which take minutes to read, only equal files are found
+
+
+def same_files(paths):
+    """Pairs (i, j), i < j, of files with the same bytes. Only files of one size are read."""
+    sizes = {}
+    for i, path in enumerate(paths):
+        sizes.setdefault(path.stat().st_size, []).append(i)
+    first, pairs = {}, []
+    for size, group in sizes.items():
+        for i in group if len(group) > 1 else ():
+            key = size, paths[i].read_bytes()
+            if first.setdefault(key, i) != i:
+                pairs.append((first[key], i))
+        first.clear()
+    return pairs
+
+
+def copied(paths):
+    """Groups of indices of photos that are copies of one another: the same bytes, or near-copies as validation.py finds
+    them among crops, here of whole photos. Photos that OpenCV cannot read are compared by their bytes alone.
+    """
+    pairs = same_files(paths)
+    if 1 < len(paths) <= MOST:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            outlines, small, digests, read = copies.thumbnails(paths, pool)
+            index = read.nonzero()[0]
+            if len(index) > 1:
+                pairs += index[copies.near_copies(outlines, small, digests, pool)].tolist()
+    return [group for group in copies.components(len(paths), pairs) if len(group) > 1]
+
+
+def report(test, training):
+    """Print how many test photos, [(path, class)], are copies of `training` photos, [path], or of a test photo of
+    another class. Returns {"in_training": [...], "in_two_classes": [...]}, names of files.
+    """
+    paths = [path for path, _ in test] + list(training)
+    known, torn = [], []
+    for group in copied(paths):
+        own = [i for i in group if i < len(test)]
+        if len(own) < len(group):
+            known += own
+        if len({test[i][1] for i in own}) > 1:
+            torn += own
+    for found, what in ((known, "have a copy among the photos of training: what is measured on them is too good"),
+                        (torn, "have a copy in another class of the test: one of the two labels is wrong")):
+        if found:
+            print(f"{len(found)} of {len(test)} photos, such as {paths[min(found)]}, {what}")
+    return {"in_training": [paths[i].as_posix() for i in sorted(known)],
+            "in_two_classes": [paths[i].as_posix() for i in sorted(torn)]}
