@@ -27,19 +27,19 @@ PEOPLE = people.PEOPLE
 TO = "raw"  # "raw", or "test" for photos that training must never see
 TEST_RATIO = 0.0  # with TO="raw": share of them that goes to TEST_DIR instead, 0..1
 RENAME = {}  # class of each subfolder where it has another name, as {"M": "man", "W": "woman"}
-# Names of photos, without their ending, that name a person, in group 1: George_Bush_0007. "": names tell nothing.
+# Names of photos, without their ending, that name a person, in group 1: George_Bush_0007. "": names say nothing.
 PERSON = r"(?=.*[a-z])([^\W\d_a-z][^\d_]*(?:_[^\d_]+)*)_\d{4}"
 PREFIX = ""  # put before every name, so that photos of several sources don't collide, as "news-"
 # ------------------------------------------------------------------------------------------------
 
 
 def persons_of(photos):
-    """Who is in each of `photos` (class folder, path), as PERSON says; "" where the name does not tell.
+    """Who is in each of `photos` (class folder, path), as PERSON finds it in names; "" where it does not.
 
     What stands on more than half the photos of a class is the name of a series: Man_Face_0001, Man_Face_0002.
     """
     matches = [re.fullmatch(PERSON, normal(photo.stem)) if PERSON else None for _, photo in photos]
-    found = [(folder, match[1] if match else "") for (folder, _), match in zip(photos, matches, strict=True)]
+    found = [(folder, match[1] or "" if match else "") for (folder, _), match in zip(photos, matches, strict=True)]
     count, sizes = Counter(found), Counter(folder for folder, _ in photos)
     return [person if count[folder, person] <= max(9, sizes[folder] / 2) else "" for folder, person in found]
 
@@ -56,19 +56,28 @@ def name_of(folder, photo):
     return f"{start or 'photo'}-{people.digest(name)}{ending}"
 
 
+def check_constants():
+    """End with one line on constants that make no sense."""
+    script.check(globals(), ("TO", TO in ("raw", "test"), "raw or test"), (
+        "TEST_RATIO", 0 <= TEST_RATIO <= 1, "between 0 and 1"), (
+        "RENAME", all(isinstance(text, str) for pair in RENAME.items() for text in pair), "texts, as {'M': 'man'}"))
+    try:
+        if PERSON and re.compile(PERSON).groups < 1:
+            script.fail("PERSON has no group: put the part that names the person in parentheses")
+    except re.error as error:
+        script.fail(f"PERSON is no regular expression ({error}): correct it or set it to \"\"")
+
+
 def main():
-    if TO not in ("raw", "test"):
-        script.fail(f"TO={TO}: choose raw or test")
+    check_constants()
     source = importing.source_folder(SOURCE, "make a folder with one subfolder per class", RAW_DIR, TEST_DIR)
     data_set = PREFIX.strip("-_ ") or source.resolve().name
     source = importing.inner_folder(source)
     others = []
     found = reading.class_photos(source, "it must have one subfolder per class", others=others)
-    clips = [path for path in others if path.suffix.lower() in SUFFIXES]
-    importing.report_skipped({"clips, which test.py takes in data/test": [path.name for path in clips],
-                              "files that are no photos": [path.name for path in others if path not in set(clips)]})
-    if not all(isinstance(text, str) for pair in RENAME.items() for text in pair):
-        script.fail(f"RENAME={RENAME}: names must be texts, as in {{'M': 'man'}}")
+    clips = [path.name for path in others if path.suffix.lower() in SUFFIXES]
+    rest = [path.name for path in others if path.suffix.lower() not in SUFFIXES]
+    importing.report_skipped({"clips, which test.py takes in data/test": clips, "files that are no photos": rest})
     rename = {normal(old): new for old, new in RENAME.items()}
     unknown = set(rename) - set(found)
     if unknown:

@@ -1,4 +1,4 @@
-"""Portraits sorted by class whose names tell the origin of the person, as caucasian_04271ce4af.jpg.
+"""Portraits sorted by class whose names state the origin of the person, as caucasian_04271ce4af.jpg.
 
     python data/origins.py SOURCE=~/Downloads/origins      # the folder, or an archive of it
 

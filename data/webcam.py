@@ -42,7 +42,7 @@ RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
 
 AROUND = 1.0  # of the face's box, kept on each side: later steps find the face as on any other photo
 ENOUGH_TAKES = 3  # of a class: training, validation and test need one each
-FEWER = 0.5  # a class with less than this share of the photos of another is told
+FEWER = 0.5  # a class with less than this share of the photos of another is named
 REPEAT = 0.8  # seconds: a key that comes again within it is held down (systems wait up to 0.66 s before they repeat it)
 RELEASED = 0.4  # seconds without a key after which one that was held has been let go
 JPEG_QUALITY = 95

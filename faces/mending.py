@@ -31,7 +31,7 @@ def with_end_marks(data):
     None where whole scans are missing, as of a progressive JPEG that stops early: it would be a blurred picture.
     """
     body = data.rstrip(b"\0")
-    if len(data) - len(body) < 3:  # a few may belong to the picture; many are what a damaged disk has filled up
+    if len(data) - len(body) < 3:  # one or two may belong to the picture; more are what a damaged disk has filled up
         body = data
     if body.endswith(b"\xff"):
         body = body[:-1] if len(body) == len(data) else body + b"\0"
@@ -39,7 +39,7 @@ def with_end_marks(data):
 
 
 def all_scans(data):
-    """Whether a JPEG's scans tell every coefficient of every colour to its last bit (ITU T.81, annexes B and G)."""
+    """Whether a JPEG's scans hold every coefficient of every colour to its last bit (ITU T.81, annexes B and G)."""
     missing, at = None, 2
     while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
         mark, length = data[at + 1], int.from_bytes(data[at + 2:at + 4], "big")
@@ -106,7 +106,7 @@ def brightest(pixels):
 
 
 def tiff_size(data):
-    """(width, height) that a TIFF claims, read without decoding it; None where it tells none."""
+    """(width, height) that a TIFF claims, read without decoding it; None where it has none."""
     try:
         folder = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
         file = io.BytesIO(data)

@@ -43,7 +43,7 @@ ORIENTATION, DNG_VERSION, INNER_PICTURES = 0x0112, 0xC612, 0x014A  # tags of EXI
 
 
 class PhotoError(script.Problem):
-    """A photo that cannot be read; the message is the reason, in a few words."""
+    """A photo that cannot be read; the message is the reason, in short."""
 
 
 def list_photos(folder, others=None):

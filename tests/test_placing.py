@@ -12,7 +12,6 @@ from running import settle
 from shipped import photo, tree
 from terminal import files, script
 
-
 needs_links = pytest.mark.skipif(os.name == "nt", reason="links need a permission there")
 
 
@@ -57,7 +56,8 @@ def sides():
     ["RAW_DIR=same", "TEST_DIR=same"], ["RAW_DIR=same", "TEST_DIR=same/inner"],
     ["RENAME={'man': '../../evil'}"], ["RENAME={'man': 3}"], ["RENAME={3: 'man'}"], ["RENAME={'man': '/tmp/evil'}"],
     ["RENAME={'man': 'a\\\\b'}"], ["RENAME={'man': ''}"], ["RENAME={'man': '.hidden'}"], ["RENAME={'man': '..'}"],
-    ["PREFIX=../"], ["PREFIX=."], ["RAW_DIR=src/man/m1.jpg"],
+    ["PREFIX=../"], ["PREFIX=."], ["PERSON=("], ["PERSON=x"],
+    ["TEST_RATIO=2.0"], ["TO=valid"], ["RAW_DIR=src/man/m1.jpg"],
 ])
 def test_what_would_change_the_source_or_lead_out_is_refused_before_anything_is_touched(place, monkeypatch, arguments):
     for i in range(12):
