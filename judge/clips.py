@@ -48,7 +48,7 @@ def together(clips):
             **shares(counts)}
 
 
-def told(figures):
+def summary(figures):
     """A line of text with the figures of a clip, or of all."""
     def share(key):
         return "-" if figures[key] is None else f"{figures[key]:.1%}"
@@ -62,7 +62,7 @@ def told(figures):
 
 def judge(clips, labels_of):
     """Judge [(path, class)] one after the other, and print their figures. `labels_of`: path -> what measure() takes;
-    a script.Problem that it raises is told, and the clip is left out.
+    a script.Problem that it raises is printed, and the clip is left out.
 
     Returns (rows for report.write_predictions(), figures: None without clips, or a dict: "all" of together(), "each"
     of measure(), and how many are "unreadable").
@@ -73,12 +73,12 @@ def judge(clips, labels_of):
         rows.append(row)
         try:
             each.append({"file": path.as_posix(), "class": name, **measure(list(labels_of(path)), name)})
-            row.update(predicted=each[-1]["predicted"], reason=told(each[-1]))
+            row.update(predicted=each[-1]["predicted"], reason=summary(each[-1]))
         except script.Problem as problem:
             row.update(status="unreadable", reason=str(problem))
         print(f"{name}/{path.name}: {row['reason']}", flush=True)
     if not rows:
         return [], None
     figures = together(each)
-    print(f"{len(each)} clip(s) in all: {told(figures)}")
+    print(f"{len(each)} clip(s) in all: {summary(figures)}")
     return rows, {"all": figures, "unreadable": len(rows) - len(each), "each": each}

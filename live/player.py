@@ -75,6 +75,8 @@ class Player:
         """Whether frames can be read now. Takes the classifier as soon as it is there; only a video waits for it."""
         if self.tracker.classifier is None and self.loading.done():
             self.tracker.classifier = self.loading.result()
+        if self.controls.blur and self.detector is not None and not self.detector.done():
+            return False  # until then faces are found by Haar, which misses some that are to be hidden
         return self.tracker.classifier is not None or self.reader.live
 
     def classes(self):
@@ -82,7 +84,7 @@ class Player:
         return self.tracker.classifier.classes if self.tracker.classifier else ()
 
     def show_first(self):
-        """Show a video's first picture while the network loads; none where faces are to be blurred."""
+        """Show a video's first picture while the network loads; no picture where faces are to be blurred."""
         first = self.reader.peek()
         if self.controls.show and (first is not None or self.reader.waiting()):
             hidden = first is None or self.controls.blur

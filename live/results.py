@@ -1,4 +1,4 @@
-"""What is seen, as data: a row for each face and frame in a CSV file, and how many faces of each class. Nothing to run.
+"""What realtime.py detects, as data: a row for each face and frame in a CSV file, and counts by class. Nothing to run.
 
 The columns: source (file name, number of a camera, or an address' scheme, host and port), time (seconds by the source's
 clock; empty for photos), face (number), class (as the weights name it, "unsure", or empty before the first

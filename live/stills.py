@@ -192,8 +192,8 @@ def annotate(photos, classifier, controls, log, detector, screen=None):
 
 
 def write(photo, page, controls):
-    """Write an annotated picture, as it is without what the keys m and g add. One that its format cannot hold is
-    told, and the others go on.
+    """Write an annotated picture, as it is without what the keys m and g add. One that its format cannot hold
+    is named, and the others go on.
     """
     if photo.target is None:
         return

@@ -89,8 +89,8 @@ def test_figures_of_labels():
     assert nobody["labelled_share"] is nobody["first_label"] is nobody["predicted"] is None
     all_of_them = judged.together([figures, nobody, judged.measure([], "man")])
     assert all_of_them["clips"] == 3 and all_of_them["frames"] == 13 and all_of_them["right_share"] == 0.666667
-    assert "labelled 75.0%, of these right 66.7%, unsure 12.5%" in judged.told(figures)
-    assert "first label never" in judged.told(nobody)
+    assert "labelled 75.0%, of these right 66.7%, unsure 12.5%" in judged.summary(figures)
+    assert "first label never" in judged.summary(nobody)
 
 
 @pytest.mark.parametrize("data", [b"", b"no video"])

@@ -176,6 +176,12 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
     quits = True
     realtime.play(capture.Reader(str(clip)), Future())
     assert np.ptp(shown[0][:200]) == 0, "nobody is shown before the faces can be found"
+    detector, reader = Future(), capture.Reader(0, opened=Camera(10_000, 0.01))
+    playing = player.Player(reader, loading(), controls.Controls(show=True, blur=True), results.Results(), detector)
+    shown.clear()
+    playing.turn()
+    reader.stop()
+    assert playing.frames == 0 and not any(np.ptp(picture[:200]) for picture in shown)
 
 
 def test_status_tells_rates():
