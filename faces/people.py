@@ -105,7 +105,7 @@ def write(path, rows):
     """Merge rows (file, source, person, age, ethnicity) into people.csv; nothing new: nothing is written.
 
     What is there stays: other rows, other columns, values that the new rows leave empty, the order, the delimiter and
-    the encoding. Raises what read() raises.
+    the encoding. A new value replaces an old one. Raises what read() raises.
     """
     path = Path(path)
     sheet = read_sheet(path) or Sheet([], {}, "utf-8", ",", "\n", "")

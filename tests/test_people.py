@@ -40,6 +40,15 @@ def test_merging_keeps_what_is_there_and_fills_what_is_empty(tmp_path):
                                                 "no,1,a.jpg,x,cells,\n,,d.jpg,x,D,\n")
 
 
+def test_rows_of_two_sources_are_kept_and_a_new_value_counts(tmp_path):
+    path = tmp_path / "people.csv"
+    people.write(path, [("a.jpg", "x", "", 20, "White")])
+    people.write(path, [("b.jpg", "y", "", "3-9", "Black"), ("a.jpg", "x", "", 21, "White")])
+    table = people.read(path)
+    assert people.of(table, Path("a.jpg")) == ("x", "", "21", "White")
+    assert people.of(table, Path("b.jpg")) == ("y", "", "3-9", "Black")
+
+
 def test_a_groups_file_of_before_is_read_and_becomes_people(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
