@@ -1,4 +1,4 @@
-"""A face -> an upright square crop; crops written and read. Nothing to run."""
+"""From a face to an upright square crop, and crops written and read. Nothing to run."""
 
 import math
 import os
@@ -14,6 +14,7 @@ IMAGE_SIZE = 224  # pixels a side of a crop, the paper's
 MARGIN = 0.20  # added on each side of the Haar box, as a share of the box; chin and hair tell a lot
 JPEG_QUALITY = 95
 LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in brightness: ITU-R BT.601, as in JPEG and OpenCV
+
 
 def square_around(box, margin):
     """(left, top, side), pixels, of the square cut for a box (x, y, width, height), `margin` more on each side."""
@@ -51,11 +52,11 @@ def turned_square(image, left, top, side, roll, size):
     turn = math.radians(roll)
     reach = math.ceil(side * (abs(math.cos(turn)) + abs(math.sin(turn))))
     wide = cut_square(image, left - (reach - side) // 2, top - (reach - side) // 2, reach)
-    if side > size:  # a warp looks at four pixels only, so that what is to be reduced is reduced before
+    if side > size:  # a warp reads four pixels only, so that a large square is reduced first
         wide = cv2.resize(wide, [round(reach * size / side)] * 2, interpolation=cv2.INTER_AREA)
     scale = side / size * len(wide) / reach
     cos, sin = math.cos(turn) * scale, math.sin(turn) * scale
-    # In the wide piece the square's middle lies where half of an odd difference puts it.
+    # In `wide` the square's middle lies where half of an odd difference puts it.
     middle = ((reach - side) // 2 + side / 2) * len(wide) / reach - 0.5
     to_middle = (size - 1) / 2
     back = np.array([[cos, -sin, middle - (cos - sin) * to_middle], [sin, cos, middle - (sin + cos) * to_middle]])
@@ -93,7 +94,7 @@ def turned(image, degrees, whole=True):
 
 def crop_frame(frame, box, margin, clahe=0.0, roll=0.0):
     """crop_face() of a BGR frame, as cameras and videos give it: uint8 [IMAGE_SIZE, IMAGE_SIZE, 3] RGB."""
-    # The lightness is evened out last, since that asks for RGB, and turning a crop is cheaper than turning a frame.
+    # Lightness is equalised last: that needs RGB, and the channels of a crop are swapped faster than those of a frame.
     return equalise(crop_face(frame, box, margin, roll=roll)[:, :, ::-1], clahe)
 
 
