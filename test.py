@@ -133,7 +133,7 @@ def job_of(path, cuts):
 
 def find_and_cut_all(paths, cuts):
     """Yield the Seen of each path in order, from all cores; only a few photos ahead of the reader, to bound memory."""
-    jobs = (job_of(path, cuts) for path in paths)
+    jobs = (job_of(path.absolute(), cuts) for path in paths)  # other machines stand in other folders
     count = WORKERS or os.cpu_count() or 1
     if count == 1 or len(paths) < IN_PROCESS:
         yield from map(find_and_cut, jobs)

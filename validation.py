@@ -49,7 +49,7 @@ def assign(groups, keys, labels, ratio, seed):
     """
     total = Counter(labels)
     target = {c: min(max(1, round(n * ratio)), n - 1) for c, n in total.items()}
-    seen, taken = dict.fromkeys(total, 0), dict.fromkeys(total, 0)
+    dealt, taken = dict.fromkeys(total, 0), dict.fromkeys(total, 0)
     valid = np.zeros(len(keys), bool)
 
     def draw(group):
@@ -60,11 +60,11 @@ def assign(groups, keys, labels, ratio, seed):
         size = Counter(labels[i] for i in group)
         chosen = all(taken[c] + k <= target[c] for c, k in size.items())
         if len(group) > 1 and not again:
-            goal = {c: ratio * (seen[c] + k) for c, k in size.items()}
+            goal = {c: ratio * (dealt[c] + k) for c, k in size.items()}
             with_it = sum(abs(taken[c] + k - goal[c]) for c, k in size.items())
             chosen = chosen and with_it < sum(abs(taken[c] - goal[c]) for c in size)
         for c, k in size.items():
-            seen[c] += k
+            dealt[c] += k
             taken[c] += k if chosen else 0
         valid[group] = chosen
 
@@ -74,7 +74,7 @@ def assign(groups, keys, labels, ratio, seed):
     for group in order:  # where single crops were too few
         if not valid[group[0]]:
             place(group, again=True)
-    for c in sorted(total):  # groups larger than the class's share: rather too much for validation than nothing
+    for c in sorted(total):  # every group is larger than the class's share: more for validation than nothing
         if not taken[c]:
             holding = [g for g in groups if {labels[i] for i in g} == {c}]
             smallest = min(holding, key=lambda g: (len(g), draw(g)), default=[])

@@ -64,10 +64,10 @@ def thumbnails(paths, pool):
     read = np.zeros(len(paths), bool)
     with tqdm(total=len(paths), desc="reading", unit="crop", disable=None) as bar:
         for start in range(0, len(paths), BLOCK):  # answers wait until it is their turn: memory
-            for k, seen in enumerate(pool.map(thumbnail, paths[start:start + BLOCK]), start):
+            for k, found in enumerate(pool.map(thumbnail, paths[start:start + BLOCK]), start):
                 bar.update()
-                if seen is not None:
-                    outlines[len(digests)], small[len(digests)], digest = seen
+                if found is not None:
+                    outlines[len(digests)], small[len(digests)], digest = found
                     digests.append(digest)
                     read[k] = True
     return outlines[:len(digests)], small[:len(digests)], digests, read

@@ -10,7 +10,7 @@ from terminal.files import atomic
 
 DPI = 110  # of every picture
 LONGEST = 40  # letters of a name that are shown; longer names would leave no room for curves
-told = set()  # letters that were said to be missing
+complained = set()  # letters that were said to be missing
 
 
 def figure(rows=1, columns=1, size=(5.0, 4.6)):
@@ -61,9 +61,9 @@ def save(fig, path):
             for text in fig.findobj(Text):
                 text.set_fontfamily([*text.get_fontfamily(), *families])
             missing = draw(fig, temporary)
-    if missing - told:
-        fonts.complain("".join(sorted(missing - told)))
-        told.update(missing)
+    if missing - complained:
+        fonts.complain("".join(sorted(missing - complained)))
+        complained.update(missing)
 
 
 def draw(fig, path):

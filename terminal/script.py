@@ -32,7 +32,7 @@ class Problem(ValueError):
 
 def fail(message):
     """End the program with one line on stderr and exit status 1. The line says what is wrong and what to do."""
-    # Where a file can be had may be told whole; what a user has named may have a secret in it.
+    # The address that a file can be had from is shown whole; what a user has named may have a secret in it.
     words = [word if re.search("https://[^@?]+$", word) else public(word) for word in str(message).split()]
     raise SystemExit(f"error: {' '.join(words)}")
 

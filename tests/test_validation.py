@@ -76,7 +76,7 @@ def test_the_split_depends_on_names_and_seed_alone(place, monkeypatch):
     for folder in (validation.TRAIN_DIR, validation.VALID_DIR):
         shutil.rmtree(folder)
     monkeypatch.setattr(validation.reading, "list_photos",
-                        lambda folder: sorted(Path(folder).rglob("*.jpg"), reverse=True))
+                        lambda folder, *_: sorted(Path(folder).rglob("*.jpg"), reverse=True))
     validation.main()
     assert sides() == first
 
