@@ -47,7 +47,7 @@ def keep_memory():
 
     A step of the paper's network (64 images, float32, one thread) then takes 0.77 of the CPU time, 0.76 to 0.80 in
     five pairs of processes: 3,000 new pages instead of 150,000. MODEL=small and evaluation take the same time with it
-    and without. Measure it with python -m tools.bench "STAGES=('memory',)". Linux's C library alone has this
+    and without. Linux's C library alone has this
     (mallopt(3)); elsewhere nothing happens.
     """
     if sys.platform == "linux":

@@ -23,10 +23,11 @@ needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason
 
 
 @needs_onnx
-@pytest.mark.parametrize(("name", "flip"), [("paper", False), ("paper", True), ("small", True), ("resnet18", False),
-                                            ("mobilenet_v3_small", False), ("efficientnet_b0", False)])
-def test_opencv_gives_the_same_probabilities(name, flip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export, "WEIGHTS", str(strangers.lively(tmp_path / "w.pt", name, flip=flip)))
+@pytest.mark.parametrize(("name", "flip", "ages"), [
+    ("paper", False, []), ("small", True, [5, 40, 60]), ("resnet18", True, []),
+    ("mobilenet_v3_small", False, [5, 40]), ("efficientnet_b0", False, [])])
+def test_opencv_gives_the_same_probabilities(name, flip, ages, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, "WEIGHTS", str(strangers.lively(tmp_path / "w.pt", name, flip=flip, ages=ages)))
     monkeypatch.setattr(export, "OUTPUT", str(tmp_path / "out" / "model.onnx"))
     export.main()
     facts = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
@@ -36,8 +37,10 @@ def test_opencv_gives_the_same_probabilities(name, flip, tmp_path, monkeypatch, 
     pictures = [drawn.draw_face(i, kind) for i in range(2) for kind in ("beard", "hat")]
     crops = [cropping.crop_face(p, (40, 30, 150, 150), facts["margin"], size=size) for p in pictures]
     other = cv2.dnn.readNetFromONNX(str(tmp_path / "out" / "model.onnx"))
+    assert facts["ages"] == ages
     for some in (crops[:1], crops[:3], crops[3:]):  # one, several, one again: the batch is free
-        expected = strangers.plainly(net, info, some)[0]
+        probabilities, child = strangers.plainly(net, info, some)
+        expected = np.column_stack([probabilities, child])
         other.setInput(cv2.dnn.blobFromImages(some))
         np.testing.assert_allclose(other.forward(), expected, atol=2e-5)
     assert np.ptp(strangers.plainly(net, info, crops)[0], axis=0).max() > 1e-3, "too alike to tell a wrong input"
@@ -66,7 +69,11 @@ def test_the_lines_of_the_documents_run(tmp_path):
         crop = cropping.crop_face(picture, detectors.get("yunet").main_face(picture).box, 0.2, 2.0)
         expected = strangers.plainly(net, info, [crop])[0][0]
         said, share = done.stdout.split()
-        assert said == info["classes"][expected.argmax()] and float(share) == pytest.approx(expected.max(), abs=0.03)
+        wanted = info["classes"][expected.argmax()] if expected.max() >= info["threshold"] else "unsure"
+        assert said == wanted and float(share) == pytest.approx(expected.max(), abs=0.03)
+    cv2.imwrite(str(folder / "photo.png"), np.full((200, 200, 3), 120, np.uint8))
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "no face")
 
 
 def test_errors_are_one_line(tmp_path, monkeypatch):

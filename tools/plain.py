@@ -28,12 +28,12 @@ def crops(paths, folder):
             cv2.imwrite(str(folder / f"{i}.jpg"), cv2.resize(image[y:y + h, x:x + w], (224, 224)))
 
 
-def loader(folder, training):
+def loader(folder):
     """torchvision's transforms, image by image, over the files; batches of 16."""
     turns = [transforms.RandomRotation((0, 90)), transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip()]
-    steps = [transforms.Resize((224, 224)), *(turns if training else []), transforms.ToTensor(),
+    steps = [transforms.Resize((224, 224)), *turns, transforms.ToTensor(),
              transforms.Normalize(dataset.MEAN, dataset.STD)]
-    return DataLoader(datasets.ImageFolder(folder, transforms.Compose(steps)), 16, shuffle=training)
+    return DataLoader(datasets.ImageFolder(folder, transforms.Compose(steps)), 16, shuffle=True)
 
 
 class Model(nn.Sequential):
@@ -59,40 +59,33 @@ def epoch(net, optimizer, batches):
 
 @functools.cache
 def kept(folder):
-    """(network, optimizer, batches to train on, batches to judge) for crops in `folder`, made once a process."""
+    """(network, optimizer, batches) for crops in `folder`, made once."""
     net = Model().to(DEVICE)
-    return net, torch.optim.Adam(net.parameters(), 1e-4), loader(folder, True), loader(folder, False)
+    return net, torch.optim.Adam(net.parameters(), 1e-4), loader(folder)
 
 
 def train(folder):
     """An epoch over the crops in `folder`."""
-    net, optimizer, batches, _ = kept(folder)
-    epoch(net, optimizer, batches)
+    epoch(*kept(folder))
 
 
-def evaluate(folder):
-    """Every crop in `folder` judged."""
-    net, _, _, batches = kept(folder)
-    net.eval()
-    with torch.no_grad():
-        for images, _ in batches:
-            net(images.to(DEVICE)).argmax(1)
+@torch.no_grad()
+def answer(net, info, crop):
+    """The index of the class of one RGB crop."""
+    steps = transforms.Compose([transforms.ToPILImage(), transforms.Resize((info["image_size"],) * 2),
+                                transforms.ToTensor(), transforms.Normalize(info["mean"], info["std"])])
+    return net(steps(crop)[None])[0, :len(info["classes"])].argmax().item()
 
 
 def live(path, net, info):
-    """The paper's live loop on a video: every frame searched whole, each face classified by itself. Returns frames."""
-    video, frames = cv2.VideoCapture(str(path)), 0
-    transform = transforms.Compose([transforms.ToPILImage(), transforms.Resize((info["image_size"],) * 2),
-                                    transforms.ToTensor(), transforms.Normalize(info["mean"], info["std"])])
+    """The paper's live loop on a video: every frame searched whole, each face classified by itself."""
+    video = cv2.VideoCapture(str(path))
     while True:
         done, frame = video.read()
         if not done:
             video.release()
-            return frames
+            return
         for x, y, w, h in boxes(frame):
-            face = cv2.cvtColor(frame[y:y + h, x:x + w], cv2.COLOR_BGR2RGB)
-            with torch.no_grad():
-                answer = net(transform(face)[None]).argmax(1).item()
+            name = info["classes"][answer(net, info, cv2.cvtColor(frame[y:y + h, x:x + w], cv2.COLOR_BGR2RGB))]
             cv2.rectangle(frame, (x, y), (x + w, y + h), (0, 255, 0), 2)
-            cv2.putText(frame, info["classes"][answer], (x, y), cv2.FONT_HERSHEY_SIMPLEX, 1, (0, 255, 0), 2)
-        frames += 1
+            cv2.putText(frame, name, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 1, (0, 255, 0), 2)
