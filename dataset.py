@@ -1,17 +1,17 @@
 """Crops -> batches, and the one transform for evaluation and live use. Nothing to run.
 
-Crops are decoded once into a file of raw uint8 pixels beside them and read from there batch by batch, so that memory
-stays small and no epoch decodes a JPEG. Where that file would be too large, each batch is decoded when its turn comes.
+Crops are decoded once into an array on disk, and read from there batch by batch, so that memory stays small and no
+epoch decodes a JPEG. Where that array would be too large, each batch is decoded when its turn comes.
 """
 
 import contextlib
-import glob
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,13 +21,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from faces import cropping, reading
+from faces import cropping, people, reading
 from faces.cropping import MARGIN
 from terminal import script
-from terminal.files import SPLIT, atomic, class_folders, classes_of, sweep
+from terminal.files import SPLIT, atomic, claim, class_folders, classes_of, remove_ours, sweep, written
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
+CACHE_GB = 10.0  # of disk that the pixels of a split may take; a larger split is decoded anew in every epoch
 KEEP_FREE = 1e9  # bytes of a disk that pixels leave to weights files and everybody else
+UNUSED = 3600  # seconds after which an array of pixels that no run has read is removed
 
 
 def evaluation_transform(image_size, mean=MEAN, std=STD):
@@ -51,12 +53,13 @@ def to_batch(crops):
 
 
 class Crops(Dataset):
-    """The crops of a split: raw pixels on disk once decode() has put them there, or else decoded as they are asked for.
+    """The crops of a split, in the order of their paths.
 
     `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], weights float32 [3], auxiliary int64
-    [3, tasks]). `weights` are what the crops count for in the training loss, all ones unless weigh() sets them;
-    `auxiliary` are the labels of learn/auxiliary.py, of no task unless train.py sets them. `margin`: see
-    cropping.recut().
+    [3, tasks]). `weights` are what the crops count for in the training loss: all ones unless balance() sets them.
+    `auxiliary`, `task_sizes` and `ages` are those of auxiliary.labels(), of no task unless train.py sets them.
+    `source` is which of the `sources` each crop is from, int64 [N]: one, "all", where data/people.csv names none.
+    `margin`: see cropping.recut().
     """
 
     def __init__(self, folder, image_size, margin=MARGIN):
@@ -73,54 +76,65 @@ class Crops(Dataset):
         self.files = [path for files in found for path in files]
         self.labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(files) for files in found]))
         self.weights = torch.ones(len(self.files))
-        self.auxiliary, self.auxiliary_sizes = torch.empty(len(self.files), 0, dtype=torch.int64), []
-        self.ages = []
+        self.auxiliary, self.task_sizes, self.ages = torch.empty(len(self.files), 0, dtype=torch.int64), [], []
+        self.sources, self.source = sources_of(self.files)
         self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
         self.resize = v2.Resize((image_size, image_size), antialias=True)
-        # One split may be read with two margins, as training and validation do.
-        cut = "" if margin == MARGIN else f"_{margin:g}"
-        self.path = folder.parent / f".{folder.name}_{image_size}{cut}.pixels"
-        self.held, self.cached, self.pool = None, False, ThreadPoolExecutor(os.cpu_count() or 1)
+        self.cache = None  # path of the array on disk
+        self.on_device = None  # tensors of all pixels, labels, weights and auxiliary labels
+        self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
-    def plan(self, budget=math.inf):
-        """Decide whether all pixels are to be kept in a file, for which there are `budget` bytes. Returns one line that
-        says it, and where caches that no run would use again are removed."""
-        size, name = math.prod(self.shape), self.folder.name
-        own = self.path.stat().st_size if self.path.is_file() else 0
-        room = own + max(0, shutil.disk_usage(self.path.parent).free - KEEP_FREE)
-        self.cached = size <= min(budget, room)
-        for path in self.path.parent.glob(f".{glob.escape(name)}_*.pixels"):
-            made = re.fullmatch(r"_(\d+)(_(0(\.\d+)?|1|[\d.]+e-\d+))?", path.stem[1 + len(name):])
-            if made and (int(made[1]) != self.shape[1] or path == self.path and not self.cached):
-                with contextlib.suppress(OSError):  # on Windows, while another run reads it
-                    path.unlink()
-                    path.with_suffix(".json").unlink(missing_ok=True)
-        said = f"{name}: {len(self):,} crops are {size / 1e9:.2f} GB of pixels"
-        if self.cached:
-            return f"{said}, kept in {self.path}"
-        short = f"{budget / 1e9:.2f} GB are allowed" if budget < size else f"{room / 1e9:.2f} GB are free"
-        return f"{said}, and {short}: decoded batch by batch in every epoch instead"
+    def balance(self):
+        """Set `weights` so that all classes of a source count the same, and all crops 1 on average."""
+        for number in range(len(self.sources)):
+            own = self.source == number
+            counts = torch.bincount(self.labels[own], minlength=len(self.classes)).float()
+            self.weights[own] = (counts.sum() / (counts.clamp_min(1) * (counts > 0).sum()))[self.labels[own]]
 
-    def decode(self):
-        """Decode the crops into the file of pixels, unless it holds these very files already. Returns self."""
+    def prepare(self, quiet=False):
+        """Decode the crops into an array on disk, unless that is done already or it would be too large; says so in a
+        line unless `quiet`. Returns self."""
         stats = [(path.as_posix(), status.st_size, status.st_mtime_ns)
                  for path, status in zip(self.files, map(os.stat, self.files), strict=True)]
-        mark = hashlib.sha256(json.dumps([self.shape, stats]).encode()).hexdigest()
-        note = self.path.with_suffix(".json")
-        self.cached = True
-        if self.path.is_file() and note.is_file() and note.read_text() == mark:
-            return self
-        for path in (note, self.path):  # its room may be needed
-            path.unlink(missing_ok=True)
-        sweep(self.path.parent)
-        with atomic(self.path) as temporary, open(temporary, "wb") as file:
-            for start in tqdm(range(0, len(self), 256), desc=f"decoding {self.path.stem[1:]}", unit="batch"):
-                file.write(self.decoded(range(start, min(start + 256, len(self)))).tobytes())
-        with atomic(note) as temporary:
-            temporary.write_text(mark)
+        mark = hashlib.sha256(json.dumps([self.shape, self.margin, stats]).encode()).hexdigest()[:16]
+        place, size = self.folder.parent, math.prod(self.shape)
+        name = f".{self.folder.name}_{self.shape[1]}_{mark}.npy"
+        self.remove_unused(name)
+        free = max(0, shutil.disk_usage(place).free - KEEP_FREE)
+        line = f"{self.folder.name}: {len(self):,} crops are {size / 1e9:.2f} GB of pixels"
+        if not (place / name).is_file() and size > min(CACHE_GB * 1e9, free):
+            line += (f", and {min(CACHE_GB, free / 1e9):.2f} GB may be used (dataset.CACHE_GB, and what is free): "
+                     "decoded batch by batch in every epoch instead")
+        else:
+            self.cache = place / name
+            line += f", kept in {self.cache}"
+        if not quiet:
+            print(line, flush=True)
+        if self.cache and not self.cache.is_file():
+            self.write_cache()
         return self
 
-    def decoded(self, index):
+    def write_cache(self):
+        """Decode all crops into the array on disk."""
+        claim(self.cache.parent, [self.cache.name])
+        header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
+        # Written as a file, and not through a memory map, in which a full disk would end the program without a word.
+        with atomic(self.cache) as temporary, open(temporary, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in tqdm(range(0, len(self), 256), desc=f"decoding {self.folder.name}", unit="batch"):
+                file.write(self.decode(range(start, min(start + 256, len(self)))).tobytes())
+
+    def remove_unused(self, name):
+        """Delete the arrays of this split that no run has used for an hour, all but the one called `name`."""
+        place = self.folder.parent
+        sweep(place)
+        pattern = re.compile(rf"\.{re.escape(self.folder.name)}_\d+_[0-9a-f]{{16}}\.npy")
+        for path in (place / other for other in written(place) if other != name and pattern.fullmatch(other)):
+            with contextlib.suppress(OSError):  # it is gone; or, on Windows, another run reads it
+                if time.time() - path.stat().st_mtime > UNUSED:
+                    remove_ours(place, [path.name])
+
+    def decode(self, index):
         """The pixels of crops, from their own files: uint8 [N, S, S, 3]."""
         def one(i):
             try:
@@ -134,31 +148,30 @@ class Crops(Dataset):
 
     def pixels(self, index):
         """The pixels of crops, from where they are: uint8 [N, S, S, 3]."""
-        if self.cached:
-            try:
-                # Mapped anew each time: pages that stay mapped would count as this process's memory for ever.
-                return np.memmap(self.path, np.uint8, "r", shape=self.shape)[index]
-            except FileNotFoundError:  # a run of another size has removed it
-                self.cached = False
-        return self.decoded(index)
+        if self.cache is None:
+            return self.decode(index)
+        os.utime(self.cache)  # in use
+        # Mapped anew each time: pages that stay mapped would count as this process's memory for ever.
+        return np.load(self.cache, mmap_mode="r")[index]
 
-    def hold(self, device, free):
-        """Keep all pixels, and what is known of them by now, in the memory of `device` where they take no more than
-        half of its `free` bytes."""
-        if math.prod(self.shape) <= free / 2:
-            pixels = torch.empty(self.shape, dtype=torch.uint8, device=device)
-            for index in torch.arange(len(self)).split(4096):
-                pixels[index[0]:index[-1] + 1] = torch.from_numpy(self.pixels(index.tolist())).to(device)
-            self.held = [pixels, *(v.to(device) for v in (self.labels, self.weights, self.auxiliary))]
+    def move_to(self, device):
+        """Keep all pixels, and what is known of them by now, in the memory of a CUDA GPU where they take no more than
+        half of what is free."""
+        if device.type != "cuda" or math.prod(self.shape) > torch.cuda.mem_get_info(device)[0] / 2:
+            return
+        pixels = torch.empty(self.shape, dtype=torch.uint8, device=device)
+        for index in torch.arange(len(self)).split(4096):
+            pixels[index[0]:index[-1] + 1] = torch.from_numpy(self.pixels(index.tolist())).to(device)
+        self.on_device = [pixels, *(v.to(device) for v in (self.labels, self.weights, self.auxiliary))]
 
     def __len__(self):
         return len(self.files)
 
     def __getitem__(self, index):
-        if self.held is not None:
-            index = torch.as_tensor(index).to(self.held[0].device, non_blocking=True)
-            pixels, *facts = (v[index] for v in self.held)
-            return pixels.permute(0, 3, 1, 2), *facts
+        if self.on_device is not None:
+            index = torch.as_tensor(index).to(self.on_device[0].device, non_blocking=True)
+            pixels, *others = (v[index] for v in self.on_device)
+            return pixels.permute(0, 3, 1, 2), *others
         pixels = torch.from_numpy(np.ascontiguousarray(self.pixels(index)))
         return pixels.permute(0, 3, 1, 2), self.labels[index], self.weights[index], self.auxiliary[index]
 
@@ -171,23 +184,15 @@ def complete(folder):
         return True
 
 
-def sources_of(crops, sources):
-    """Which of `sources` each crop is from, int64 [N]: the first that its name begins with, as "news-"; -1 for none."""
-    return torch.tensor([next((i for i, s in enumerate(sources) if p.name.startswith(s)), -1) for p in crops.files])
-
-
-def weigh(crops, source, even):
-    """Set crops.weights so that all classes of a source count the same, and all crops 1 on average.
-
-    `source`: int64 [N], see sources_of(). `even` (0..1): how nearly sources count the same, from as many crops as each
-    has (0) to all alike (1).
-    """
-    for one in source.unique():
-        here = source == one
-        counts = torch.bincount(crops.labels[here], minlength=len(crops.classes)).float()
-        weights = counts.sum() / (counts.clamp_min(1) * (counts > 0).sum())
-        crops.weights[here] = weights[crops.labels[here]] * (len(source) / here.sum()) ** even
-    crops.weights /= crops.weights.mean()
+def sources_of(files):
+    """(names of the sources that data/people.csv gives, list; which of them each crop is from, int64 [N])."""
+    table = people.read() or {}
+    names = [(people.of(table, path) or people.Person()).source or "others" for path in files]
+    known = sorted(set(names))
+    if known == ["others"]:
+        known, names = ["all"], ["all"] * len(files)
+    numbers = {name: number for number, name in enumerate(known)}
+    return known, torch.tensor([numbers[name] for name in names])
 
 
 class Batches(Sampler):
@@ -226,18 +231,11 @@ def generator_for(*numbers):
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def loader(folder, image_size, batch_size, seed=None, rank=0, world=1, margin=MARGIN, budget=math.inf):
-    """DataLoader of the crops of a split. Each batch is what Crops gives: (images uint8 [N, 3, S, S], labels int64 [N],
-    weights float32 [N], auxiliary int64 [N, tasks]).
+def loader(crops, batch_size, seed=None, rank=0, world=1):
+    """DataLoader of Crops. Each batch is what Crops gives: (images uint8 [N, 3, S, S], labels int64 [N], weights
+    float32 [N], auxiliary int64 [N, tasks]).
 
     `seed` shuffles, None keeps the files' order. Set `loader.sampler.epoch` before each epoch. No worker processes: a
-    batch is a copy out of the pixels' file, or is decoded by threads in its own time where that file would take more
-    than `budget` bytes. `rank` and `world`: see Batches; `margin`: see cropping.recut().
+    batch is a copy out of an array, or is decoded by threads. `rank` and `world`: see Batches.
     """
-    crops = Crops(folder, image_size, margin)
-    said = crops.plan(budget)
-    if rank == 0:
-        print(said, flush=True)
-    if crops.cached:
-        crops.decode()
     return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed, rank, world))

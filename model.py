@@ -1,14 +1,14 @@
 """The networks, their activations and gradients, and Grad-CAM. Nothing to run.
 
 `Model` is the paper's network to the layer (13.2 M parameters, 0.2 GMAC). It is the default. `Small` is a residual
-network, which needs a ninth of the parameters and half the work; `Wide` is a larger one, to teach it. The others are
-torchvision's, for transfer learning, which the paper names as the state of the art: the convolutions of the original,
-global pooling and one linear layer (the original's head is left out: VGG's alone has 124 M parameters). Their ImageNet
-weights are fetched by load_imagenet() alone. Every network has `features`, whose output Grad-CAM weighs, and
-`classifier`.
+network, which needs a ninth of the parameters and half the work. The others are torchvision's, for transfer learning,
+which the paper names as the state of the art; their ImageNet weights are fetched by load_imagenet() alone. Every
+network has `features`, whose output Grad-CAM weighs, and `classifier`.
 """
 
+import functools
 import http.client
+import os
 import pickle
 import socket
 from collections import OrderedDict
@@ -98,11 +98,10 @@ class Small(nn.Module):
     """
 
     image_size = 96
-    width = 24  # channels of the first layer
 
     def __init__(self, n_classes=2):
         super().__init__()
-        w = self.width
+        w = 24  # channels of the first layer
         self.features = nn.Sequential(
             nn.Conv2d(3, w, 3, 2, padding=1, bias=False), nn.BatchNorm2d(w), nn.ReLU(inplace=True),
             Residual(w, 2 * w, 2),
@@ -115,85 +114,35 @@ class Small(nn.Module):
         return self.classifier(self.features(x))
 
 
-class Wide(Small):
-    """Small with twice the channels: 6.0 M parameters, 0.4 GMAC. It taught the weights that ship (train.TEACHER)."""
-
-    width = 48
+BACKBONES = {"vgg16": 512, "resnet18": 512, "mobilenet_v3_small": 576, "efficientnet_b0": 1280}  # channels at their end
 
 
 class Backbone(nn.Module):
-    """A torchvision network from random weights: `features` gives [N, channels, 7, 7], `classifier` the logits.
+    """The convolutions of a torchvision network from random weights, global pooling and one linear layer.
 
-    Input float32 [N, 3, 224, 224], normalised with ImageNet's mean and deviation; output float32 [N, n_classes].
+    `name`: a key of BACKBONES. Input float32 [N, 3, 224, 224], normalised with ImageNet's mean and deviation; output
+    logits float32 [N, n_classes].
     """
 
     image_size = 224
-    name, channels = None, None  # of torchvision.models; what `features` gives
 
-    def __init__(self, n_classes=2):
+    def __init__(self, name, n_classes=2):
         super().__init__()
-        self.features = self.convolutions()
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
-                                        nn.Linear(self.channels, n_classes))
-
-    def convolutions(self):
-        """torchvision's network before its pooling and head, as one module with random weights."""
         from torchvision import models  # only here: not every network needs it
 
-        return models.get_model(self.name, weights=None).features
-
-    def own(self, state):
-        """What of torchvision's state dict belongs to `features`, by the names there."""
-        return {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
+        self.name, whole = name, models.get_model(name, weights=None)
+        if hasattr(whole, "features"):
+            self.features = whole.features
+        else:  # ResNet's layers but its pooling and head
+            self.features = nn.Sequential(OrderedDict(list(whole.named_children())[:-2]))
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
+                                        nn.Linear(BACKBONES[name], n_classes))
 
     def forward(self, x):
         return self.classifier(self.features(x))
 
 
-class VGG16(Backbone):
-    """Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015: 14.7 M parameters, 15.4 GMAC."""
-
-    name, channels = "vgg16", 512
-
-    def convolutions(self):
-        from torchvision.models import vgg
-
-        features = vgg.make_layers(vgg.cfgs["D"])  # the whole network would fill its large head first: half a gigabyte
-        for layer in features:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
-        return features
-
-
-class ResNet18(Backbone):
-    """He et al., "Deep Residual Learning for Image Recognition", CVPR 2016: 11.2 M parameters, 1.8 GMAC."""
-
-    name, channels = "resnet18", 512
-
-    def convolutions(self):
-        from torchvision import models
-
-        return nn.Sequential(OrderedDict(list(models.resnet18(weights=None).named_children())[:-2]))  # no avgpool, fc
-
-    def own(self, state):
-        return {k: v for k, v in state.items() if not k.startswith("fc.")}
-
-
-class MobileNetV3Small(Backbone):
-    """Howard et al., "Searching for MobileNetV3", ICCV 2019: 0.9 M parameters, 0.06 GMAC."""
-
-    name, channels = "mobilenet_v3_small", 576
-
-
-class EfficientNetB0(Backbone):
-    """Tan and Le, "EfficientNet", ICML 2019: 4.0 M parameters, 0.4 GMAC."""
-
-    name, channels = "efficientnet_b0", 1280
-
-
-NETWORKS = {"paper": Model, "small": Small, "wide": Wide, "vgg16": VGG16, "resnet18": ResNet18,
-            "mobilenet_v3_small": MobileNetV3Small, "efficientnet_b0": EfficientNetB0}
+NETWORKS = {"paper": Model, "small": Small, **{name: functools.partial(Backbone, name) for name in BACKBONES}}
 
 
 def build(name="paper", n_classes=2):
@@ -205,7 +154,7 @@ def build(name="paper", n_classes=2):
 
 def image_size(name="paper"):
     """Side of the network's input in pixels."""
-    return NETWORKS[name].image_size
+    return {"paper": Model, "small": Small}.get(name, Backbone).image_size
 
 
 def logits_of(net, batch, flip):
@@ -248,15 +197,18 @@ def load_imagenet(net):
     from torchvision import models
 
     weights = models.get_model_weights(net.name).DEFAULT
+    place = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
+        if os.environ.get("NO_FETCH") and not place.is_file():
+            raise OSError("NO_FETCH is set")
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        net.features.load_state_dict(net.own(state))
+        state = {key.removeprefix("features."): value for key, value in state.items()}
+        net.features.load_state_dict({key: state[key] for key in net.features.state_dict()})
         return None
-    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, pickle.UnpicklingError,
+    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, KeyError, pickle.UnpicklingError,
             http.client.HTTPException) as error:
-        place = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         return (f"no ImageNet weights for {net.name} ({reason[:100]}): it starts from random ones; to have them, put "
                 f"{weights.url} at {place}")

@@ -13,10 +13,11 @@ from faces import people
 from terminal import script
 
 TASKS = ("age", "ethnicity")  # columns of people.csv; the age is the first: weights files keep it
+WEIGHT = 0.2  # of the loss of each task, beside that of the class
 AGES = (0, 1, 2, 3, 5, 8, 11, 14, 17, 20, 24, 28, 33, 40, 50, 60, 70, 80)  # where the classes of "age" begin
 
 
-def labels(files, columns, path):
+def labels(files, columns):
     """What the crops `files` (paths) are in each of `columns`: (labels int64 [N, tasks], -1 where it is not known;
     number of classes of each task; first years of the classes of "age", or []).
 
@@ -25,9 +26,9 @@ def labels(files, columns, path):
     ages = []
     if not columns:
         return torch.empty(len(files), 0, dtype=torch.int64), [], ages
-    table = people.read(path)
+    table = people.read()
     if table is None:
-        script.fail(f"AUXILIARY={columns}: no {path}, which some importers in data/ write; set AUXILIARY=()")
+        script.fail(f"AUXILIARY={columns}: no {people.PEOPLE}, which importers in data/ write; set AUXILIARY=()")
     columns_labels, sizes = [], []
     for column in sorted(columns, key=TASKS.index):
         texts = [getattr(people.of(table, f) or people.Person(), column) for f in files]
@@ -37,7 +38,7 @@ def labels(files, columns, path):
             values = [None if age is None else bisect.bisect(AGES, age) - 1 for age in first]
         kinds = sorted(set(values) - {None})
         if len(kinds) < 2:
-            script.fail(f"{path} tells no {column} of these crops: leave it out of AUXILIARY")
+            script.fail(f"{people.PEOPLE} tells no {column} of these crops: leave it out of AUXILIARY")
         if column == "age":
             ages = [AGES[kind] for kind in kinds]
         columns_labels.append([-1 if value is None else kinds.index(value) for value in values])

@@ -14,7 +14,9 @@ import builtins
 import contextlib
 import os
 import re
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -116,6 +118,11 @@ def parse(name, text, default):
     if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
         return type(default)(value)
     fail(f"{name}={public(text)}: expected {type(default).__name__}, such as {name}={default!r}")
+
+
+def command_line(*words):
+    """A command as one types it, with quotes where a shell needs them."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def check(namespace, *rules):

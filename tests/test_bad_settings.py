@@ -68,7 +68,7 @@ def test_test_and_realtime_refuse_bad_weights_in_one_line(kind, tmp_path, monkey
     (validation, "VALID_RATIO=1"), (validation, "VALID_RATIO=nan"),
     (validation, "VALID_RATIO=-0.2"),
     (train, "EPOCHS=-1"), (train, "BATCH_SIZE=0"), (train, "LR=1e999"), (train, "SEED=1.5"),
-    (train, "SOURCES=(1,)"), (train, "EVEN=2.0"),
+    (train, "EMA=1.0"), (train, "JUDGED_MARGIN=0.3"),
     (testing, "BATCH_SIZE=0"), (testing, "WORKERS=-2"), (testing, "SEED=-1"), (testing, "ROBUSTNESS_PHOTOS=-1"),
     (testing, "WEIGHTS=3"), (realtime, "WEIGHTS=3"),
     (realtime, "OUTPUT=3"), (realtime, "RETRY=-1"), (realtime, "SOURCE=True"), (realtime, "SOURCE=[1]"),

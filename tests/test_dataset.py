@@ -1,5 +1,6 @@
 """dataset.py: disk and live see the same face, augmentation differs per image, batches come back after a resume."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,11 +45,11 @@ def logits(net, images):
 
 def test_one_split_read_with_two_margins_stays_two(tmp_path):
     folder = split(tmp_path / "train")
-    whole, narrow = dataset.Crops(folder, 64).decode(), dataset.Crops(folder, 64, 0.0).decode()
+    whole, narrow = dataset.Crops(folder, 64).prepare(), dataset.Crops(folder, 64, 0.0).prepare()
     before = whole[[0]][0]
     assert not torch.equal(narrow[[0]][0], before)
-    assert torch.equal(dataset.Crops(folder, 64).decode()[[0]][0], before)
-    assert whole.path != narrow.path and whole.path.is_file() and narrow.path.is_file()
+    assert torch.equal(dataset.Crops(folder, 64).prepare()[[0]][0], before)
+    assert whole.cache != narrow.cache and whole.cache.is_file() and narrow.cache.is_file()
 
 
 def test_disk_and_live_give_the_same_logits(tmp_path):
@@ -62,7 +63,7 @@ def test_disk_and_live_give_the_same_logits(tmp_path):
     live = cropping.crop_face(photo, detectors.get("haar").main_face(photo).box, MARGIN)
     for name in ("a", "b"):
         cropping.write_crop(tmp_path / "train" / name / "x.jpg", live)
-    cached, *_ = dataset.Crops(tmp_path / "train", 224).decode()[[0]]
+    cached, *_ = dataset.Crops(tmp_path / "train", 224).prepare()[[0]]
     decoded = cropping.read_crop(tmp_path / "train" / "a" / "x.jpg")
     assert torch.equal(logits(net, cached), logits(net, dataset.to_batch([decoded]))), "cache and file must be one"
     disk, straight = logits(net, cached), logits(net, dataset.to_batch([live]))
@@ -124,40 +125,38 @@ def test_evaluation_transform_normalises_rgb():
 
 def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
     folder = split(tmp_path / "train")
-    crops = dataset.Crops(folder, 224).decode()
+    crops = dataset.Crops(folder, 224).prepare()
     images, labels, weights, auxiliary = crops[[0, 5, 7]]
     assert auxiliary.shape == (3, 0)
-    crops.hold("cpu", 1e6)
-    assert crops.held is None, "a device without room for them"
-    crops.hold("cpu", 1e9)
-    assert torch.equal(crops[[0, 5, 7]][0], images) and crops[[0, 5, 7]][1].tolist() == labels.tolist()
     assert weights.tolist() == [1, 1, 1]
     assert images.shape == (3, 3, 224, 224) and labels.tolist() == [0, 1, 1] and crops.classes == ["beard", "hat"]
     assert np.array_equal(images[1].permute(1, 2, 0).numpy(), cropping.read_crop(crops.files[5]))
-    before = crops.path.stat().st_mtime_ns
-    dataset.Crops(folder, 224).decode()
-    assert crops.path.stat().st_mtime_ns == before, "unchanged crops are not decoded again"
+    before = crops.cache.stat().st_ino
+    assert dataset.Crops(folder, 224).prepare().cache.stat().st_ino == before, "unchanged crops are not decoded again"
     white = np.full((224, 224, 3), 255, np.uint8)
     cropping.write_crop(crops.files[0], white)
-    assert dataset.Crops(folder, 224).decode()[[0]][0].min() > 250
+    assert dataset.Crops(folder, 224).prepare()[[0]][0].min() > 250
 
 
-def test_within_a_source_all_classes_count_the_same(tmp_path):
+def test_within_a_source_all_classes_count_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder = split(tmp_path / "train")
-    for path in sorted((folder / "hat").glob("*"))[:2]:
-        path.rename(path.with_name(f"news-{path.name}"))
-    for path in sorted((folder / "beard").glob("*"))[:1]:
-        path.rename(path.with_name(f"news-{path.name}"))
-    crops = dataset.Crops(folder, 96).decode()
-    source = dataset.sources_of(crops, ("news-",))
+    rows = []
+    for name, count in (("hat", 2), ("beard", 1)):
+        for path in sorted((folder / name).glob("*"))[:count]:
+            path.rename(path.with_name(f"news-{name}-{path.name}"))
+            rows.append(f"news-{name}-{path.name},news")
+    assert dataset.Crops(folder, 96).sources == ["all"], "without data/people.csv"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "people.csv").write_text("file,source\n" + "\n".join(rows))
+    crops = dataset.Crops(folder, 96)
     news = torch.tensor([p.name.startswith("news-") for p in crops.files])
-    assert source.tolist() == [0 if new else -1 for new in news]
-    for even, shares in ((0.0, (news.float().mean(), 1 - news.float().mean())), (1.0, (0.5, 0.5))):
-        dataset.weigh(crops, source, even)
-        assert crops.weights.mean().item() == pytest.approx(1)
-        for some, share in zip((news, ~news), shares, strict=True):
-            sums = [crops.weights[some & (crops.labels == c)].sum().item() for c in (0, 1)]
-            assert sums[0] == pytest.approx(sums[1]) and sum(sums) == pytest.approx(float(share) * len(news))
+    assert crops.sources == ["news", "others"] and crops.source.tolist() == [0 if new else 1 for new in news]
+    crops.balance()
+    assert crops.weights.mean().item() == pytest.approx(1)
+    for own in (news, ~news):
+        sums = [crops.weights[own & (crops.labels == c)].sum().item() for c in (0, 1)]
+        assert sums[0] == pytest.approx(sums[1]) and sum(sums) == pytest.approx(own.sum().item())
 
 
 def test_batches_depend_on_seed_and_epoch_alone():
@@ -182,73 +181,65 @@ def test_a_last_batch_of_one_joins_the_one_before(n, sizes):
     assert [len(b) for b in dataset.Batches(3, 1, seed=0)] == [1, 1, 1]
 
 
-def test_crops_are_decoded_when_asked(tmp_path):
-    crops = dataset.Crops(split(tmp_path / "train", 1), 64)
-    assert len(crops) == 2 and not crops.path.exists()
-    assert crops.decode() is crops and crops.path.is_file()
-
-
 def test_a_damaged_crop_is_named_in_one_line(tmp_path):
     folder = split(tmp_path / "train", 1)
     (folder / "hat" / "0.jpg").write_bytes(b"x")
     with pytest.raises(SystemExit, match="0.jpg: not an image"):
-        dataset.Crops(folder, 224).decode()
+        dataset.Crops(folder, 224).prepare()
+    assert not list(tmp_path.glob(".train*")) and not list(tmp_path.glob(".tmp*"))
 
 
-def batches_of(loader, epoch=3):
+def batches_of(crops, epoch=3):
+    loader = dataset.loader(crops, 4, 0)
     loader.sampler.epoch = epoch
     return list(loader)
 
 
 @pytest.mark.parametrize(("size", "margin"), [(224, MARGIN), (64, 0.0)])
-def test_beyond_the_budget_the_same_batches_come_without_a_file(tmp_path, capsys, size, margin):
+def test_beyond_the_budget_the_same_batches_come_without_a_file(tmp_path, capsys, monkeypatch, size, margin):
     folder = split(tmp_path / "train", 5)
-    cached = dataset.loader(folder, size, 4, 0, margin=margin)
-    assert "10 crops are" in (said := capsys.readouterr().out) and f"kept in {cached.dataset.path}" in said
-    kept = batches_of(cached)
-    assert cached.dataset.path.stat().st_size == 10 * size * size * 3
-    other = dataset.loader(folder, size, 4, 0, margin=margin, budget=10 * size * size * 3 - 1)
-    assert "GB are allowed: decoded batch by batch" in capsys.readouterr().out
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["train"], "its file is not left behind"
+    cached = dataset.Crops(folder, size, margin).prepare()
+    assert "10 crops are" in (out := capsys.readouterr().out) and f"kept in {cached.cache}" in out
+    kept, pixels = batches_of(cached), 10 * size * size * 3
+    assert pixels < cached.cache.stat().st_size < pixels + 1000
+    cached.cache.unlink()
+    monkeypatch.setattr(dataset, "CACHE_GB", (pixels - 1) / 1e9)
+    other = dataset.Crops(folder, size, margin).prepare()
+    assert "decoded batch by batch" in capsys.readouterr().out and other.cache is None
+    assert not list(tmp_path.glob(".train*"))
     for a, b in zip(kept, batches_of(other), strict=True):
         assert all(torch.equal(x, y) and x.stride() == y.stride() for x, y in zip(a, b, strict=True))
-    held = dataset.loader(folder, size, 4, 0, margin=margin, budget=0).dataset
-    held.hold("cpu", 1e9)
-    assert held.held is not None and torch.equal(held[[2, 7]][0], other.dataset[[2, 7]][0])
 
 
-def test_caches_of_other_sizes_go_and_all_else_stays(tmp_path):
+def test_caches_that_nobody_uses_go_and_all_else_stays(tmp_path):
+    """A training with another size may run at the same time: what was read within an hour stays."""
     folder, other = split(tmp_path / "train", 1), split(tmp_path / "train_96", 1)
-    for place, size, margin in ((folder, 224, MARGIN), (folder, 96, 0.1), (other, 64, MARGIN), (folder, 64, 0.0)):
-        dataset.Crops(place, size, margin).decode()
-    (tmp_path / ".train_note.pixels").write_bytes(b"mine")
-    dataset.loader(folder, 64, 2)
-    assert {p.name for p in tmp_path.iterdir()} == {
-        "train", "train_96", ".train_note.pixels", ".train_96_64.pixels", ".train_96_64.json", ".train_64.pixels",
-        ".train_64.json", ".train_64_0.pixels", ".train_64_0.json"}
+    used, old = (dataset.Crops(folder, size).prepare() for size in (224, 96))
+    elsewhere = dataset.Crops(other, 96).prepare()
+    (tmp_path / ".train_note.npy").write_bytes(b"mine")
+    for path in (used.cache, old.cache, elsewhere.cache, tmp_path / ".train_note.npy"):
+        os.utime(path, (1, 1))
+    assert len(used[[0]][0]) == 1, "reading it is using it"
+    new = dataset.Crops(folder, 64).prepare()
+    left = {p.name for p in tmp_path.glob(".train*")}
+    assert left == {used.cache.name, elsewhere.cache.name, ".train_note.npy", new.cache.name}
 
 
 def test_a_disk_without_the_room_is_said_before_anything_is_written(tmp_path, capsys, monkeypatch):
     folder, free = split(tmp_path / "train", 2), dataset.KEEP_FREE + 4 * 64 * 64 * 3
     monkeypatch.setattr(dataset.shutil, "disk_usage", lambda _: SimpleNamespace(free=free - 1))
-    crops = dataset.loader(folder, 64, 2).dataset
-    assert "GB are free: decoded batch by batch" in capsys.readouterr().out and not crops.path.exists()
+    assert dataset.Crops(folder, 64).prepare().cache is None
+    assert "decoded batch by batch" in capsys.readouterr().out and not list(tmp_path.glob(".train*"))
     monkeypatch.setattr(dataset.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    assert dataset.loader(folder, 64, 2).dataset.path.is_file()
+    assert dataset.Crops(folder, 64).prepare().cache.is_file()
     monkeypatch.setattr(dataset.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    assert dataset.loader(folder, 64, 2).dataset.path.is_file(), "what is there needs no more room"
+    assert dataset.Crops(folder, 64).prepare().cache.is_file(), "what is there needs no more room"
 
 
-def test_a_cache_that_another_run_removes_is_not_missed(tmp_path):
-    crops = dataset.loader(split(tmp_path / "train", 2), 64, 2).dataset
-    before = crops[[3, 0]][0]
-    dataset.loader(tmp_path / "train", 32, 2)
-    assert not crops.path.exists() and torch.equal(crops[[3, 0]][0], before)
-
-
-def test_a_damaged_crop_is_named_when_its_batch_comes(tmp_path):
+def test_a_damaged_crop_is_named_when_its_batch_comes(tmp_path, monkeypatch):
     folder = split(tmp_path / "train", 1)
-    batches = dataset.loader(folder, 64, 2, budget=0)
+    monkeypatch.setattr(dataset, "CACHE_GB", 0.0)
+    crops = dataset.Crops(folder, 64).prepare()
     (folder / "hat" / "0.jpg").write_bytes(b"x")
     with pytest.raises(SystemExit, match="0.jpg: not an image"):
-        list(batches)
+        batches_of(crops)

@@ -17,32 +17,34 @@ FILES = [Path(f"{name}.jpg") for name in ("a", "b", "c", "d", "e")]
 
 
 @pytest.fixture
-def table(tmp_path):
-    path = tmp_path / "people.csv"
+def table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "data" / "people.csv"
+    path.parent.mkdir()
     path.write_text("file,age,ethnicity\na.jpg,1,Asian\nb.jpg,30,White\nc.png,,White\nd.jpg,31,\n", encoding="utf-8")
     return path
 
 
 def test_ages_become_bands_and_what_is_not_known_is_minus_one(table):
     for columns in (("age", "ethnicity"), ("ethnicity", "age")):
-        labels, sizes, ages = auxiliary.labels(FILES, columns, table)
+        labels, sizes, ages = auxiliary.labels(FILES, columns)
         assert labels.tolist() == [[0, 0], [1, 1], [-1, 1], [1, -1], [-1, -1]], "the age comes first"
         assert sizes == [2, 2] and ages == [1, 28]
-    labels, sizes, ages = auxiliary.labels(FILES, (), "nowhere.csv")
+    labels, sizes, ages = auxiliary.labels(FILES, ())
     assert labels.shape == (5, 0) and sizes == ages == []
 
 
-def test_ages_published_as_bands_count_from_their_first_year(tmp_path):
-    (tmp_path / "people.csv").write_text("file,age,ethnicity\na.jpg,0-2,\nb.jpg,20-29,\nc.jpg,24,\nd.jpg,70+,\n",
-                                         encoding="utf-8")
-    assert auxiliary.labels(FILES, ("age",), tmp_path / "people.csv")[0][:, 0].tolist() == [0, 1, 2, 3, -1]
+def test_ages_published_as_bands_count_from_their_first_year(table):
+    table.write_text("file,age,ethnicity\na.jpg,0-2,\nb.jpg,20-29,\nc.jpg,24,\nd.jpg,70+,\n", encoding="utf-8")
+    assert auxiliary.labels(FILES, ("age",))[0][:, 0].tolist() == [0, 1, 2, 3, -1]
 
 
 def test_what_is_missing_is_one_line(table):
-    with pytest.raises(SystemExit, match="no nowhere.csv, which some importers"):
-        auxiliary.labels(FILES, ("age",), "nowhere.csv")
     with pytest.raises(SystemExit, match="tells no age of these crops"):
-        auxiliary.labels(FILES[2:3], ("age",), table)
+        auxiliary.labels(FILES[2:3], ("age",))
+    table.unlink()
+    with pytest.raises(SystemExit, match="no data/people.csv, which importers"):
+        auxiliary.labels(FILES, ("age",))
 
 
 def test_the_loss_leaves_out_what_is_not_known():
@@ -78,14 +80,19 @@ def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_pa
     faces = both_splits(tmp_path / "faces")
     files = sorted((faces / "train").glob("*/*.jpg"))
     rows = [f"{f.name},{(5, 40)[i % 2]},{'Asian' if i % 3 else 'White'}" for i, f in enumerate(files)]
-    (tmp_path / "people.csv").write_text("file,age,ethnicity\n" + "\n".join(rows), encoding="utf-8")
-    tasks = ["MODEL=small", "IMAGE_SIZE=32", f"PEOPLE={tmp_path / 'people.csv'}", "AUXILIARY=('age', 'ethnicity')"]
+    tasks = ["MODEL=small", "IMAGE_SIZE=32", "AUXILIARY=('age', 'ethnicity')"]
+
+    def start(name, *arguments):
+        (tmp_path / name / "data").mkdir(parents=True, exist_ok=True)
+        text = "file,age,ethnicity\n" + "\n".join(rows)
+        (tmp_path / name / "data" / "people.csv").write_text(text, encoding="utf-8")
+        return run(tmp_path / name, faces, *tasks, *arguments)
+
     results = {}
-    for name, commands in {"whole": [["EPOCHS=2"]], "stopped": [["EPOCHS=1", "SCHEDULE=constant"]],
+    for name, commands in {"whole": [["EPOCHS=2"]], "stopped": [["EPOCHS=1", "PAPER=True"]],
                        "without": [["EPOCHS=2", "AUXILIARY=()"]]}.items():
-        (tmp_path / name).mkdir()
         for arguments in commands:
-            code, _, err = run(tmp_path / name, faces, *tasks, *arguments)
+            code, _, err = start(name, *arguments)
             assert code == 0, err
         results[name] = losses(tmp_path / name)
     assert results["whole"] != results["without"], "what is asked beside the class must change what is learned"
@@ -96,11 +103,14 @@ def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_pa
     assert probabilities.sum(1) == pytest.approx(1) and probabilities.shape == (3, 2)
     assert child == pytest.approx(strangers.plainly(net, info, crops)[1], abs=1e-3), "five years are a child's"
     last = classifier.load_checkpoint(tmp_path / "whole" / "weights" / "last.pt")
-    assert len(last["net"]["classifier.3.weight"]) == 2 + 4 == len(last["average"]["classifier.3.weight"])
-    code, out, err = run(tmp_path / "stopped", faces, *tasks, "EPOCHS=2", "SCHEDULE=constant", "RESUME=True")
+    assert len(last["net"]["classifier.3.weight"]) == 2 + 4 == len(last["ema"]["classifier.3.weight"])
+    code, out, err = start("stopped", "EPOCHS=2", "PAPER=True", "RESUME=True")
     assert code == 0, err
-    (tmp_path / "constant").mkdir()
-    assert run(tmp_path / "constant", faces, *tasks, "EPOCHS=2", "SCHEDULE=constant")[0] == 0
+    assert start("constant", "EPOCHS=2", "PAPER=True")[0] == 0
     assert losses(tmp_path / "stopped") == losses(tmp_path / "constant")
-    code, _, err = run(tmp_path / "whole", faces, *tasks, "EPOCHS=3", "RESUME=True", "AUXILIARY=()")
-    assert code == 1 and "AUXILIARY is not what the run began with" in err and err.strip().count("\n") == 0
+    for other in ("AUXILIARY=()", "EMA=0.0"):
+        code, _, err = start("whole", "EPOCHS=3", "RESUME=True", other)
+        assert code == 1 and f"{other.split('=')[0]} is not what the run began with" in err and err.count("\n") == 1
+    rows[-1] = rows[-1].replace("Asian", "Other").replace("White", "Other")
+    code, _, err = start("whole", "EPOCHS=3", "RESUME=True")
+    assert code == 1 and "does not fit this run" in err and err.count("\n") == 1

@@ -14,6 +14,7 @@ import torch
 import model as networks
 import train
 from learn import runs
+from terminal import files
 from test_dataset import both_splits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ def faces(tmp_path_factory):
 @POSIX
 def test_killed_at_random_moments_and_resumed(faces, tmp_path):
     """Every weights file loads after every kill, and the end is that of a run that was never stopped."""
-    command = [sys.executable, str(ROOT / "tests" / "killing.py"), str(KILLS), *faces, "EPOCHS=3", "KEEP_BEST=2"]
+    command = [sys.executable, str(ROOT / "tests" / "killing.py"), str(KILLS), *faces, "EPOCHS=3"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60 + 20 * KILLS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(f"{KILLS} kills"), done.stdout
@@ -53,6 +54,7 @@ def test_a_full_disk_is_said_and_the_best_weights_stay(constants, tmp_path):
     import resource
 
     best = tmp_path / "best_weights.pt"
+    files.claim(tmp_path, ["best_weights.pt"])
     best.write_bytes(b"good")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 19, before[1]))
@@ -67,15 +69,17 @@ def test_a_full_disk_is_said_and_the_best_weights_stay(constants, tmp_path):
 
 def test_numbers_that_are_none_are_never_saved(constants, tmp_path, monkeypatch):
     """The last step of an epoch breaks the weights, which only validation shows: last.pt stays as it was."""
+    files.claim(tmp_path, ["last.pt"])
     (tmp_path / "last.pt").write_bytes(b"good")
-    monkeypatch.setattr(runs, "set_aside", lambda *_: None)
     monkeypatch.setattr(train, "evaluate", lambda *_: (torch.full((4, 2), float("nan")), torch.zeros(4).long()))
     with pytest.raises(SystemExit, match="the loss became nan in epoch 1: the weights saved so far are kept"):
         train.main()
-    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"] and (tmp_path / "last.pt").read_bytes() == b"good"
+    assert [p.name for p in tmp_path.rglob("[!.]*") if p.is_file()] == ["last.pt"]
+    assert (tmp_path / "last.pt").read_bytes() == b"good"
 
 
 def test_weights_alone_are_not_enough_to_resume(constants, tmp_path, monkeypatch):
+    files.claim(tmp_path, ["last.pt"])
     runs.save_weights(tmp_path / "last.pt", {
         "model": "small", "classes": ["beard", "hat"], "image_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3,
         "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {},
