@@ -126,7 +126,7 @@ def calibrate(logits, labels, sure):
     confidence, predicted = (logits / temperature).softmax(1).max(1)
     right = (predicted == labels).float()
     floor = 1 / logits.shape[1]
-    for threshold in torch.arange(math.ceil(floor * 100) / 100, MOST, 0.01).tolist():
+    for threshold in torch.arange(math.ceil(floor * 100) / 100, MOST + 0.005, 0.01).tolist():
         chosen = confidence >= threshold
         if chosen.any() and right[chosen].mean() >= sure:
             return temperature, threshold, right[chosen].mean().item()
