@@ -85,7 +85,7 @@ def test_the_ablation_from_crops_to_the_table(world, monkeypatch, capsys):
 def test_each_run_is_a_process_with_its_constants_on_the_command_line(world, monkeypatch, capfd):
     monkeypatch.undo()
     monkeypatch.chdir(world)
-    settings = {**SETTINGS, "SOURCES": ("a-", "b-"), "START": None}
+    settings = {**SETTINGS, "AUXILIARY": ("age", "ethnicity"), "START": None}
     constants = {**settings, "SEED": 3, "TRAIN_DIR": "train", "VALID_DIR": "valid", "WEIGHTS_DIR": "w s",
                  "PLOTS_DIR": "p"}
     before = script.constants(vars(train))
@@ -101,7 +101,7 @@ def test_each_run_is_a_process_with_its_constants_on_the_command_line(world, mon
 def test_a_search_over_seeds_without_a_test(world, monkeypatch, capsys):
     monkeypatch.setattr(compare, "VARIANTS", {"low": {"LR": 1e-4}, "high": {"LR": 3e-3}})
     monkeypatch.setattr(compare, "SEEDS", (0, 1))
-    monkeypatch.setattr(compare, "SETTINGS", {**SETTINGS, "SCHEDULE": "constant"})  # onecycle's one step has rate 0
+    monkeypatch.setattr(compare, "SETTINGS", {**SETTINGS, "PAPER": True})  # else the one step has a rate of 0
     monkeypatch.setattr(compare, "TEST_DIR", "")
     compare.main()
     rows = results()
@@ -163,7 +163,7 @@ def test_the_loop_of_the_documents_runs(world):
         Path(name).rename(Path("processed", name))
     for name in ("train.py", "test.py"):
         code = code.replace(f'"{name}"', repr(str(ROOT / name)))
-    few = "".join(f', "{k}={v}"' for k, v in {**SETTINGS, "SCHEDULE": "constant"}.items())
+    few = "".join(f', "{k}={v}"' for k, v in {**SETTINGS, "PAPER": True}.items())
     code = code.replace(', f"LR={lr}"', few + ', f"LR={lr}"').replace("(3e-4, 1e-3, 3e-3)", "(1e-4, 3e-3)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
