@@ -148,9 +148,12 @@ class Crops(Dataset):
 
     def pixels(self, index):
         """The pixels of crops, from where they are: uint8 [N, S, S, 3]."""
+        if self.cache is not None and not self.cache.is_file():  # somebody has deleted it
+            self.cache = None
         if self.cache is None:
             return self.decode(index)
-        os.utime(self.cache)  # in use
+        with contextlib.suppress(OSError):  # it may be another user's
+            os.utime(self.cache)  # in use
         # Mapped anew each time: pages that stay mapped would count as this process's memory for ever.
         return np.load(self.cache, mmap_mode="r")[index]
 

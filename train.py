@@ -43,7 +43,7 @@ RESUME = False  # True continues from weights/last.pt
 DEVICE = "auto"  # "auto": a CUDA GPU, or else the CPU; "cpu", "cuda", "mps"
 
 # ------------------------------------------------------------------------------------------------ the recipe
-PAPER = False  # True: the paper's, that is no decay, smoothing, average or flip, its augmentation, and a constant LR
+PAPER = False  # True: the paper's, no decay, smoothing, average, balance or flip, its augmentation, a constant LR
 AUGMENT = "face"  # a key of augment.AUGMENTATIONS: none, face, occlusion, paper
 WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
 LABEL_SMOOTHING = 0.05  # training only: losses that are reported have none
@@ -98,7 +98,7 @@ def settings(n_crops):
     """The constants of this run, a dict: what is None is chosen, for `n_crops` of training."""
     chosen = script.constants(globals())
     if PAPER:
-        chosen |= {"AUGMENT": "paper", "WEIGHT_DECAY": 0.0, "LABEL_SMOOTHING": 0.0, "EMA": 0.0}
+        chosen |= {"AUGMENT": "paper", "WEIGHT_DECAY": 0.0, "LABEL_SMOOTHING": 0.0, "EMA": 0.0, "BALANCE": False}
     chosen["BATCH_SIZE"] = BATCH_SIZE or (16 if PAPER else 64)
     chosen["LR"] = LR or (3e-4 if START else 1e-3)
     steps = math.ceil(n_crops / chosen["BATCH_SIZE"])
@@ -140,7 +140,8 @@ def train_epoch(run, batches, epoch, device, bf16):
     model = engine.distributed_model(run.net, device)
     # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
     torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
-    totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right answers, images
+    exact = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
+    totals = torch.zeros(3, dtype=exact, device=device)  # loss, right answers, images
     data_s, compute_s, start = 0.0, 0.0, time.perf_counter()
     bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img", leave=False,
                disable=True if engine.RANK else None)
@@ -172,7 +173,7 @@ def train_epoch(run, batches, epoch, device, bf16):
         with torch.no_grad():
             right = (logits.argmax(1) == labels).sum()
             plain = functional.cross_entropy(logits, labels, reduction="sum")  # without smoothing and weights
-            totals += torch.stack([plain, right, torch.full_like(right, len(labels))]).double()
+            totals += torch.stack([plain, right, torch.full_like(right, len(labels))])
         if device.type == "cpu" or step % 50 == 0:  # to read a number is to wait for a GPU
             check_loss(totals[0].item(), epoch)
         compute_s, start = compute_s + time.perf_counter() - start, time.perf_counter()
@@ -216,7 +217,10 @@ def by_source(logits, labels, crops):
 
 def load_data(device):
     """(loader of the training crops, loader of the validation crops, the constants of this run)."""
-    start = classifier.load_checkpoint(START) if START else {}
+    start = classifier.load_checkpoint(START) if START else {"model": MODEL}
+    if start["model"] != MODEL:
+        script.fail(f"START={START} is a {start['model']} network and this run trains {MODEL}: choose another START, "
+                    f"or MODEL={start['model']}")
     size = IMAGE_SIZE or start.get("image_size") or networks.image_size(MODEL)
     margin = start.get("margin", cropping.MARGIN) if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
     with engine.one_at_first():
@@ -224,12 +228,12 @@ def load_data(device):
         valid = dataset.Crops(VALID_DIR, size, margin).prepare(quiet=engine.RANK > 0)
     if valid.classes != train.classes:
         script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
-    if BALANCE:
+    constants = settings(len(train))
+    if constants["BALANCE"]:
         train.balance()
     train.auxiliary, train.task_sizes, train.ages = auxiliary.labels(train.files, AUXILIARY)
     for crops in (train, valid):
         crops.move_to(device)
-    constants = settings(len(train))
     judged = 256 if device.type == "cuda" else 128  # crops per batch; changes speed and memory, no result
     return (dataset.loader(train, constants["BATCH_SIZE"], SEED, engine.RANK, engine.WORLD),
             dataset.loader(valid, judged, None, engine.RANK, engine.WORLD), constants)
@@ -241,7 +245,7 @@ def begin(train, valid, constants, device):
     crops = train.dataset
     net = networks.build(MODEL, len(crops.classes) + sum(crops.task_sizes))
     net = net.to(device, memory_format=torch.channels_last)
-    pretrained = not RESUME and runs.initialise(net, MODEL, crops.classes, START)
+    pretrained = not RESUME and runs.initialise(net, crops.classes, START)
     optimizer = torch.optim.AdamW(net.parameters(), constants["LR"], weight_decay=constants["WEIGHT_DECAY"],
                                   fused=device.type != "mps")
     run = runs.Run(net, copy.deepcopy(net) if constants["EMA"] else None, optimizer, crops.classes, constants,

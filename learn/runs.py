@@ -47,7 +47,7 @@ class Run:
     best: float = math.inf  # lowest mean of the sources' validation losses, of the epochs after `since`
     since: int = 0  # epochs up to this one were judged by other crops, or otherwise
     sources: dict = dataclasses.field(default_factory=dict)  # {source: (loss, recall of each class)} of the last epoch
-    sure: float = math.nan  # accuracy of the validation crops that it is sure of, after the last epoch
+    sure: float = 1.0  # accuracy of the validation crops that it is sure of, after the last epoch; nan: of none
 
     @property
     def done(self):
@@ -78,9 +78,9 @@ class Files(NamedTuple):
         """Note what a run writes; ends the program with one line where a file of that name is not ours."""
         ours = ["last.pt"] if is_checkpoint(self.weights / "last.pt") else []
         files.claim(self.weights, ["last.pt", "best_weights.pt"], ours)
-        for path in self.weights.glob("best_weights_*.pt"):
-            files.claim_file(path, ours=path.name in files.written(self.weights))
         files.claim(self.plots, ["log.csv"])
+        for folder, pattern in ((self.weights, r"best_weights_\d+\.pt"), (self.plots, r"metrics_\d+\.png")):
+            files.claim(folder, [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name)])
 
     def earlier(self):
         """[(path, name)] of what an earlier run has left, with the name in the folder where it is kept."""
@@ -136,7 +136,9 @@ def resume(run, path):
         script.fail(f"{path} is a {last['model']} network for {', '.join(last['classes'])}, and this run is "
                     f"{name} for {', '.join(run.classes)}: start anew with RESUME=False")
     for constant, what in FIXED.items():
-        began = last["constants"].get(constant)
+        if constant not in last["constants"]:
+            script.fail(f"{path} was made by another version: start anew, with START={path} to go on from its weights")
+        began = last["constants"][constant]
         if constant == "EMA" and bool(began) == bool(constants["EMA"]):
             continue
         if began != constants[constant]:
@@ -215,6 +217,9 @@ def conclude(run, folders, n_valid):
     wanted = run.constants["SURE"]
     if n_valid < ENOUGH:
         print(f"{n_valid} validation crops are few: the accuracy is rough, and so is the threshold for \"unsure\"")
+    elif math.isnan(run.sure):
+        print(f"SURE={wanted} was not reached: the network is not confident enough of any validation crop, so that "
+              "realtime.py says \"unsure\" of most faces")
     elif run.sure < wanted:
         print(f"SURE={wanted} was not reached: of what it is sure of, {run.sure:.1%} of the validation crops are right")
     print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
@@ -281,14 +286,11 @@ def trimmed(net, outputs):
             for k, v in net.state_dict().items()}
 
 
-def start_from(net, path, name, classes):
-    """Give `net` (of NETWORKS[name], for `classes` and maybe more) the weights of a file, without its last layer where
+def start_from(net, path, classes):
+    """Give `net` (for `classes` and maybe more) the weights of a file of the same network, without its last layer where
     that is for other classes. Returns whether all were taken; raises WeightsError.
     """
     started, info = classifier.load_weights(path)
-    if info["model"] != name:
-        raise classifier.WeightsError(f"START={path} is a {info['model']} network and this run trains {name}: "
-                                      f"choose another START, or MODEL={info['model']}")
     state, same = started.state_dict(), info["classes"] == classes
     for key in last_layer(net):
         own = net.state_dict()[key].clone()
@@ -299,14 +301,14 @@ def start_from(net, path, name, classes):
     return same
 
 
-def initialise(net, name, classes, start):
-    """Give `net` (of NETWORKS[name], for `classes` and maybe more) what a run starts from: the weights file `start`, or
-    where it is None ImageNet's, for a network that has such.
+def initialise(net, classes, start):
+    """Give `net` (for `classes` and maybe more) what a run starts from: the weights file `start`, or if it is None
+    ImageNet's weights, for a network that has such.
 
     Returns whether all but the last layer has learned before.
     """
     if start:
-        return not start_from(net, start, name, classes)
+        return not start_from(net, start, classes)
     if not isinstance(net, model.Backbone):
         return False
     with engine.one_at_first():

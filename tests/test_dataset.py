@@ -203,6 +203,7 @@ def test_beyond_the_budget_the_same_batches_come_without_a_file(tmp_path, capsys
     kept, pixels = batches_of(cached), 10 * size * size * 3
     assert pixels < cached.cache.stat().st_size < pixels + 1000
     cached.cache.unlink()
+    torch.testing.assert_close(batches_of(cached), kept, rtol=0, atol=0, msg="somebody deletes it during a training")
     monkeypatch.setattr(dataset, "CACHE_GB", (pixels - 1) / 1e9)
     other = dataset.Crops(folder, size, margin).prepare()
     assert "decoded batch by batch" in capsys.readouterr().out and other.cache is None

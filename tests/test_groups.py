@@ -70,10 +70,10 @@ def test_a_network_with_more_outputs_starts_from_one_without(tmp_path):
              "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
     runs.save_weights(tmp_path / "w.pt", {**facts, "state": state})
     other = networks.build("small", 7)
-    assert runs.start_from(other, tmp_path / "w.pt", "small", ["man", "woman"])
+    assert runs.start_from(other, tmp_path / "w.pt", ["man", "woman"])
     with torch.inference_mode():
         torch.testing.assert_close(other.eval()(images)[:, :2], plain(images))
-    assert not runs.start_from(networks.build("small", 7), tmp_path / "w.pt", "small", ["cat", "dog"])
+    assert not runs.start_from(networks.build("small", 7), tmp_path / "w.pt", ["cat", "dog"])
 
 
 def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_path):

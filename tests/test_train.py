@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from faces import cropping
 from learn import classifier, engine, runs
 from terminal import files
 from test_dataset import both_splits
+
+PAPERS = Path(train.__file__).parent / "weights" / "shipped" / "paper.pt"
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +149,7 @@ def test_a_new_run_that_is_stopped_in_its_first_epoch_changes_nothing(whole, fac
 
 
 @pytest.mark.parametrize("place", ["weights/last.pt", "weights/best_weights.pt", "weights/best_weights_7.pt",
-                                   "plots/log.csv", "weights", "plots"])
+                                   "plots/log.csv", "plots/metrics_1.png", "weights", "plots"])
 def test_what_a_user_has_put_there_is_not_written_over(faces, tmp_path, place):
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_bytes(b"mine")
@@ -159,10 +162,21 @@ def test_what_a_user_has_put_there_is_not_written_over(faces, tmp_path, place):
 def test_a_copied_folder_can_be_resumed_without_its_record(whole, faces, tmp_path):
     copy_run(whole, tmp_path)
     (tmp_path / "weights" / files.RECORD).unlink()
-    for path in (tmp_path / "weights").glob("best_weights*.pt"):
+    (tmp_path / "weights" / "best_weights.pt").rename(tmp_path / "weights" / "best_weights_mine.pt")
+    for path in [*(tmp_path / "weights").glob("best_weights_?.pt"), *(tmp_path / "plots").glob("*.*")]:
         path.unlink()
     code, _, err = run(tmp_path, faces, "EPOCHS=4", "RESUME=True")
     assert code == 0 and len(losses(tmp_path)) == 4, err
+    assert (tmp_path / "weights" / "best_weights_mine.pt").is_file(), "a name that no run uses is not in the way"
+
+
+def test_a_run_of_an_earlier_version_is_not_resumed(whole, faces, tmp_path):
+    copy_run(whole, tmp_path)
+    last = classifier.load_checkpoint(tmp_path / "weights" / "last.pt")
+    del last["constants"]["EMA"]
+    runs.save_weights(tmp_path / "weights" / "last.pt", last)
+    code, _, err = run(tmp_path, faces, "EPOCHS=4", "RESUME=True")
+    assert code == 1 and "made by another version: start anew" in err
 
 
 def copy_run(whole, folder):
@@ -226,6 +240,7 @@ def test_a_last_batch_of_one_trains_where_batch_normalisation_needs_two(faces, t
     (["AUGMENT=x"], "must be one of"), (["TRAIN_DIR=nowhere"], "run 'python validation.py'"),
     (["JUDGED_MARGIN=x"], "None, or from 0 to 0.2"), (["JUDGED_MARGIN=0.3"], "None, or from 0 to 0.2"),
     (["RESUME=True"], "no weights at"),
+    ([f"START={PAPERS}"], "is a paper network and this run trains small"),
 ])
 def test_one_line_errors(faces, tmp_path, arguments, line):
     code, _, err = run(tmp_path, faces, *arguments)
@@ -265,6 +280,15 @@ def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
     sure = confidence >= threshold
     assert (predicted == labels)[sure].float().mean() >= train.SURE - 0.005
     assert (predicted == labels)[confidence >= threshold - 0.02].float().mean() < train.SURE + 0.005
+
+
+@pytest.mark.parametrize(("accuracy", "line"), [(0.9, "90.0% of the"), (float("nan"), "of any validation crop")])
+def test_an_accuracy_that_cannot_be_reached_is_said(tmp_path, capsys, monkeypatch, accuracy, line):
+    monkeypatch.setattr(runs, "plot", lambda history, path: None)
+    row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 0.6}
+    made = runs.Run(None, None, None, ["a", "b"], {"SURE": 0.98}, {}, history=[row], sure=accuracy)
+    runs.conclude(made, runs.Files(tmp_path / "weights", tmp_path / "plots"), 500)
+    assert "SURE=0.98 was not reached" in (out := capsys.readouterr().out) and line in out
 
 
 def test_one_cycle_starts_low_peaks_at_lr_and_ends_at_zero():
@@ -348,6 +372,7 @@ def test_the_papers_settings_at_once_and_what_is_chosen_for_few_photos(monkeypat
     assert few["EPOCHS"] * 4 == pytest.approx(400, abs=8) and many["EPOCHS"] == 4 and few["LR"] == 3e-4
     train.START, train.PAPER = None, True
     assert train.settings(800) == {**train.settings(5000)} and train.settings(800)["EPOCHS"] == 50
-    paper = {"BATCH_SIZE": 16, "LR": 1e-3, "AUGMENT": "paper", "WEIGHT_DECAY": 0, "LABEL_SMOOTHING": 0, "EMA": 0}
+    paper = {"BATCH_SIZE": 16, "LR": 1e-3, "AUGMENT": "paper", "WEIGHT_DECAY": 0, "LABEL_SMOOTHING": 0, "EMA": 0,
+             "BALANCE": False}
     assert paper.items() <= train.settings(800).items()
     assert train.learning_rate(0.01, 1e-3) == train.learning_rate(0.9, 1e-3) == 1e-3
