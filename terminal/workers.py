@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 
 import cv2
 
@@ -93,6 +94,10 @@ def in_processes(function, jobs, workers, backend="loky"):
     import joblib  # a tenth of a second, and the live window needs it not
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
+    if function.__module__ == "__main__":
+        # By its module's name, as the processes import it: else joblib would send its code with each job.
+        module = importlib.import_module(Path(sys.modules["__main__"].__file__).stem)
+        function = getattr(module, function.__name__)
     jobs = iter(jobs)
     settings = {"initializer": start_worker, "initargs": (os.getpid(),)} if backend == "loky" else {}
     try:
