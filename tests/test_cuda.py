@@ -1,15 +1,27 @@
-"""A step on a CUDA GPU gives what it gives on a CPU. Without a GPU these tests are left out."""
+"""Augmentation and a step on a CUDA GPU give what they give on a CPU. Without a GPU these tests are left out."""
 
 import numpy as np
 import pytest
 import torch
 
+import dataset
 import running
 import train
+from learn import augment
 from test_dataset import both_splits
 from test_train import losses
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+def test_augmentation_of_a_gpu_equals_that_of_a_cpu():
+    images = torch.randint(0, 256, (64, 96, 96, 3), dtype=torch.uint8, generator=dataset.generator_for(0))
+    images = images.permute(0, 3, 1, 2)
+    for seed in range(5):
+        there = augment.augment(images.cuda(), "occlusion", dataset.generator_for(seed)).cpu()
+        here = augment.augment(images, "occlusion", dataset.generator_for(seed))
+        # Rounding can move a coefficient of JPEG to the next step: few pixels, so the mean tells.
+        assert (there - here).abs().mean() < 1e-3
 
 
 @pytest.mark.parametrize("name", ["paper", "small"])
