@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from faces import cropping, detectors, people, reading
 from terminal import files, workers
-from terminal.files import normal
+from terminal.files import RECIPE, normal
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"  # one subfolder per class
@@ -38,7 +38,6 @@ DETECTOR = "yunet"
 CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lightness, such as 2.0; 0.0: none
 # ------------------------------------------------------------------------------------------------
 
-RECIPE = ".recipe"  # in FACES_DIR: recipe() of the crops there
 TIME_UNITS = (1, 100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)  # nanoseconds that disks round times of files to
 SKIPPED_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files need not be text
 FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
@@ -131,15 +130,6 @@ def load_skipped(path):
         return {}
 
 
-def is_skipped_csv(path):
-    """Whether a file begins as skipped.csv does."""
-    try:
-        with open(path, **SKIPPED_TEXT) as file:
-            return file.readline().strip() == ",".join(("photo", *Skipped._fields))
-    except OSError:
-        return False
-
-
 def times_of(folder):
     """{normal() name: time of modification in nanoseconds} of the crops in a folder, from one look at it."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
@@ -186,13 +176,11 @@ def prepare(classes, jobs, names, detector):
     time of its photo.
     """
     known, ours = files.written(FACES_DIR), []
-    if known and RECIPE not in known:
-        raise script.Problem(f"FACES_DIR={FACES_DIR} is where another script has put its files: name another folder")
     if not known and re.fullmatch("[0-9a-f]{12}", noted_recipe()):
         made = {name: times_of(Path(FACES_DIR, name)) for name in classes}
         ours = [RECIPE, *(f"{target.parent.name}/{target.name}" for _, time, target, _ in jobs
                           if same_time(made[target.parent.name].get(target.name), time))]
-    files.claim_file(SKIPPED, ours=is_skipped_csv(SKIPPED))
+    files.claim_table(SKIPPED, ("photo", *Skipped._fields), ours=True)
     files.claim(FACES_DIR, [RECIPE, *names], ours)
     crops = {name for name in files.written(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
     same_recipe = noted_recipe() == recipe(detector)

@@ -149,8 +149,6 @@ def check_folder(folder):
     if Path(folder).is_symlink():
         script.fail(f"{folder} is a link: name the folder that it leads to")
     known = files.written(folder)
-    if known and SPLIT not in known:
-        script.fail(f"{folder} is where another script has put its files: name another folder")
     ours = [] if known else [SPLIT, *record["files"]] if isinstance(record.get("files"), list) else []
     crops, there = known | set(ours), reading.list_photos(folder)
     for path in there:

@@ -31,6 +31,7 @@ GENDERS = {"m": "man", "f": "woman"}
 def main():
     if KIND not in FILE_NAMES:
         script.fail(f"KIND={KIND}: choose {' or '.join(FILE_NAMES)}")
+    script.check(globals(), ("TEST_FOLD", TEST_FOLD in range(-1, 5), "from 0 to 4, or -1"))
     source = importing.source_folder(SOURCE, HINT, RAW_DIR, TEST_DIR)
     importing.only_classes([RAW_DIR, TEST_DIR], GENDERS.values())
     archive = importing.find(source, f"{KIND}.tar.gz")

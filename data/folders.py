@@ -59,7 +59,6 @@ def name_of(folder, photo):
 def check_constants():
     """End with one line on constants that make no sense."""
     script.check(globals(), ("TO", TO in ("raw", "test"), "raw or test"), (
-        "TEST_RATIO", 0 <= TEST_RATIO <= 1, "between 0 and 1"), (
         "RENAME", all(isinstance(text, str) for pair in RENAME.items() for text in pair), "texts, as {'M': 'man'}"))
     try:
         if PERSON and re.compile(PERSON).groups < 1:

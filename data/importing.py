@@ -31,6 +31,8 @@ def in_test(key, ratio):
 
     The answer depends on the key alone, so that new photos never move old ones from one side to the other.
     """
+    if not 0 <= ratio <= 1:
+        raise script.Problem(f"TEST_RATIO={ratio}: must be between 0 and 1")
     number = int(hashlib.sha1(key.encode(errors="surrogateescape")).hexdigest(), 16)
     return (number % 10 * 100 + number // 10 % 100) / 1000 < ratio
 

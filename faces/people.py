@@ -171,7 +171,7 @@ def write_sheet(path, sheet):
         data = text.getvalue().encode(sheet.encoding)
     except UnicodeEncodeError:
         data = text.getvalue().encode("utf-8-sig", "backslashreplace")
-    with atomic(path) as temporary:
+    with atomic(os.path.realpath(path)) as temporary:  # a link stays one
         temporary.write_bytes(data)
 
 

@@ -73,7 +73,7 @@ class Results:
         self.log, self.source, self.file = log, source, None
         self.labels = {}  # number of a face -> Counter of its labels, in frames
         if log is not None:
-            files.claim_file(log)
+            files.claim_table(log, COLUMNS)
 
     def write(self, lines):
         """Append lines of cells to the file, in one piece."""

@@ -1,7 +1,8 @@
 """Files that are whole or not there, the record of what is ours, hard links, class folders. Nothing to run.
 
 Nothing that is not ours is ever removed or written over. What is ours says a record: each folder that a script writes
-into has a text file RECORD, in which the names of its files stand before they are written.
+into has a text file RECORD, in which the names of its files stand before they are written. At the end of a run those
+that it has not written leave it again.
 """
 
 import contextlib
@@ -14,10 +15,13 @@ import time
 import unicodedata
 from pathlib import Path
 
+from terminal import script
 from terminal.script import Problem, fail
 
 RECORD = ".written.txt"  # in a folder: the files in it, and below it, that scripts of this project have written
+RECIPE = ".recipe"  # in a folder of crops: how processed.py made them
 SPLIT = ".split.json"  # in both folders of a split: what validation.py made it from, and whether it is complete
+MARKS = {RECIPE, SPLIT}  # a folder with one of them holds what its script puts there, and nothing of the other scripts
 TEMPORARY = r"\.tmp-[a-z0-9_]{8}(\.\w+)?"  # names that atomic() gives
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
@@ -57,8 +61,8 @@ def claim(folder, names, ours=()):
     """Make `folder`, and note that the files `names` in it (relative, with "/" between folders) are ours from now on.
 
     To be called before any work starts. Raises Problem, one line, where one of them is there and is not ours, or lies
-    behind a link, and where `folder` is a file or cannot be written; nothing has changed then. `ours`: names that count
-    as ours although no record says so, because an earlier version kept none.
+    behind a link, and where `folder` is a file, cannot be written or is marked as another script's; nothing has changed
+    then. `ours`: names that count as ours although no record says so, because an earlier version kept none.
     """
     folder, names = Path(folder), list(names)
     if os.path.lexists(folder) and not folder.is_dir():
@@ -69,7 +73,10 @@ def claim(folder, names, ours=()):
                 break
             if place.is_symlink() or os.path.lexists(place) and not place.is_dir():
                 raise Problem(f"{place} is a link or a file and is to be a folder: move it away, or name another place")
-    known = written(folder) | set(ours)
+    recorded = written(folder)
+    if recorded and MARKS & recorded != MARKS.intersection(names):
+        raise Problem(f"{folder} is where another script has put its files: name another folder")
+    known = recorded | set(ours)
     taken = [name for name in names if name not in known and os.path.lexists(folder / name)]
     # A second run may have claimed them meanwhile, and some disks take a and A for one name.
     known |= written(folder) if taken else set()
@@ -88,6 +95,7 @@ def claim(folder, names, ours=()):
         with open(folder / RECORD, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             # The last line of a run that was killed may be half a name: what follows starts on a line of its own.
             file.write("".join(f"\n{name}" for name in dict.fromkeys(names) if name not in recorded) + "\n")
+        CLAIMED.setdefault(folder.absolute(), set()).update(names)
     except OSError as error:
         raise Problem(f"{folder} cannot be written ({error.strerror}): name another folder") from None
 
@@ -96,6 +104,43 @@ def claim_file(path, ours=False):
     """claim() of one file, with or without folders before its name. `ours`: it counts as ours without a record."""
     path = Path(path)
     claim(path.parent, [path.name], [path.name] * ours)
+
+
+def settle():
+    """At the end of a run: of the files that it has claimed, those that are there stay in the records, and no others.
+
+    So a file of the user's that gets such a name later is not taken for ours.
+    """
+    while CLAIMED:
+        folder, names = CLAIMED.popitem()
+        with contextlib.suppress(OSError):  # the folder is gone, or the disk is full
+            recorded, there = written(folder), {name for name in names if os.path.lexists(folder / name)}
+            if recorded != recorded - names | there:
+                write_record(folder, recorded - names | there)
+
+
+def write_record(folder, names):
+    """Write RECORD; without names there is none."""
+    if not names:
+        Path(folder, RECORD).unlink(missing_ok=True)
+        return
+    with atomic(Path(folder, RECORD)) as temporary:
+        temporary.write_bytes("".join(f"{name}\n" for name in sorted(names)).encode("utf-8", "surrogateescape"))
+
+
+def claim_table(path, columns, ours=False):
+    """claim_file() of a CSV file: what is there is replaced only where it begins with these columns, texts."""
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        raise Problem(f"{path} is to be a table: choose a name that ends in .csv")
+    begins = False
+    if path.is_file():
+        with open(path, "rb") as file:
+            first = file.readline().strip()
+        begins = first == ",".join(columns).encode()
+        if first and not begins:
+            raise Problem(f"{path} is there already, and is another table or text: move it away, or name another place")
+    claim_file(path, ours and begins)
 
 
 def same_file(one, other):
@@ -124,9 +169,7 @@ def remove_ours(folder, names):
             with contextlib.suppress(OSError):  # something that is not ours is left in it
                 (folder / place).rmdir()
     if ours:
-        with atomic(folder / RECORD) as temporary:
-            text = "".join(f"{name}\n" for name in sorted(known - ours))
-            temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+        write_record(folder, known - ours)
     return count
 
 
@@ -210,4 +253,6 @@ def _umask():
     return mask
 
 
+CLAIMED = {}  # {folder: names} of this run
+script.AT_END.append(settle)
 UMASK = _umask()  # mkstemp makes private files; ours are as readable as any other file of the user

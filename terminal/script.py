@@ -25,6 +25,7 @@ from pathlib import Path
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
 PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "TEACHER", "LISTS",
          "CLIPS")
+AT_END = []  # functions that run() calls in the end, whatever has happened
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
 
@@ -172,6 +173,8 @@ def run(main, stopped="run the same command again to continue"):
         where = f" ({error.filename})" if error.filename else ""
         fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
     finally:
+        for end in AT_END:
+            end()
         if not IS_PROGRAM:
             os.chdir(folder)
 

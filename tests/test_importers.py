@@ -16,6 +16,7 @@ import lfw
 import origins
 import utkface
 from shipped import known, names, persons, photo, run_twice
+from terminal import script
 
 
 @pytest.fixture
@@ -146,6 +147,15 @@ def test_celeba_with_commas_people_and_a_zip(place, capsys):
     assert sorted(men[0] + men[1]) == [f"celeba-{i:06d}.jpg" for i in (1, 3, 7, 9)]
     assert {known()[name][:2] for name in men[0] + men[1]} == {("celeba", "2881")}
     assert len(women[0] + women[1]) == 5 and [] in men and [] in women  # each of the two people is on one side
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1, 7.0, float("nan")])
+def test_a_share_out_of_range_is_one_line(place, monkeypatch, ratio):
+    celeba_files("  ")
+    monkeypatch.setattr(celeba, "TEST_RATIO", ratio)
+    with pytest.raises(script.Problem, match="TEST_RATIO=.*between 0 and 1"):
+        celeba.main()
+    assert not Path("data/raw").exists()
 
 
 @pytest.mark.parametrize("kind", ["faces", "aligned"])

@@ -11,7 +11,7 @@ import processed
 import validation
 from photos import fill
 from running import POSIX, call
-from terminal import files
+from terminal import files, script
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +202,35 @@ def test_crops_of_an_old_version_are_taken_over(place):
         assert code == changed, err
         assert "0.jpg is there already" in err if changed else out.startswith("4 photos to crop")
         assert (faces / "hat/me.jpg").read_bytes() == b"mine"
+
+
+def test_no_script_replaces_or_removes_what_another_has_made(place):
+    """Best weights in a folder of crops or of a split would go with the next crops or split."""
+    for folder in ("processed/faces", "processed/train", "processed/valid"):
+        with pytest.raises(script.Problem, match="where another script has put its files"):
+            files.claim(place / folder, ["best_weights.pt"])
+    for name in ("plots/log.csv", "weights/best_weights.pt"):
+        (place / name).parent.mkdir(exist_ok=True)
+        files.claim_file(place / name)
+        (place / name).write_bytes(b"epochs")
+        assert check(place, processed, "WORKERS=1", "DETECTOR=haar", f"SKIPPED={name}")[0] == 1
+        assert check(place, processed, f"FACES_DIR={(place / name).parent}")[0] == 1
+        assert check(place, validation, f"TRAIN_DIR={(place / name).parent}")[0] == 1
+        assert (place / name).read_bytes() == b"epochs"
+
+
+def test_a_name_that_a_run_has_claimed_and_not_written_is_the_users(tmp_path):
+    def fails():
+        files.claim(tmp_path, ["out.mp4", "in/out.png", "old.csv"])
+        (tmp_path / "old.csv").write_text("written")
+        raise script.Problem("no frame came")
+
+    with pytest.raises(SystemExit, match="no frame came"):
+        script.run(fails)
+    assert files.written(tmp_path) == {"old.csv"}
+    (tmp_path / "out.mp4").write_bytes(b"of the user")
+    with pytest.raises(script.Problem, match="is there already"):
+        files.claim_file(tmp_path / "out.mp4")
 
 
 def test_the_record_costs_no_more_than_the_files(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 import processed
 from faces import people
+from running import POSIX
 from terminal import files, script
 
 HEADER = "file,source,person,age,ethnicity"
@@ -38,6 +39,13 @@ def test_merging_keeps_what_is_there_and_fills_what_is_empty(tmp_path):
     people.write(path, [("b.jpg", "x", "", 20, ""), ("d.jpg", "x", "D", "", ""), ("a.jpg", "x", "", "", "")])
     assert path.read_text(encoding="utf-8") == ("note,age,file,source,person,ethnicity\nmine,20,b.jpg,x,,\n,7,\n"
                                                 "no,1,a.jpg,x,cells,\n,,d.jpg,x,D,\n")
+
+
+@POSIX
+def test_a_link_to_a_table_stays_one(tmp_path):
+    (tmp_path / "people.csv").symlink_to("shared.csv")
+    people.write(tmp_path / "people.csv", [("a.jpg", "x", "A", "", "")])
+    assert (tmp_path / "people.csv").is_symlink() and "a.jpg" in (tmp_path / "shared.csv").read_text("utf-8")
 
 
 def test_rows_of_two_sources_are_kept_and_a_new_value_counts(tmp_path):

@@ -16,7 +16,7 @@ import clips
 import realtime
 from faces import detectors
 from live import capture, controls, results, stills, tracks
-from terminal import script
+from terminal import files, script
 from watching import ROOT, StandIn, loading
 
 HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
@@ -135,6 +135,7 @@ def test_a_log_replaces_no_other_file(tmp_path):
     results.check_log(None)
     other = tmp_path / "groups.csv"
     other.write_text("file,age\n")
+    files.claim_file(other, ours=True)  # a table of another of our scripts is none of this one's either
     (tmp_path / "folder.csv").mkdir()
     for taken in (other, tmp_path / "folder.csv", other / "faces.csv"):
         with pytest.raises(script.Problem):
