@@ -1,10 +1,10 @@
-"""The picture of the live window in the README: nobody real, and the whole pipeline in one command.
+"""The moving picture of the live window in the README: nobody real, and no display needed.
 
-    python -m tools.picture        ->  plots/readme_window.png, in some two minutes on two cores
+    python -m tools.picture        ->  plots/window.webp and plots/window.png, in half a minute
 
-Runs the steps in a temporary folder: 400 drawn faces, their crops, the split, a short training. Then realtime.py
-plays a clip of eight drawn people whom the training has not seen, in the tiles of a video call. The picture is the
-last frame that it writes. Needs no photos, no camera and no display.
+People who are drawn walk through a room, near and far, one with a tilted head. The live window plays that clip with the
+weights that ship, and what it shows is kept. Most drawn faces puzzle a network that has learned from photos, so the
+people are chosen: some that it takes for men, some for women, and one of whom it is unsure.
 """
 
 import sys
@@ -15,88 +15,123 @@ sys.path[:0] = [str(ROOT), str(ROOT / "data")]  # so that it runs from any folde
 from terminal import script  # isort: skip  # first, see terminal/script.py
 
 # ruff: noqa: E402
-import subprocess
 import tempfile
+from concurrent.futures import Future
 
 import cv2
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 import drawn
-from live import overlay
-from terminal.files import atomic
+from faces import cropping, detectors
+from learn import classifier
+from live import capture, controls, player, results
+from terminal.files import atomic, claim_file
 
 # ------------------------------------------------------------------------------------------------
-OUTPUT = str(ROOT / "plots" / "readme_window.png")
-TRAINING = ("MODEL=small", "IMAGE_SIZE=64", "EPOCHS=6", "BATCH_SIZE=32")  # constants of train.py
-SEED = 7  # of the people in the tiles
-FRAMES = 45  # of the clip, 30 per second: all faces have their labels by then
+OUTPUT = "plots/window.webp"  # and a still beside it, as .png
+WEIGHTS = classifier.SHIPPED
+SECONDS = 5.0  # of the moving picture
 # ------------------------------------------------------------------------------------------------
 
-COLUMNS, ROWS, TILE, GAP = 4, 2, (232, 290), 6  # TILE: width and height, pixels
-BAR, PLATE = 34, (58, 60, 66)  # height of the title bar, pixels, and its colour, RGB
-SHADES = 256  # of the palette: enough for the eye, and a third of the file
+SIZE, RATE = (720, 405), 12.0  # pixels; frames per second
+WANTED = ("man", "woman", None, "woman", "man")  # what each of WALKS is taken for; None: unsure
+# From and to where the middle of a face goes, x in pixels; its height y, half its width, and its tilt in degrees.
+WALKS = ((90, 290, 120, 22, 0), (660, 500, 130, 26, 0), (380, 340, 140, 36, 26), (90, 210, 235, 52, 0),
+         (640, 510, 245, 58, 0))
+STILL = 0.7  # share of the clip after which the still is taken
 
 
-def step(folder, name, *constants):
-    """Run one of the project's scripts in `folder`."""
-    done = subprocess.run([sys.executable, str(ROOT / name), *constants], cwd=folder)
-    if done.returncode:
-        script.fail(f"{name} ended with status {done.returncode}: its last line says why")
+def scene(people, moment):
+    """The room and the people in it at `moment` (0..1 of the clip): uint8 [H, W, 3] RGB."""
+    width, height = SIZE
+    room = cv2.GaussianBlur(drawn.background(np.random.default_rng(11), height, width), (0, 0), 14)
+    room = 0.45 * room + 80
+    for k, ((seed, kind), (start, end, y, half, tilt)) in enumerate(zip(people, WALKS, strict=True)):
+        x = start + (end - start) * moment
+        step = 0.07 * half * np.sin(2 * np.pi * (4 * moment + k / 5))
+        lean = np.deg2rad(tilt + 3 * np.sin(2 * np.pi * (moment + k / 3)))
+        person = drawn.draw_person(np.random.default_rng((seed, 0)))
+        easel = drawn.Easel(room, (x, y + step), half, lean)
+        drawn.paint_person(easel, kind, person, 0.04 * np.sign(end - start), np.random.default_rng((seed, 1)))
+    return np.clip(np.rint(cv2.GaussianBlur(room, (0, 0), 0.6)), 0, 255).astype(np.uint8)
 
 
-def clip(path):
-    """Write a video of drawn people in tiles, who move a little."""
-    people = []
-    for i in range(COLUMNS * ROWS):
-        picture = drawn.draw_face(np.random.default_rng((SEED, i)), drawn.CLASSES[(i + i // COLUMNS) % 2])
-        picture = cv2.bilateralFilter(picture, 7, 30, 3)  # a camera's noise would be most of the file
-        people.append(cv2.resize(picture[:, :, ::-1], (TILE[0] + 16, TILE[1] + 16), interpolation=cv2.INTER_AREA))
-    width, height = (n * (side + GAP) + GAP for n, side in zip((COLUMNS, ROWS), TILE, strict=True))
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (width, height))
-    for moment in range(FRAMES):
-        frame = np.full((height, width, 3), 24, np.uint8)
-        for i, picture in enumerate(people):
-            x, y = (GAP + n * (side + GAP) for n, side in zip((i % COLUMNS, i // COLUMNS), TILE, strict=True))
-            dx, dy = (8 + np.rint(7 * np.sin(moment / 12 + i + turn)).astype(int) for turn in (0, 2))
-            frame[y:y + TILE[1], x:x + TILE[0]] = picture[dy:dy + TILE[1], dx:dx + TILE[0]]
-        video.write(frame)
-    video.release()
+def choose(network, detector):
+    """[(seed, kind)] of drawn people whom the network takes for what WANTED says."""
+    found, seed = {}, 0
+    with tqdm(total=len(WANTED), desc="people", unit="person") as bar:
+        while len(found) < len(WANTED) and seed < 400:
+            kind = drawn.CLASSES[seed % 2]
+            room = np.full((240, 240, 3), 150, np.float32)
+            easel = drawn.Easel(room, (120, 105), 45, 0.0)
+            drawn.paint_person(easel, kind, drawn.draw_person(np.random.default_rng((seed, 0))), 0.03,
+                               np.random.default_rng((seed, 1)))
+            picture = np.clip(room, 0, 255).astype(np.uint8)
+            face = detector.main_face(picture)
+            if face is not None:
+                crop = cropping.crop_face(picture, face.box, network.margin, network.clahe, face.roll)
+                probabilities, child = network.predict([crop])
+                label = network.label(probabilities[0], child[0], network.threshold + 0.04)
+                name = None if label is None else network.classes[label]
+                unclear = name is None and probabilities[0].max() < 0.7
+                free = [i for i, wanted in enumerate(WANTED) if wanted == name and i not in found]
+                if free and (name or unclear):
+                    found[free[0]] = (seed, kind)
+                    bar.update()
+            seed += 1
+    if len(found) < len(WANTED):
+        script.fail("these weights take too few drawn people for what the picture needs: set WEIGHTS")
+    return [found[i] for i in range(len(WANTED))]
 
 
-def last_frame(path):
-    """The last frame of a video, BGR."""
-    video, frame = cv2.VideoCapture(str(path)), None
-    while True:
-        done, more = video.read()
-        if not done:
-            return frame
-        frame = more
+class Screen:
+    """Stands in for the window, and keeps what it would show. Its first key asks for the counts by class."""
+
+    def __init__(self):
+        self.pictures = []
+
+    def key(self, image, wait=1):
+        """Take a picture, BGR uint8 [H, W, 3], and answer with a key, as window.Window does."""
+        self.pictures.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        return ord("c") if len(self.pictures) == 1 else -1
+
+    def close(self):
+        """Nothing to close."""
 
 
-def framed(frame):
-    """A BGR frame with the title bar of a window above it."""
-    image = cv2.copyMakeBorder(frame, BAR, 0, 0, 0, cv2.BORDER_CONSTANT, value=PLATE[::-1])
-    overlay.write(image, "realtime", 12, 6, PLATE, 19)
-    for i, colour in enumerate(((236, 106, 94), (244, 191, 79), (98, 197, 84))):  # RGB
-        cv2.circle(image, (image.shape[1] - 24 - 24 * i, BAR // 2), 7, colour[::-1], -1, cv2.LINE_AA)
-    return image
+def shown(clip, network, detector):
+    """What the live window shows of a clip: list of uint8 [H, W, 3] RGB."""
+    loading, ready, screen = Future(), Future(), Screen()
+    loading.set_result(network)
+    ready.set_result(detector)
+    reader = capture.Reader(str(clip), 0)
+    player.Player(reader, loading, controls.Controls(show=True), results.Results(), ready, screen).play()
+    return screen.pictures
 
 
 def main():
+    capture.quiet()
+    output, still = Path(OUTPUT), Path(OUTPUT).with_suffix(".png")
+    for path in (output, still):
+        claim_file(path)
+    network, detector = classifier.Classifier(WEIGHTS), detectors.get("yunet", strict=True)
+    people, count = choose(network, detector), round(SECONDS * RATE)
     with tempfile.TemporaryDirectory() as folder:
-        step(folder, "data/drawn.py")
-        step(folder, "processed.py")
-        step(folder, "validation.py")
-        step(folder, "train.py", *TRAINING)
-        clip(Path(folder, "clip.avi"))
-        step(folder, "realtime.py", "SOURCE=clip.avi", "OUTPUT=window.avi", "SHOW=False",
-             "WEIGHTS=weights/best_weights.pt")
-        frame = framed(last_frame(Path(folder, "window.avi")))
-    small = Image.fromarray(frame[:, :, ::-1]).quantize(SHADES, dither=Image.Dither.NONE)
-    with atomic(OUTPUT) as temporary:
-        small.save(temporary, "PNG", optimize=True)
-    print(f"{OUTPUT}: {frame.shape[1]}x{frame.shape[0]} pixels, {Path(OUTPUT).stat().st_size / 1000:.0f} KB")
+        clip = Path(folder, "clip.avi")
+        video = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), RATE, SIZE)
+        for i in tqdm(range(count), desc="drawing", unit="frame"):
+            video.write(cv2.cvtColor(scene(people, i / count), cv2.COLOR_RGB2BGR))
+        video.release()
+        pictures = [Image.fromarray(picture) for picture in shown(clip, network, detector)]
+    with atomic(output) as temporary:
+        pictures[0].save(temporary, "WEBP", save_all=True, append_images=pictures[1:], duration=round(1000 / RATE),
+                         loop=0, quality=60, method=4)
+    with atomic(still) as temporary:
+        pictures[int(STILL * len(pictures))].quantize(256, dither=Image.Dither.NONE).save(temporary, "PNG")
+    print(f"{output}: {len(pictures)} pictures of {SIZE[0]}x{SIZE[1]} pixels, {output.stat().st_size / 1000:.0f} KB; "
+          f"{still}: {still.stat().st_size / 1000:.0f} KB")
 
 
 if __name__ == "__main__":
