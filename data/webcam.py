@@ -7,8 +7,9 @@ Hold 1 to take photos of the first class, 2 of the second, ..., or press once to
 the last take; q, Esc and the X button end it. A photo is the part of the frame around the largest face.
 
 Photos go to data/raw/<class>, and stay on this machine. Nothing is written before a key says so. All photos of one
-press are a take, which data/people.csv names, so that validation.py keeps it on one side. The last take of each class
-goes to data/test.
+press are a take. Take all classes in one light, place and dress before you change them: takes of one number belong
+together, as data/people.csv says, and validation.py keeps them on one side. The last take of each class goes to
+data/test.
 """
 
 import importing  # isort: skip  # before the slow ones: it imports script, for which Ctrl-C is one line
@@ -89,7 +90,7 @@ class Takes:
         """End the take that is under way: note it in PEOPLE, or forget it where it has no photos."""
         take = self.new[-1]
         if take["names"]:
-            person = f"{take['class']} take {take['number']}"
+            person = f"{SOURCE_NAME} take {take['number']}"  # of all classes: what they share is then on one side
             people.write(PEOPLE, [(Path(name).name, SOURCE_NAME, person, "", "") for name in take["names"]])
         else:
             self.new.pop()
