@@ -76,10 +76,14 @@ def assign(groups, keys, labels, ratio, seed):
             place(group, again=True)
     for c in sorted(total):  # every group is larger than the class's share: more for validation than nothing
         if not taken[c]:
-            holding = [g for g in groups if {labels[i] for i in g} == {c}]
-            smallest = min(holding, key=lambda g: (len(g), draw(g)), default=[])
-            if 0 < len(smallest) < total[c]:
+            sizes = [(len(g), draw(g), g, Counter(labels[i] for i in g)) for g in groups if not valid[g[0]]]
+            fitting = [(n, drawn, g, size) for n, drawn, g, size in sizes
+                       if size[c] and all(taken[d] + k < total[d] for d, k in size.items())]
+            if fitting:
+                _, _, smallest, size = min(fitting)
                 valid[smallest] = True
+                for d, k in size.items():
+                    taken[d] += k
     return valid
 
 

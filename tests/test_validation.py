@@ -227,3 +227,13 @@ def test_from_the_command_line(place):
     assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and "Traceback" not in failed.stderr
     imports = "import sys, validation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", imports], cwd=Path(validation.__file__).parent).returncode == 0
+
+
+def test_large_groups_of_several_classes_are_split_too():
+    """Takes of a webcam: three groups, each with half of its crops in either class."""
+    labels = ["a", "b"] * 30
+    groups = [list(range(start, start + 20)) for start in (0, 20, 40)]
+    keys = [f"{label}/{i}" for i, label in enumerate(labels)]
+    valid = validation.assign(groups, keys, labels, 0.2, 0)
+    assert valid.sum() == 20 and any(valid[group].all() for group in groups)
+    assert not validation.assign([list(range(60))], keys, labels, 0.2, 0).any(), "one group alone stays for training"
