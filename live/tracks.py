@@ -1,9 +1,9 @@
 """Faces over time: found in each frame, followed, classified when due, smoothed. Nothing to run.
 
-One Haar hit says little: the cascade fires on walls too, boxes jump, and a network's answer flickers with the noise.
-So hits become tracks, a track is confirmed after several hits and a second look at it, and its box and its
-probabilities are averages over time. The surroundings of the known faces are searched in every frame, and the whole
-frame, which costs several times as much, a few times a second.
+One detection by Haar says little: the cascade fires on walls too, boxes jump, and a network's answer flickers with
+the noise. So detections become tracks, a track is confirmed after several of them and a second look at it, and its box
+and its probabilities are averages over time. The surroundings of the known faces are searched in every frame, and the
+whole frame, which costs several times as much, a few times a second.
 """
 
 import math
@@ -15,11 +15,11 @@ import numpy as np
 from faces import cropping, detectors
 
 # ------------------------------------------------------------------------------------------------
-MATCH = 0.3  # least overlap (intersection over union) of a hit with its track
-ONE_FACE = 0.6  # overlap from which two hits are one face
-CONFIRM_HITS = 3  # hits before a face is labelled
+MATCH = 0.3  # least overlap (intersection over union) of a detection with its track
+ONE_FACE = 0.6  # overlap from which two detections are one face
+CONFIRM_DETECTIONS = 3  # before a face is labelled
 CONFIRM_MISSES = 2  # misses in a row that end a track not yet confirmed
-KEEP = 0.5  # seconds that a confirmed face stays without a hit
+KEEP = 0.5  # seconds that a confirmed face stays without a detection
 REFRESH = 0.19  # seconds at most between two classifications of a face: five a second and more
 MOST = 6  # classifications in a frame: of a crowd those that have waited longest, so that no frame takes a second
 EAGER = 4  # classifications of a new face, or a changed one, in successive frames
@@ -33,18 +33,18 @@ FLAT = 4  # of 255: a contrast that is noise, so that two flat pictures are alik
 # ------------------------------------------------------------------------------------------------
 
 
-def match(tracks, hits):
-    """(pairs of a track and its hit, best overlap first, each once; the hits that are no known face's)."""
-    order = sorted(((detectors.iou(t.box, h), i, j) for i, t in enumerate(tracks) for j, h in enumerate(hits)),
+def match(tracks, found):
+    """(pairs of a track and its detection, best overlap first, each once; the detections that are no known face's)."""
+    order = sorted(((detectors.iou(t.box, f), i, j) for i, t in enumerate(tracks) for j, f in enumerate(found)),
                    reverse=True)
-    pairs, used_tracks, used_hits = [], set(), set()
+    pairs, used_tracks, used = [], set(), set()
     for value, i, j in order:
-        if value >= MATCH and i not in used_tracks and j not in used_hits:
+        if value >= MATCH and i not in used_tracks and j not in used:
             used_tracks.add(i)
             # Two tracks that came to follow one face: only one of them has it.
-            used_hits |= {k for k, other in enumerate(hits) if detectors.iou(other, hits[j]) > ONE_FACE}
-            pairs.append((tracks[i], hits[j]))
-    return pairs, [h for j, h in enumerate(hits) if j not in used_hits]
+            used |= {k for k, other in enumerate(found) if detectors.iou(other, found[j]) > ONE_FACE}
+            pairs.append((tracks[i], found[j]))
+    return pairs, [f for j, f in enumerate(found) if j not in used]
 
 
 def appearance(gray, box, share=0.15, size=16):
@@ -55,9 +55,9 @@ def appearance(gray, box, share=0.15, size=16):
     x0, y0, x1, y1 = detectors.around(box, share, gray.shape)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return np.zeros(size * size + 1, np.float32)
-    few = cv2.resize(gray[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
-    few = np.append(few - few.mean(), np.float32(FLAT * size))
-    return few / np.linalg.norm(few)
+    pixels = cv2.resize(gray[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    pixels = np.append(pixels - pixels.mean(), np.float32(FLAT * size))
+    return pixels / np.linalg.norm(pixels)
 
 
 class Gone(NamedTuple):
@@ -66,53 +66,53 @@ class Gone(NamedTuple):
     number: int
     box: np.ndarray
     appearance: np.ndarray
-    seen: float  # when last
+    time: float  # of its last detection
     shot: int  # between which cuts
 
 
 class Track:
-    """A face over time. `box` is its last hit and `smooth` the one to draw, both (x, y, width, height) in pixels.
+    """A face over time. `box` is its last detection and `smooth` the one to draw, both (x, y, width, height) in pixels.
 
     `number` is 0 until it is confirmed.
     """
 
-    def __init__(self, number, hit, now):
-        self.number, self.box, self.smooth = number, hit[:4], hit[:4].copy()
-        self.roll = float(hit[4])  # degrees
-        self.hits, self.misses, self.last_hit, self.confirmed = 1, 0, now, False
-        self.appearance = None  # of appearance(), at the last hit
+    def __init__(self, number, detection, now):
+        self.number, self.box, self.smooth = number, detection[:4], detection[:4].copy()
+        self.roll = float(detection[4])  # degrees
+        self.detections, self.misses, self.detected, self.confirmed = 1, 0, now, False  # detected: when last
+        self.appearance = None  # of appearance(), at the last detection
         self.heat = None  # Grad-CAM of the last crop, where it is asked for
         self.label = None  # index of the class; None: unsure, or not classified yet
         self.probabilities = None  # float64 [n_classes], averaged
         self.child = 0.0  # how likely it is a child's face, averaged
         self.classified = -math.inf  # when
-        self.seen = 0  # classifications since it was new, or changed
+        self.averaged = 0  # classifications since it was new, or changed
 
-    def hit(self, hit, now):
-        """Take a hit. The smooth box follows slowly where the face rests (Haar boxes jump) and fast where it moves."""
-        box, self.roll = hit[:4], float(hit[4])
+    def update(self, detection, now):
+        """Take a detection. The smooth box follows slowly where the face rests, as boxes jump, and fast else."""
+        box, self.roll = detection[:4], float(detection[4])
         self.box = box
         moved = np.abs(box - self.smooth).max() / self.smooth[2]
         self.smooth += (box - self.smooth) * min(1.0, 0.2 + 3 * moved)
-        self.hits, self.misses, self.last_hit = self.hits + 1, 0, now
+        self.detections, self.misses, self.detected = self.detections + 1, 0, now
 
     def changed(self):
         """Someone else is here: what was averaged does not count any more."""
-        self.seen, self.classified = 0, -math.inf
+        self.averaged, self.classified = 0, -math.inf
 
     def add(self, probabilities, child, now, classifier):
         """Average a classifier's prediction (float [n_classes], and how likely it is a child's face) in, and choose the
         label.
         """
-        self.seen += 1
-        if self.seen == 1:
+        self.averaged += 1
+        if self.averaged == 1:
             self.fresh, self.child = probabilities.astype(np.float64), float(child)
         else:
-            share = max(1 / self.seen, 1 - math.exp((self.classified - now) / AVERAGE))
+            share = max(1 / self.averaged, 1 - math.exp((self.classified - now) / AVERAGE))
             self.fresh = self.fresh + (probabilities - self.fresh) * share
             self.child += (float(child) - self.child) * share
         self.classified = now
-        if self.seen < min(3, EAGER) and self.probabilities is not None:
+        if self.averaged < min(3, EAGER) and self.probabilities is not None:
             return  # after a change, the old label stays for the two frames that a new average takes
         self.probabilities = self.fresh
         threshold = classifier.threshold
@@ -148,17 +148,17 @@ class Tracker:
 
         wait = self.detector.interval_known if any(t.confirmed for t in self.tracks) else self.detector.interval
         full = cut or now - self.searched >= wait - interval / 2
-        asked = sorted(self.tracks, key=lambda t: t.last_hit)[:self.detector.followed]
-        pairs, new = match(asked, self.detector.near(view, asked))[0], []
+        expected = sorted(self.tracks, key=lambda t: t.detected)[:self.detector.followed]
+        pairs, new = match(expected, self.detector.near(view, expected))[0], []
         if full:
-            self.searched, asked = now, self.tracks
+            self.searched, expected = now, self.tracks
             known = {id(track) for track, _ in pairs}
-            more, new = match([t for t in asked if id(t) not in known], self.detector.everywhere(view, self.looks))
+            more, new = match([t for t in expected if id(t) not in known], self.detector.everywhere(view, self.looks))
             pairs += more
             self.looks += 1
-        hit = {id(track) for track, _ in pairs}
+        matched = {id(track) for track, _ in pairs}
         for track, found in pairs:
-            track.hit(found, now)
+            track.update(found, now)
             here = appearance(small, track.smooth * scale)
             alike = float(here @ track.appearance) >= SAME_FACE
             if cut or not alike:
@@ -166,21 +166,21 @@ class Tracker:
             if cut and not alike and track.confirmed:
                 self.replace(track, here)
             track.appearance = here
-        for track in asked:
-            if id(track) not in hit:
+        for track in expected:
+            if id(track) not in matched:
                 track.misses += 1
-        kept = [t for t in self.tracks if id(t) in hit or not cut and (
-            now - t.last_hit <= KEEP if t.confirmed else t.misses < CONFIRM_MISSES)]
+        kept = [t for t in self.tracks if id(t) in matched or not cut and (
+            now - t.detected <= KEEP if t.confirmed else t.misses < CONFIRM_MISSES)]
         for track in self.tracks:
             if track.confirmed and track not in kept:
                 self.lose(track, self.shot - cut)
-        self.tracks, self.gone = kept, [g for g in self.gone if now - g.seen <= RETURN]
+        self.tracks, self.gone = kept, [g for g in self.gone if now - g.time <= RETURN]
         for found in new:
             if all(detectors.inside(found, t.box) < 0.5 for t in self.tracks):
                 self.tracks.append(Track(0, found, now))
                 self.tracks[-1].appearance = appearance(small, found[:4] * scale)
         for track in self.tracks:
-            if not track.confirmed and track.hits >= CONFIRM_HITS and track.misses == 0:
+            if not track.confirmed and track.detections >= CONFIRM_DETECTIONS and track.misses == 0:
                 roll = self.detector.confirm(view, track.box, track.roll)
                 if roll is not None:
                     track.confirmed, track.roll, track.number = True, roll, self.number_for(track)
@@ -189,7 +189,7 @@ class Tracker:
 
     def lose(self, track, shot):
         """Remember a confirmed face that is not there any more."""
-        self.gone.append(Gone(track.number, track.box, track.appearance, track.last_hit, shot))
+        self.gone.append(Gone(track.number, track.box, track.appearance, track.detected, shot))
 
     def replace(self, track, here):
         """After a cut someone else is where a face was: the track goes on under another number, without a label."""
@@ -217,8 +217,8 @@ class Tracker:
         classifier = self.classifier
         if classifier is None:
             return
-        due = [t for t in self.tracks if t.confirmed and t.last_hit == now
-               and (t.seen < EAGER or now - t.classified + interval > REFRESH)]
+        due = [t for t in self.tracks if t.confirmed and t.detected == now
+               and (t.averaged < EAGER or now - t.classified + interval > REFRESH)]
         if not due:
             return
         due = sorted(due, key=lambda track: track.classified)[:MOST]

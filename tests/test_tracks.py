@@ -19,16 +19,16 @@ def new_tracker(classify=lambda crops: np.full((len(crops), 2), 0.5), threshold=
     return tracks.Tracker(StandIn(classify, threshold=threshold))
 
 
-def hits(boxes):
+def detections(boxes):
     """What a detector gives for boxes of upright faces."""
     return detectors.upright_detections(np.array(boxes, np.float64).reshape(-1, 4))
 
 
 def run(tracker, boxes_by_frame, answers=None, rate=30):
-    """Step through frames whose hits are given in the frame's pixels; returns the labels shown after each."""
+    """Step through frames whose detections are given in the frame's pixels; returns the labels shown after each."""
     labels = []
     for i, boxes in enumerate(boxes_by_frame):
-        tracker.detector.everywhere = tracker.detector.near = lambda *_, b=boxes: hits(b)
+        tracker.detector.everywhere = tracker.detector.near = lambda *_, b=boxes: detections(b)
         tracker.detector.confirm = lambda *_: 0.0
         if answers is not None:
             tracker.classifier.answer = lambda crops, p=answers[i]: np.repeat([[p, 1 - p]], len(crops), 0)
@@ -48,13 +48,13 @@ def test_overlap_against_a_count_of_pixels():
         assert detectors.inside(a, b) == pytest.approx(both / min(m.sum() for m in masks))
 
 
-def test_a_lone_hit_is_never_labelled():
+def test_a_lone_detection_is_never_labelled():
     tracker = new_tracker()
     shown = run(tracker, [[BOX]] + [[]] * 20, [0.9] * 21)
     assert shown == [[]] * 21 and tracker.classifications == 0
 
 
-def test_hits_that_jump_about_are_never_labelled():
+def test_detections_that_jump_about_are_never_labelled():
     tracker = new_tracker()
     shown = run(tracker, [[(130 * (i % 4), 90 * (i % 3), 100, 100)] for i in range(40)], [0.9] * 40)
     assert not any(shown) and tracker.classifications == 0
@@ -63,7 +63,7 @@ def test_hits_that_jump_about_are_never_labelled():
 def test_confirmed_after_several_hits_and_kept_through_a_short_miss():
     tracker = new_tracker(threshold=0.6)
     shown = run(tracker, [[BOX]] * 10 + [[]] * 8 + [[BOX]] * 5 + [[]] * 30, [0.9] * 53)
-    assert shown[0] == shown[1] == [] and shown[tracks.CONFIRM_HITS - 1] == [0]
+    assert shown[0] == shown[1] == [] and shown[tracks.CONFIRM_DETECTIONS - 1] == [0]
     assert all(s == [0] for s in shown[3:23])
     assert shown[-1] == [] and tracker.count == 1
 
@@ -94,7 +94,7 @@ def test_of_a_crowd_a_few_are_classified_in_each_frame_and_each_in_its_turn():
     tracker = new_tracker(classify=lambda crops: sizes.append(len(crops)) or np.full((len(crops), 2), 0.5))
     shown = run(tracker, [boxes] * 60)[-1]
     assert len(shown) == 20 and max(sizes) == tracks.MOST
-    assert all(t.seen >= tracks.EAGER and 59 / 30 - t.classified < 0.3 for t in tracker.tracks)
+    assert all(t.averaged >= tracks.EAGER and 59 / 30 - t.classified < 0.3 for t in tracker.tracks)
 
 
 def test_unsure_below_the_threshold():
@@ -105,7 +105,7 @@ def test_unsure_below_the_threshold():
 
 def test_a_child_is_unsure_once_the_network_guesses_it():
     tracker = new_tracker(threshold=0.6)
-    tracker.detector.everywhere = tracker.detector.near = lambda *_: hits([BOX])
+    tracker.detector.everywhere = tracker.detector.near = lambda *_: detections([BOX])
     tracker.detector.confirm = lambda *_: 0.0
     for child, label in ((0.9, None), (0.2, 0)):
         tracker.classifier.answer = lambda crops, child=child: (np.array([[0.9, 0.1]]), np.array([child]))
@@ -128,13 +128,13 @@ def test_boxes_are_smoothed_but_follow():
     still = [np.array(BOX) + rng.integers(-5, 6, 4) for _ in range(60)]
     tracker, shown = new_tracker(), []
     for i, box in enumerate(still):
-        tracker.detector.everywhere = tracker.detector.near = lambda *_, b=box: hits([b])
+        tracker.detector.everywhere = tracker.detector.near = lambda *_, b=box: detections([b])
         tracker.detector.confirm = lambda *_: 0.0
         shown += [t.smooth.copy() for t in tracker.step(FRAME, i / 30)]
     assert np.diff(shown, axis=0)[5:].std() < 0.6 * np.diff(still, axis=0).std()
-    track = tracks.Track(1, hits([BOX])[0], 0)
+    track = tracks.Track(1, detections([BOX])[0], 0)
     for i in range(1, 30):
-        track.hit(hits([BOX])[0] + (8 * i, 0, 0, 0, 0), i / 30)
+        track.update(detections([BOX])[0] + (8 * i, 0, 0, 0, 0), i / 30)
     assert abs(track.smooth[0] - track.box[0]) < 20
 
 
