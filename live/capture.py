@@ -52,7 +52,7 @@ def open_capture(source, size=None):
     """
     try:
         capture = _open(source)
-    except (cv2.error, UnicodeError):  # a name that is no text
+    except Exception:  # of a driver; or of a name that is no text
         return None
     if not capture.isOpened():
         capture.release()
@@ -219,7 +219,7 @@ class Reader:
         while not self.stopping:
             try:
                 done, frame = capture.read()
-            except cv2.error:
+            except Exception:  # of a driver, or a frame of a damaged file that claims to be huge
                 return
             arrival = time.perf_counter()
             if not done or frame is None:

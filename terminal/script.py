@@ -92,7 +92,7 @@ def override(namespace, argv=None, fixed=()):
 
 def is_path(name, value):
     """Whether a constant holds the path of a file or folder, and no number of a camera or address."""
-    return (name in PATHS or name.endswith("_DIR")) and isinstance(value, str) and value and "://" not in value
+    return (name in PATHS or name.endswith("_DIR")) and isinstance(value, str) and value.strip() and "://" not in value
 
 
 def with_paths(name, value, change):

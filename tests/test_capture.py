@@ -50,6 +50,24 @@ def test_a_camera_that_comes_back_goes_on(monkeypatch):
     reader.stop()
 
 
+@pytest.mark.parametrize("error", [cv2.error, SystemError, OSError, MemoryError])
+def test_whatever_a_driver_raises_is_a_camera_without_frames(error, monkeypatch):
+    """In the thread of the reader, where it would be a traceback."""
+    def fails(*_):
+        raise error
+
+    camera = Camera(5)
+    for name, opens in (("open", fails), ("read", lambda *_: camera)):
+        monkeypatch.setattr(capture, "_open", opens)
+        monkeypatch.setattr(camera, "read", fails)
+        monkeypatch.setattr(camera, "isOpened", lambda: True, raising=False)
+        reader = capture.Reader(0, 0.0)
+        while not reader.over():
+            reader.read()
+        reader.stop()
+        assert reader.problem() and reader.opened == (name == "read")
+
+
 def test_stop_ends_the_thread_while_it_waits():
     reader = capture.Reader("a.mp4", opened=Camera(10 ** 6))
     time.sleep(0.1)
