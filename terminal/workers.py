@@ -16,6 +16,8 @@ import cv2
 from terminal import script
 
 BACKENDS = ("loky", "dask", "ray")  # of joblib: this machine's cores, or a cluster of machines with one shared disk
+# joblib's process that cleans up takes what Ctrl-C has removed for lost, and would warn of it.
+TRACKER = "ignore:resource_tracker"
 AHEAD = 256  # jobs a process that may be done before their results are asked for: memory
 
 
@@ -99,6 +101,8 @@ def in_processes(function, jobs, workers, backend="loky"):
         module = importlib.import_module(Path(sys.modules["__main__"].__file__).stem)
         function = getattr(module, function.__name__)
     jobs = iter(jobs)
+    if TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(TRACKER)
     settings = {"initializer": start_worker, "initargs": (os.getpid(),)} if backend == "loky" else {}
     try:
         with connected(backend), joblib.parallel_config(backend, **settings):
