@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +32,8 @@ def photos_of(source):
     if path.is_dir():
         paths, videos = clips.photos_and_clips(path)
         if videos:
-            hint = f"{path} has {len(videos)} clip(s), to be played one by one: SOURCE={shlex.quote(str(videos[0]))}"
+            first = script.command_line(f"SOURCE={videos[0]}")
+            hint = f"{path} has {len(videos)} clip(s), to be played one by one: {first}"
             if not paths:
                 script.fail(hint)
             print(hint, flush=True)

@@ -14,7 +14,7 @@ from terminal import script
 
 ROOT = Path(__file__).resolve().parent.parent
 POSIX = pytest.mark.skipif(os.name == "nt", reason="process groups, limits and links of POSIX")
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells which processes a process has")
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc, /dev and X11 of Linux")
 
 
 def start(program, *arguments, cwd, **environment):

@@ -6,7 +6,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +13,11 @@ import torch
 import model as networks
 import train
 from learn import runs
+from running import POSIX, ROOT
 from terminal import files
 from test_dataset import both_splits
 
-ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("KILLS", 6))
-POSIX = pytest.mark.skipif(os.name == "nt", reason="fork, SIGKILL and limits of file sizes are POSIX")
 
 
 @pytest.fixture(scope="module")

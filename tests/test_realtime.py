@@ -294,7 +294,8 @@ def test_a_camera_that_gives_no_frames_is_one_line_after_retry(kind, tmp_path, m
 
 
 @pytest.mark.parametrize("setting", ["SOURCE=-1", "SOURCE=99999999999", "SOURCE=1.5", "SOURCE=True", "SOURCE= ",
-                                     "THREADS=100000", "THREADS=0", "RETRY=-1", "RETRY=1e999", "CAMERA_SIZE=(1, 99999)"])
+                                     "THREADS=100000", "THREADS=0", "RETRY=-1", "RETRY=1e999",
+                                     "CAMERA_SIZE=(1, 99999)"])
 def test_numbers_out_of_range_are_one_line(setting, tmp_path):
     code, _, err = call(realtime, "SHOW=False", setting, cwd=tmp_path)
     assert code == 1 and err.startswith(f"error: {setting.partition('=')[0]}=") and err.count("\n") == 1

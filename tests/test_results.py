@@ -1,7 +1,6 @@
 """LOG and the counts of realtime.py: checked against what was drawn; whole rows whatever ends the run."""
 
 import csv
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import clips
 import realtime
 from faces import detectors
 from live import capture, controls, results, stills, tracks
+from running import LINUX, POSIX
 from terminal import files, script
 from watching import ROOT, StandIn, loading
 
@@ -77,6 +77,7 @@ def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):
     assert "different faces: 1 beard, 1 hat\n" in out and f"written: {tmp_path / 'out' / 'faces.csv'}" in out
 
 
+@POSIX
 def test_ctrl_c_leaves_whole_rows(two, tmp_path):
     log = tmp_path / "faces.csv"
     long = tmp_path / "long.avi"
@@ -100,9 +101,9 @@ def test_a_folder_of_photos_likewise(tmp_path, monkeypatch, capsys):
     pictures = {"a.png": clips.person("hat", 3), "sub/ñ.png": clips.person("beard", 4), "wall.png": clips.scene(2)}
     for name, picture in pictures.items():
         (tmp_path / "in" / name).write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
-    seen = results.Results(tmp_path / "faces.csv")
+    log = results.Results(tmp_path / "faces.csv")
     album = stills.album(tmp_path / "in")
-    stills.annotate(album, StandIn(), controls.Controls(show=False, labels={"hat": "GORRA"}), seen,
+    stills.annotate(album, StandIn(), controls.Controls(show=False, labels={"hat": "GORRA"}), log,
                     detectors.get("haar"))
     rows = read(tmp_path / "faces.csv")
     assert [(row["source"], row["time"], row["face"], row["class"]) for row in rows] == [
@@ -114,11 +115,11 @@ def test_a_folder_of_photos_likewise(tmp_path, monkeypatch, capsys):
 
 
 def test_counts_of_a_face_by_what_it_was_called_most():
-    seen = results.Results()
+    log = results.Results()
     for face, labels in ((1, ["man", "man", "unsure"]), (2, ["unsure"]), (3, ["", "woman"]), (4, [""])):
         for label in labels:
-            seen.add([results.Row("a", 0.0, face, label, 0.9, 0, 0, 1, 1)])
-    assert seen.text(["man", "woman", "child"], {"woman": "MUJER"}) == "1 man, 1 MUJER, 1 unsure"
+            log.add([results.Row("a", 0.0, face, label, 0.9, 0, 0, 1, 1)])
+    assert log.text(["man", "woman", "child"], {"woman": "MUJER"}) == "1 man, 1 MUJER, 1 unsure"
     assert results.Results().text(["man"], {}) == "no face"
 
 
@@ -152,10 +153,8 @@ def test_a_log_replaces_no_other_file(tmp_path):
     assert log.written() is None and (tmp_path / "new.csv").read_bytes() == before, "not where no frame comes"
 
 
+@LINUX  # its /dev/full
 def test_a_full_disk_is_told():
-    """What Linux gives for it."""
-    if not os.path.exists("/dev/full"):
-        pytest.skip("no /dev/full")
     log = results.Results()
     log.log = "/dev/full"
     with pytest.raises(OSError, match="space"):
@@ -167,7 +166,7 @@ BOX = (200, 100, 120, 120)
 
 
 def numbers(stages, frame=None):
-    """Follow hits over time: stages of (frames, box or None, frame). Returns the numbers shown, frame by frame."""
+    """Follow detections over time: stages of (frames, box or None, frame). Returns the numbers shown in each frame."""
     tracker = tracks.Tracker(StandIn(lambda crops: np.full((len(crops), 2), 0.5)))
     tracker.detector.confirm = lambda *_: 0.0
     shown, i = [], 0

@@ -66,7 +66,7 @@ def test_annotated_pictures_replace_no_other_files(tmp_path):
 
 def test_clips_among_photos_are_named(tmp_path, capsys):
     (tmp_path / "c d.mp4").write_bytes(b"a clip")
-    with pytest.raises(SystemExit, match=r"1 clip.*SOURCE='.*c d\.mp4'"):
+    with pytest.raises(SystemExit, match=r"1 clip.*['\"]SOURCE=.*c d\.mp4"):
         stills.album(tmp_path)
     cv2.imwrite(str(tmp_path / "a.png"), clips.scene(0))
     assert len(stills.album(tmp_path)) == 1 and "c d.mp4" in capsys.readouterr().out

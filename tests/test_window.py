@@ -19,8 +19,10 @@ from watching import CAMERAS, program
 
 SMALL = ROOT / "weights" / "shipped" / "small.pt"
 
-needs_screen = pytestmark = pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")),
-                                               reason="needs Xvfb and xdotool: apt-get install xvfb xdotool")
+needs_screen = pytest.mark.skipif(not (sys.platform.startswith("linux") and shutil.which("Xvfb") and
+                                       shutil.which("xdotool")),
+                                  reason="needs Xvfb and xdotool of Linux: apt-get install xvfb xdotool")
+pytestmark = needs_screen
 
 
 @contextlib.contextmanager
