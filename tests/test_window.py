@@ -98,18 +98,17 @@ class Session:
         while time.monotonic() < end and self.process.poll() is None:
             if answer := condition():
                 return answer
-            time.sleep(0.1)
+            time.sleep(0.02)
         self.process.kill()
         raise AssertionError(f"waited in vain; {self.process.communicate()}")
 
     def press(self, *keys):
         for key in keys:
             self.xdotool("windowfocus", "--sync", self.window, "key", key)
-            time.sleep(0.3)
 
     def ready(self):
         """Wait for the network: until then the first picture stands still, and keys but q and Esc do nothing."""
-        self.until(lambda: self.press("s") or self.snapshots(), 60)
+        self.until(lambda: self.press("s") or time.sleep(0.3) or self.snapshots(), 60)
 
     def snapshot(self):
         """What is on the screen, by the key s."""
@@ -121,13 +120,13 @@ class Session:
     def snapshots(self):
         return sorted(self.folder.glob("plots/snapshot_*.jpg"))
 
-    def pressed(self, key, seen):
-        """The first snapshot after `key` of which `seen` is true. The window system keeps only the last of the keys
+    def pressed(self, key, shown):
+        """The first snapshot after `key` of which `shown` is true. The window system keeps only the last of the keys
         pressed while a busy machine draws one frame, so a key without effect is pressed again."""
         for _ in range(4):
             self.press(key)
-            for _ in range(2):
-                if seen(picture := self.snapshot()):
+            for _ in range(3):
+                if shown(picture := self.snapshot()):
                     return picture
         raise AssertionError(f"the key {key} shows nothing")
 
@@ -163,25 +162,16 @@ def test_keys_do_what_the_help_says(session, tmp_path):
     mirrored = plain[:, ::-1]
     session.pressed("m", lambda picture: abs(picture[edge] - mirrored[edge]).mean() < change(picture, edge))
     session.press("r")
-    time.sleep(1.5)
+    session.until(lambda: list(tmp_path.glob("plots/.tmp*.mp4")))
+    for _ in range(3):
+        session.snapshot()
     session.press("r")
-    session.press("space")
-    session.press("space")
-    session.press("q")
+    session.until(lambda: list(tmp_path.glob("plots/record_*.mp4")))
+    session.press("space", "space", "Escape")
     out = session.end()
     assert "recorded: " in out and "from a frame's arrival to its being drawn: median" in out
     record, = tmp_path.glob("plots/record_*.mp4")
     assert cv2.VideoCapture(str(record)).get(cv2.CAP_PROP_FRAME_COUNT) >= 3
-
-
-@pytest.mark.parametrize("way", ["Escape", "X"])
-def test_escape_and_the_x_button_end_it(session, way):
-    session.ready()
-    if way == "X":
-        click_x(session.env["DISPLAY"], int(session.window))
-    else:
-        session.press(way)
-    assert "frames in" in session.end()
 
 
 @pytest.fixture
@@ -204,7 +194,9 @@ def camera(display, tmp_path):
 @pytest.mark.parametrize(("kind", "way"), [("never", "q"), ("opening blocks", "Ctrl-C"), ("reading blocks", "X"),
                                          ("blocks later", "Escape")])
 def test_the_window_answers_whatever_the_camera_does(camera, kind, way):
-    """While the network loads, too. It took 0.12 to 0.34 s on two cores with other work; busier ones are given more."""
+    """While the network loads, too. From the press to the end of the program it took 0.12 to 0.34 s beside another program
+    on two cores, and 0.18 to 0.76 s beside four.
+    """
     session = camera(kind)
     time.sleep(0.5)
     before = time.monotonic()
@@ -218,17 +210,16 @@ def test_the_window_answers_whatever_the_camera_does(camera, kind, way):
     taken = time.monotonic() - before
     out, err = session.process.communicate()
     assert session.process.returncode == 0 and not err, err
-    assert taken < 5.0, f"{taken:.2f} s"
+    assert taken < 1.0, f"{taken:.2f} s"
 
 
 def test_a_camera_that_comes_back_is_shown_again(camera):
     session = camera("comes back", "RETRY=5")
-    time.sleep(3)
-    assert session.snapshot().shape == (480, 640, 3)
-    session.press("q")
-    out, err = session.process.communicate(timeout=30)
-    assert session.process.returncode == 0 and not err and "does not answer" in out
-    assert int(re.search(r"(\d+) frames in", out)[1]) > 20, "the first time it gave as many"
+    assert any("does not answer" in line for line in session.process.stdout), "and said so"
+    session.until(lambda: session.snapshot()[245, 3].mean() > 60)  # where the word on the silence stood
+    click_x(session.env["DISPLAY"], int(session.window))
+    frames, dropped = map(int, re.search(r"(\d+) frames in .* (\d+) dropped", session.end()).groups())
+    assert frames + dropped > 20, "the first time it gave as many"
 
 
 def test_what_was_written_outlives_the_display(tmp_path, clip):
@@ -250,7 +241,7 @@ def test_where_no_window_can_be_opened_one_line_or_a_portrait(display, clip, tmp
     done = program(f"SOURCE={clip}", f"WEIGHTS={SMALL}", cwd=tmp_path, **environment)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "SHOW=False" in done.stderr
-    if "QT_QPA_PLATFORM" in environment:
+    if environment.get("QT_QPA_PLATFORM") == "wayland":
         done = program(f"WEIGHTS={SMALL}", cwd=tmp_path, **environment)
         assert done.returncode == 0 and "taking the portrait" in done.stdout and not done.stderr
         assert (tmp_path / "plots" / "realtime.jpg").exists()
