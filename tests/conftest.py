@@ -11,3 +11,10 @@ os.environ["NO_FETCH"] = "1"  # no test needs the network; where faces/yunet.py'
 for folder in (ROOT / "data", ROOT):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+
+def pytest_configure(config):
+    """Start again where names of files are ASCII (PYTHONUTF8=0 LC_ALL=C): the tests have names in other letters."""
+    if sys.getfilesystemencoding() != "utf-8":
+        config.pluginmanager.getplugin("capturemanager").suspend_global_capture(in_=True)
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})

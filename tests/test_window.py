@@ -194,7 +194,7 @@ def camera(display, tmp_path):
 @pytest.mark.parametrize(("kind", "way"), [("never", "q"), ("opening blocks", "Ctrl-C"), ("reading blocks", "X"),
                                          ("blocks later", "Escape")])
 def test_the_window_answers_whatever_the_camera_does(camera, kind, way):
-    """While the network loads, too. From the press to the end of the program it took 0.12 to 0.34 s beside another program
+    """While the network loads, too. From the press to its end it took 0.12 to 0.34 s beside one other program
     on two cores, and 0.18 to 0.76 s beside four.
     """
     session = camera(kind)
