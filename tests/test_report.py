@@ -100,7 +100,7 @@ def letters(tmp_path, monkeypatch):
     font.save(tmp_path / "squares.ttf")
     manager = font_manager.fontManager
     monkeypatch.setattr(manager, "ttflist", [f for f in manager.ttflist if "dejavu" in f.name.lower()])
-    monkeypatch.setattr(pictures, "told", set())
+    monkeypatch.setattr(pictures, "complained", set())
     monkeypatch.setattr(fonts, "CHOSEN", [None])
     with matplotlib.rc_context():
         yield tmp_path / "squares.ttf"
