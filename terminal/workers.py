@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -103,6 +104,7 @@ def in_processes(function, jobs, workers, backend="loky"):
     jobs = iter(jobs)
     if TRACKER not in sys.warnoptions:
         sys.warnoptions.append(TRACKER)
+    warnings.filterwarnings("ignore", r"\d+ tasks (which|have)", module="joblib")  # so it says after Ctrl-C
     settings = {"initializer": start_worker, "initargs": (os.getpid(),)} if backend == "loky" else {}
     try:
         with connected(backend), joblib.parallel_config(backend, **settings):
