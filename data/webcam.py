@@ -306,7 +306,9 @@ def check_constants():
         "two to nine different names of folders, such as ('glasses', 'none')"),
         ("TEST_TAKES", TEST_TAKES >= 0, "at least 0"), ("RATE", 0 < RATE <= 30, "above 0, at most 30"),
         ("RETRY", RETRY >= 0, "at least 0"),
-        ("CLIPS", all(isinstance(name, str) and normal(name) in names for name in CLIPS),
+        ("CLIPS", lambda chosen: all(normal(name) in names and clip and isinstance(clip, str)
+                                     for name, clips in chosen.items()
+                                     for clip in ([clips] if isinstance(clips, str) else clips)),
          "clips of the CLASSES, such as {'glasses': 'a.mp4'}"))
     if not SHOW and not CLIPS:
         script.fail("SHOW=False takes no keys: name a clip for each class, such as \"CLIPS={'glasses': 'a.mp4'}\"")

@@ -1,5 +1,6 @@
 """The photos of realtime.py: which there are, their faces, and showing or writing them one by one. Nothing to run."""
 
+import contextlib
 import importlib.util
 import os
 from pathlib import Path
@@ -65,11 +66,21 @@ def outputs(output, paths, folder):
         script.fail(f"OUTPUT={output}: photos are written to a folder, so name one")
     else:
         names = apart([target / p.relative_to(folder) for p in paths])
-    if {os.path.realpath(p) for p in names} & {os.path.realpath(p) for p in paths}:  # Path.resolve raises on loops
+    if identities(names) & identities(paths):
         script.fail(f"OUTPUT={output} would replace the photos themselves: name another folder")
     place = target.parent if names == [target] else target
     files.claim(place, [path.relative_to(place).as_posix() for path in names])
     return names.__getitem__
+
+
+def identities(paths):
+    """What tells the files apart that are there, whatever their names: links of both kinds are what they lead to."""
+    found = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def apart(paths):

@@ -219,4 +219,8 @@ IS_PROGRAM = is_program()
 if IS_PROGRAM:
     if sys.getfilesystemencoding() != "utf-8":  # LC_ALL=C with PYTHONUTF8=0: names of files are UTF-8 all the same
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    try:
+        os.getcwd()
+    except OSError:
+        fail("the folder that you stand in is gone: change to another, and run the command again")
     set_ctrl_c(leave)  # until run() takes over: Ctrl-C while PyTorch is imported would print a page of its insides

@@ -15,6 +15,7 @@ import realtime
 import test as testing
 import train
 import validation
+import webcam
 from faces import cropping, detectors
 from faces.cropping import MARGIN
 from learn import classifier
@@ -73,6 +74,7 @@ def test_test_and_realtime_refuse_bad_weights_in_one_line(kind, tmp_path, monkey
     (testing, "WEIGHTS=3"), (realtime, "WEIGHTS=3"),
     (realtime, "OUTPUT=3"), (realtime, "RETRY=-1"), (realtime, "SOURCE=True"), (realtime, "SOURCE=[1]"),
     (realtime, "SHOW=1"), (realtime, "LABELS=man"), (drawn, "PER_PERSON=0"), (drawn, "COUNT=-5"), (drawn, "NAME=3"),
+    (webcam, "CLIPS={'glasses': 3}"), (webcam, "CLIPS={'none': None}"), (webcam, "CLIPS={'none': ('a.mp4', None)}"),
 ])
 def test_constants_that_make_no_sense_are_one_line(module, argument, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -190,6 +190,13 @@ def test_ctrl_c_works_where_multiprocessing_was_imported_first(started, tmp_path
 
 
 @POSIX
+def test_a_folder_that_is_gone_is_one_line(tmp_path):
+    code = f"import os; os.rmdir(os.getcwd()); os.execv({sys.executable!r}, ['python', {str(ROOT / 'processed.py')!r}])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and done.stderr.startswith("error: the folder that you stand in is gone")
+
+
+@POSIX
 def test_names_are_utf_8_whatever_the_locale_says(tmp_path):
     (tmp_path / "data/raw/ni\u00f1a").mkdir(parents=True)
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

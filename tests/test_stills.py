@@ -1,5 +1,6 @@
 """Photos and folders of photos in realtime.py: annotated copies, one for each, that replace nothing."""
 
+import os
 import unicodedata
 
 import cv2
@@ -10,7 +11,7 @@ from PIL import Image
 import clips
 from faces import detectors
 from live import controls, results, stills
-from terminal import script
+from terminal import files, script
 from watching import StandIn
 
 
@@ -62,6 +63,11 @@ def test_annotated_pictures_replace_no_other_files(tmp_path):
         album = stills.album(tmp_path / "in", tmp_path / "new")
         stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
     assert len(list((tmp_path / "new").glob("*.png"))) == 2
+    (tmp_path / "raw").mkdir()
+    files.claim(tmp_path / "raw", ["a.png"])  # as an importer places a photo
+    os.link(tmp_path / "in" / "a.png", tmp_path / "raw" / "a.png")
+    with pytest.raises(SystemExit, match="would replace the photos themselves"):
+        stills.album(tmp_path / "in", tmp_path / "raw")
 
 
 def test_clips_among_photos_are_named(tmp_path, capsys):
