@@ -183,7 +183,7 @@ def complete(folder):
     """Whether a folder holds a whole split, as validation.py notes it; so does one without a note, made by hand."""
     try:
         return json.loads(Path(folder, SPLIT).read_text("utf-8")).get("complete", True)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return True
 
 

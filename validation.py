@@ -132,7 +132,8 @@ def split(crops, table):
 def read_record(folder):
     """What SPLIT in `folder` says, a dict; an empty one if there is none."""
     try:
-        return json.loads(Path(folder, SPLIT).read_text("utf-8"))
+        record = json.loads(Path(folder, SPLIT).read_text("utf-8"))
+        return record if isinstance(record, dict) else {}
     except (OSError, ValueError):
         return {}
 

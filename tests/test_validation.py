@@ -237,3 +237,9 @@ def test_large_groups_of_several_classes_are_split_too():
     valid = validation.assign(groups, keys, labels, 0.2, 0)
     assert valid.sum() == 20 and any(valid[group].all() for group in groups)
     assert not validation.assign([list(range(60))], keys, labels, 0.2, 0).any(), "one group alone stays for training"
+
+
+def test_a_note_that_is_damaged_is_no_traceback(tmp_path):
+    for text in ("[]", "3", "null", "{", ""):
+        (tmp_path / files.SPLIT).write_text(text)
+        assert validation.read_record(tmp_path) == {} and dataset.complete(tmp_path)
