@@ -53,7 +53,7 @@ def _host(rest):
     first = re.split(r"[/?#;]", rest)[0]
     if "@" in rest and not re.fullmatch(r"([\w-]+\.)+[\w-]+(:\d+)?|localhost(:\d+)?|\[[\da-fA-F:]+\](:\d+)?", first):
         first = re.split(r"[/?#;]", rest.rpartition("@")[2])[0]
-    return first
+    return re.sub(r":(?!\d+$)[^:\]]*$", "", first)  # me:secret, where the host was forgotten
 
 
 def constants(namespace):

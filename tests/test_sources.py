@@ -121,6 +121,13 @@ def test_of_an_address_its_scheme_host_and_port_are_told(address):
         assert f"{scheme}://10.0.0.9:554" in str(stop.value) and "s3c" not in str(stop.value)
 
 
+@pytest.mark.parametrize(("address", "known"), [("rtsp://admin:s3cr", "rtsp://admin"),
+                                                ("udp://[::1]:9/s3cr", "udp://[::1]:9"),
+                                                ("http://me:s3cr@[::1]", "http://[::1]")])
+def test_a_port_is_a_number(address, known):
+    assert sources.public(address) == known
+
+
 @pytest.mark.parametrize("settings", [(), ("SHOW=5",), ("OUTPUT=rtsp://me:s3cr@127.0.0.1:9/x",)])
 def test_the_program_tells_no_password(settings, tmp_path):
     done = program("SHOW=False", f"SOURCE=http://me:{SECRET}@127.0.0.1:9/x", "RETRY=0.1", "OUTPUT=o.mp4", *settings,
