@@ -186,16 +186,23 @@ def set_ctrl_c(handler):
 
 
 @contextlib.contextmanager
-def ctrl_c_ignored():
-    """Processes that are started in this block ignore Ctrl-C from their first moment on: their parent answers it."""
-    if threading.current_thread() is not threading.main_thread():
+def ctrl_c_later():
+    """Ctrl-C waits for the end of this block. Processes that are started in it never get it: their parent answers it."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # where it is started, Python lets signals through again
+    mask, pressed = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]), []
+    handler = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))  # other threads take it all the same
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def leave(number, frame):

@@ -111,7 +111,7 @@ def in_processes(function, jobs, workers, backend="loky"):
             with joblib.Parallel(workers, return_as="generator") as parallel:
                 # joblib would work through all jobs, whether their results are asked for or not.
                 while ahead := list(itertools.islice(jobs, AHEAD * workers)):
-                    with script.ctrl_c_ignored():
+                    with script.ctrl_c_later():
                         results = parallel(joblib.delayed(function)(job) for job in ahead)
                     yield from results
     except BrokenProcessPool:
