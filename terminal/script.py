@@ -157,8 +157,6 @@ def run(main, stopped="run the same command again to continue"):
         os.chdir(HOME)
         sys.exit(main())
     except KeyboardInterrupt:
-        if IS_PROGRAM:
-            set_ctrl_c(leave)  # whoever cannot wait for threads to end presses it again
         print(f"\nstopped by Ctrl-C: {stopped}", file=sys.stderr)
         sys.exit(130)
     except Problem as problem:
@@ -175,7 +173,9 @@ def run(main, stopped="run the same command again to continue"):
     finally:
         for end in AT_END:
             end()
-        if not IS_PROGRAM:
+        if IS_PROGRAM:
+            set_ctrl_c(leave)  # all is done, and whoever cannot wait for threads to end presses it again
+        else:
             os.chdir(folder)
 
 
@@ -187,7 +187,7 @@ def set_ctrl_c(handler):
 
 @contextlib.contextmanager
 def ctrl_c_later():
-    """Ctrl-C waits for the end of this block. Processes that are started in it never get it: their parent answers it."""
+    """Ctrl-C waits for the end of this block. Processes started in it never get it: their parent answers it."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
