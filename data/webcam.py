@@ -42,7 +42,7 @@ RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
 # ------------------------------------------------------------------------------------------------
 
 AROUND = 1.0  # of the face's box, kept on each side: later steps find the face as on any other photo
-ENOUGH_TAKES = 3  # of a class: training, validation and test need one each
+ENOUGH_TAKES = 3  # of a class: training, validation and test need one each; five are much better
 FEWER = 0.5  # a class with less than this share of the photos of another is named
 REPEAT = 0.8  # seconds: a key that comes again within it is held down (systems wait up to 0.66 s before they repeat it)
 RELEASED = 0.4  # seconds without a key after which one that was held has been let go
@@ -106,7 +106,7 @@ class Takes:
         most, lines = max(photos for photos, _ in counts.values()), []
         for name, (photos, takes) in counts.items():
             if takes < ENOUGH_TAKES:
-                lines.append(f"{name}: {plural(takes, 'take')} of at least {ENOUGH_TAKES}: vary light, angle, clothes")
+                lines.append(f"{name}: {plural(takes, 'take')} of {ENOUGH_TAKES}, better 5: vary light, angle, clothes")
             elif photos < FEWER * most:
                 lines.append(f"{name} has far fewer photos: take some more")
         return lines

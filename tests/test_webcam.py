@@ -62,7 +62,7 @@ def test_takes_from_clips_are_groups_and_the_last_goes_to_the_test(films, tmp_pa
 
 def test_too_few_takes_are_said_and_stay_for_training(films, tmp_path):
     code, out, _ = running.call(webcam, *arguments(films, (0,)), cwd=tmp_path)
-    assert code == 0 and "1 take of at least 3" in out and not (tmp_path / "data" / "test").exists()
+    assert code == 0 and "1 take of 3, better 5" in out and not (tmp_path / "data" / "test").exists()
 
 
 def test_no_face_takes_nothing_and_a_foreign_photo_stays(films, tmp_path):
