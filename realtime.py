@@ -166,6 +166,7 @@ def check():
     script.check(globals(), ("SOURCE", SOURCE is None or type(SOURCE) is int and 0 <= SOURCE < 10_000
                              or (isinstance(SOURCE, str) and SOURCE.strip()),
                   "None, the number of a camera from 0, or a name"),
+                 ("WEIGHTS", WEIGHTS is None or (isinstance(WEIGHTS, str) and WEIGHTS), "None or the name of a file"),
                  ("OUTPUT", OUTPUT is None or (isinstance(OUTPUT, str) and OUTPUT), "None or a name"),
                  ("RETRY", 0 <= RETRY <= 1e6, "from 0 to a million"), ("THREADS", 1 <= THREADS <= 256, "from 1 to 256"),
                  ("CAMERA_SIZE", CAMERA_SIZE is None or capture.is_size(CAMERA_SIZE), "None or (width, height)"))

@@ -215,12 +215,17 @@ def by_source(logits, labels, crops):
     return results
 
 
-def load_data(device):
-    """(loader of the training crops, loader of the validation crops, the constants of this run)."""
+def read_start():
+    """What the weights file START says of itself, a dict; nothing where there is none."""
     start = classifier.load_checkpoint(START) if START else {"model": MODEL}
     if start["model"] != MODEL:
         script.fail(f"START={START} is a {start['model']} network and this run trains {MODEL}: choose another START, "
                     f"or MODEL={start['model']}")
+    return start
+
+
+def load_data(start, device):
+    """(loader of the training crops, loader of the validation crops, the constants of this run)."""
     size = IMAGE_SIZE or start.get("image_size") or networks.image_size(MODEL)
     margin = start.get("margin", cropping.MARGIN) if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
     with engine.one_at_first():
@@ -257,10 +262,10 @@ def begin(train, valid, constants, device):
 
 def fit(device, bf16):
     """All epochs, from the first or from where weights/last.pt stands."""
-    files = runs.Files(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
+    start, files = read_start(), runs.Files(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
     if engine.RANK == 0:
         files.claim()  # before work starts: what is not ours is not written over
-    train, valid, constants = load_data(device)
+    train, valid, constants = load_data(start, device)
     run = begin(train, valid, constants, device)
     crops, flip = valid.dataset, not PAPER
     facts = {"model": MODEL, "classes": run.classes, "image_size": crops.shape[1], "mean": dataset.MEAN,

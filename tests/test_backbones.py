@@ -3,7 +3,6 @@
 import csv
 import json
 import urllib.error
-from concurrent.futures import Future
 
 import cv2
 import numpy as np
@@ -119,14 +118,13 @@ def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
     picture = cv2.cvtColor(drawn.draw_face(np.random.default_rng(1), "hat"), cv2.COLOR_RGB2BGR)
     photo.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     threads = torch.get_num_threads()
-    loaded = Future()
-    loaded.set_result(realtime.load(str(trained / name / "weights" / "best_weights.pt")))
+    loaded = realtime.load(str(trained / name / "weights" / "best_weights.pt"))
     torch.set_num_threads(threads)
     album = stills.album(photo, str(tmp_path / "out"))
     counts = stills.annotate(album, loaded, Controls(show=False), Results(), detectors.get("haar"))
     assert counts["faces"] >= 1 and (tmp_path / "out" / "x.png").is_file()
     crop = reading.read_photo(photo)[:224, :224]
-    heat = loaded.result()[2]([crop, crop])
+    heat = loaded.explain([crop, crop])
     assert heat.shape == (2, 64, 64) and np.isfinite(heat).all() and heat.max() <= 1
 
 

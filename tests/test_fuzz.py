@@ -19,10 +19,10 @@ import drawn
 from faces import detectors, reading
 from learn import classifier, runs
 from live import stills
+from watching import StandIn
 
 CASES = int(os.environ.get("FUZZ_CASES", 1000))  # photos; weights files are an eighth of it
 SECONDS, MEGABYTES = 10.0, 400  # most that one photo of this size may take
-INFO = {"margin": 0.2, "clahe": 0.0, "threshold": 0.6, "classes": ["beard", "hat"]}
 
 
 @functools.cache
@@ -89,8 +89,8 @@ def test_damaged_photos_are_read_or_refused(tmp_path, capfd):
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and min(image.shape[:2]) >= 24
             answers["read"] += 1
             if answers["read"] % 8 == 1:
-                faces, crops = stills.answer(image, INFO, lambda crops: np.full((len(crops), 2), 0.5),
-                                             detectors.get("haar"))
+                faces, crops = stills.classify(image, StandIn(lambda crops: np.full((len(crops), 2), 0.5)),
+                                               detectors.get("haar"))
                 assert all(crop.shape == (224, 224, 3) for crop in crops) and len(faces) == len(crops)
         except reading.PhotoError as error:
             assert "\n" not in str(error) and len(str(error)) < 120
