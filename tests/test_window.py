@@ -210,7 +210,7 @@ def test_the_window_answers_whatever_the_camera_does(camera, kind, way):
     taken = time.monotonic() - before
     out, err = session.process.communicate()
     assert session.process.returncode == 0 and not err, err
-    assert taken < 1.0, f"{taken:.2f} s"
+    assert taken < 2.0, f"{taken:.2f} s"
 
 
 def test_a_camera_that_comes_back_is_shown_again(camera):
