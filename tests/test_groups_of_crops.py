@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -130,3 +131,14 @@ def test_many_groups_of_all_sizes_hit_the_ratio(seed):
     for name in CLASSES:
         assert abs(valid[[c == name for c in labels]].mean() - 0.2) < 0.005
     assert all(len(set(valid[g])) == 1 for g in groups)
+
+
+def test_bursts_are_photos_that_count_on_and_look_alike():
+    rng = np.random.default_rng(0)
+    face = cv2.GaussianBlur(rng.normal(128, 120, (56, 56)).astype(np.float32), (0, 0), 2)
+    noise = [cv2.GaussianBlur(rng.normal(0, 60, (56, 56)).astype(np.float32), (0, 0), 2) for _ in range(4)]
+    alike = [np.clip(face + part, 0, 255).astype(np.uint8) for part in noise[:3]]
+    other = np.clip(128 + 3 * noise[3], 0, 255).astype(np.uint8)
+    names = ["a/IMG_0009.jpg", "a/IMG_0010.jpg", "a/IMG_0012.jpg", "a/IMG_0013.jpg", "b/IMG_0011.jpg"]
+    assert copies.bursts(names, np.stack([*alike, other, alike[0]])).tolist() == [[0, 1]]
+    assert copies.bursts(["a/x.jpg", "a/9.jpg", "a/10.jpg"], np.stack(alike)).tolist() == [[1, 2]]
