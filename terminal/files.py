@@ -1,8 +1,7 @@
-"""Files that are whole or not there, the record of what is ours, hard links, class folders. Nothing to run.
+"""Files that are written whole, the record of those that are ours, hard links, class folders.
 
-Nothing that is not ours is ever removed or written over. What is ours says a record: each folder that a script writes
-into has a text file RECORD, in which the names of its files stand before they are written. At the end of a run those
-that it has not written leave it again.
+Each folder that a script writes into has a text file RECORD. The names of its files stand there before they are
+written, and only files that it names are ever replaced or deleted.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from terminal.script import Problem, fail
 RECORD = ".written.txt"  # in a folder: the files in it, and below it, that scripts of this project have written
 RECIPE = ".recipe"  # in a folder of crops: how processed.py made them
 SPLIT = ".split.json"  # in both folders of a split: what validation.py made it from, and whether it is complete
-MARKS = {RECIPE, SPLIT}  # a folder with one of them holds what its script puts there, and nothing of the other scripts
+MARKS = {RECIPE, SPLIT}  # a folder with one of them belongs to that script alone
 TEMPORARY = r"\.tmp-[a-z0-9_]{8}(\.\w+)?"  # names that atomic() gives
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
@@ -30,10 +29,7 @@ SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
 
 @contextlib.contextmanager
 def atomic(path):
-    """Yield a temporary Path beside `path`; it replaces `path` when the block ends well, and is removed otherwise.
-
-    A reader therefore sees the old file or the new one, never half of one, whatever stops the program.
-    """
+    """Yield a temporary Path beside `path`; it replaces `path` when the block ends well, and is removed otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
@@ -60,33 +56,14 @@ def written(folder):
 def claim(folder, names, ours=()):
     """Make `folder`, and note that the files `names` in it (relative, with "/" between folders) are ours from now on.
 
-    To be called before any work starts. Raises Problem, one line, where one of them is there and is not ours, or lies
-    behind a link, and where `folder` is a file, cannot be written or is marked as another script's; nothing has changed
-    then. `ours`: names that count as ours although no record says so, because an earlier version kept none.
+    To be called before any work starts. Raises Problem, and changes nothing, where one of them is there and is not
+    ours, or lies behind a link, and where `folder` is a file, read-only or another script's. `ours`: names that count
+    as ours without a record, from versions that kept none.
     """
     folder, names = Path(folder), list(names)
     if os.path.lexists(folder) and not folder.is_dir():
         raise Problem(f"{folder} is a file and is to be a folder: name another")
-    for inner in sorted({name.rpartition("/")[0] for name in names} - {""}):
-        for place in (folder / inner, *Path(folder, inner).parents):
-            if place == folder:
-                break
-            if place.is_symlink() or os.path.lexists(place) and not place.is_dir():
-                raise Problem(f"{place} is a link or a file and is to be a folder: move it away, or name another place")
-    recorded = written(folder)
-    if recorded and MARKS & recorded != MARKS.intersection(names):
-        raise Problem(f"{folder} is where another script has put its files: name another folder")
-    known = recorded | set(ours)
-    taken = [name for name in names if name not in known and os.path.lexists(folder / name)]
-    # A second run may have claimed them meanwhile, and some disks take a and A for one name.
-    known |= written(folder) if taken else set()
-    for name in taken:
-        if name not in known and not any(same_file(folder / name, folder / other) for other in known
-                                         if other.casefold() == name.casefold()):
-            raise Problem(f"{folder / name} is there already, and this project has not written it: move it away, or "
-                          "name another place")
-    if any("\n" in name for name in names):
-        raise Problem(f"the name {next(name for name in names if chr(10) in name)!r} has a line break: rename it")
+    check_names(folder, names, ours)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -100,17 +77,36 @@ def claim(folder, names, ours=()):
         raise Problem(f"{folder} cannot be written ({error.strerror}): name another folder") from None
 
 
+def check_names(folder, names, ours):
+    """Raise Problem where claim() cannot have one of the `names` in `folder`."""
+    inner = {folder / place for name in names for place in Path(name).parents} - {folder}
+    for place in sorted(inner):
+        if place.is_symlink() or os.path.lexists(place) and not place.is_dir():
+            raise Problem(f"{place} is a link or a file and is to be a folder: move it away, or name another place")
+    recorded = written(folder)
+    if recorded and MARKS & recorded != MARKS.intersection(names):
+        raise Problem(f"{folder} is where another script has put its files: name another folder")
+    known = recorded | set(ours)
+    for name in names:
+        if "\n" in name:
+            raise Problem(f"the name {name!r} has a line break: rename it")
+        if name in known or not os.path.lexists(folder / name):
+            continue
+        known |= written(folder)  # a second run may have claimed it meanwhile
+        # Some disks take a and A for one name.
+        if not any(same_file(folder / name, folder / other) for other in known if other.casefold() == name.casefold()):
+            raise Problem(f"{folder / name} is there already, and this project has not written it: move it away, or "
+                          "name another place")
+
+
 def claim_file(path, ours=False):
-    """claim() of one file, with or without folders before its name. `ours`: it counts as ours without a record."""
+    """claim() of one file. `ours`: it counts as ours without a record."""
     path = Path(path)
     claim(path.parent, [path.name], [path.name] * ours)
 
 
 def settle():
-    """At the end of a run: of the files that it has claimed, those that are there stay in the records, and no others.
-
-    So a file of the user's that gets such a name later is not taken for ours.
-    """
+    """At the end of a run, take the claimed names that were not written out of the records: they are free again."""
     while CLAIMED:
         folder, names = CLAIMED.popitem()
         with contextlib.suppress(OSError):  # the folder is gone, or the disk is full
@@ -152,10 +148,7 @@ def same_file(one, other):
 
 
 def remove_ours(folder, names):
-    """Delete those of the files `names` in `folder` that are ours, and then folders that are empty; returns how many.
-
-    A file that is not ours stays. A name that is gone counts as ours no longer.
-    """
+    """Delete those of the files `names` in `folder` that are ours, and folders that get empty; returns how many."""
     folder, known = Path(folder), written(folder)
     ours, count = known.intersection(names), 0
     for name in ours:
@@ -176,7 +169,7 @@ def remove_ours(folder, names):
 def check_apart(**places):
     """End the program where one of the folders or files {name of its constant: path} is another, or lies inside it.
 
-    Links count as what they lead to, and a and A as one name, as many disks have it.
+    Links are followed, and a and A are one name, as on many disks.
     """
     found = {name: Path(os.path.realpath(path)) for name, path in places.items()}
     for (one, inner), (other, outer) in itertools.permutations(found.items(), 2):
@@ -187,7 +180,7 @@ def check_apart(**places):
 
 
 def sweep(folder):
-    """Delete what atomic() left in `folder` when a program was killed; nothing younger than an hour, maybe in use."""
+    """Delete what atomic() left in `folder` when a program was killed, where it is an hour old and so not in use."""
     for path in Path(folder).glob(".tmp-*"):
         with contextlib.suppress(OSError):
             if re.fullmatch(TEMPORARY, path.name) and time.time() - path.stat().st_ctime > 3600:
@@ -195,10 +188,9 @@ def sweep(folder):
 
 
 def link(source, target):
-    """Make `target` the same file as `source` without using space (hard link), or a copy where links can't be.
+    """Make `target` a hard link to `source`, or to what that links to; a copy where links cannot be made.
 
-    A file that is there already is replaced: whoever calls this has made sure that it is ours. Of a source that is a
-    link, what it leads to is taken.
+    A file that is there is replaced: the caller has made sure that it is ours.
     """
     source = os.path.realpath(source)
     if same_file(source, target) and not os.path.islink(target):
@@ -213,15 +205,12 @@ def link(source, target):
 
 
 def is_system(name):
-    """Whether a file or folder is one that a system, a drive or an editor leaves everywhere: nothing of the user's."""
+    """Whether a file or folder is one that systems, drives or editors leave everywhere."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def classes_of(folder, fill_hint):
-    """Sorted names of the subfolders of `folder`, one a class; fewer than two end the program.
-
-    `fill_hint` is the command, or the action, that fills the folder.
-    """
+    """Sorted names of the classes in `folder`; fewer than two end the program. `fill_hint`: what fills it."""
     names = list(class_folders(folder, fill_hint))
     if len(names) < 2:
         fail(f"{folder} has {len(names)} class folder(s) and needs at least two: {fill_hint}")
@@ -229,13 +218,14 @@ def classes_of(folder, fill_hint):
 
 
 def normal(name, form="NFC"):
-    """A name in the one form in which names are compared: some systems write ñ as one sign, others as n and a tilde."""
+    """A name in one Unicode form: some systems write ñ as one character, others as n and a tilde."""
     return unicodedata.normalize(form, name)
 
 
 def class_folders(folder, fill_hint):
-    """{class: [its folders]}, sorted: the subfolders of `folder` but those of systems. A class is a normal() name, and
-    has two folders where both forms of it are there. No folder, or a name that is no text, ends the program.
+    """{class: [its folders]}, sorted; a class is a normal() name, and has two folders where both forms of it are there.
+
+    No `folder`, or a name in it that is not UTF-8, ends the program.
     """
     folder, found = Path(folder), {}
     if not folder.is_dir():

@@ -1,12 +1,11 @@
-"""What every script here shares: constants set from the command line, one-line errors, Ctrl-C. Nothing to run.
+"""What every script shares: constants from the command line, one-line errors, Ctrl-C.
 
     python train.py EPOCHS=5 BATCH_SIZE=64     # overrides constants of train.py for one run
 
-Paths: those that stand in a file belong to the project's folder, wherever the script is started from; those on the
-command line belong to where one stands. `~` is one's home.
+Relative paths in a file belong to the project's folder, those on the command line to the working folder.
 
-Scripts import this module first, before those that take seconds: from then on Ctrl-C is one line and not a page of
-PyTorch's insides. So only the standard library is imported here.
+Scripts import this module first, and it imports only the standard library, so that Ctrl-C during the seconds in which
+PyTorch is imported is one line, too.
 """
 
 import ast
@@ -43,7 +42,7 @@ def fail(message):
 def public(text):
     """A text in which addresses have only their scheme, host and port: rtsp://me:secret@host:554/... -> rtsp://host:554.
 
-    Cameras have users, passwords and keys anywhere: before the host, in the path, in what follows a question mark.
+    Cameras take passwords and keys before the host, in the path or after a question mark.
     """
     return re.sub(r"(\w[\w+.-]*://)([^\s'\"]*)", lambda found: found[1] + _host(found[2]), text)
 
@@ -64,14 +63,8 @@ def constants(namespace):
 def override(namespace, argv=None, fixed=()):
     """Apply NAME=VALUE arguments (default: sys.argv[1:]) to the UPPER_CASE constants in `namespace` (globals()).
 
-    Names in `fixed` can only be edited in the file, since other scripts read them from there too.
-
-    Paths among them become absolute where the script is started from another folder than the project's, in which
-    run() then works. Lists become tuples, and a folder that is no text ends the program, also where they stand so in
-    the file.
-
-    A value is read as a Python literal, or else as a string, and must have the type of the default (an int will
-    do for a float; a default of None accepts anything).
+    `fixed`: names that other scripts read from the file, so that they can only be edited there. A value is parsed, see
+    parse(). Paths become absolute, as run() changes to the project's folder; lists become tuples.
     """
     known, elsewhere = constants(namespace), Path.cwd() != HOME.resolve()
     for argument in sys.argv[1:] if argv is None else argv:
@@ -91,7 +84,7 @@ def override(namespace, argv=None, fixed=()):
 
 
 def is_path(name, value):
-    """Whether a constant holds the path of a file or folder, and no number of a camera or address."""
+    """Whether a constant holds the path of a file or folder, not a camera's number or address."""
     return (name in PATHS or name.endswith("_DIR")) and isinstance(value, str) and value.strip() and "://" not in value
 
 
@@ -105,7 +98,9 @@ def with_paths(name, value, change):
 
 
 def parse(name, text, default):
-    """The value that `text` stands for, checked against the type of `default`; a wrong type ends the program."""
+    """The value of `text`: a Python literal, or else a string. Another type than the default's ends the program, but an
+    int is taken for a float, and anything for None.
+    """
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -127,9 +122,9 @@ def command_line(*words):
 
 
 def check(namespace, *rules):
-    """End with one line at the first of the rules (name of a constant, condition, what it must be) broken.
+    """End with one line at the first broken rule (name of a constant, condition, what it must be).
 
-    A condition is a function of the value, so that a value of another type is one line too; or already True or False.
+    A condition is a bool, or a function of the value, which may fail for a value of another type.
     """
     for name, condition, wanted in rules:
         try:
@@ -141,10 +136,10 @@ def check(namespace, *rules):
 
 
 def run(main, stopped="run the same command again to continue"):
-    """Run a script's main(): Ctrl-C, a full disk and the like become one clear line and an exit status.
+    """Run a script's main(): Ctrl-C, a full disk and the like become one line and an exit status.
 
-    `stopped`: what to say to a user who pressed Ctrl-C about going on. Called from a notebook or another program, it
-    leaves the working folder and the handler of Ctrl-C there as they were.
+    `stopped`: what to tell after Ctrl-C about going on. In a notebook or another program the working folder and the
+    handler of Ctrl-C stay as they were.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a notebook's has it not
