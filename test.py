@@ -94,8 +94,8 @@ def cut_of(classifier):
     return classifier.margin, classifier.clahe
 
 
-class Seen(NamedTuple):
-    """What became of a photo."""
+class Prepared(NamedTuple):
+    """A photo on its way to the network: its face, cut out, or why there is none."""
 
     status: str  # "ok", "no face" or "unreadable"
     reason: str = ""  # why it is not "ok"
@@ -104,7 +104,7 @@ class Seen(NamedTuple):
 
 
 def find_and_cut(job):
-    """Worker: (path, whether it is a crop, list of cut_of(), name of the detector) -> Seen.
+    """Worker: (path, whether it is a crop, list of cut_of(), name of the detector) -> Prepared.
 
     Crops that processed.py made are cut to the margin; what else it did to them was done before.
     """
@@ -113,27 +113,27 @@ def find_and_cut(job):
         if cropped:
             crop, size = cropping.read_crop(path), (cropping.IMAGE_SIZE, cropping.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-            return Seen("ok", crops=tuple(cropping.recut(crop, cropping.MARGIN, margin) for margin, _ in cuts))
+            return Prepared("ok", crops=tuple(cropping.recut(crop, cropping.MARGIN, margin) for margin, _ in cuts))
         image = reading.read_photo(path)
         face = detectors.get(detector).main_face(image)
         if face is None:
-            return Seen("no face", "no face found")
+            return Prepared("no face", "no face found")
         crops = tuple(cropping.crop_face(image, face.box, margin, clahe, face.roll)
                       for margin, clahe in cuts)
-        return Seen("ok", "", tuple(round(v) for v in face.box), crops)
+        return Prepared("ok", "", tuple(round(v) for v in face.box), crops)
     except reading.PhotoError as error:
-        return Seen("unreadable", str(error))
+        return Prepared("unreadable", str(error))
 
 
 def job_of(path, cuts):
     """The job of find_and_cut() for a photo, or a crop, of this run."""
-    path = path.absolute()  # other machines stand in other folders
+    path = path.absolute()  # the workers of other machines start in other folders
     return path, CROPPED, cuts, "" if CROPPED else detectors.get(processed.DETECTOR).name
 
 
 def find_and_cut_all(paths, cuts):
-    """Yield the Seen of each path in order, from all cores; only a few photos ahead of the reader, to bound memory."""
-    jobs = (job_of(path.absolute(), cuts) for path in paths)  # other machines stand in other folders
+    """Yield the Prepared of each path in order, from all cores; few photos ahead of the reader, to bound memory."""
+    jobs = (job_of(path, cuts) for path in paths)
     count = WORKERS or os.cpu_count() or 1
     if count == 1 or len(paths) < IN_PROCESS:
         yield from map(find_and_cut, jobs)
@@ -149,11 +149,12 @@ def classify(photos, classifiers):
     """
     cuts = sorted(set(map(cut_of, classifiers)))
     rows, waiting, outputs = [], [], [[] for _ in classifiers]
-    for (path, name), seen in tqdm(zip(photos, find_and_cut_all([p for p, _ in photos], cuts), strict=True),
+    for (path, name), prepared in tqdm(zip(photos, find_and_cut_all([p for p, _ in photos], cuts), strict=True),
                                    total=len(photos), unit=" photos", desc="faces"):
-        rows.append({"path": path, "class": name, "status": seen.status, "reason": seen.reason, "box": seen.box})
-        if seen.status == "ok":
-            waiting.append(seen.crops)
+        rows.append({"path": path, "class": name, "status": prepared.status, "reason": prepared.reason,
+                     "box": prepared.box})
+        if prepared.status == "ok":
+            waiting.append(prepared.crops)
         if waiting and (len(waiting) == BATCH_SIZE or len(rows) == len(photos)):
             for output, classifier in zip(outputs, classifiers, strict=True):
                 which = cuts.index(cut_of(classifier))
@@ -194,17 +195,17 @@ def by_group(answers, table):
     """metrics.group_report() of the photos in `table`, of people.read(), printed; None where it has none of them."""
     if table is None:
         return None
-    seen = [r for r in answers.rows if r["status"] != "unreadable"]
-    found = np.array([r["status"] == "ok" for r in seen])
-    correct, sure = np.zeros((2, len(seen)), bool)
+    readable = [r for r in answers.rows if r["status"] != "unreadable"]
+    found = np.array([r["status"] == "ok" for r in readable])
+    correct, sure = np.zeros((2, len(readable)), bool)
     correct[found], sure[found] = answers.correct, answers.sure
-    told = metrics.group_report([people.of(table, r["path"]) for r in seen], [r["class"] for r in seen], found,
-                                correct, sure)
-    if told:
-        report.show_groups(told)
+    groups = metrics.group_report([people.of(table, r["path"]) for r in readable], [r["class"] for r in readable],
+                                  found, correct, sure)
+    if groups:
+        report.show_groups(groups)
     else:
         print(f"\n{PEOPLE} tells neither age nor ethnicity of these photos: no report by group")
-    return told
+    return groups
 
 
 def damaged(answers):
@@ -216,7 +217,7 @@ def damaged(answers):
     if 0 < ROBUSTNESS_PHOTOS < count:
         chosen = np.sort(np.random.default_rng(SEED).choice(count, ROBUSTNESS_PHOTOS, replace=False))
     again = find_and_cut_all([answers.found[i]["path"] for i in chosen], [cut_of(classifier)])
-    crops = [seen.crops[0] for seen in tqdm(again, total=len(chosen), unit=" photos", desc="faces again")]
+    crops = [prepared.crops[0] for prepared in tqdm(again, total=len(chosen), unit=" photos", desc="faces again")]
     return damage.measure(crops, answers.labels[chosen], lambda batch: classifier.predict(batch)[0],
                           len(classifier.classes), classifier.margin)
 

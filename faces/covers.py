@@ -10,14 +10,14 @@ import math
 import cv2
 import numpy as np
 
-DRAWS = 12  # random numbers that a thing takes
+DRAWS = 12  # random numbers that a cover takes
 KINDS = ("mask", "sunglasses", "scarf", "hand")
 
 
 class Canvas:
-    """What a thing is drawn on: a transparent picture, RGBA, uint8 [side, side, 4], colours times opacity.
+    """What a cover is drawn on: a transparent picture, RGBA, uint8 [side, side, 4], colours times opacity.
 
-    `move` is (x, y) of the thing's middle in the Haar box; it is drawn `scale` times as large around that.
+    `move` is (x, y) of the cover's middle in the Haar box; it is drawn `scale` times as large around that.
     """
 
     def __init__(self, side, margin, colour, move, scale):
@@ -26,7 +26,7 @@ class Canvas:
         self.unit, self.margin = side / (1 + 2 * margin), margin  # pixels of the Haar box; what is around it
 
     def at(self, points):
-        """Points relative to the thing's middle -> sixteenths of a pixel, int32 [N, 2]."""
+        """Points relative to the cover's middle -> sixteenths of a pixel, int32 [N, 2]."""
         points = np.asarray(points, np.float64) * self.scale + self.move + (0.5 + self.margin, self.margin)
         return np.rint(points * self.unit * 16).astype(np.int32)
 
@@ -85,7 +85,7 @@ def hand(canvas, u):
 
 
 def colours(kind, u):
-    """The colour of a thing, float [3] in 0..255 RGB, from three random numbers in 0..1."""
+    """The colour of a cover, float [3] in 0..255 RGB, from three random numbers in 0..1."""
     if kind == "hand":
         return np.array([118, 78, 56]) * (1 - u[0]) + np.array([244, 206, 180]) * u[0]
     if kind == "sunglasses":
@@ -99,7 +99,7 @@ PLACES = {"mask": (0.0, 0.74), "sunglasses": (0.0, 0.40), "scarf": (0.0, 0.80), 
 REACH = {"mask": 0.05, "sunglasses": 0.04, "scarf": 0.08, "hand": 0.35}  # how far from there it may be
 
 
-def thing(side, margin, numbers, scale=1.0, kind=None):
+def cover(side, margin, numbers, scale=1.0, kind=None):
     """One of KINDS on a transparent picture: uint8 [side, side, 4], RGBA with colours times opacity.
 
     `margin`: of the crop around the Haar box; `numbers`: float [DRAWS] in 0..1, which decide everything, the kind
@@ -122,6 +122,6 @@ def thing(side, margin, numbers, scale=1.0, kind=None):
 
 
 def over(crop, picture):
-    """A uint8 [S, S, 3] RGB crop with a thing() of the same size on it."""
+    """A uint8 [S, S, 3] RGB crop with a cover() of the same size on it."""
     clear = 255 - picture[:, :, 3:].astype(np.uint16)
     return ((crop * clear + 127) // 255 + picture[:, :, :3]).clip(0, 255).astype(np.uint8)

@@ -84,7 +84,7 @@ def occlusion(crop, share, rng):
 
 def covered(crop, scale, rng, margin):
     """With a mask, sunglasses, a scarf or a hand: shapes that AUGMENT=occlusion shows in training too."""
-    return covers.over(crop, covers.thing(crop.shape[0], margin, rng.random(covers.DRAWS), scale))
+    return covers.over(crop, covers.cover(crop.shape[0], margin, rng.random(covers.DRAWS), scale))
 
 
 KINDS = {"brightness": brightness, "contrast": contrast, "blur": blur, "noise": noise,
@@ -94,7 +94,7 @@ KINDS = {"brightness": brightness, "contrast": contrast, "blur": blur, "noise": 
 
 def damaged(crop, kind, severity, seed, margin):
     """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity`: 1..5; `seed` decides what is left to chance;
-    `margin`: of the crop around its face's box, by which things that cover faces find their place.
+    `margin`: of the crop around its face's box, by which a cover finds its place.
 
     The same seed decides the same at all severities: a hand grows in its place, so that accuracies differ by the
     severity alone.

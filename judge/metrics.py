@@ -26,7 +26,7 @@ def known(value, digits=6):
 def log_loss(probabilities, labels):
     """Mean cross entropy in nats. scikit-learn's warns of float32 rows, whose sums are 1 but for rounding."""
     own = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(own, 1e-12, 1)).mean())
+    return float(np.log(1 / np.clip(own, 1e-12, 1)).mean())
 
 
 def confusion_matrix(labels, predicted, n_classes):

@@ -224,8 +224,8 @@ def write_predictions(path, rows, probabilities, classes, sure=()):
                          "status", "reason", "sure"])
         for row in rows:
             own = next(answers) if row["status"] == "ok" else None
-            told = [row.get("predicted") or "", *[""] * len(classes)]
+            answer = [row.get("predicted") or "", *[""] * len(classes)]
             if own is not None:
-                told = [classes[own.argmax()], *(f"{p:.6f}" for p in own)]
-            writer.writerow([row["path"].as_posix(), row["class"], *told, *(row["box"] or [""] * 4), row["status"],
+                answer = [classes[own.argmax()], *(f"{p:.6f}" for p in own)]
+            writer.writerow([row["path"].as_posix(), row["class"], *answer, *(row["box"] or [""] * 4), row["status"],
                              row["reason"], "" if own is None else int(next(sure))])

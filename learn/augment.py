@@ -107,7 +107,7 @@ def relight(x, rules, u):
 
 def occlude(image, numbers):
     """A mask, sunglasses, a scarf or a hand drawn over the face."""
-    drawn = torch.from_numpy(covers.thing(image.shape[-1], MARGIN, numbers)).to(image.device).permute(2, 0, 1)
+    drawn = torch.from_numpy(covers.cover(image.shape[-1], MARGIN, numbers)).to(image.device).permute(2, 0, 1)
     return image * (1 - drawn[3] / 255) + drawn[:3]
 
 

@@ -100,9 +100,9 @@ def crops_of(images):
 
 def bench_crop(place):
     """Cropping: processed.py as it is started, beside a loop that reads, finds, cuts and writes."""
-    few = pictures(48)
-    for name, images in (("small photos", few * (COUNT // 48)),
-                         ("12 megapixels", [cv2.resize(image, (4000, 3000)) for image in few[:16]])):
+    faces = pictures(48)
+    for name, images in (("small photos", faces * (COUNT // 48)),
+                         ("12 megapixels", [cv2.resize(image, (4000, 3000)) for image in faces[:16]])):
         raw, target = place / name / "raw", place / name / "plain"
         paths = write(raw, images)
         target.mkdir()
@@ -178,8 +178,8 @@ def bench_live(place):
         clip(video, pictures(12), count)
 
         def ours(video=video):
-            told = run("realtime.py", f"SOURCE={video}", f"WEIGHTS={Path(path).resolve()}", "SHOW=False")
-            return FRAMES / float(re.search(r"\(([\d.]+) frames/s\)", told)[1])
+            output = run("realtime.py", f"SOURCE={video}", f"WEIGHTS={Path(path).resolve()}", "SHOW=False")
+            return FRAMES / float(re.search(r"\(([\d.]+) frames/s\)", output)[1])
 
         compare(f"live, {count} face(s)", "frames/s", FRAMES, ours,
                 lambda video=video: seconds(plain.live, video, net, info))

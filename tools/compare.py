@@ -39,7 +39,7 @@ SEEDS = (0, 1, 2)
 SETTINGS = {}  # constants of train.py for all of them, such as {"MODEL": "small", "EPOCHS": 8}
 TRAIN_DIR, VALID_DIR = train.TRAIN_DIR, train.VALID_DIR
 TEST_DIR = "data/test"  # "": no test, which is how to search
-ROBUSTNESS_PHOTOS = 500  # photos that are damaged in 46 ways, with things that cover faces among them; 0: all
+ROBUSTNESS_PHOTOS = 500  # photos that are damaged in 46 ways, covered faces among them; 0: all
 NEW_SPLITS = False  # True: every seed splits processed/faces anew too, by validation.py
 RUNS_DIR = "compare"
 # ------------------------------------------------------------------------------------------------
@@ -97,16 +97,16 @@ def one_run(variant, seed):
                          "VALID_DIR": valid_dir, "WEIGHTS_DIR": str(weights), "PLOTS_DIR": str(plots)})
         (weights / "done").touch()
     best = classifier.load_checkpoint(weights / "best_weights.pt")["metrics"]
-    told = {**dict.fromkeys(COLUMNS), "valid_loss": best["valid_loss"], "valid_accuracy": best["valid_accuracy"]}
+    result = {**dict.fromkeys(COLUMNS), "valid_loss": best["valid_loss"], "valid_accuracy": best["valid_accuracy"]}
     if TEST_DIR:
         if not (plots / "test_metrics.json").is_file():
             run("test.py", {"TEST_DIR": TEST_DIR, "WEIGHTS": str(weights / "best_weights.pt"), "PLOTS_DIR": str(plots),
                             "ROBUSTNESS": True, "ROBUSTNESS_PHOTOS": ROBUSTNESS_PHOTOS})
-        result = json.loads((plots / "test_metrics.json").read_text(encoding="utf-8"))
-        told["test_accuracy"] = result["accuracy"]
+        metrics = json.loads((plots / "test_metrics.json").read_text(encoding="utf-8"))
+        result["test_accuracy"] = metrics["accuracy"]
         for kind in ("occlusion", "covered"):  # balanced accuracy, the mean of five severities
-            told[kind] = statistics.fmean(r["balanced_accuracy"] for r in result["robustness"] if r["kind"] == kind)
-    return told
+            result[kind] = statistics.fmean(r["balanced_accuracy"] for r in metrics["robustness"] if r["kind"] == kind)
+    return result
 
 
 def remember(note, settings):
