@@ -197,21 +197,17 @@ class Batches(Sampler):
 
     def __init__(self, n, batch_size, seed=None, rank=0, world=1):
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
-        self.rank, self.world = rank, world
-        self.sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]
+        self.rows = slice(rank, None, world)  # of a whole batch, those that are this process's
+        self.sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]  # of whole batches
         if seed is not None and len(self.sizes) > 1 and self.sizes[-1] == 1 < batch_size:
             self.sizes[-2:] = [batch_size + 1]
-
-    def share(self, step):
-        """(rows, size): which rows of a batch are this process's, a slice; and the size of the whole batch."""
-        return slice(self.rank, None, self.world), self.sizes[step]
 
     def __iter__(self):
         order = torch.arange(self.n)
         if self.seed is not None:
             order = torch.randperm(self.n, generator=generator_for(self.seed, self.epoch))
-        for step, batch in enumerate(order.split(self.sizes)):
-            yield batch[self.share(step)[0]].tolist()
+        for batch in order.split(self.sizes):
+            yield batch[self.rows].tolist()
 
     def __len__(self):
         return len(self.sizes)

@@ -83,8 +83,21 @@ class Residual(nn.Module):
         return functional.relu(self.body(x) + self.shortcut(x), inplace=True)
 
 
-class Small(nn.Module):
-    """A small residual network with batch normalisation and global pooling: 1.5 M parameters, 0.1 GMAC.
+class Pooled(nn.Module):
+    """Features, the mean of each of their channels, and one linear layer."""
+
+    def __init__(self, features, channels, n_classes):
+        super().__init__()
+        self.features = features
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
+                                        nn.Linear(channels, n_classes))
+
+    def forward(self, x):
+        return self.classifier(self.features(x))
+
+
+class Small(Pooled):
+    """A small residual network with batch normalisation: 1.5 M parameters, 0.1 GMAC.
 
     Input float32 [N, 3, 96, 96], normalised; output logits float32 [N, n_classes].
     """
@@ -92,25 +105,20 @@ class Small(nn.Module):
     image_size = 96
 
     def __init__(self, n_classes=2):
-        super().__init__()
         w = 24  # channels of the first layer
-        self.features = nn.Sequential(
+        features = nn.Sequential(
             nn.Conv2d(3, w, 3, 2, padding=1, bias=False), nn.BatchNorm2d(w), nn.ReLU(inplace=True),
             Residual(w, 2 * w, 2),
             Residual(2 * w, 4 * w, 2), Residual(4 * w, 4 * w),
             Residual(4 * w, 8 * w, 2), Residual(8 * w, 8 * w))
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
-                                        nn.Linear(8 * w, n_classes))
-
-    def forward(self, x):
-        return self.classifier(self.features(x))
+        super().__init__(features, 8 * w, n_classes)
 
 
 BACKBONES = {"vgg16": 512, "resnet18": 512, "mobilenet_v3_small": 576, "efficientnet_b0": 1280}  # channels at their end
 
 
-class Backbone(nn.Module):
-    """The convolutions of a torchvision network with random weights, global pooling and one linear layer.
+class Backbone(Pooled):
+    """The convolutions of a torchvision network, with random weights.
 
     `name`: a key of BACKBONES. Input float32 [N, 3, 224, 224], normalised; output logits float32 [N, n_classes].
     """
@@ -118,19 +126,15 @@ class Backbone(nn.Module):
     image_size = 224
 
     def __init__(self, name, n_classes=2):
-        super().__init__()
         from torchvision import models  # only here: not every network needs it
 
-        self.name, whole = name, models.get_model(name, weights=None)
+        whole = models.get_model(name, weights=None)
         if hasattr(whole, "features"):
-            self.features = whole.features
+            features = whole.features
         else:  # ResNet's layers but its pooling and head
-            self.features = nn.Sequential(OrderedDict(list(whole.named_children())[:-2]))
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
-                                        nn.Linear(BACKBONES[name], n_classes))
-
-    def forward(self, x):
-        return self.classifier(self.features(x))
+            features = nn.Sequential(OrderedDict(list(whole.named_children())[:-2]))
+        super().__init__(features, BACKBONES[name], n_classes)
+        self.name = name
 
 
 NETWORKS = {"paper": Model, "small": Small, **{name: functools.partial(Backbone, name) for name in BACKBONES}}

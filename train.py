@@ -125,7 +125,7 @@ def check_loss(loss, epoch):
 
 
 def train_epoch(run, batches, epoch):
-    """One pass over the training crops, a step per batch. `run`: a runs.Run, whose networks and optimizer change.
+    """One pass over the training crops, a step per batch: changes the networks and the optimizer of `run`, a runs.Run.
 
     Returns (loss, accuracy), means over all images, and the seconds spent on (data, compute).
     """
@@ -138,28 +138,28 @@ def train_epoch(run, batches, epoch):
     batches.sampler.epoch = epoch
     # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
     torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
-    sums, data_s, began = [], 0.0, time.perf_counter()
-    start = began
+    sums, data_s, start = [], 0.0, time.perf_counter()  # sums: a row of loss, right answers and images for each step
+    ready = start  # since when the next batch is waited for
     bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img", leave=False,
                disable=True if engine.RANK else None)
     for step, batch in enumerate(bar):
         images, labels, weights, tasks = (part.to(device, non_blocking=device.type == "cuda") for part in batch)
-        rows, batch_size = batches.sampler.share(step)  # with several processes, each has some rows of the batch
-        images = augment.augment(images, constants["AUGMENT"], dataset.generator_for(SEED, epoch, step), rows,
-                                 batch_size)
-        data_s += time.perf_counter() - start
+        batch_size = batches.sampler.sizes[step]  # of the whole batch, some rows of which this process has
+        images = augment.augment(images, constants["AUGMENT"], dataset.generator_for(SEED, epoch, step),
+                                 batches.sampler.rows, batch_size)
+        data_s += time.perf_counter() - ready
 
         done = (epoch - 1) * len(batches) + step
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate((done + 1) / (constants["EPOCHS"] * len(batches)), constants["LR"])
         with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
-            outputs = model(images).float()
+            outputs = model(images).float()  # those of the classes, and then those of the auxiliary tasks
         logits = outputs[:, :n_classes]
         losses = weights * functional.cross_entropy(logits, labels, reduction="none",
                                                     label_smoothing=constants["LABEL_SMOOTHING"])
         if run.task_sizes:
             losses = losses + auxiliary.WEIGHT * auxiliary.loss(outputs[:, n_classes:], tasks, run.task_sizes)
-        # A mean over the whole batch: processes average their gradients, and their shares may differ by one image.
+        # The mean over the whole batch: processes average their gradients, and their shares may differ by one image.
         loss = losses.sum() * engine.WORLD / batch_size
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -173,9 +173,9 @@ def train_epoch(run, batches, epoch):
             sums.append(torch.stack([plain, right, torch.full_like(right, len(labels))]))
         if device.type == "cpu" or step % 50 == 0:  # to read a number is to wait for a GPU
             check_loss(loss.item(), epoch)
-        start = time.perf_counter()
+        ready = time.perf_counter()
     loss, right, images = engine.total(sum(torch.stack(sums).cpu().double())).tolist()
-    return loss / images, right / images, data_s, start - began - data_s
+    return loss / images, right / images, data_s, ready - start - data_s
 
 
 @torch.inference_mode()
@@ -259,8 +259,9 @@ def begin(train, valid, constants, device, bf16):
     facts = {"model": MODEL, "classes": train.classes, "image_size": valid.shape[1], "mean": dataset.MEAN,
              "std": dataset.STD, "margin": valid.margin, "clahe": constants["CLAHE"], "flip": not PAPER,
              "finders": [processed.made_with()], "ages": train.ages}
-    run = runs.Run(net, copy.deepcopy(net) if constants["EMA"] else None, optimizer, train.classes, constants,
-                   runs.fingerprint(train, valid), facts, device, bf16, train.task_sizes, pretrained)
+    run = runs.Run(net=net, ema=copy.deepcopy(net) if constants["EMA"] else None, optimizer=optimizer, facts=facts,
+                   classes=train.classes, task_sizes=train.task_sizes, crops=runs.fingerprint(train, valid),
+                   constants=constants, pretrained=pretrained, device=device, bf16=bf16)
     if RESUME:
         runs.resume(run, Path(WEIGHTS_DIR, "last.pt"))
     return run
@@ -297,16 +298,14 @@ def main():
     check_constants()
     device, bf16 = engine.hardware(DEVICE, PRECISION)
     engine.keep_memory()
-    engine.join(device)
     try:
-        fit(device, bf16)
+        with engine.ranks(device):
+            fit(device, bf16)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         script.fail("a network with batch normalisation cannot learn from batches of one image of this size: set "
                     "BATCH_SIZE (at least 2 per process) or IMAGE_SIZE higher")
-    finally:
-        engine.leave()
 
 
 if __name__ == "__main__":

@@ -53,19 +53,20 @@ def keep_memory():
             library.mallopt(trim_threshold, -1)
 
 
-def join(device):
-    """Become one of WORLD ranks: gloo carries what they tell each other on a CPU, nccl on GPUs."""
-    if WORLD > 1:
-        # torchrun sets 1 where the user has set nothing, which would leave cores idle.
-        if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))))
-        # Sums and logits are told from the CPU, gradients from where they are.
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-
-
-def leave():
-    """Part from the other ranks."""
-    if WORLD > 1:
+@contextlib.contextmanager
+def ranks(device):
+    """In the block this program is one of WORLD ranks, which talk by gloo on a CPU, and on GPUs by nccl."""
+    if WORLD == 1:
+        yield
+        return
+    # torchrun sets 1 where the user has set nothing, which would leave cores idle.
+    if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))))
+    # Sums and logits are exchanged from the CPU, gradients from where they are.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
         distributed.destroy_process_group()
 
 

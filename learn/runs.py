@@ -7,9 +7,9 @@ import csv
 import dataclasses
 import hashlib
 import itertools
-import math
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +45,6 @@ class Run:
     task_sizes: list = dataclasses.field(default_factory=list)  # numbers of classes of the auxiliary tasks
     pretrained: bool = False  # whether all but the last layer had learned before
     history: list = dataclasses.field(default_factory=list)  # a dict of COLUMNS per epoch
-    best: float = math.inf  # lowest mean_loss of the epochs after `since`
     since: int = 0  # epochs up to this one had other validation crops or settings
     sources: dict = dataclasses.field(default_factory=dict)  # {source: (loss, recall of each class)} of the last epoch
     sure: float = 1.0  # accuracy of the validation crops above the threshold, after the last epoch; nan: there are none
@@ -60,10 +59,14 @@ class Run:
         """The network that is evaluated and saved."""
         return self.net if self.ema is None else self.ema
 
+    @property
+    def rivals(self):
+        """The rows of the epochs that the best is chosen from: those after `since`."""
+        return [row for row in self.history if row["epoch"] > self.since]
+
     def note(self, sources, **row):
         """Add an epoch to the history. `row`: all COLUMNS but "best"; `sources`: see there."""
-        row["best"] = "yes" if row["mean_loss"] < self.best else ""
-        self.best = min(self.best, row["mean_loss"])
+        row["best"] = "yes" if all(row["mean_loss"] < rival["mean_loss"] for rival in self.rivals) else ""
         self.history.append({column: row[column] for column in COLUMNS})
         self.sources = sources
 
@@ -83,16 +86,18 @@ class Files(NamedTuple):
             files.claim(folder, [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name)])
 
     def set_aside(self):
-        """Keep what an earlier run left in weights/run_<number>/."""
+        """Keep what an earlier run left in weights/run_<number>/, all of it or nothing."""
         names = sorted(n for n in files.written(self.weights) if re.fullmatch(r"(last|best_weights(_\d+)?)\.pt", n))
         old = [path for path in [*(self.weights / name for name in names), self.plots / "log.csv"] if path.is_file()]
         if not old:
             return
         folders = (self.weights / f"run_{number}" for number in itertools.count(1))
         folder = next(folder for folder in folders if not folder.exists())
-        folder.mkdir()
-        for path in old:
-            files.link(path, folder / path.name)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=self.weights) as temporary:
+            os.chmod(temporary, 0o777 & ~files.UMASK)
+            for path in old:
+                files.link(path, Path(temporary, path.name))
+            os.replace(temporary, folder)
         # What the new run replaces stays until then, so that test.py and realtime.py always have weights.
         files.remove_ours(self.weights, [name for name in names if name.startswith("best_weights_")])
         print(f"kept the {len(old)} files of the run before in {folder}")
@@ -140,7 +145,7 @@ def resume(run, path):
     except (RuntimeError, ValueError):
         script.fail(f"{path} does not fit this run, as where data/people.csv names other groups than before: start "
                     "anew with RESUME=False")
-    run.history, run.best, run.since, run.pretrained = (last[k] for k in ("history", "best", "since", "pretrained"))
+    run.history, run.since, run.pretrained = last["history"], last["since"], last["pretrained"]
     changed = [name for name, value in run.constants.items()
                if name not in MAY_CHANGE and began.get(name, value) != value]
     crops = [split for split, digest in run.crops.items() if last["crops"][split] != digest]
@@ -151,7 +156,7 @@ def resume(run, path):
     if crops:
         lines.append(f"the crops for {' and '.join(crops)} are not those of epoch {run.done}")
     if crops or JUDGES & set(changed):  # losses before and after cannot be compared
-        run.best, run.since = math.inf, run.done
+        run.since = run.done
         lines.append(f"the best epoch is chosen anew, from epoch {run.done + 1} on; RESUME=False starts all anew")
     if lines and engine.RANK == 0:
         print("\n".join(lines))
@@ -183,8 +188,8 @@ def save(run, folders):
     write_log(folders.plots / "log.csv", run.history, run.constants)
     save_weights(folders.weights / "last.pt", {
         **checkpoint, "net": run.net.state_dict(), "optimizer": run.optimizer.state_dict(), "history": run.history,
-        "best": run.best, "since": run.since, "pretrained": run.pretrained, "constants": run.constants,
-        "crops": run.crops, "ema": None if run.ema is None else run.ema.state_dict()})
+        "since": run.since, "pretrained": run.pretrained, "constants": run.constants, "crops": run.crops,
+        "ema": None if run.ema is None else run.ema.state_dict()})
     print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in row.values()), flush=True)
     if len(run.sources) > 1:
         told = []
@@ -230,13 +235,10 @@ def save_weights(path, checkpoint):
 
 def conclude(run, folders, n_valid):
     """Draw the curves, and say which epoch is best and what "unsure" is worth. `n_valid`: validation crops."""
-    if not run.history:
-        return
     path = folders.plots / f"metrics_{run.done}.png"
     files.claim_file(path)
     plot(run.history, path)
-    judged = [row for row in run.history if row["epoch"] > run.since] or run.history
-    top = min(judged, key=lambda row: row["mean_loss"])
+    top = min(run.rivals or run.history, key=lambda row: row["mean_loss"])
     wanted = run.constants["SURE"]
     if n_valid < ENOUGH:
         print(f"{n_valid} validation crops are few: the accuracy is rough, and so is the threshold for \"unsure\"")
