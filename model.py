@@ -152,12 +152,6 @@ def image_size(name="paper"):
     return {"paper": Model, "small": Small}.get(name, Backbone).image_size
 
 
-def logits_of(net, batch, flip):
-    """Logits [N, n_classes] of a normalised batch [N, 3, H, W]; `flip`: the mean of those of the images and of their
-    mirror images, twice the work for fewer errors."""
-    return (net(batch) + net(batch.flip(3))) / 2 if flip else net(batch)
-
-
 def grad_cam(model, batch, class_index=None, n_classes=None):
     """Where the network looked: float32 [N, H, W] in 0..1, the size of `batch` (float32 [N, 3, H, W], normalised).
 

@@ -191,8 +191,11 @@ def evaluate(run, batches):
     logits = torch.zeros(len(crops), len(run.classes), device=run.device)
     bar = tqdm(batches, desc="validation", unit="batch", leave=False, disable=True if engine.RANK else None)
     for (images, *_), rows in zip(bar, batches.sampler, strict=True):
+        images = transform(images.to(run.device))
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
-            outputs = networks.logits_of(run.judged, transform(images.to(run.device)), run.facts["flip"])
+            outputs = run.judged(images)
+            if run.facts["flip"]:  # the mean with the mirror image's: twice the work for fewer errors
+                outputs = (outputs + run.judged(images.flip(3))) / 2
         logits[rows] = outputs[:, :len(run.classes)].float()  # without those of auxiliary tasks
     return engine.total(logits.cpu()), crops.labels
 
