@@ -142,7 +142,7 @@ def resume(run, path):
         run.optimizer.load_state_dict(last["optimizer"])
         if run.ema is not None:
             run.ema.load_state_dict(last["ema"])
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError, KeyError):
         script.fail(f"{path} does not fit this run, as where data/people.csv names other groups than before: start "
                     "anew with RESUME=False")
     run.history, run.since, run.pretrained = last["history"], last["since"], last["pretrained"]
