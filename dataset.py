@@ -1,7 +1,7 @@
 """Crops -> batches, and the one transform for evaluation and live use. Nothing to run.
 
-Crops are decoded once into an array on disk, and read from there batch by batch, so that memory stays small and no
-epoch decodes a JPEG. Where that array would be too large, each batch is decoded when its turn comes.
+Crops are decoded once into an array on disk, and read from there batch by batch; where that array would be too large,
+each batch is decoded when its turn comes.
 """
 
 import contextlib
@@ -53,13 +53,12 @@ def to_batch(crops):
 
 
 class Crops(Dataset):
-    """The crops of a split, in the order of their paths.
+    """The crops of a split, in the order of their paths, cut to `margin` (see cropping.recut()).
 
     `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], weights float32 [3], auxiliary int64
     [3, tasks]). `weights` are what the crops count for in the training loss: all ones unless balance() sets them.
     `auxiliary`, `task_sizes` and `ages` are those of auxiliary.labels(), of no task unless train.py sets them.
     `source` is which of the `sources` each crop is from, int64 [N]: one, "all", where data/people.csv names none.
-    `margin`: see cropping.recut().
     """
 
     def __init__(self, folder, image_size, margin=MARGIN):
@@ -80,8 +79,8 @@ class Crops(Dataset):
         self.sources, self.source = sources_of(self.files)
         self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
         self.resize = v2.Resize((image_size, image_size), antialias=True)
-        self.cache = None  # path of the array on disk
-        self.on_device = None  # tensors of all pixels, labels, weights and auxiliary labels
+        self.cache = None  # path of the array of pixels on disk
+        self.on_gpu = None  # all pixels in the memory of a GPU, uint8 [N, S, S, 3]
         self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
     def balance(self):
@@ -97,19 +96,17 @@ class Crops(Dataset):
         stats = [(path.as_posix(), status.st_size, status.st_mtime_ns)
                  for path, status in zip(self.files, map(os.stat, self.files), strict=True)]
         mark = hashlib.sha256(json.dumps([self.shape, self.margin, stats]).encode()).hexdigest()[:16]
-        place, size = self.folder.parent, math.prod(self.shape)
-        name = f".{self.folder.name}_{self.shape[1]}_{mark}.npy"
-        self.remove_unused(name)
-        free = max(0, shutil.disk_usage(place).free - KEEP_FREE)
-        line = f"{self.folder.name}: {len(self):,} crops are {size / 1e9:.2f} GB of pixels"
-        if not (place / name).is_file() and size > min(CACHE_GB * 1e9, free):
-            line += (f", and {min(CACHE_GB, free / 1e9):.2f} GB may be used (dataset.CACHE_GB, and what is free): "
-                     "decoded batch by batch in every epoch instead")
-        else:
-            self.cache = place / name
-            line += f", kept in {self.cache}"
+        self.cache = self.folder.parent / f".{self.folder.name}_{self.shape[1]}_{mark}.npy"
+        self.remove_unused()
+        size = math.prod(self.shape)
+        room = max(0, min(CACHE_GB * 1e9, shutil.disk_usage(self.folder.parent).free - KEEP_FREE))
+        place = f"kept in {self.cache}"
+        if not self.cache.is_file() and size > room:
+            self.cache = None
+            place = (f"and {room / 1e9:.2f} GB may be used (dataset.CACHE_GB, and what is free): decoded batch by "
+                     "batch in every epoch instead")
         if not quiet:
-            print(line, flush=True)
+            print(f"{self.folder.name}: {len(self):,} crops are {size / 1e9:.2f} GB of pixels, {place}", flush=True)
         if self.cache and not self.cache.is_file():
             self.write_cache()
         return self
@@ -124,15 +121,15 @@ class Crops(Dataset):
             for start in tqdm(range(0, len(self), 256), desc=f"decoding {self.folder.name}", unit="batch"):
                 file.write(self.decode(range(start, min(start + 256, len(self)))).tobytes())
 
-    def remove_unused(self, name):
-        """Delete the arrays of this split that no run has used for an hour, all but the one called `name`."""
+    def remove_unused(self):
+        """Delete the other arrays of this split that no run has used for an hour."""
         place = self.folder.parent
         sweep(place)
         pattern = re.compile(rf"\.{re.escape(self.folder.name)}_\d+_[0-9a-f]{{16}}\.npy")
-        for path in (place / other for other in written(place) if other != name and pattern.fullmatch(other)):
+        for name in filter(pattern.fullmatch, written(place) - {self.cache.name}):
             with contextlib.suppress(OSError):  # it is gone; or, on Windows, another run reads it
-                if time.time() - path.stat().st_mtime > UNUSED:
-                    remove_ours(place, [path.name])
+                if time.time() - (place / name).stat().st_mtime > UNUSED:
+                    remove_ours(place, [name])
 
     def decode(self, index):
         """The pixels of crops, from their own files: uint8 [N, S, S, 3]."""
@@ -148,9 +145,7 @@ class Crops(Dataset):
 
     def pixels(self, index):
         """The pixels of crops, from where they are: uint8 [N, S, S, 3]."""
-        if self.cache is not None and not self.cache.is_file():  # somebody has deleted it
-            self.cache = None
-        if self.cache is None:
+        if self.cache is None or not self.cache.is_file():  # too large, or deleted meanwhile
             return self.decode(index)
         with contextlib.suppress(OSError):  # it may be another user's
             os.utime(self.cache)  # in use
@@ -158,24 +153,21 @@ class Crops(Dataset):
         return np.load(self.cache, mmap_mode="r")[index]
 
     def move_to(self, device):
-        """Keep all pixels, and what is known of them by now, in the memory of a CUDA GPU where they take no more than
-        half of what is free."""
+        """Keep all pixels in the memory of a CUDA GPU where they take no more than half of what is free."""
         if device.type != "cuda" or math.prod(self.shape) > torch.cuda.mem_get_info(device)[0] / 2:
             return
-        pixels = torch.empty(self.shape, dtype=torch.uint8, device=device)
+        self.on_gpu = torch.empty(self.shape, dtype=torch.uint8, device=device)
         for index in torch.arange(len(self)).split(4096):
-            pixels[index[0]:index[-1] + 1] = torch.from_numpy(self.pixels(index.tolist())).to(device)
-        self.on_device = [pixels, *(v.to(device) for v in (self.labels, self.weights, self.auxiliary))]
+            self.on_gpu[index[0]:index[-1] + 1] = torch.from_numpy(self.pixels(index.tolist()))
 
     def __len__(self):
         return len(self.files)
 
     def __getitem__(self, index):
-        if self.on_device is not None:
-            index = torch.as_tensor(index).to(self.on_device[0].device, non_blocking=True)
-            pixels, *others = (v[index] for v in self.on_device)
-            return pixels.permute(0, 3, 1, 2), *others
-        pixels = torch.from_numpy(np.ascontiguousarray(self.pixels(index)))
+        if self.on_gpu is not None:
+            pixels = self.on_gpu[torch.as_tensor(index).to(self.on_gpu.device, non_blocking=True)]
+        else:
+            pixels = torch.from_numpy(np.ascontiguousarray(self.pixels(index)))
         return pixels.permute(0, 3, 1, 2), self.labels[index], self.weights[index], self.auxiliary[index]
 
 
@@ -191,38 +183,31 @@ def sources_of(files):
     """(names of the sources that data/people.csv gives, list; which of them each crop is from, int64 [N])."""
     table = people.read() or {}
     names = [(people.of(table, path) or people.Person()).source or "others" for path in files]
-    known = sorted(set(names))
-    if known == ["others"]:
-        known, names = ["all"], ["all"] * len(files)
-    numbers = {name: number for number, name in enumerate(known)}
-    return known, torch.tensor([numbers[name] for name in names])
+    known, numbers = np.unique(names, return_inverse=True)
+    known = known.tolist()
+    return ["all"] if known == ["others"] else known, torch.from_numpy(numbers).long()
 
 
 class Batches(Sampler):
-    """Lists of indices, one list per batch. Shuffled by (seed, epoch) alone: epoch 7 is the same after a resume.
+    """Lists of indices, one per batch: shuffled by (seed, epoch) alone, so that epoch 7 is the same after a resume, and
+    in order without a seed. Of `world` processes that share each batch, number `rank` gets every world-th image.
 
-    For training, with a seed, a last batch of one image joins the batch before it: batch normalisation needs more
-    than one value, and a step of a single image would be noise. Of `world` processes that share the batches, number
-    `rank` gets every world-th image of each.
+    With a seed a last batch of one image joins the one before it: batch normalisation needs more than one value.
     """
 
     def __init__(self, n, batch_size, seed=None, rank=0, world=1):
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
-        self.rank, self.world = rank, world
-        self.sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]
+        self.rows = slice(rank, None, world)  # of a whole batch, those that are this process's
+        self.sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]  # of whole batches
         if seed is not None and len(self.sizes) > 1 and self.sizes[-1] == 1 < batch_size:
             self.sizes[-2:] = [batch_size + 1]
-
-    def share(self, step):
-        """(rows, size): which rows of a batch are this process's, a slice; and the size of the whole batch."""
-        return slice(self.rank, None, self.world), self.sizes[step]
 
     def __iter__(self):
         order = torch.arange(self.n)
         if self.seed is not None:
             order = torch.randperm(self.n, generator=generator_for(self.seed, self.epoch))
-        for step, batch in enumerate(order.split(self.sizes)):
-            yield batch[self.share(step)[0]].tolist()
+        for batch in order.split(self.sizes):
+            yield batch[self.rows].tolist()
 
     def __len__(self):
         return len(self.sizes)
@@ -235,10 +220,8 @@ def generator_for(*numbers):
 
 
 def loader(crops, batch_size, seed=None, rank=0, world=1):
-    """DataLoader of Crops. Each batch is what Crops gives: (images uint8 [N, 3, S, S], labels int64 [N], weights
-    float32 [N], auxiliary int64 [N, tasks]).
+    """DataLoader of what Crops gives, batch by batch; see Batches. Set `loader.sampler.epoch` before each epoch.
 
-    `seed` shuffles, None keeps the files' order. Set `loader.sampler.epoch` before each epoch. No worker processes: a
-    batch is a copy out of an array, or is decoded by threads. `rank` and `world`: see Batches.
+    Without worker processes: a batch is a copy out of an array, or is decoded by threads.
     """
     return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed, rank, world))

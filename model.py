@@ -1,16 +1,11 @@
-"""The networks, their activations and gradients, and Grad-CAM. Nothing to run.
+"""The networks, and Grad-CAM. Nothing to run.
 
-`Model` is the paper's network to the layer (13.2 M parameters, 0.2 GMAC). It is the default. `Small` is a residual
-network, which needs a ninth of the parameters and half the work. The others are torchvision's, for transfer learning,
-which the paper names as the state of the art; their ImageNet weights are fetched by load_imagenet() alone. Every
-network has `features`, whose output Grad-CAM weighs, and `classifier`.
+`Model` is the paper's network, `Small` a residual one, and `Backbone` one of torchvision's, for transfer learning. Each
+has `features`, whose output Grad-CAM weighs, and `classifier`.
 """
 
 import functools
-import http.client
 import os
-import pickle
-import socket
 from collections import OrderedDict
 from pathlib import Path
 
@@ -20,21 +15,19 @@ from torch.nn import functional
 
 from terminal import script
 
-PATIENCE = 20  # seconds without an answer after which a download of ImageNet weights is given up
-
 
 def block(into, out):
     """Conv2d k5 p1, ReLU, MaxPool2d(4, 2): a block of the paper's table, as a list of modules.
 
-    In an order that gives the same values and gradients for less work: the largest of 16 values is found from 2x2
-    windows, and what is below 0 is cut off where a quarter of the values is left.
+    The same values and gradients for less work: pooling in two steps, and ReLU where a quarter of the values is left.
     """
     return [nn.Conv2d(into, out, 5, padding=1), nn.MaxPool2d(2),
             nn.Sequential(nn.MaxPool2d(2, 1), nn.ReLU(inplace=True))]
 
 
 class Model(nn.Module):
-    """The paper's CNN: four blocks of convolution, ReLU and overlapping max-pooling, then two linear layers.
+    """The paper's CNN: four blocks of convolution, ReLU and overlapping max-pooling, then two linear layers; 13.2 M
+    parameters, 0.2 GMAC.
 
     Input float32 [N, 3, 224, 224], normalised; output logits float32 [N, n_classes].
     """
@@ -47,8 +40,8 @@ class Model(nn.Module):
             *block(3, 16),
             *block(16, 16),
             *block(16, 32),
-            nn.Conv2d(32, 64, 5, padding=1), nn.ReLU())  # the activations that the hook watches and Grad-CAM weighs,
-        self.pool = nn.MaxPool2d(4, 2)  # so the pooling of the fourth block stands apart
+            nn.Conv2d(32, 64, 5, padding=1), nn.ReLU())
+        self.pool = nn.MaxPool2d(4, 2)  # the fourth block's, apart from the activations that Grad-CAM weighs
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(6400, 2048), nn.ReLU(), nn.Linear(2048, n_classes))
         self.gradient = None
 
@@ -59,7 +52,6 @@ class Model(nn.Module):
         return self.classifier(self.pool(x))
 
     def keep_gradient(self, gradient):
-        """Hook: remember the gradient of the last activations, as the paper's model does."""
         self.gradient = gradient
 
     def activations_gradient(self):
@@ -91,8 +83,21 @@ class Residual(nn.Module):
         return functional.relu(self.body(x) + self.shortcut(x), inplace=True)
 
 
-class Small(nn.Module):
-    """A small residual network with batch normalisation and global pooling: 1.5 M parameters, 0.1 GMAC.
+class Pooled(nn.Module):
+    """Features, the mean of each of their channels, and one linear layer."""
+
+    def __init__(self, features, channels, n_classes):
+        super().__init__()
+        self.features = features
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
+                                        nn.Linear(channels, n_classes))
+
+    def forward(self, x):
+        return self.classifier(self.features(x))
+
+
+class Small(Pooled):
+    """A small residual network with batch normalisation: 1.5 M parameters, 0.1 GMAC.
 
     Input float32 [N, 3, 96, 96], normalised; output logits float32 [N, n_classes].
     """
@@ -100,46 +105,36 @@ class Small(nn.Module):
     image_size = 96
 
     def __init__(self, n_classes=2):
-        super().__init__()
         w = 24  # channels of the first layer
-        self.features = nn.Sequential(
+        features = nn.Sequential(
             nn.Conv2d(3, w, 3, 2, padding=1, bias=False), nn.BatchNorm2d(w), nn.ReLU(inplace=True),
             Residual(w, 2 * w, 2),
             Residual(2 * w, 4 * w, 2), Residual(4 * w, 4 * w),
             Residual(4 * w, 8 * w, 2), Residual(8 * w, 8 * w))
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
-                                        nn.Linear(8 * w, n_classes))
-
-    def forward(self, x):
-        return self.classifier(self.features(x))
+        super().__init__(features, 8 * w, n_classes)
 
 
 BACKBONES = {"vgg16": 512, "resnet18": 512, "mobilenet_v3_small": 576, "efficientnet_b0": 1280}  # channels at their end
 
 
-class Backbone(nn.Module):
-    """The convolutions of a torchvision network from random weights, global pooling and one linear layer.
+class Backbone(Pooled):
+    """The convolutions of a torchvision network, with random weights.
 
-    `name`: a key of BACKBONES. Input float32 [N, 3, 224, 224], normalised with ImageNet's mean and deviation; output
-    logits float32 [N, n_classes].
+    `name`: a key of BACKBONES. Input float32 [N, 3, 224, 224], normalised; output logits float32 [N, n_classes].
     """
 
     image_size = 224
 
     def __init__(self, name, n_classes=2):
-        super().__init__()
         from torchvision import models  # only here: not every network needs it
 
-        self.name, whole = name, models.get_model(name, weights=None)
+        whole = models.get_model(name, weights=None)
         if hasattr(whole, "features"):
-            self.features = whole.features
+            features = whole.features
         else:  # ResNet's layers but its pooling and head
-            self.features = nn.Sequential(OrderedDict(list(whole.named_children())[:-2]))
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
-                                        nn.Linear(BACKBONES[name], n_classes))
-
-    def forward(self, x):
-        return self.classifier(self.features(x))
+            features = nn.Sequential(OrderedDict(list(whole.named_children())[:-2]))
+        super().__init__(features, BACKBONES[name], n_classes)
+        self.name = name
 
 
 NETWORKS = {"paper": Model, "small": Small, **{name: functools.partial(Backbone, name) for name in BACKBONES}}
@@ -157,19 +152,13 @@ def image_size(name="paper"):
     return {"paper": Model, "small": Small}.get(name, Backbone).image_size
 
 
-def logits_of(net, batch, flip):
-    """Logits [N, n_classes] of a normalised batch [N, 3, H, W]; `flip`: the mean of those of the images and of their
-    mirror images, twice the work for fewer errors."""
-    return (net(batch) + net(batch.flip(3))) / 2 if flip else net(batch)
-
-
 def grad_cam(model, batch, class_index=None, n_classes=None):
     """Where the network looked: float32 [N, H, W] in 0..1, the size of `batch` (float32 [N, 3, H, W], normalised).
 
-    `class_index`: int, or one per image; None takes each image's own prediction, among the first `n_classes` outputs.
+    `class_index`: int, or one per image; None: each image's own prediction, among the first `n_classes` outputs.
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017.
     """
-    was_training, device = model.training, batch.device
+    was_training = model.training
     model.eval()
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -180,7 +169,7 @@ def grad_cam(model, batch, class_index=None, n_classes=None):
             hook.remove()
             if class_index is None:
                 class_index = logits[:, :n_classes].argmax(1)
-            index = torch.as_tensor(class_index, device=device).expand(len(batch))
+            index = torch.as_tensor(class_index, device=batch.device).expand(len(batch))
             gradient, = torch.autograd.grad(logits.gather(1, index[:, None]).sum(), held[0])
         maps = functional.relu((held[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True)).detach()
         maps = functional.interpolate(maps.float(), batch.shape[2:], mode="bilinear", align_corners=False)[:, 0]
@@ -192,14 +181,12 @@ def grad_cam(model, batch, class_index=None, n_classes=None):
 def load_imagenet(net):
     """Give the features of a Backbone their ImageNet weights, from torch's cache or the internet.
 
-    Returns None, or where they cannot be had a line that says why; `net` is then as it was.
+    Returns None, or a line that says why they cannot be had; `net` is then as it was.
     """
     from torchvision import models
 
     weights = models.get_model_weights(net.name).DEFAULT
     place = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
     try:
         if os.environ.get("NO_FETCH") and not place.is_file():
             raise OSError("NO_FETCH is set")
@@ -207,10 +194,7 @@ def load_imagenet(net):
         state = {key.removeprefix("features."): value for key, value in state.items()}
         net.features.load_state_dict({key: state[key] for key in net.features.state_dict()})
         return None
-    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, KeyError, pickle.UnpicklingError,
-            http.client.HTTPException) as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    except Exception as error:  # of the network, the disk, or a damaged file: training goes on without
+        reason = str(error).partition("\n")[0] or type(error).__name__
         return (f"no ImageNet weights for {net.name} ({reason[:100]}): it starts from random ones; to have them, put "
                 f"{weights.url} at {place}")
-    finally:
-        socket.setdefaulttimeout(patience)

@@ -51,17 +51,16 @@ EMA = 0.998  # decay of the moving average of the weights, which is what is eval
 # Within each source that data/people.csv names all classes count the same, so that "in the news" does not come to mean
 # "a man". The best epoch is the one with the least mean of the sources' validation losses.
 BALANCE = True
-# Columns of data/people.csv, as ("age", "ethnicity"), that the network has to tell beside the class while it learns:
-# features that know more of a face are better at the class too. Weights files keep the age, so that a child's face can
-# be called unsure (classifier.CHILD), and nothing else of it. (): the class alone.
+# Columns of data/people.csv, as ("age", "ethnicity"), that the network learns beside the class: features that know more
+# of a face are better at the class too. Weights files keep the ages (see classifier.CHILD). (): the class alone.
 AUXILIARY = ()
-# Margin of the crops at validation, and with the weights from then on; None: that of START, or cropping.MARGIN. In
-# training crops are enlarged at random, and networks with a global pooling are better if those that are judged are so
-# a little too: Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019.
+# Margin of the crops at validation, and with the weights from then on; None: that of START, or cropping.MARGIN. Crops
+# that are enlarged at random in training are judged better a little enlarged: Touvron et al., "Fixing the train-test
+# resolution discrepancy", NeurIPS 2019.
 JUDGED_MARGIN = None
 CLAHE = None  # clip limit of the equalisation that the crops were made with, for the weights; None: processed.CLAHE
 # realtime.py says "unsure" below the confidence from which validation accuracy is at least this. Groups that a network
-# fails more often need it high: at 0.97 an earlier network was right about 96 % of the Black women that it was sure of.
+# fails more often need it high.
 SURE = 0.98
 PRECISION = "auto"  # "auto": bfloat16 where the hardware has it; "float32"; "bfloat16"
 # ------------------------------------------------------------------------------------------------
@@ -69,25 +68,25 @@ PRECISION = "auto"  # "auto": bfloat16 where the hardware has it; "float32"; "bf
 
 def check_constants():
     """End with one line if a constant is out of its range."""
-    def number(value, low, high):
-        return isinstance(value, (int, float)) and low <= value <= high
+    def count(value):
+        return value is None or type(value) is int and value >= 1
 
     script.check(
         globals(),
-        ("EPOCHS", EPOCHS is None or type(EPOCHS) is int and EPOCHS >= 1, "at least 1, or None"),
-        ("BATCH_SIZE", BATCH_SIZE is None or type(BATCH_SIZE) is int and BATCH_SIZE >= 1, "at least 1, or None"),
-        ("LR", LR is None or number(LR, 1e-12, 10), "above 0 and at most 10, or None"),
-        ("IMAGE_SIZE", IMAGE_SIZE in (None, 224) or MODEL != "paper" and isinstance(IMAGE_SIZE, int)
-         and 32 <= IMAGE_SIZE <= 224, "None, or from 32 to 224; the paper's network takes 224 alone"),
+        ("EPOCHS", count, "at least 1, or None"),
+        ("BATCH_SIZE", count, "at least 1, or None"),
+        ("LR", lambda lr: lr is None or 1e-12 <= lr <= 10, "above 0 and at most 10, or None"),
+        ("IMAGE_SIZE", lambda side: side in (None, 224) or MODEL != "paper" and type(side) is int and 32 <= side <= 224,
+         "None, or from 32 to 224; the paper's network takes 224 alone"),
         ("START", START is None or isinstance(START, str), "None, or the path of a weights file"),
-        ("WEIGHT_DECAY", number(WEIGHT_DECAY, 0, 1), "between 0 and 1"),
-        ("LABEL_SMOOTHING", number(LABEL_SMOOTHING, 0, 0.99), "from 0 to below 1"),
-        ("EMA", number(EMA, 0, 0.99999), "from 0 to below 1"),
-        ("SURE", number(SURE, 0.01, 0.9999), "within 0 and 1"),
-        ("JUDGED_MARGIN", JUDGED_MARGIN is None or number(JUDGED_MARGIN, 0, cropping.MARGIN),
+        ("WEIGHT_DECAY", lambda decay: 0 <= decay <= 1, "between 0 and 1"),
+        ("LABEL_SMOOTHING", lambda share: 0 <= share <= 0.99, "from 0 to below 1"),
+        ("EMA", lambda decay: 0 <= decay <= 0.99999, "from 0 to below 1"),
+        ("SURE", lambda accuracy: 0.01 <= accuracy <= 0.9999, "within 0 and 1"),
+        ("JUDGED_MARGIN", lambda margin: margin is None or 0 <= margin <= cropping.MARGIN,
          f"None, or from 0 to {cropping.MARGIN}, the margin of the crops"),
-        ("AUXILIARY", set(AUXILIARY) <= set(auxiliary.TASKS), f"of {auxiliary.TASKS}, or ()"),
-        ("CLAHE", CLAHE is None or number(CLAHE, 0, 40), "None, or between 0 and 40"),
+        ("AUXILIARY", lambda names: set(names) <= set(auxiliary.TASKS), f"of {auxiliary.TASKS}, or ()"),
+        ("CLAHE", lambda limit: limit is None or 0 <= limit <= 40, "None, or between 0 and 40"),
         ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
         ("AUGMENT", AUGMENT in augment.AUGMENTATIONS, f"one of {', '.join(augment.AUGMENTATIONS)}"),
         ("PRECISION", PRECISION in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
@@ -109,7 +108,7 @@ def settings(n_crops):
 
 
 def learning_rate(progress, peak):
-    """The learning rate at `progress` (0..1 of all steps): up along a line for a tenth, then down along a cosine; the
+    """The learning rate at `progress` (0..1 of all steps): up linearly for a tenth, then down along a cosine; the
     paper's is constant."""
     if PAPER:
         return peak
@@ -119,50 +118,48 @@ def learning_rate(progress, peak):
 
 
 def check_loss(loss, epoch):
-    """End with one line where a loss is no number, before anything is written over."""
+    """End with one line where a loss is not finite, before anything is written over."""
     if not math.isfinite(loss):
         script.fail(f"the loss became {loss} in epoch {epoch}: the weights saved so far are kept; lower LR and start "
                     "again, or continue with RESUME=True and a lower LR")
 
 
-def train_epoch(run, batches, epoch, device, bf16):
-    """One pass over the training crops, a step per batch. `run`: a runs.Run, whose networks and optimizer change.
+def train_epoch(run, batches, epoch):
+    """One pass over the training crops, a step per batch: changes the networks and the optimizer of `run`, a runs.Run.
 
     Returns (loss, accuracy), means over all images, and the seconds spent on (data, compute).
     """
-    constants, n_classes, sampler = run.constants, len(run.classes), batches.sampler
-    sampler.epoch = epoch
+    constants, device, n_classes = run.constants, run.device, len(run.classes)
     frozen = run.pretrained and epoch == 1  # at first only a new head learns: its gradients are noise to the rest
     run.net.features.requires_grad_(not frozen)
     run.net.train()
-    if frozen:
-        run.net.features.eval()  # what is frozen keeps its batch statistics too
+    run.net.features.train(not frozen)  # what is frozen keeps its batch statistics too
     model = engine.distributed_model(run.net, device)
+    batches.sampler.epoch = epoch
     # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
     torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
-    exact = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
-    totals = torch.zeros(3, dtype=exact, device=device)  # loss, right answers, images
-    data_s, compute_s, start = 0.0, 0.0, time.perf_counter()
+    sums, data_s, start = [], 0.0, time.perf_counter()  # sums: a row of loss, right answers and images for each step
+    ready = start  # since when the next batch is waited for
     bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img", leave=False,
                disable=True if engine.RANK else None)
     for step, batch in enumerate(bar):
-        images, labels, weights, tasks = (part.to(device) for part in batch)
-        rows, batch_size = sampler.share(step)
-        generator = dataset.generator_for(SEED, epoch, step)
-        images = augment.augment(images, constants["AUGMENT"], generator, rows, batch_size)
-        data_s, start = data_s + time.perf_counter() - start, time.perf_counter()
+        images, labels, weights, tasks = (part.to(device, non_blocking=device.type == "cuda") for part in batch)
+        batch_size = batches.sampler.sizes[step]  # of the whole batch, some rows of which this process has
+        images = augment.augment(images, constants["AUGMENT"], dataset.generator_for(SEED, epoch, step),
+                                 batches.sampler.rows, batch_size)
+        data_s += time.perf_counter() - ready
 
         done = (epoch - 1) * len(batches) + step
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate((done + 1) / (constants["EPOCHS"] * len(batches)), constants["LR"])
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            outputs = model(images).float()
+        with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
+            outputs = model(images).float()  # those of the classes, and then those of the auxiliary tasks
         logits = outputs[:, :n_classes]
         losses = weights * functional.cross_entropy(logits, labels, reduction="none",
                                                     label_smoothing=constants["LABEL_SMOOTHING"])
-        if tasks.shape[1]:
+        if run.task_sizes:
             losses = losses + auxiliary.WEIGHT * auxiliary.loss(outputs[:, n_classes:], tasks, run.task_sizes)
-        # Processes average their gradients, and their shares of a batch may differ by one image.
+        # The mean over the whole batch: processes average their gradients, and their shares may differ by one image.
         loss = losses.sum() * engine.WORLD / batch_size
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -170,34 +167,36 @@ def train_epoch(run, batches, epoch, device, bf16):
         if run.ema is not None:
             engine.update_ema(run.ema, run.net, constants["EMA"], done)
 
-        with torch.no_grad():
+        with torch.no_grad():  # the log has the loss without smoothing, weights and auxiliary tasks
+            plain = functional.cross_entropy(logits, labels, reduction="sum")
             right = (logits.argmax(1) == labels).sum()
-            plain = functional.cross_entropy(logits, labels, reduction="sum")  # without smoothing and weights
-            totals += torch.stack([plain, right, torch.full_like(right, len(labels))])
+            sums.append(torch.stack([plain, right, torch.full_like(right, len(labels))]))
         if device.type == "cpu" or step % 50 == 0:  # to read a number is to wait for a GPU
-            check_loss(totals[0].item(), epoch)
-        compute_s, start = compute_s + time.perf_counter() - start, time.perf_counter()
-    loss, right, images = engine.total(totals.cpu()).tolist()
-    check_loss(loss, epoch)
-    return loss / images, right / images, data_s, compute_s
+            check_loss(loss.item(), epoch)
+        ready = time.perf_counter()
+    loss, right, images = engine.total(sum(torch.stack(sums).cpu().double())).tolist()
+    return loss / images, right / images, data_s, ready - start - data_s
 
 
 @torch.inference_mode()
-def evaluate(net, batches, device, bf16, flip=False):
+def evaluate(run, batches):
     """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation.
 
-    `flip`: see model.logits_of. Every rank does its share and gets all of it.
+    Every process does its share and gets all of it.
     """
-    net.eval()
-    engine.share_statistics(net)
+    run.judged.eval()
+    engine.share_statistics(run.judged)
     crops = batches.dataset
     transform = dataset.evaluation_transform(crops.shape[1])
-    logits = torch.zeros(len(crops), len(crops.classes), device=device)
+    logits = torch.zeros(len(crops), len(run.classes), device=run.device)
     bar = tqdm(batches, desc="validation", unit="batch", leave=False, disable=True if engine.RANK else None)
     for (images, *_), rows in zip(bar, batches.sampler, strict=True):
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            part = networks.logits_of(net, transform(images.to(device)), flip)
-        logits[rows] = part[:, :logits.shape[1]].float()  # without those of auxiliary tasks
+        images = transform(images.to(run.device))
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
+            outputs = run.judged(images)
+            if run.facts["flip"]:  # the mean with the mirror image's: twice the work for fewer errors
+                outputs = (outputs + run.judged(images.flip(3))) / 2
+        logits[rows] = outputs[:, :len(run.classes)].float()  # without those of auxiliary tasks
     return engine.total(logits.cpu()), crops.labels
 
 
@@ -216,7 +215,7 @@ def by_source(logits, labels, crops):
 
 
 def read_start():
-    """What the weights file START says of itself, a dict; nothing where there is none."""
+    """What the weights file START says of itself, a dict; without one the network's name alone."""
     start = classifier.load_checkpoint(START) if START else {"model": MODEL}
     if start["model"] != MODEL:
         script.fail(f"START={START} is a {start['model']} network and this run trains {MODEL}: choose another START, "
@@ -244,17 +243,28 @@ def load_data(start, device):
             dataset.loader(valid, judged, None, engine.RANK, engine.WORLD), constants)
 
 
-def begin(train, valid, constants, device):
-    """The runs.Run to go on with: new, or with RESUME what weights/last.pt holds."""
+def begin(train, valid, constants, device, bf16):
+    """The runs.Run to go on with: new, or with RESUME what weights/last.pt holds. `train`, `valid`: dataset.Crops."""
     torch.manual_seed(SEED)
-    crops = train.dataset
-    net = networks.build(MODEL, len(crops.classes) + sum(crops.task_sizes))
+    net = networks.build(MODEL, len(train.classes) + sum(train.task_sizes))
     net = net.to(device, memory_format=torch.channels_last)
-    pretrained = not RESUME and runs.initialise(net, crops.classes, START)
+    pretrained = False  # whether all but the last layer has learned before
+    if START and not RESUME:
+        pretrained = not runs.start_from(net, START, train.classes)
+    elif isinstance(net, networks.Backbone) and not RESUME:
+        with engine.one_at_first():
+            problem = networks.load_imagenet(net)
+        pretrained = not problem
+        if problem and engine.RANK == 0:
+            print(problem, flush=True)
     optimizer = torch.optim.AdamW(net.parameters(), constants["LR"], weight_decay=constants["WEIGHT_DECAY"],
                                   fused=device.type != "mps")
-    run = runs.Run(net, copy.deepcopy(net) if constants["EMA"] else None, optimizer, crops.classes, constants,
-                   runs.fingerprint(crops, valid.dataset), crops.task_sizes, pretrained)
+    facts = {"model": MODEL, "classes": train.classes, "image_size": valid.shape[1], "mean": dataset.MEAN,
+             "std": dataset.STD, "margin": valid.margin, "clahe": constants["CLAHE"], "flip": not PAPER,
+             "finders": [processed.made_with()], "ages": train.ages}
+    run = runs.Run(net=net, ema=copy.deepcopy(net) if constants["EMA"] else None, optimizer=optimizer, facts=facts,
+                   classes=train.classes, task_sizes=train.task_sizes, crops=runs.fingerprint(train, valid),
+                   constants=constants, pretrained=pretrained, device=device, bf16=bf16)
     if RESUME:
         runs.resume(run, Path(WEIGHTS_DIR, "last.pt"))
     return run
@@ -266,44 +276,39 @@ def fit(device, bf16):
     if engine.RANK == 0:
         files.claim()  # before work starts: what is not ours is not written over
     train, valid, constants = load_data(start, device)
-    run = begin(train, valid, constants, device)
-    crops, flip = valid.dataset, not PAPER
-    facts = {"model": MODEL, "classes": run.classes, "image_size": crops.shape[1], "mean": dataset.MEAN,
-             "std": dataset.STD, "margin": crops.margin, "clahe": constants["CLAHE"], "flip": flip,
-             "finders": [processed.made_with()], "ages": train.dataset.ages}
+    run = begin(train.dataset, valid.dataset, constants, device, bf16)
     if engine.RANK == 0:
-        runs.announce(run, train, valid, device, bf16)
+        runs.announce(run, train, valid)
     for epoch in range(run.done + 1, constants["EPOCHS"] + 1):
-        loss, accuracy, data_s, compute_s = train_epoch(run, train, epoch, device, bf16)
-        logits, labels = evaluate(run.judged, valid, device, bf16, flip)
+        loss, accuracy, data_s, compute_s = train_epoch(run, train, epoch)
+        logits, labels = evaluate(run, valid)
         valid_loss = functional.cross_entropy(logits, labels).item()
-        check_loss(valid_loss, epoch)  # the last step of an epoch can break what its own loss does not show
-        sources = by_source(logits, labels, crops)
+        for value in (loss, valid_loss):  # the last step can break what its own loss does not show
+            check_loss(value, epoch)
+        sources = by_source(logits, labels, valid.dataset)
         run.note(sources, epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
                  valid_accuracy=(logits.argmax(1) == labels).float().mean().item(),
                  mean_loss=sum(source_loss for source_loss, _ in sources.values()) / len(sources),
                  lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
+        run.facts["temperature"], run.facts["threshold"], run.sure = engine.calibrate(logits, labels, SURE)
         if engine.RANK == 0:
-            facts["temperature"], facts["threshold"], run.sure = engine.calibrate(logits, labels, SURE)
-            runs.save(run, facts, files)
+            runs.save(run, files)
     if engine.RANK == 0:
-        runs.conclude(run, files, len(crops))
+        runs.conclude(run, files, len(valid.dataset))
 
 
 def main():
     check_constants()
     device, bf16 = engine.hardware(DEVICE, PRECISION)
     engine.keep_memory()
-    engine.join(device)
     try:
-        fit(device, bf16)
+        with engine.ranks(device):
+            fit(device, bf16)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         script.fail("a network with batch normalisation cannot learn from batches of one image of this size: set "
                     "BATCH_SIZE (at least 2 per process) or IMAGE_SIZE higher")
-    finally:
-        engine.leave()
 
 
 if __name__ == "__main__":

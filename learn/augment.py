@@ -1,7 +1,6 @@
-"""What training does to crops before the network sees them. Nothing to run.
+"""What training does to crops before the network sees them, on a CPU or a GPU. Nothing to run.
 
-The same tensor operations run on a CPU and on a GPU. Every image has its own draw: torchvision's v2 transforms draw
-once per call, which would change all images of a batch alike. An effect is a key of the rules in AUGMENTATIONS.
+Every image of a batch has its own draw; torchvision's v2 transforms would draw once for all of them.
 """
 
 import cv2
@@ -12,7 +11,7 @@ from dataset import MARGIN, MEAN, STD
 from faces import covers
 from faces.cropping import LUMA
 
-# What a training image may become. Angles in degrees; shift and scale as shares of the crop; chances in 0..1.
+# {name: rules}, a rule for each effect: angles in degrees, shift and zoom as shares of the crop, chances in 0..1.
 AUGMENTATIONS = {
     "none": {},
     # Upright faces on webcams: Haar boxes jump, light changes, small faces are blurred, things cover faces.
@@ -34,9 +33,9 @@ DRAWS = {"mirror": 1, "upside_down": 1, "rotate": 1, "zoom": 1, "shift": 2, "lig
 
 
 def augment(images, augmentation, generator, rows=slice(None), size=None):
-    """Change each image of a uint8 batch [N, 3, S, S], RGB, by its own draw, and normalise it.
+    """Change each image of a uint8 batch [N, 3, S, S], RGB, by its own draw, and normalise it as
+    dataset.evaluation_transform() does: float32 [N, 3, S, S], channels last.
 
-    Returns float32 [N, 3, S, S], channels last: what dataset.evaluation_transform() makes of a crop, had it looked so.
     `augmentation` is a key of AUGMENTATIONS; every draw comes from `generator` (a CPU torch.Generator). Where `images`
     are only the `rows` (a slice) of a batch of `size`, they become what they would have become among the others.
     """
@@ -63,10 +62,10 @@ def augment(images, augmentation, generator, rows=slice(None), size=None):
 
 
 def some_images(x, rules, u, effect, function, *more):
-    """Let `function` change those images of `x` [N, 3, S, S] that undergo an effect, in place.
+    """Change those images of `x` [N, 3, S, S] that undergo an effect, in place.
 
-    It takes an image, float32 [3, S, S] in 0..255, a list of its random numbers, and `more`; it returns the new image.
-    The numbers stay on the CPU, which so knows without waiting for a GPU which images these are.
+    `function` takes an image, float32 [3, S, S] in 0..255, a list of its random numbers, and `more`, and returns the
+    new image. The numbers stay on the CPU: there is no waiting for a GPU.
     """
     for i, (luck, *numbers) in enumerate(u[effect].tolist()):
         if luck < rules.get(effect, 0):
@@ -74,7 +73,7 @@ def some_images(x, rules, u, effect, function, *more):
 
 
 def placement(rules, u):
-    """Rotation, zoom, mirror and shift as affine matrices, float32 [N, 2, 3], from what is seen to the crop."""
+    """Rotation, zoom, mirror and shift as affine matrices, float32 [N, 2, 3], from the new image to the crop."""
     low, high = rules.get("rotate", (0, 0))
     angle = torch.deg2rad(low + (high - low) * u["rotate"])
     low, high = rules.get("zoom", (1, 1))
@@ -88,10 +87,7 @@ def placement(rules, u):
 
 
 def sampling_grid(matrix, side):
-    """Where pixels of the new images lie in the old ones by matrices [N, 2, 3]: float32 [N, side, side, 2] in -1..1.
-
-    functional.affine_grid() gives the same, but takes half as long as the sampling itself.
-    """
+    """functional.affine_grid() of matrices [N, 2, 3], which is slower: float32 [N, side, side, 2] in -1..1."""
     line = (2 * torch.arange(side, device=matrix.device) + 1) / side - 1
     across, down, shift = matrix[:, :, :, None, None].unbind(2)
     return (across * line + (down * line[:, None] + shift)).permute(0, 2, 3, 1)

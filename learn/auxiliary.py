@@ -1,7 +1,5 @@
-"""Auxiliary tasks: what training may ask of the network beside the class. Nothing to run.
-
-The network's last layer gets more outputs, its features have to know more of a face than the class takes, and
-generalise better (Caruana, "Multitask Learning", Machine Learning 1997).
+"""Auxiliary tasks: what training may ask of the network beside the class, by more outputs of its last layer. Nothing to
+run. Caruana, "Multitask Learning", Machine Learning 1997.
 """
 
 import bisect
@@ -29,21 +27,20 @@ def labels(files, columns):
     table = people.read()
     if table is None:
         script.fail(f"AUXILIARY={columns}: no {people.PEOPLE}, which importers in data/ write; set AUXILIARY=()")
-    columns_labels, sizes = [], []
+    found, sizes = [], []
     for column in sorted(columns, key=TASKS.index):
-        texts = [getattr(people.of(table, f) or people.Person(), column) for f in files]
-        values = [text or None for text in texts]
+        values = [getattr(people.of(table, file) or people.Person(), column) or None for file in files]
         if column == "age":
-            first = [people.age_band(text)[1] for text in texts]
-            values = [None if age is None else bisect.bisect(AGES, age) - 1 for age in first]
+            years = [people.age_band(text)[1] for text in values]
+            values = [None if year is None else AGES[bisect.bisect(AGES, year) - 1] for year in years]
         kinds = sorted(set(values) - {None})
         if len(kinds) < 2:
             script.fail(f"{people.PEOPLE} tells no {column} of these crops: leave it out of AUXILIARY")
         if column == "age":
-            ages = [AGES[kind] for kind in kinds]
-        columns_labels.append([-1 if value is None else kinds.index(value) for value in values])
+            ages = kinds
+        found.append([-1 if value is None else kinds.index(value) for value in values])
         sizes.append(len(kinds))
-    return torch.tensor(columns_labels).T.contiguous(), sizes, ages
+    return torch.tensor(found).T.contiguous(), sizes, ages
 
 
 def loss(logits, labels, sizes):

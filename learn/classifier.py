@@ -7,10 +7,8 @@ import copy
 import glob
 import itertools
 import math
-import pickle
 import re
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -31,22 +29,21 @@ class WeightsError(script.Problem):
 
 FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
          "clahe": float, "finders": list, "flip": bool, "temperature": float, "threshold": float, "epoch": int,
-         "metrics": dict, "ages": list}
-# What weights files may lack, and what holds then. `finders` names the detector that made the crops which the weights
-# learnt from, and no more: processed.DETECTOR finds the faces, since the crops of either detector lie alike.
-OPTIONAL = {"clahe": 0.0, "finders": ("haar",), "flip": False, "ages": ()}
-# A face that is guessed to be younger tells too little: on UTKFace's test small.pt is right about 69 % up to the age of
-# two and 82 % from three to nine, and about 97 % from fifteen on (weights/shipped/README.md).
-CHILD = 11  # years
+         "metrics": dict, "ages": list, "state": dict}
+# What older weights files lack, and what holds then. `finders`: the detector that made the crops of the training.
+OPTIONAL = {"clahe": 0.0, "finders": ["haar"], "flip": False, "ages": []}
+CHILD = 11  # years; faces that are guessed to be younger are "unsure": see weights/shipped/README.md
 # Networks that compute in bfloat16 on a CPU with instructions for it: small.pt takes two thirds of the time, and its
-# probabilities of 300 faces differ by 0.003 at most. Those of resnet18 differ by more than 0.01; others gain little.
+# probabilities differ by 0.003 at most. Those of resnet18 differ by more than 0.01; others gain little.
 BFLOAT16 = ("small",)
 OWN = "weights/best_weights.pt"  # what train.py makes
 SHIPPED = "weights/shipped/small.pt"  # the better of the weights that ship
 
 
 def plausible(facts):
-    """Whether the facts of a weights file have values that the other scripts can work with."""
+    """Whether the facts of a weights file have types and values that the other scripts can work with."""
+    if not all(isinstance(facts.get(name), kind) for name, kind in FACTS.items()):
+        return False
     numbers = [*facts["mean"], *facts["std"], facts["margin"], facts["clahe"], facts["temperature"],
                facts["threshold"]]
     return (all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
@@ -66,18 +63,12 @@ def load_checkpoint(path):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"no weights at {path}: run 'python train.py', or name a file with WEIGHTS=...") from None
-    except pickle.UnpicklingError:
-        raise WeightsError(f"{path} is damaged or holds more than plain weights, and is not loaded: train again, "
-                           "or fetch the file again") from None
-    except (RuntimeError, OSError, EOFError, AssertionError, ValueError, LookupError, AttributeError, TypeError,
-            zipfile.BadZipFile):
-        raise WeightsError(f"{path} is damaged or no weights file: train again, or fetch the file again") from None
-    wrong = not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state"), dict)
-    if not wrong:
-        for name, value in OPTIONAL.items():
-            checkpoint.setdefault(name, list(value) if isinstance(value, tuple) else value)
-    wrong = wrong or any(not isinstance(checkpoint.get(name), kind) for name, kind in FACTS.items())
-    if wrong or not plausible(checkpoint):
+    except Exception:  # damaged bytes can make torch raise anything
+        raise WeightsError(f"{path} is damaged, or holds more than plain weights, and is not loaded: train again, or "
+                           "fetch the file again") from None
+    if isinstance(checkpoint, dict):
+        checkpoint = {**copy.deepcopy(OPTIONAL), **checkpoint}
+    if not isinstance(checkpoint, dict) or not plausible(checkpoint):
         raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
     checkpoint["classes"] = [normal(name) for name in checkpoint["classes"]]
     return checkpoint
@@ -86,7 +77,7 @@ def load_checkpoint(path):
 def load_weights(path):
     """Read a weights file: (float32 model in evaluation mode, dict of facts). Raises WeightsError.
 
-    The outputs of the model are the logits of the classes and, after these, those of the ages that it tells.
+    The model's outputs are the logits of the classes, and then those of the ages that it tells.
     """
     info = load_checkpoint(path)
     try:
@@ -96,7 +87,7 @@ def load_weights(path):
         raise WeightsError(f"{path}: {error}") from None
     except (RuntimeError, AttributeError, TypeError):
         raise WeightsError(f"{path} does not fit the network {info['model']!r} with {len(info['classes'])} classes: "
-                           "it was made by another version; train again") from None
+                           "train again") from None
     if not all(v.isfinite().all() for v in model.state_dict().values()):
         raise WeightsError(f"{path} holds weights that are no numbers: train again, or fetch the file again")
     return model.float().eval(), info
@@ -112,9 +103,7 @@ def choose(path):
 
 
 def folded(net):
-    """A copy of a network in evaluation mode that gives the same with less work: each batch normalisation has become
-    part of the convolution before it.
-    """
+    """A copy of a network for evaluation, each batch normalisation of which is part of the convolution before it."""
     net = copy.deepcopy(net).eval()
     for module in list(net.modules()):
         for (name, layer), (next_name, next_layer) in itertools.pairwise(list(module.named_children())):
@@ -124,21 +113,12 @@ def folded(net):
     return net
 
 
-class Cast(nn.Module):
-    """Numbers of another type."""
-
-    def __init__(self, dtype):
-        super().__init__()
-        self.dtype = dtype
-
-    def forward(self, x):
-        return x.to(self.dtype)
-
-
 def in_bfloat16(net):
     """A copy of a folded network that computes its features in bfloat16 and its last layers in float32."""
     net = copy.deepcopy(net)
-    net.features = nn.Sequential(Cast(torch.bfloat16), net.features.to(torch.bfloat16), Cast(torch.float32))
+    net.features.to(torch.bfloat16)
+    net.features.register_forward_pre_hook(lambda module, inputs: inputs[0].to(torch.bfloat16))
+    net.features.register_forward_hook(lambda module, inputs, output: output.float())
     return net
 
 
@@ -176,14 +156,10 @@ class Classifier:
             return np.zeros((0, n_classes), np.float32), np.zeros(0, np.float32)
         with torch.inference_mode():
             batch = self.prepare(crops)
-            if self.flip:  # the mean of an image and its mirror image, both in one batch
-                logits = self.fast(torch.cat([batch, batch.flip(3)])).cpu()
-                logits = (logits[:len(crops)] + logits[len(crops):]) / 2
-            else:
-                logits = self.fast(batch).cpu()
-            child = torch.zeros(len(crops))
-            if len(young):
-                child = logits[:, n_classes:].softmax(1)[:, young].sum(1)
+            logits = self.fast(torch.cat([batch, batch.flip(3)]) if self.flip else batch).cpu()
+            if self.flip:  # the mean of an image and its mirror image
+                logits = sum(logits.chunk(2)) / 2
+            child = logits[:, n_classes:].softmax(1)[:, young].sum(1)
             return (logits[:, :n_classes] / self.temperature).softmax(1).numpy(), child.numpy()
 
     def explain(self, crops, classes=None):
@@ -196,15 +172,13 @@ class Classifier:
         return networks.grad_cam(self.net, self.prepare(crops), classes, len(self.classes)).cpu().numpy()
 
     def confidence(self, probabilities, child):
-        """What is compared with a threshold, float [N]: the largest of the probabilities (float [N, C]), but 0 where
-        `child` (float [N]) says that the face is more likely a child's than not.
-        """
+        """What is compared with a threshold, float [N]: the largest of the `probabilities` (float [N, C]), but 0 where
+        the face is more likely a child's (`child`, float [N]) than not."""
         return np.where(np.asarray(child) < 0.5, np.asarray(probabilities).max(-1), 0)
 
     def label(self, probabilities, child, threshold=None):
-        """The index of the likeliest class, or None where the answer is "unsure". `probabilities`: float [C];
-        `child`: float; `threshold`: confidence from which it is sure, None for that of the weights file.
-        """
+        """The index of the likeliest class, or None for "unsure": where confidence() is below `threshold` (None: that
+        of the weights file). `probabilities`: float [C]; `child`: float."""
         threshold = self.threshold if threshold is None else threshold
         sure = self.confidence(probabilities, child) >= threshold
         return int(np.argmax(probabilities)) if sure else None
@@ -219,7 +193,7 @@ def load_all(pattern):
     paths = [p for p in paths if Path(p).is_file()]
     if not paths:
         raise WeightsError(f"no weights match {pattern}: run 'python train.py' first, or set WEIGHTS=<file or pattern>")
-    paths.sort(key=lambda p: [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", p)])
+    paths.sort(key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p)])
     loaded = [Classifier(path) for path in paths]
     for other in loaded:
         if other.classes != loaded[0].classes:

@@ -1,8 +1,7 @@
-"""What train.py runs on: the machine's fast path, several processes as one, evaluation, calibration. Nothing to run.
+"""What train.py runs on: the machine's fast path, several processes as one, calibration. Nothing to run.
 
 `torchrun --nproc-per-node=N train.py` starts N processes ("ranks"). Each takes every N-th image of a batch, gradients
-are averaged, and losses and accuracies are sums over all ranks, so that N ranks train as one process would. A program
-started without torchrun is rank 0 of 1, and nothing here then costs anything.
+are averaged, and losses and accuracies are sums over all ranks. Without torchrun a program is rank 0 of 1.
 """
 
 import contextlib
@@ -20,8 +19,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from terminal import script
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-MOST = 0.95  # confidence: a higher threshold would leave few answers
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))  # the rank among those of this machine
+MOST = 0.95  # confidence: a higher threshold would leave few answers
 
 
 def hardware(device="auto", precision="auto"):
@@ -45,13 +44,8 @@ def hardware(device="auto", precision="auto"):
 
 
 def keep_memory():
-    """Keep memory that was freed for the next training step, where C's library would give it back and ask anew.
-
-    A step of the paper's network (64 images, float32, one thread) then takes 0.77 of the CPU time, 0.76 to 0.80 in
-    five pairs of processes: 3,000 new pages instead of 150,000. MODEL=small and evaluation take the same time with it
-    and without. Linux's C library alone has this
-    (mallopt(3)); elsewhere nothing happens.
-    """
+    """Keep freed memory for the next training step, where Linux's C library would give it back and ask anew
+    (mallopt(3)): a step of the paper's network (64 images, float32, one thread) then takes 0.77 of the CPU time."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             library, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4
@@ -59,24 +53,25 @@ def keep_memory():
             library.mallopt(trim_threshold, -1)
 
 
-def join(device):
-    """Become one of WORLD ranks: gloo carries what they tell each other on a CPU, nccl on GPUs."""
-    if WORLD > 1:
-        # torchrun sets 1 where the user has set nothing, which would leave cores idle.
-        if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))))
-        # Sums and logits are told from the CPU, gradients from where they are.
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-
-
-def leave():
-    """Part from the other ranks."""
-    if WORLD > 1:
+@contextlib.contextmanager
+def ranks(device):
+    """In the block this program is one of WORLD ranks, which talk by gloo on a CPU, and on GPUs by nccl."""
+    if WORLD == 1:
+        yield
+        return
+    # torchrun sets 1 where the user has set nothing, which would leave cores idle.
+    if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))))
+    # Sums and logits are exchanged from the CPU, gradients from where they are.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
         distributed.destroy_process_group()
 
 
 def distributed_model(net, device):
-    """`net` as a training step calls it: processes average their gradients as they appear."""
+    """`net` as a training step calls it: processes average their gradients."""
     if WORLD == 1:
         return net
     return DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
@@ -107,16 +102,15 @@ def share_statistics(net):
 
 
 def update_ema(ema, net, decay, step):
-    """Move the averaged network a little towards `net`, its batch statistics too; further at first, when there is
-    little to average. `decay` (0..1): the share of the old that is kept at most; `step`: number of the step, from 0."""
+    """Move the averaged network `ema`, batch statistics too, towards `net`: by 1 - `decay`, and further in the first
+    steps (`step`: from 0)."""
     old, new = ([v for v in model.state_dict().values() if v.is_floating_point()] for model in (ema, net))
     get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))(old, new, None)
 
 
 def calibrate(logits, labels, sure):
-    """(temperature, threshold, accuracy): the temperature that makes the validation loss least; the confidence from
-    which the predictions are right with the share `sure`, at most MOST; and the share that is right from there on, nan
-    where no prediction is so confident.
+    """(temperature, threshold, accuracy): the temperature that makes the validation loss least; the confidence, at most
+    MOST, from which the accuracy is `sure`; and the accuracy from there on, nan where no prediction is so confident.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
