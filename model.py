@@ -6,6 +6,7 @@ has `features`, whose output Grad-CAM weighs, and `classifier`.
 
 import functools
 import os
+import socket
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from torch import nn
 from torch.nn import functional
 
 from terminal import script
+
+PATIENCE = 20  # seconds without an answer after which a download of ImageNet weights is given up
 
 
 def block(into, out):
@@ -187,6 +190,8 @@ def load_imagenet(net):
 
     weights = models.get_model_weights(net.name).DEFAULT
     place = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
     try:
         if os.environ.get("NO_FETCH") and not place.is_file():
             raise OSError("NO_FETCH is set")
@@ -198,3 +203,5 @@ def load_imagenet(net):
         reason = str(error).partition("\n")[0] or type(error).__name__
         return (f"no ImageNet weights for {net.name} ({reason[:100]}): it starts from random ones; to have them, put "
                 f"{weights.url} at {place}")
+    finally:
+        socket.setdefaulttimeout(before)

@@ -131,7 +131,8 @@ def resume(run, path):
     for name in FIXED:
         if name not in began:
             script.fail(f"{path} was made by another version: start anew, with START={path} to go on from its weights")
-        if began[name] != run.constants[name]:
+        other_decay = name == "EMA" and began[name] and run.constants[name]  # which changes numbers alone
+        if began[name] != run.constants[name] and not other_decay:
             script.fail(f"{name} is not what the run began with: set it to {began[name]}, or start anew with "
                         "RESUME=False")
     if last["classes"] != run.classes:
@@ -192,11 +193,11 @@ def save(run, folders):
         "ema": None if run.ema is None else run.ema.state_dict()})
     print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in row.values()), flush=True)
     if len(run.sources) > 1:
-        told = []
+        parts = []
         for name, (loss, recalls) in run.sources.items():
             shares = ", ".join(f"{c} {recall:.1%}" for c, recall in zip(run.classes, recalls, strict=True))
-            told.append(f"{name} {loss:.3f} ({shares})")
-        print(" " * 15 + "   ".join(told), flush=True)
+            parts.append(f"{name} {loss:.3f} ({shares})")
+        print(" " * 15 + "   ".join(parts), flush=True)
 
 
 def keep_best(weights, checkpoint, history):
