@@ -81,6 +81,14 @@ def crop_face(image, box, margin, clahe=0.0, roll=0.0, size=IMAGE_SIZE):
     return equalise(crop, clahe)
 
 
+def resized(image, scale):
+    """An image made `scale` times as large, at least a pixel wide and high."""
+    if scale == 1:
+        return image
+    size = [max(1, round(v * scale)) for v in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
 def turned(image, degrees, whole=True):
     """An image turned clockwise by `degrees`: (that, float64 [2, 3] from its pixels to those of `image`). `whole`: so
     large that all of the image is there; else it has the image's size, and the corners are lost."""

