@@ -128,6 +128,15 @@ def load_skipped(path):
         return {}
 
 
+def write_skipped(skipped, others, recipe):
+    """Write SKIPPED: the photos that gave no crop, {photo: Skipped}, and `others`, the files that are no photos."""
+    with files.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
+        rows = csv.writer(file)
+        rows.writerow(["photo", *Skipped._fields])
+        rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
+        rows.writerows([path.as_posix(), *Skipped("", recipe, "no photo", "not an image")] for path in sorted(others))
+
+
 def times_of(folder):
     """{normal() name: time of modification, ns} of the crops in a folder."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
@@ -232,15 +241,6 @@ def main():
         files.remove_ours(FACES_DIR, without)
         write_skipped(skipped, others, recipe(detector))
     report(classes, counts, others)
-
-
-def write_skipped(skipped, others, recipe):
-    """Write SKIPPED: the photos that gave no crop, {photo: Skipped}, and `others`, the files that are no photos."""
-    with files.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
-        rows = csv.writer(file)
-        rows.writerow(["photo", *Skipped._fields])
-        rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
-        rows.writerows([path.as_posix(), *Skipped("", recipe, "no photo", "not an image")] for path in sorted(others))
 
 
 def crop_all(jobs):

@@ -173,18 +173,13 @@ def replace(crops, sides, settings, report):
         write_record(folder, True, settings, report)
 
 
-def check_constants():
-    """End with one line on constants that make no split."""
+def main():
+    """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
     if not 0 < VALID_RATIO < 1:
         script.fail(f"VALID_RATIO={VALID_RATIO}: it must lie between 0 and 1, such as VALID_RATIO=0.2")
     links = {f"FACES_DIR/{path.name}": path for path in Path(FACES_DIR).glob("*") if path.is_symlink()}
     for name, place in {"FACES_DIR": FACES_DIR, "RAW_DIR": RAW_DIR, **links}.items():
         files.check_apart(**{name: place}, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
-
-
-def main():
-    """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
-    check_constants()
     table, crops = people.read(PEOPLE) or {}, {}
     for name, found in reading.class_photos(FACES_DIR, FILL_FACES, "crops").items():
         for path in found:

@@ -40,20 +40,18 @@ SURE, LIKELY, WEAK = 0.8, 0.6, 0.3
 SAME_FACE = 0.4  # intersection over union from which two looks see the same face
 OTHERS_SIDE = 1280  # longer side of the copy in which the other faces of a photo are detected
 UPRIGHT = 3.0  # degrees: a smaller roll is left alone, since turning costs sharpness and gained nothing
-# YuNet sees part of a tilt only: about three quarters where the face is large, next to nothing where it is small. So
-# its points are found again on the face cut large and turned by the roll so far, until no more than CHANGE degrees are
-# left. Of 74 faces of four sources turned by 0, 20 and 45 degrees the roll is then 3.1, 3.1 and 4.7 off on average. The
-# face is to fill the cut: with a margin of 0.4 at 200 pixels it was 3.2, 4.6 and 8.2.
+# YuNet sees about three quarters of a tilt where the face is large, next to nothing where it is small. So its points
+# are found again on the face cut large and turned by the roll so far, TRIES times at most, until it changes by less
+# than CHANGE degrees.
 GAIN = 1.35  # the roll is what the points show times this, where the face is small in the image
 CLOSE = 0.2, 192, 1.2  # margin and pixels a side of the cut, and the same factor there
 CHANGE, TRIES = 4.0, 4
 
-# Frames: looks everywhere, in turn: (share of the copy's size, degrees that it is turned, replicated border). The third
-# is for faces larger than the frame, and the turned ones find tilted faces that the others do not: with them 95 % of
-# 130 faces tilted by 30 degrees were found in a single frame instead of 90, and 94 % of 106 by 45 instead of 71.
+# Looks everywhere in a frame, in turn: (share of the copy's size, degrees that it is turned, replicated border). The
+# third is for faces larger than the frame. With the turned ones 95 % of 130 faces tilted by 30 degrees are found in a
+# single frame instead of 90, and 94 % of 106 by 45 instead of 71.
 FRAME_LOOKS = ((1.0, 0, 0.03), (1.0, 30, 0.0), (0.5, 0, 0.2), (1.0, -30, 0.0))
-# How a known face is cut to be followed, see CLOSE; and one that the frame's edge cuts: a margin would show repeated
-# pixels only, in which YuNet sees less of a face.
+# CLOSE for a known face that is followed; and for one that the frame's edge cuts: a margin would only repeat pixels.
 NEAR, NEAR_EDGE = (0.5, 96, GAIN), (0.0, 96, GAIN)
 GUESSES = 0.0, 30.0, -30.0  # degrees at which the second look tries a new face, beside its first roll
 FASTEST = 10.0  # degrees by which the roll of a known face changes at most from look to look: one may be far off
@@ -73,7 +71,7 @@ class Face(NamedTuple):
 
 
 class View:
-    """A frame for the detectors, BGR uint8 [H, W, 3], with the smaller copies of it that they need, each made once."""
+    """A frame, BGR uint8 [H, W, 3], with the smaller copies of it that the detectors need, each made once."""
 
     def __init__(self, frame):
         self.frame = frame
@@ -165,9 +163,8 @@ def cascade():
 
 
 def cascade_boxes(gray, neighbors, smallest, border=0.0, step=1.1):
-    """The cascade on a gray uint8 image: float64 [N, 4] boxes (x, y, width, height), and the number of windows that
-    agree on each, [N]. `smallest` is a share of the image's shorter side, and so is the replicated `border`, into
-    which boxes may reach."""
+    """The cascade on a gray uint8 image: boxes float64 [N, 4], and how many windows agree on each, [N]. `smallest` and
+    the replicated `border`, into which boxes may reach, are shares of the image's shorter side."""
     shorter = min(gray.shape)
     pad = round(border * shorter)
     if pad:
@@ -207,7 +204,7 @@ class Haar(Detector):
                 for box, n in zip(np.rint(boxes / scale), windows, strict=True)]
 
     def everywhere(self, view, count=0):
-        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll, 0 here."""
+        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll."""
         boxes, _ = cascade_boxes(view.gray, NEIGHBORS, HAAR_SMALLEST, HAAR_FRAME_BORDER, HAAR_FRAME_STEP)
         return upright_detections(boxes / view.scale)
 
@@ -263,8 +260,8 @@ class YuNet(Detector):
         return [upright(bgr, face) for face in look(bgr, OTHERS_SIDE, SURE)]
 
     def everywhere(self, view, count=0):
-        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll, in degrees,
-        rough. `count`: how many such looks there were before, since each is another of FRAME_LOOKS."""
+        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll. `count`: how
+        many such looks there were before, since each is another of FRAME_LOOKS."""
         share, degrees, border = FRAME_LOOKS[count % len(FRAME_LOOKS)]
         image, back = cropping.turned(view.copy, degrees, whole=False) if degrees else (view.copy, np.eye(2, 3))
         faces = [turned_back(face, degrees, back, view.times)
@@ -413,8 +410,6 @@ def upright(bgr, face):
             break
     return Face(box, settled(roll), face.score)
 
-
-# ------------------------------------------------------------------------------------------------
 
 DETECTORS = {detector.name: detector for detector in (YuNet, Haar)}
 

@@ -33,10 +33,9 @@ ADDRESS = "https://huggingface.co/opencv/face_detection_yunet/resolve/main/face_
 PATIENCE = 2.0  # seconds for a server to answer; without a network nobody should wait
 AT_MOST = 20.0  # seconds for pip as a whole
 
-# From the network's box and its five points (eyes, nose, corners of the mouth) to the box that the Haar cascade gives
-# for the same face, so that crops of both detectors lie alike. Fitted on 2,117 faces of celebrities, news, origins and
-# UTKFace that both found. Side: SIDE times sqrt(width * height), 6.3 % off on average. Centre: CENTRE of the way from
-# between the eyes to between the corners of the mouth, 2.9 % of a side off on average.
+# From the network's box and five points (eyes, nose, corners of the mouth) to the Haar cascade's box of the same face,
+# so that crops of both detectors lie alike; fitted on 2,117 faces that both found. Side: SIDE times the root of width *
+# height, 6.3 % off on average. Centre: CENTRE of the way from between the eyes to the middle of the mouth, 2.9 % off.
 SIDE, CENTRE = 1.043, 0.288
 NMS = 0.3  # intersection over union from which two detections are one face
 # An image of fewer rows is filled up: on 32 and less, OpenCV 4.14's answers are another each time, and may be a
@@ -101,11 +100,11 @@ def network():
 
 
 def detect(bgr, longest, threshold, border=0.2, enlarge=1.0):
-    """The faces of a BGR uint8 image: float64 [N, 15], x, y, width, height, five points (x, y), confidence.
+    """The faces of a BGR uint8 image, surer than `threshold`: float64 [N, 15], x, y, width, height, five points (x, y),
+    confidence.
 
-    The image is reduced to a longer side of `longest` pixels, or enlarged to it, but `enlarge` times at most, and gets
-    a replicated `border`, a share of the shorter side, so that a face cut tight is found too. Detections whose
-    confidence is below `threshold` are left out.
+    The image is resized to a longer side of `longest` pixels, but enlarged `enlarge` times at most, and gets a
+    replicated `border`, a share of the shorter side, so that a face cut tight is found too.
     """
     scale = min(enlarge, longest / max(bgr.shape[:2]))
     bgr = cropping.resized(bgr, scale)
@@ -129,9 +128,8 @@ def detect(bgr, longest, threshold, border=0.2, enlarge=1.0):
 def geometry(row, gain):
     """A row of detect() -> (centre x, centre y, side, roll): the square that Haar gives for the face, and its tilt.
 
-    Roll in degrees, positive where the face's own left eye is lower: `gain` times what the points show. The eye line
-    shows it, and in a profile, where the eyes lie close together, the way from the eyes to the mouth: the sum of both
-    arrows leans to the longer.
+    Roll in degrees, positive where the face's own left eye is lower: `gain` times what the points show. The line of the
+    eyes shows it, and the way from the eyes to the mouth; their sum leans to the longer, in a profile the latter.
     """
     points = row[4:14].reshape(5, 2)
     eyes, mouth = points[:2].mean(0), points[3:].mean(0)
