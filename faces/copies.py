@@ -86,12 +86,6 @@ def correlation(a, b):
     return best
 
 
-def agree(a, b):
-    """Whether two thumbnails show one picture. Which is enlarged matters: a close miss is tried both ways."""
-    best = correlation(a, b)
-    return best >= NEAR_COPY or (best >= NEAR_COPY - 0.05 and correlation(b, a) >= NEAR_COPY)
-
-
 def centred(small):
     """Thumbnails float32 [N, 16, 16] -> float32 [N, 256] of mean 0 and unit length; 0 where they are blank."""
     flat = small.reshape(len(small), -1)
@@ -201,8 +195,12 @@ def agreeing(pairs, outlines, halves):
     _, first, which = np.unique(2 * i + mirrored, return_index=True, return_inverse=True)
     rows = np.flatnonzero(rough(turned(halves, first), which, halves[j]) >= ROUGH_COPY)
     looked = (v.astype(np.float32) for v in (turned(outlines, rows), outlines[j[rows]]))  # OpenCV is faster with these
-    agreed = [agree(a, b) for a, b in zip(*looked, strict=True)]
-    return pairs[rows[np.array(agreed, bool)]]
+    agreed = np.zeros(len(rows), bool)
+    for k, (a, b) in enumerate(zip(*looked, strict=True)):
+        best = correlation(a, b)
+        # Which of them is enlarged matters: a close miss is tried the other way round.
+        agreed[k] = best >= NEAR_COPY or best >= NEAR_COPY - 0.05 and correlation(b, a) >= NEAR_COPY
+    return pairs[rows[agreed]]
 
 
 def near_copies(outlines, small, digests, pool):

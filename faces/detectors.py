@@ -51,8 +51,7 @@ CHANGE, TRIES = 4.0, 4
 # third is for faces larger than the frame. With the turned ones 95 % of 130 faces tilted by 30 degrees are found in a
 # single frame instead of 90, and 94 % of 106 by 45 instead of 71.
 FRAME_LOOKS = ((1.0, 0, 0.03), (1.0, 30, 0.0), (0.5, 0, 0.2), (1.0, -30, 0.0))
-# CLOSE for a known face that is followed; and for one that the frame's edge cuts: a margin would only repeat pixels.
-NEAR, NEAR_EDGE = (0.5, 96, GAIN), (0.0, 96, GAIN)
+NEAR = 0.5, 96, GAIN  # CLOSE for a known face that is followed
 GUESSES = 0.0, 30.0, -30.0  # degrees at which the second look tries a new face, beside its first roll
 FASTEST = 10.0  # degrees by which the roll of a known face changes at most from look to look: one may be far off
 POSSIBLE, CERTAIN = 0.45, 0.65  # confidences wanted in a frame, and at the second look
@@ -272,7 +271,7 @@ class YuNet(Detector):
         """Detections of the faces that a tracker knows (list of tracks.Track), each where it was, cut upright."""
         found = []
         for track in tracks:
-            cut = NEAR_EDGE if beyond(track.box, view.frame.shape) else NEAR
+            cut = at_edge(NEAR, track.box, view.frame.shape)
             large = max(track.box[2:]) * (1 + 2 * cut[0]) >= view.times * cut[1]  # the copy shows as much
             image, times = (view.copy, view.times) if large else (view.frame, 1)
             face = look_closer(image, np.divide(track.box, times), track.roll, cut, POSSIBLE)
@@ -283,17 +282,18 @@ class YuNet(Detector):
 
     def confirm(self, view, box, roll):
         """The roll at which YuNet is surest of a new face when it is cut large; None where it is sure at none."""
-        margin, pixels, gain = CLOSE
-        cut = (0.0 if beyond(box, view.frame.shape) else margin, pixels, gain)
+        cut = at_edge(CLOSE, box, view.frame.shape)
         looks = [look_closer(view.frame, box, turn, cut) for turn in {roll, *GUESSES}]
         best = max((face for face in looks if face is not None), key=lambda face: face.score, default=None)
         return best.roll if best is not None and best.score >= CERTAIN else None
 
 
-def beyond(box, shape):
-    """Whether a box reaches over the edge of a frame of `shape` by a tenth of its size."""
+def at_edge(cut, box, shape):
+    """A cut, see CLOSE; without a margin, which would only repeat pixels, where the box reaches over the edge of an
+    image of `shape` by a tenth of its size."""
     x, y, side = box[:3]
-    return min(x, y, shape[1] - x - side, shape[0] - y - side) < -0.1 * side
+    beyond = min(x, y, shape[1] - x - side, shape[0] - y - side) < -0.1 * side
+    return (0.0, *cut[1:]) if beyond else cut
 
 
 def middle(box):
