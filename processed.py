@@ -44,10 +44,8 @@ FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' f
 
 
 def one_photo(job):
-    """Worker: (photo, its time, crop path, name of the detector) -> (status, reason): 'kept' and '', or 'no face' or
-    'unreadable' and the reason.
-
-    The crop bears its photo's time: a photo that changes is seen, and so is one replaced by an older one.
+    """Worker: (photo, its time, crop path, name of the detector) -> (status, reason), see Skipped; 'kept' and '' where
+    there is a crop. It bears its photo's time, so that a photo that changes, or is replaced by an older one, is seen.
     """
     photo, time, target, detector = job
     try:
@@ -64,7 +62,7 @@ def one_photo(job):
 def targets(photos, folder, faces_dir):
     """Crop path of each photo of a class: <stem>.jpg, or <whole name>.jpg where two photos share a stem.
 
-    Names that still collide, that a disk may refuse for their length, that have a line break or are no text get a
+    Names that still collide, that a disk may refuse for their length, that have a line break or are no text end in a
     digest instead.
     """
     depth = len(folder.parts)
@@ -107,7 +105,7 @@ def noted_recipe():
 
 
 def made_with():
-    """Name of the detector that the crops in FACES_DIR were made with, as the recipe there says, or else DETECTOR."""
+    """Name of the detector that made the crops in FACES_DIR; DETECTOR where that is not known."""
     name = noted_recipe().partition(" ")[0]
     return name if name in detectors.DETECTORS else DETECTOR
 
@@ -130,18 +128,27 @@ def load_skipped(path):
         return {}
 
 
+def write_skipped(skipped, others, recipe):
+    """Write SKIPPED: the photos that gave no crop, {photo: Skipped}, and `others`, the files that are no photos."""
+    with files.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
+        rows = csv.writer(file)
+        rows.writerow(["photo", *Skipped._fields])
+        rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
+        rows.writerows([path.as_posix(), *Skipped("", recipe, "no photo", "not an image")] for path in sorted(others))
+
+
 def times_of(folder):
-    """{normal() name: time of modification in nanoseconds} of the crops in a folder, from one look at it."""
+    """{normal() name: time of modification, ns} of the crops in a folder."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         return {normal(entry.name): entry.stat().st_mtime_ns for entry in entries if entry.is_file()}
     return {}
 
 
 def plan(classes, detector, counts, skipped):
-    """What is to be done: the jobs of one_photo(), and the names of all crops there are to be in FACES_DIR, a list.
+    """What is to be done: the jobs of one_photo(), and the names of all crops that are to be in FACES_DIR. Only reads.
 
     `classes`: the photos of each. Adds what is unchanged to `counts` (a Counter for each class) and `skipped` (photo ->
-    Skipped). A new recipe makes all crops anew. Only reads.
+    Skipped). A new recipe makes all crops anew.
     """
     now = recipe(detector)
     same_recipe = noted_recipe() == now
@@ -150,13 +157,11 @@ def plan(classes, detector, counts, skipped):
     for name, photos in classes.items():
         made = times_of(Path(FACES_DIR, name)) if same_recipe else {}
         for photo, target in zip(photos, targets(photos, Path(RAW_DIR, name), FACES_DIR), strict=True):
+            old = before.get(photo.as_posix())
             try:
                 time = photo.stat().st_mtime_ns
             except OSError as error:
-                counts[name]["unreadable"] += 1
-                skipped[photo.as_posix()] = Skipped("", now, "unreadable", f"unreadable ({error.strerror})")
-                continue
-            old = before.get(photo.as_posix())
+                time, old = "", Skipped("", now, "unreadable", f"unreadable ({error.strerror})")
             if old and old.time == str(time):
                 counts[name][old.status] += 1
                 skipped[photo.as_posix()] = old
@@ -172,18 +177,16 @@ def plan(classes, detector, counts, skipped):
 def prepare(classes, jobs, names, detector):
     """Claim all files that are about to be written, and remove crops that are not to stay; returns how many those were.
 
-    Only crops that the record names are removed. An old version kept no record: there a crop is ours that bears the
-    time of its photo.
+    Only crops that the record names are removed. An old version kept no record: its crops bear the time of their photo.
     """
-    known, ours = files.written(FACES_DIR), []
-    if not known and re.fullmatch("[0-9a-f]{12}", noted_recipe()):
+    same_recipe, ours = noted_recipe() == recipe(detector), []
+    if not files.written(FACES_DIR) and re.fullmatch("[0-9a-f]{12}", noted_recipe()):
         made = {name: times_of(Path(FACES_DIR, name)) for name in classes}
         ours = [RECIPE, *(f"{target.parent.name}/{target.name}" for _, time, target, _ in jobs
                           if same_time(made[target.parent.name].get(target.name), time))]
     files.claim_table(SKIPPED, ("photo", *Skipped._fields), ours=True)
     files.claim(FACES_DIR, [RECIPE, *names], ours)
     crops = {name for name in files.written(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
-    same_recipe = noted_recipe() == recipe(detector)
     gone = files.remove_ours(FACES_DIR, crops.difference(names))
     if not same_recipe:
         for name in names:
@@ -198,13 +201,13 @@ def prepare(classes, jobs, names, detector):
 
 def report(classes, counts, others):
     """The table: what each class gave; "new" are the crops that this run made."""
-    kept = {name: counts[name]["kept"] + counts[name]["before"] for name in classes}
     print(f"{'class':<16}{'kept':>8}{'no face':>9}{'unreadable':>12}{'new':>9}")
     for name in classes:
-        print(f"{name:<16}{kept[name]:>8}{counts[name]['no face']:>9}{counts[name]['unreadable']:>12}"
-              f"{counts[name]['kept']:>9}")
-    kept = sum(kept.values())
-    total = kept + sum(counts[name][column] for name in classes for column in ("no face", "unreadable"))
+        count = counts[name]
+        print(f"{name:<16}{count['kept'] + count['before']:>8}{count['no face']:>9}{count['unreadable']:>12}"
+              f"{count['kept']:>9}")
+    total = sum(count.total() for count in counts.values())
+    kept = sum(count["kept"] + count["before"] for count in counts.values())
     print(f"{kept} of {total} photos kept in {FACES_DIR} ({kept / max(1, total):.1%}); the others: {SKIPPED}")
     if others:
         print(f"{len(others)} files are no photos, such as {others[0].as_posix()}: named there, too")
@@ -219,9 +222,7 @@ def main():
     classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
     links = {f"RAW_DIR/{path.name}": path for path in Path(RAW_DIR).iterdir() if path.is_symlink()}
     for name, place in {"RAW_DIR": RAW_DIR, **links}.items():
-        files.check_apart(**{name: place, "FACES_DIR": FACES_DIR})
-        files.check_apart(**{name: place, "SKIPPED": SKIPPED})
-    files.check_apart(FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)
+        files.check_apart(**{name: place}, FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)
     # Without YuNet's model, crops that it made must not be replaced by others.
     detector = detectors.get(DETECTOR, strict=noted_recipe() not in ("", recipe("haar"))).name
     counts, skipped = {name: collections.Counter() for name in classes}, {}
@@ -242,15 +243,6 @@ def main():
     report(classes, counts, others)
 
 
-def write_skipped(skipped, others, recipe):
-    """Write SKIPPED: the photos that gave no crop, {photo: Skipped}, and `others`, the files that are no photos."""
-    with files.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
-        rows = csv.writer(file)
-        rows.writerow(["photo", *Skipped._fields])
-        rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
-        rows.writerows([path.as_posix(), *Skipped("", recipe, "no photo", "not an image")] for path in sorted(others))
-
-
 def crop_all(jobs):
     """Yield (job, (status, reason)) for every job, from all cores, behind a progress bar."""
     if not jobs:
@@ -259,10 +251,7 @@ def crop_all(jobs):
     # Other machines stand in other folders.
     absolute = [(photo.absolute(), time, target.absolute(), detector) for photo, time, target, detector in jobs]
     answers = workers.in_processes(one_photo, absolute, count, BACKEND)
-    with tqdm(total=len(jobs), unit="photo", smoothing=0) as bar:
-        for job, answer in zip(jobs, answers, strict=True):
-            bar.update()
-            yield job, answer
+    yield from zip(jobs, tqdm(answers, total=len(jobs), unit="photo", smoothing=0), strict=True)
 
 
 if __name__ == "__main__":

@@ -47,43 +47,37 @@ def assign(groups, keys, labels, ratio, seed):
     keys: "class/name" of each crop; labels: its class. The order is drawn from the names and the seed, so it does
     not depend on the file system. Groups are dealt out first, in proportion; single crops then fill up the rest.
     """
-    total = Counter(labels)
-    target = {c: min(max(1, round(n * ratio)), n - 1) for c, n in total.items()}
-    dealt, taken = dict.fromkeys(total, 0), dict.fromkeys(total, 0)
+    total, dealt, taken = Counter(labels), Counter(), Counter()
+    most = {c: n - 1 for c, n in total.items()}
+    target = {c: min(max(1, round(n * ratio)), most[c]) for c, n in total.items()}
     valid = np.zeros(len(keys), bool)
 
     def draw(group):
         name = min(keys[i] for i in group)  # which need not be text
         return len(group) == 1, hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
-    def place(group, again=False):
-        size = Counter(labels[i] for i in group)
-        chosen = all(taken[c] + k <= target[c] for c, k in size.items())
-        if len(group) > 1 and not again:
-            goal = {c: ratio * (dealt[c] + k) for c, k in size.items()}
-            with_it = sum(abs(taken[c] + k - goal[c]) for c, k in size.items())
-            chosen = chosen and with_it < sum(abs(taken[c] - goal[c]) for c in size)
-        for c, k in size.items():
-            dealt[c] += k
-            taken[c] += k if chosen else 0
-        valid[group] = chosen
+    def fits(size, limit):
+        return all(taken[c] + k <= limit[c] for c, k in size.items())
 
-    order = sorted(groups, key=draw)
-    for group in order:
-        place(group)
-    for group in order:  # where single crops were too few
-        if not valid[group[0]]:
-            place(group, again=True)
+    def take(group, size):
+        valid[group] = True
+        taken.update(size)
+
+    order = [(group, Counter(labels[i] for i in group)) for group in sorted(groups, key=draw)]
+    for group, size in order:
+        dealt.update(size)
+        without = sum(abs(taken[c] - ratio * dealt[c]) for c in size)
+        with_it = sum(abs(taken[c] + k - ratio * dealt[c]) for c, k in size.items())
+        if fits(size, target) and (len(group) == 1 or with_it < without):
+            take(group, size)
+    for group, size in order:  # where single crops were too few
+        if not valid[group[0]] and fits(size, target):
+            take(group, size)
     for c in sorted(total):  # every group is larger than the class's share: more for validation than nothing
         if not taken[c]:
-            sizes = [(len(g), draw(g), g, Counter(labels[i] for i in g)) for g in groups if not valid[g[0]]]
-            fitting = [(n, drawn, g, size) for n, drawn, g, size in sizes
-                       if size[c] and all(taken[d] + k < total[d] for d, k in size.items())]
-            if fitting:
-                _, _, smallest, size = min(fitting)
-                valid[smallest] = True
-                for d, k in size.items():
-                    taken[d] += k
+            left = [(group, size) for group, size in order if not valid[group[0]] and size[c] and fits(size, most)]
+            if left:
+                take(*min(left, key=lambda entry: len(entry[0])))
     return valid
 
 
@@ -179,20 +173,13 @@ def replace(crops, sides, settings, report):
         write_record(folder, True, settings, report)
 
 
-def check_constants():
-    """End with one line on constants that make no split."""
+def main():
+    """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
     if not 0 < VALID_RATIO < 1:
         script.fail(f"VALID_RATIO={VALID_RATIO}: it must lie between 0 and 1, such as VALID_RATIO=0.2")
     links = {f"FACES_DIR/{path.name}": path for path in Path(FACES_DIR).glob("*") if path.is_symlink()}
     for name, place in {"FACES_DIR": FACES_DIR, "RAW_DIR": RAW_DIR, **links}.items():
-        files.check_apart(**{name: place, "TRAIN_DIR": TRAIN_DIR})
-        files.check_apart(**{name: place, "VALID_DIR": VALID_DIR})
-    files.check_apart(TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
-
-
-def main():
-    """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
-    check_constants()
+        files.check_apart(**{name: place}, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
     table, crops = people.read(PEOPLE) or {}, {}
     for name, found in reading.class_photos(FACES_DIR, FILL_FACES, "crops").items():
         for path in found:

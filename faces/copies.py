@@ -1,13 +1,11 @@
 """Near-copies: crops made from one photo, whatever has been done to it in between. Nothing to run.
 
-Crops are compared as small pictures of their outlines. All faces look alike in most of what such a picture holds, so
-what they have in common is taken out first; then a crop's copies are among those that lie closest to it (nearest.py),
-and each of these is looked at closely.
+Crops are compared as small pictures of their outlines. What all faces have in common is taken out first; a crop's
+copies are then among those that lie closest to it (nearest.py), and each of these is looked at closely.
 """
 
 import functools
 import hashlib
-import itertools
 import re
 
 import cv2
@@ -19,13 +17,13 @@ from tqdm import tqdm
 from faces import nearest
 
 # ------------------------------------------------------------------------------------------------
-# A pair is looked at closely when 16x16 thumbnails correlate by CANDIDATE once what faces have in common is taken out,
-# and is a near-copy when the 56x56 ones correlate by NEAR_COPY at the best shift and scale. Of photos encoded again,
-# relit, resized or mirrored before the face was cut out, 99 % are found; of the pairs found, 2 % are two people.
+# A pair is looked at closely where 16x16 thumbnails, without what faces have in common, correlate by CANDIDATE. It is a
+# near-copy where the 56x56 ones correlate by NEAR_COPY at the best shift and scale. Of photos encoded again, relit,
+# resized or mirrored before the face was cut out, 99 % are found; of the pairs found, 2 % are two people.
 CANDIDATE = 0.42  # lower finds more heavily cropped copies and takes longer: 25,000 crops have 100,000 such pairs
 NEAR_COPY = 0.85  # lower joins faces that merely resemble each other
-# Photos of a burst have names that count on, and resemble each other less. Of 944 pairs of celebrities with such names,
-# all of them two people, none correlates by more than 0.65; of 636 pairs of a moving face, 98 % do by 0.7 and more.
+# Photos of a burst resemble each other less. Of 944 pairs of celebrities whose names count on, all of them two people,
+# none correlates by more than 0.65; of 636 pairs of a moving face, 98 % do by 0.7 and more.
 BURST = 0.7
 CLOSEST = 24  # candidates of a crop, and of its mirror image, at most: of 25,000 crops, 16 lose 4 of 1,163 pairs
 THUMBNAIL = 56  # pixels a side: a 224-pixel JPEG decoded at a quarter, which is nearly free
@@ -34,14 +32,12 @@ ENOUGH = 200  # crops from which it can be known what faces have in common
 # The face finder's box is not the same on a resized photo. Each scale with the correlation that copies have by then: of
 # 3,600 pairs that are copies, at 1.0 none has less than 0.5, and at the best of the first three none less than 0.8.
 SCALES = {1.0: 0.5, 0.95: 0.5, 1.05: 0.78, 0.9: 0.78, 1.1: 0.78}
-# A pair is looked at closely at all if it correlates by ROUGH_COPY when both are half as large and blurred, at the best
-# of fewer shifts and scales: of 2,400 crops moved by up to 16 pixels and enlarged or reduced by up to a tenth, and of
-# 1,229 pairs found among 25,000 crops, 0.2 % have less; of candidates that are no copies 8 % have more.
+# Before the close look comes a rough one, at half the size, blurred, at fewer shifts and scales. Of 2,400 crops moved
+# by up to 16 pixels and scaled by up to a tenth, and of 1,229 pairs found among 25,000 crops, 0.2 % have less than
+# this; of candidates that are no copies 8 % have more.
 ROUGH_COPY = 0.86
 HALF, ROUGH_SHIFT, ROUGH_SCALES = THUMBNAIL // 2, 2, (0.93, 1.0, 1.07)
-LARGE = 16  # crops: what larger groups hold already is not compared again, for series of thousands of one picture
 BLOCK, PART = 8192, 512  # crops, and pairs, that a thread takes at a time: memory
-ROUND = 2**18  # pairs compared before it is known anew which groups are large
 # ------------------------------------------------------------------------------------------------
 
 
@@ -66,14 +62,12 @@ def thumbnails(paths, pool):
     outlines = np.empty((len(paths), THUMBNAIL, THUMBNAIL), np.uint8)
     small, digests = np.empty((len(paths), 16, 16), np.float32), []
     read = np.zeros(len(paths), bool)
-    with tqdm(total=len(paths), desc="reading", unit="crop", disable=None) as bar:
-        for start in range(0, len(paths), BLOCK):  # answers wait until it is their turn: memory
-            for k, found in enumerate(pool.map(thumbnail, paths[start:start + BLOCK]), start):
-                bar.update()
-                if found is not None:
-                    outlines[len(digests)], small[len(digests)], digest = found
-                    digests.append(digest)
-                    read[k] = True
+    bar = tqdm(pool.map(thumbnail, paths), desc="reading", total=len(paths), unit="crop", disable=None)
+    for k, found in enumerate(bar):
+        if found is not None:
+            outlines[len(digests)], small[len(digests)], digest = found
+            digests.append(digest)
+            read[k] = True
     return outlines[:len(digests)], small[:len(digests)], digests, read
 
 
@@ -92,12 +86,6 @@ def correlation(a, b):
     return best
 
 
-def agree(a, b):
-    """Whether two thumbnails show one picture. Which is enlarged matters: a close miss is tried both ways."""
-    best = correlation(a, b)
-    return best >= NEAR_COPY or (best >= NEAR_COPY - 0.05 and correlation(b, a) >= NEAR_COPY)
-
-
 def centred(small):
     """Thumbnails float32 [N, 16, 16] -> float32 [N, 256] of mean 0 and unit length; 0 where they are blank."""
     flat = small.reshape(len(small), -1)
@@ -106,11 +94,15 @@ def centred(small):
     return np.where(norm > 4, flat / np.maximum(norm, 1e-6), 0).astype(np.float32)
 
 
-def whitening(small):
-    """(mean float32 [256], directions float32 [256, 256]) of what thumbnails float32 [N, 16, 16], and their mirror
-    images, have in common, for whitened(); (0, None) where they are too few to know."""
+def whitener(small):
+    """A function of thumbnails float32 [N, 16, 16] that gives vectors, float32 [N, 256] of unit length, 0 where blank.
+
+    All faces look alike: eyes, a nose and a mouth in one place. Without their mean, and with the directions in which
+    they differ most (light, pose) scaled down to the others, copies stand out. Both are those of the thumbnails `small`
+    and their mirror images; where these are too few to know, the vectors are as they are.
+    """
     if len(small) < ENOUGH:
-        return np.float32(0), None
+        return centred
     total, products = np.zeros(256), np.zeros((256, 256))
     for start in range(0, len(small), BLOCK):
         for view in (small[start:start + BLOCK], small[start:start + BLOCK, :, ::-1]):
@@ -120,31 +112,26 @@ def whitening(small):
     mean = total / (2 * len(small))
     variance, directions = np.linalg.eigh(products / (2 * len(small)) - np.outer(mean, mean))
     variance = np.maximum(variance, 0) + 0.02 * variance[-1] + 1e-9
-    return mean.astype(np.float32), (directions / np.sqrt(variance)).astype(np.float32)
+    mean, directions = mean.astype(np.float32), (directions / np.sqrt(variance)).astype(np.float32)
 
-
-def whitened(small, mean, directions):
-    """Thumbnails float32 [N, 16, 16] -> float32 [N, 256] of unit length, or 0 where they are blank.
-
-    All faces look alike: eyes, a nose and a mouth in one place. Without their mean, and with the directions in which
-    they differ most (light, pose) scaled down to the others, copies stand out.
-    """
-    flat = centred(small)
-    if directions is not None:
+    def whitened(some):
+        flat = centred(some)
         blank = ~flat.any(1)
         flat = (flat - mean) @ directions
         flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
         flat[blank] = 0  # a blank picture resembles none
-    return flat
+        return flat
+
+    return whitened
 
 
 def candidates(small, pool):
-    """Pairs of thumbnails float32 [N, 16, 16] worth a close look: int64 [P], (i * N + j) * 2 + mirrored, ascending.
+    """Pairs of thumbnails float32 [N, 16, 16] worth a close look: int64 [P, 3], (i, j, mirrored), ascending.
 
     i < j; `mirrored` is 1 where j looks like the mirror image of i. No crop asks for more than CLOSEST others.
     """
-    n, facts = len(small), whitening(small)
-    vectors = np.concatenate([whitened(small[start:start + BLOCK], *facts) for start in range(0, n, BLOCK)])
+    whitened = whitener(small)
+    vectors = np.concatenate([whitened(small[start:start + BLOCK]) for start in range(0, len(small), BLOCK)])
     order, starts, centres, lists = nearest.index(vectors, pool)
     vectors = vectors[order]
 
@@ -152,15 +139,15 @@ def candidates(small, pool):
         own = order[start:start + BLOCK]
         asked, near = vectors[start:start + BLOCK], lists[own]
         if mirrored:
-            asked = whitened(small[own][:, :, ::-1], *facts)
+            asked = whitened(small[own][:, :, ::-1])
             near = nearest.closest(asked, centres, near.shape[1])
         rows, columns = nearest.search(asked, near, vectors, starts, CANDIDATE, CLOSEST)
         i, j = np.sort([own[rows], order[columns]], axis=0)
-        return ((i * n + j) * 2 + mirrored)[i < j]
+        return np.stack([i, j, np.full_like(i, mirrored)], 1)[i < j]
 
-    found = pool.map(ask, np.repeat(np.arange(0, n, BLOCK), 2), itertools.cycle((0, 1)))
-    bar = tqdm(found, total=2 * -(-n // BLOCK), desc="looking", unit="part", disable=None)
-    return np.unique(np.concatenate(list(bar)))
+    parts = [(start, mirrored) for start in range(0, len(small), BLOCK) for mirrored in (0, 1)]
+    found = tqdm(pool.map(ask, *zip(*parts, strict=True)), total=len(parts), desc="looking", unit="part", disable=None)
+    return np.unique(np.concatenate(list(found)), axis=0)
 
 
 def half(outlines):
@@ -198,15 +185,9 @@ def rough(a, which, b):
     return (fit / np.sqrt(np.maximum(spread, 1e-3))).max(1)
 
 
-def unpacked(keys, n):
-    """What candidates() packed into one number: (i, j, mirrored), int64, int64 and bool [P]."""
-    pairs, mirrored = np.divmod(keys, 2)
-    return *np.divmod(pairs, n), mirrored > 0
-
-
-def agreeing(keys, outlines, halves):
-    """Those of the candidates that show one picture; most are sorted out by a rough look."""
-    i, j, mirrored = unpacked(keys, len(outlines))
+def agreeing(pairs, outlines, halves):
+    """Those of the candidates() that show one picture; most are sorted out by a rough look."""
+    i, j, mirrored = pairs.T
 
     def turned(pictures, rows):
         return np.where(mirrored[rows, None, None], pictures[i[rows]][:, :, ::-1], pictures[i[rows]])
@@ -214,33 +195,28 @@ def agreeing(keys, outlines, halves):
     _, first, which = np.unique(2 * i + mirrored, return_index=True, return_inverse=True)
     rows = np.flatnonzero(rough(turned(halves, first), which, halves[j]) >= ROUGH_COPY)
     looked = (v.astype(np.float32) for v in (turned(outlines, rows), outlines[j[rows]]))  # OpenCV is faster with these
-    agreed = [agree(a, b) for a, b in zip(*looked, strict=True)]
-    return keys[rows[np.array(agreed, bool)]]
+    agreed = np.zeros(len(rows), bool)
+    for k, (a, b) in enumerate(zip(*looked, strict=True)):
+        best = correlation(a, b)
+        # Which of them is enlarged matters: a close miss is tried the other way round.
+        agreed[k] = best >= NEAR_COPY or best >= NEAR_COPY - 0.05 and correlation(b, a) >= NEAR_COPY
+    return pairs[rows[agreed]]
 
 
 def near_copies(outlines, small, digests, pool):
     """Pairs (i, j), i < j, of crops that are copies of one photo, re-encoded, resized, relit, cropped or mirrored.
 
     outlines: uint8 [N, 56, 56]; small: float32 [N, 16, 16]; digests: one a file, equal for equal files. Returns int64
-    [P, 2], ascending. Of a group of more than LARGE crops not every pair is there, but what joins them all is.
+    [P, 2], ascending.
     """
-    n, first = len(small), {}
+    first = {}
     equal = np.array([(first.setdefault(digest, i), i) for i, digest in enumerate(digests)], np.int64).reshape(-1, 2)
-    found = [equal[equal[:, 0] < equal[:, 1]]]
-    keys = candidates(small, pool)
-    halves = np.empty((n, HALF, HALF), np.uint8)
-    for k, outline in enumerate(outlines):
-        halves[k] = half(outline)
-    with tqdm(total=len(keys), desc="comparing", unit="pair", disable=None) as bar:
-        for some in np.split(keys, range(ROUND, len(keys), ROUND)):
-            bar.update(len(some))
-            group = groups_of(n, np.concatenate(found))
-            i, j, _ = unpacked(some, n)
-            some = some[(group[i] != group[j]) | (np.bincount(group)[group[i]] <= LARGE)]
-            parts = np.split(some, range(PART, len(some), PART))
-            some = np.concatenate(list(pool.map(lambda part: agreeing(part, outlines, halves), parts)))
-            found.append(np.stack(unpacked(some, n)[:2], 1))
-    return np.unique(np.concatenate(found), axis=0)
+    pairs = candidates(small, pool)
+    halves = np.array([half(outline) for outline in outlines])
+    parts = np.split(pairs, range(PART, len(pairs), PART))
+    agreed = pool.map(lambda part: agreeing(part, outlines, halves)[:, :2], parts)
+    bar = tqdm(agreed, total=len(parts), desc="comparing", unit="part", disable=None)
+    return np.unique(np.concatenate([equal[equal[:, 0] < equal[:, 1]], *bar]), axis=0)
 
 
 def bursts(names, outlines):
@@ -249,8 +225,7 @@ def bursts(names, outlines):
     index, pairs = {name: i for i, name in enumerate(names)}, []
     for name, i in index.items():
         match = re.fullmatch(r"(.*?)(\d+)(\.\w+)", name)
-        number = match and f"{int(match[2]) + 1:0{len(match[2])}d}"
-        j = index.get(f"{match[1]}{number}{match[3]}") if match else None
+        j = index.get(f"{match[1]}{int(match[2]) + 1:0{len(match[2])}d}{match[3]}") if match else None
         if j is not None:
             one, next_one = outlines[i].astype(np.float32), outlines[j].astype(np.float32)
             if max(correlation(one, next_one), correlation(next_one, one)) >= BURST:
@@ -258,16 +233,12 @@ def bursts(names, outlines):
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def groups_of(n, pairs):
-    """Which group each of 0..n-1 is in, joined along `pairs`, int [P, 2]: int32 [n], numbers from 0."""
+def components(n, pairs):
+    """Which of 0..n-1 belong together, joined along `pairs`, int [P, 2]: a list of lists of indices, each ascending,
+    singles included, ordered by their first index."""
     pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs), bool), pairs.T), (n, n))
-    return connected_components(graph, directed=False)[1]
-
-
-def components(n, pairs):
-    """The same as a list of lists of indices, each ascending, singles included, ordered by their first index."""
     groups = {}
-    for i, group in enumerate(groups_of(n, pairs).tolist()):
+    for i, group in enumerate(connected_components(graph, directed=False)[1].tolist()):
         groups.setdefault(group, []).append(i)
     return list(groups.values())

@@ -68,8 +68,7 @@ def crop_face(image, box, margin, clahe=0.0, roll=0.0, size=IMAGE_SIZE):
     """Cut a face out: uint8 [size, size, 3] from the square around `box`, widened by `margin` on each side.
 
     `roll`: degrees that the face is tilted, positive where its own left eye is lower; the crop shows it upright.
-    Pixels beyond the image's edge repeat the edge, so that a face at the border is neither lost nor squeezed.
-    `clahe` is the limit of equalise(), for which `image` must be RGB; without it any order of channels will do.
+    Pixels beyond the image repeat its edge. `clahe`: the limit of equalise(), for which `image` must be RGB.
     Raises ValueError where the square lies outside the image.
     """
     left, top, side = square_around(box, margin)
@@ -81,9 +80,17 @@ def crop_face(image, box, margin, clahe=0.0, roll=0.0, size=IMAGE_SIZE):
     return equalise(crop, clahe)
 
 
+def resized(image, scale):
+    """An image made `scale` times as large, at least a pixel wide and high."""
+    if scale == 1:
+        return image
+    size = [max(1, round(v * scale)) for v in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
 def turned(image, degrees, whole=True):
-    """An image turned clockwise by `degrees`: (that, float64 [2, 3] from its pixels to those of `image`). `whole`: so
-    large that all of the image is there; else it has the image's size, and the corners are lost."""
+    """An image turned clockwise by `degrees`, and float64 [2, 3], which leads from its pixels to those of `image`.
+    `whole`: large enough for all of the image; else as large as the image, without its corners."""
     height, width = image.shape[:2]
     there = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0)
     cos, sin = np.abs(there[0, :2]) if whole else (1.0, 0.0)
@@ -114,9 +121,7 @@ def write_crop(path, crop, time=None):
     """
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY,
                 cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
-    if not done:
-        raise reading.PhotoError("crop cannot be encoded")
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
     with atomic(path) as temporary:
         temporary.write_bytes(data.tobytes())
         if time is not None:

@@ -1,7 +1,7 @@
 """Where the faces of photos and of live frames are: YuNet, or the Haar cascade, behind one interface. Nothing to run.
 
-Photos: main_face(rgb), the face that a photo is about, and faces(rgb), that one and all others. Frames: everywhere(),
-near() the faces that a tracker knows, and confirm(), a second look at a new one. get() gives the detector by its name.
+get() gives a detector by its name. Photos: main_face(rgb), the face that a photo is about, and faces(rgb), that one and
+all others. Frames: everywhere(), near() the faces that a tracker knows, and confirm(), a second look at a new one.
 """
 
 import functools
@@ -40,21 +40,18 @@ SURE, LIKELY, WEAK = 0.8, 0.6, 0.3
 SAME_FACE = 0.4  # intersection over union from which two looks see the same face
 OTHERS_SIDE = 1280  # longer side of the copy in which the other faces of a photo are detected
 UPRIGHT = 3.0  # degrees: a smaller roll is left alone, since turning costs sharpness and gained nothing
-# YuNet sees part of a tilt only: about three quarters where the face is large, next to nothing where it is small. So
-# its points are found again on the face cut large and turned by the roll so far, until no more than CHANGE degrees are
-# left. Of 74 faces of four sources turned by 0, 20 and 45 degrees the roll is then 3.1, 3.1 and 4.7 off on average. The
-# face is to fill the cut: with a margin of 0.4 at 200 pixels it was 3.2, 4.6 and 8.2.
+# YuNet sees about three quarters of a tilt where the face is large, next to nothing where it is small. So its points
+# are found again on the face cut large and turned by the roll so far, TRIES times at most, until it changes by less
+# than CHANGE degrees.
 GAIN = 1.35  # the roll is what the points show times this, where the face is small in the image
 CLOSE = 0.2, 192, 1.2  # margin and pixels a side of the cut, and the same factor there
 CHANGE, TRIES = 4.0, 4
 
-# Frames: looks everywhere, in turn: (share of the copy's size, degrees that it is turned, replicated border). The third
-# is for faces larger than the frame, and the turned ones find tilted faces that the others do not: with them 95 % of
-# 130 faces tilted by 30 degrees were found in a single frame instead of 90, and 94 % of 106 by 45 instead of 71.
+# Looks everywhere in a frame, in turn: (share of the copy's size, degrees that it is turned, replicated border). The
+# third is for faces larger than the frame. With the turned ones 95 % of 130 faces tilted by 30 degrees are found in a
+# single frame instead of 90, and 94 % of 106 by 45 instead of 71.
 FRAME_LOOKS = ((1.0, 0, 0.03), (1.0, 30, 0.0), (0.5, 0, 0.2), (1.0, -30, 0.0))
-# How a known face is cut to be followed, see CLOSE; and one that the frame's edge cuts: a margin would show repeated
-# pixels only, in which YuNet sees less of a face.
-NEAR, NEAR_EDGE = (0.5, 96, GAIN), (0.0, 96, GAIN)
+NEAR = 0.5, 96, GAIN  # CLOSE for a known face that is followed
 GUESSES = 0.0, 30.0, -30.0  # degrees at which the second look tries a new face, beside its first roll
 FASTEST = 10.0  # degrees by which the roll of a known face changes at most from look to look: one may be far off
 POSSIBLE, CERTAIN = 0.45, 0.65  # confidences wanted in a frame, and at the second look
@@ -73,12 +70,13 @@ class Face(NamedTuple):
 
 
 class View:
-    """A frame for the detectors, BGR uint8 [H, W, 3], with the smaller copies of it that they need, each made once."""
+    """A frame, BGR uint8 [H, W, 3], with the smaller copies of it that the detectors need, each made once."""
 
     def __init__(self, frame):
         self.frame = frame
         # Smaller by a whole number: OpenCV makes such a copy many times faster than others.
         self.times = max(1, int(1 / reduction(frame.shape, COPY_SIDE) + 0.25))
+        self.scale = reduction(frame.shape, HAAR_FRAME_SIDE)  # size of `gray` over that of the frame
 
     @functools.cached_property
     def copy(self):
@@ -92,14 +90,8 @@ class View:
     @functools.cached_property
     def gray(self):
         """A still smaller copy, gray uint8 [h, w]."""
-        height, width = self.frame.shape[:2]
-        size = max(1, round(width * self.scale)), max(1, round(height * self.scale))
+        size = [max(1, round(v * self.scale)) for v in self.frame.shape[1::-1]]
         return cv2.resize(cv2.cvtColor(self.copy, cv2.COLOR_BGR2GRAY), size, interpolation=cv2.INTER_AREA)
-
-    @property
-    def scale(self):
-        """Size of `gray` over that of the frame."""
-        return reduction(self.frame.shape, HAAR_FRAME_SIDE)
 
 
 def reduction(shape, side):
@@ -170,9 +162,8 @@ def cascade():
 
 
 def cascade_boxes(gray, neighbors, smallest, border=0.0, step=1.1):
-    """The cascade on a gray uint8 image: float64 [N, 4] boxes (x, y, width, height), and the number of windows that
-    agree on each, [N]. `smallest` is a share of the image's shorter side, and so is the replicated `border`, into
-    which boxes may reach."""
+    """The cascade on a gray uint8 image: boxes float64 [N, 4], and how many windows agree on each, [N]. `smallest` and
+    the replicated `border`, into which boxes may reach, are shares of the image's shorter side."""
     shorter = min(gray.shape)
     pad = round(border * shorter)
     if pad:
@@ -200,21 +191,19 @@ class Haar(Detector):
         faces = self.all_faces(rgb)
         return foremost(faces, rgb.shape) if faces else None
 
-    def all_faces(self, image):
-        """Every face of an RGB or gray uint8 photo, list of Face."""
-        gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        (height, width), (least, most) = gray.shape, HAAR_SIDES
+    def all_faces(self, rgb):
+        """Every face of an RGB uint8 photo, list of Face."""
+        (height, width), (least, most) = rgb.shape[:2], HAAR_SIDES
         scale = min(1.0, most / max(height, width))
         if min(height, width) * scale < least:
             scale = min(least / min(height, width), 4 * most / max(height, width))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        gray = cropping.resized(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), scale)
         boxes, windows = cascade_boxes(gray, NEIGHBORS, 0.12, HAAR_BORDER)
         return [Face(tuple(box.tolist()), 0.0, float(n / (n + 10)))
                 for box, n in zip(np.rint(boxes / scale), windows, strict=True)]
 
     def everywhere(self, view, count=0):
-        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll, 0 here."""
+        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll."""
         boxes, _ = cascade_boxes(view.gray, NEIGHBORS, HAAR_SMALLEST, HAAR_FRAME_BORDER, HAAR_FRAME_STEP)
         return upright_detections(boxes / view.scale)
 
@@ -270,55 +259,57 @@ class YuNet(Detector):
         return [upright(bgr, face) for face in look(bgr, OTHERS_SIDE, SURE)]
 
     def everywhere(self, view, count=0):
-        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll, in degrees,
-        rough. `count`: how many such looks there were before, since each is another of FRAME_LOOKS."""
+        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll. `count`: how
+        many such looks there were before, since each is another of FRAME_LOOKS."""
         share, degrees, border = FRAME_LOOKS[count % len(FRAME_LOOKS)]
-        image, back = view.copy, np.eye(2, 3)
-        if degrees:
-            image, back = cropping.turned(image, degrees, whole=False)
-        found = []
-        for face in look(image, share * max(image.shape), POSSIBLE, border):
-            x, y, side = middle(face.box)
-            x, y = view.times * (back @ (x, y, 1))
-            side *= view.times
-            if 0 <= x < view.frame.shape[1] and 0 <= y < view.frame.shape[0]:
-                found.append((x - side / 2, y - side / 2, side, side, face.roll - degrees))
-        return np.array(found).reshape(-1, 5)
+        image, back = cropping.turned(view.copy, degrees, whole=False) if degrees else (view.copy, np.eye(2, 3))
+        faces = [turned_back(face, degrees, back, view.times)
+                 for face in look(image, share * max(image.shape), POSSIBLE, border)]
+        return np.array([(*face.box, face.roll) for face in faces if has_middle(view.frame, face.box)]).reshape(-1, 5)
 
     def near(self, view, tracks):
         """Detections of the faces that a tracker knows (list of tracks.Track), each where it was, cut upright."""
         found = []
         for track in tracks:
-            x, y, side = middle(track.box)
-            cut = NEAR_EDGE if beyond(track.box, view.frame.shape) else NEAR
-            large = side * (1 + 2 * cut[0]) >= view.times * cut[1]  # then the copy has all that the cut can show
+            cut = at_edge(NEAR, track.box, view.frame.shape)
+            large = max(track.box[2:]) * (1 + 2 * cut[0]) >= view.times * cut[1]  # the copy shows as much
             image, times = (view.copy, view.times) if large else (view.frame, 1)
-            face = look_closer(image, x / times, y / times, side / times, track.roll, cut, POSSIBLE)
+            face = look_closer(image, np.divide(track.box, times), track.roll, cut, POSSIBLE)
             if face is not None:
-                x, y, side, roll, _ = face
-                change = min(FASTEST, max(-FASTEST, roll - track.roll))
-                found.append((times * (x - side / 2), times * (y - side / 2), times * side, times * side,
-                              track.roll + change))
+                roll = min(track.roll + FASTEST, max(track.roll - FASTEST, face.roll))
+                found.append((*np.multiply(face.box, times), roll))
         return np.array(found).reshape(-1, 5)
 
     def confirm(self, view, box, roll):
         """The roll at which YuNet is surest of a new face when it is cut large; None where it is sure at none."""
-        margin, pixels, gain = CLOSE
-        cut = (0.0 if beyond(box, view.frame.shape) else margin, pixels, gain)
-        looks = [look_closer(view.frame, *middle(box), turn, cut) for turn in {roll, *GUESSES}]
-        best = max((found for found in looks if found is not None), key=lambda found: found[4], default=None)
-        return best[3] if best is not None and best[4] >= CERTAIN else None
+        cut = at_edge(CLOSE, box, view.frame.shape)
+        looks = [look_closer(view.frame, box, turn, cut) for turn in {roll, *GUESSES}]
+        best = max((face for face in looks if face is not None), key=lambda face: face.score, default=None)
+        return best.roll if best is not None and best.score >= CERTAIN else None
 
 
-def beyond(box, shape):
-    """Whether a box reaches over the edge of a frame of `shape` by a tenth of its size."""
+def at_edge(cut, box, shape):
+    """A cut, see CLOSE; without a margin, which would only repeat pixels, where the box reaches over the edge of an
+    image of `shape` by a tenth of its size."""
     x, y, side = box[:3]
-    return min(x, y, shape[1] - x - side, shape[0] - y - side) < -0.1 * side
+    beyond = min(x, y, shape[1] - x - side, shape[0] - y - side) < -0.1 * side
+    return (0.0, *cut[1:]) if beyond else cut
 
 
 def middle(box):
     """(x, y, side) of the middle of a box, floats."""
     return float(box[0] + box[2] / 2), float(box[1] + box[3] / 2), float(max(box[2], box[3]))
+
+
+def square(x, y, side):
+    """The square box whose middle is (x, y)."""
+    return x - side / 2, y - side / 2, side, side
+
+
+def has_middle(image, box):
+    """Whether the middle of a box lies in an image."""
+    x, y, _ = middle(box)
+    return 0 <= x < image.shape[1] and 0 <= y < image.shape[0]
 
 
 def settled(roll):
@@ -336,8 +327,7 @@ def look(bgr, longest, threshold, border=0.2, enlarge=1.0):
     for row in yunet.detect(bgr, longest, threshold, border, enlarge):
         if 0 < row[0] + row[2] / 2 < width and 0 < row[1] + row[3] / 2 < height:
             x, y, side, roll = yunet.geometry(row, GAIN)
-            box = float(x - side / 2), float(y - side / 2), float(side), float(side)
-            faces.append(Face(box, float(settled(roll)), float(row[14])))
+            faces.append(Face(square(x, y, side), settled(roll), row[14]))
     return sorted(faces, key=lambda face: -face.score)
 
 
@@ -347,12 +337,12 @@ def look_at_photo(bgr):
     Of LOOKS the first ends it that has a sure face, or that sees a likely one again. Else the photo is turned; else the
     surest of all faces is taken: a photo is about someone.
     """
-    candidates, scales, repeated = [], set(), None
+    candidates, looked, repeated = [], set(), None
     for longest, enlarge, border in LOOKS:
-        scale = min(enlarge, longest / max(bgr.shape[:2])), border
-        if scale in scales:
+        scale = min(enlarge, longest / max(bgr.shape[:2]))
+        if (scale, border) in looked:
             continue
-        scales.add(scale)
+        looked.add((scale, border))
         faces = look(bgr, longest, WEAK, border, enlarge)
         likely = [face for face in faces if face.score >= LIKELY]
         if likely and likely[0].score >= SURE:
@@ -373,29 +363,31 @@ def look_at_photo(bgr):
 def look_at_turned(bgr):
     """The likely face of a photo that lies on its side, upside down or aslant, the surest of all TURNS; or None."""
     scale = min(1.0, TURNED_SIDE / max(bgr.shape[:2]))
-    size = [max(1, round(v * scale)) for v in bgr.shape[1::-1]]
-    small = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA) if scale < 1 else bgr
-    best = None
+    small, best = cropping.resized(bgr, scale), None
     for degrees in TURNS:
         image, back = cropping.turned(small, degrees)
         faces = look(image, max(image.shape), LIKELY)
         if faces and (best is None or faces[0].score > best.score):
-            (x, y, side, _), roll, score = foremost(faces, image.shape)
-            x, y = (back @ (x + side / 2, y + side / 2, 1)) / scale
-            side /= scale
-            best = Face((x - side / 2, y - side / 2, side, side), roll - degrees, score)
+            best = turned_back(foremost(faces, image.shape), degrees, back, 1 / scale)
     return best
 
 
-def look_closer(bgr, x, y, side, roll, cut=CLOSE, threshold=0.5):
-    """(x, y, side, roll, confidence) of a face known by its middle, side and roll, detected again in a cut that shows
-    it large and turned upright; None where it is not detected, or its middle lies outside the BGR image. `cut`: see
-    CLOSE."""
+def turned_back(face, degrees, back, times):
+    """A Face of an image turned by `degrees` -> the same in the image before, `times` as large. `back`: of turned()."""
+    x, y, side = middle(face.box)
+    x, y = times * (back @ (x, y, 1))
+    return Face(square(x, y, times * side), face.roll - degrees, face.score)
+
+
+def look_closer(bgr, box, roll, cut=CLOSE, threshold=0.5):
+    """The Face that is known by its box and roll, detected again in a cut that shows it large and turned upright; None
+    where it is not detected, or its middle lies outside the BGR image. `cut`: see CLOSE."""
     margin, pixels, gain = cut
-    if not (0 <= x < bgr.shape[1] and 0 <= y < bgr.shape[0]):
+    if not has_middle(bgr, box):
         return None
-    box = (x - side / 2, y - side / 2, side, side)
-    rows = yunet.detect(cropping.crop_face(bgr, box, margin, roll=roll, size=pixels), pixels, threshold, border=0.0)
+    x, y, side = middle(box)
+    crop = cropping.crop_face(bgr, square(x, y, side), margin, roll=roll, size=pixels)
+    rows = yunet.detect(crop, pixels, threshold, border=0.0)
     if not len(rows):
         return None
     row = rows[np.hypot(*(rows[:, :2] + rows[:, 2:4] / 2 - pixels / 2).T).argmin()]
@@ -403,33 +395,31 @@ def look_closer(bgr, x, y, side, roll, cut=CLOSE, threshold=0.5):
     scale, turn = side * (1 + 2 * margin) / pixels, math.radians(roll)
     u, v = (u - pixels / 2) * scale, (v - pixels / 2) * scale
     x, y = x + u * math.cos(turn) - v * math.sin(turn), y + u * math.sin(turn) + v * math.cos(turn)
-    return x, y, new_side * scale, roll + more, row[14]
+    return Face(square(x, y, new_side * scale), roll + more, row[14])
 
 
 def upright(bgr, face):
     """A Face of look() with the box and the roll that closer looks give, until little changes."""
-    x, y, side = face.box[0] + face.box[2] / 2, face.box[1] + face.box[3] / 2, face.box[2]
-    roll = face.roll
+    box, roll = face.box, face.roll
     for _ in range(TRIES):
-        closer = look_closer(bgr, x, y, side, roll)
+        closer = look_closer(bgr, box, roll)
         if closer is None:
             break
-        before = roll
-        x, y, side, roll, _ = closer
-        if abs(roll - before) < CHANGE:
+        change, box, roll = abs(closer.roll - roll), closer.box, closer.roll
+        if change < CHANGE:
             break
-    return Face((x - side / 2, y - side / 2, side, side), settled(roll), face.score)
+    return Face(box, settled(roll), face.score)
 
-
-# ------------------------------------------------------------------------------------------------
 
 DETECTORS = {detector.name: detector for detector in (YuNet, Haar)}
 
 
 def get(name, strict=False):
-    """The detector of that name, "yunet" or "haar". Fetches YuNet's model where it is missing, which takes a few
-    seconds at most. Where it cannot be had, one line says so and Haar's detector is given; with `strict` that is a
-    script.Problem. Any other name ends the program with one line."""
+    """The detector of that name, "yunet" or "haar"; any other name ends the program with one line.
+
+    YuNet's model is fetched where it is missing, which takes a few seconds at most. Where it cannot be had, one line
+    says so and Haar's detector is given; with `strict` that is a script.Problem.
+    """
     if name not in tuple(DETECTORS):  # a list, which has no hash, is such a name too
         script.fail(f'DETECTOR={name!r}: must be "yunet" or "haar"')
     return named(name, strict)
@@ -438,13 +428,12 @@ def get(name, strict=False):
 @functools.cache  # the network is asked once a process
 def named(name, strict):
     """get() of a name that there is."""
-    if name == "haar":
-        return Haar()
-    try:
-        yunet.fetch()
-    except script.Problem as problem:
-        if strict:
-            raise
-        print(f"{problem}; until then faces are found by the Haar cascade", flush=True)
-        return Haar()
-    return YuNet()
+    if name == "yunet":
+        try:
+            yunet.fetch()
+        except script.Problem as problem:
+            if strict:
+                raise
+            print(f"{problem}; until then faces are found by the Haar cascade", flush=True)
+            return Haar()
+    return DETECTORS[name]()

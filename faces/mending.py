@@ -1,6 +1,7 @@
-"""Photos that Pillow refuses and every viewer shows: the bytes, mended in memory. Nothing to run."""
+"""Photos that Pillow refuses, or shows too dark, and every viewer shows: mended in memory. Nothing to run."""
 
 import io
+import re
 import struct
 import zlib
 
@@ -10,7 +11,7 @@ from PIL import TiffImagePlugin
 
 # ------------------------------------------------------------------------------------------------
 END = b"\xff\xd9"  # the end mark of a JPEG
-LONG_TEXT = 65536  # bytes, unpacked, from which a text in a PNG is left out: nothing that a photo needs is as long
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")  # chunks of a PNG
 TOPS = (255, 1023, 4095, 16383, 65535)  # brightest value of photos with 8, 10, 12, 14, 16 bits per colour
 # ------------------------------------------------------------------------------------------------
 
@@ -35,85 +36,59 @@ def with_end_marks(data):
         body = data
     if body.endswith(b"\xff"):
         body = body[:-1] if len(body) == len(data) else body + b"\0"
-    return [body + tail + END for tail in TAILS] if all_scans(body) else None
+    return [body + tail + END for tail in TAILS] if has_all_scans(body) else []
 
 
-def all_scans(data):
+def has_all_scans(data):
     """Whether a JPEG's scans hold every coefficient of every colour to its last bit (ITU T.81, annexes B and G)."""
-    missing, at = None, 2
-    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
-        mark, length = data[at + 1], int.from_bytes(data[at + 2:at + 4], "big")
-        if mark in (0x00, 0x01, 0xFF) or 0xD0 <= mark <= 0xD9:  # no segment: what lies within a scan
-            at += 1 if mark == 0xFF else 2
-            continue
-        segment = data[at + 4:at + 2 + length]
-        if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC) and len(segment) > 5:  # a frame: its colours
-            missing = {(segment[6 + 3 * i], k) for i in range((len(segment) - 6) // 3) for k in range(64)}
-        elif mark == 0xDA and missing is not None and segment and len(segment) == 2 * segment[0] + 4:
-            start, stop, bits = segment[-3:]
-            if not bits & 15:  # the last bits of these coefficients
-                missing -= {(segment[1 + 2 * i], k) for i in range(segment[0]) for k in range(start, stop + 1)}
-        at += 2 + length
-    return missing is not None and not missing
+    frame = max(data.rfind(mark) for mark in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"))  # not that of a preview before it
+    if not 0 <= frame < len(data) - 10:
+        return False
+    colours = data[frame + 10:frame + 10 + 3 * data[frame + 9]:3]
+    missing = {(colour, k) for colour in colours for k in range(64)}
+    for scan in re.finditer(rb"\xff\xda\0.", data[frame:], re.DOTALL):
+        header = data[frame + scan.end():][:data[frame + scan.end() - 1] - 2]
+        if len(header) >= 6 and not header[-1] & 15:  # the last bits of these coefficients
+            missing -= {(colour, k) for colour in header[1:-3:2] for k in range(header[-3], header[-2] + 1)}
+    return not missing
 
 
-def without_bad_extras(data):
-    """The bytes of a PNG without what a viewer leaves out: chunks that are not needed and whose checksum is wrong, and
-    texts and colour profiles of more than LONG_TEXT bytes, which Pillow refuses.
-    """
+def without_extras(data):
+    """The bytes of a PNG without texts, and without chunks that no picture needs and whose checksum is wrong."""
     kept, at = [data[:8]], 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        body = data[at + 8:at + 8 + length]
-        extra = kind[0] & 32  # small first letter: pictures can be shown without it
-        damaged = data[at + 8 + length:at + 12 + length] != struct.pack(">I", zlib.crc32(kind + body))
-        long = kind in (b"zTXt", b"iTXt", b"tEXt", b"iCCP") and unpacked(kind, body) > LONG_TEXT
-        if not (extra and (damaged or long)):
-            kept.append(data[at:at + 12 + length])
-        at += 12 + length
+        chunk = data[at:at + 12 + length]
+        needed = not kind[0] & 32  # a capital first letter
+        if needed or kind not in TEXTS and chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4])):
+            kept.append(chunk)
+        at += len(chunk)
     return b"".join(kept) + data[at:]
 
 
-def unpacked(kind, body):
-    """Bytes of a PNG's text, counted up to LONG_TEXT + 1; what is no packed text counts as it is."""
-    for start in [i + 2 for i in range(min(len(body), 400)) if not body[i]] if kind != b"tEXt" else ():
-        try:
-            return len(zlib.decompressobj().decompress(body[start:], LONG_TEXT + 1))
-        except zlib.error:
-            continue
-    return len(body)
-
-
 def eight_bits(pixels):
-    """Pixels of any range as uint8 0..255: of 10, 12, 14, 16 bits, or numbers of 0 to 1. `pixels`: any shape.
+    """Pixels of 10 to 16 bits, or numbers of 0 to 1, as uint8 0..255. `pixels`: any shape.
 
-    The range is the least that holds them, so that scans of one depth stay comparable.
+    White is the top of the least range that holds them all, so that scans of one depth stay comparable.
     """
     pixels = np.nan_to_num(np.asarray(pixels, np.float32), posinf=0.0, neginf=0.0)
-    return np.clip(pixels * (255.0 / brightest(pixels)), 0, 255).astype(np.uint8)
-
-
-def brightest(pixels):
-    """The value that stands for white in float32 `pixels`."""
-    if not pixels.size:
-        return 255.0
-    most = float(pixels.max())
-    # Numbers with fractions mean 0 to 1 where nearly all are within it: some light may be brighter than white.
-    share = float(np.percentile(pixels[::max(1, len(pixels) // 512)], 98))
-    if share <= 1.2 and (pixels != np.rint(pixels)).any():
-        return 1.0
-    return next((float(top) for top in TOPS if most <= top), max(most, 1.0))
+    most, nearly_most = float(pixels.max()), float(np.percentile(pixels[::max(1, len(pixels) // 512)], 98))
+    if nearly_most <= 1.2 and (pixels != np.rint(pixels)).any():  # fractions; some light may be brighter than white
+        white = 1.0
+    else:
+        white = next((float(top) for top in TOPS if most <= top), most)
+    return np.clip(pixels * (255.0 / white), 0, 255).astype(np.uint8)
 
 
 def tiff_size(data):
-    """(width, height) that a TIFF claims, read without decoding it; None where it has none."""
+    """(width, height) that a TIFF claims, read without decoding it; None where there is none."""
     try:
-        folder = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
         file = io.BytesIO(data)
-        file.seek(folder.next)
-        folder.load(file)
-        return int(folder[256]), int(folder[257])
-    except Exception:  # damaged
+        file.seek(tags.next)
+        tags.load(file)
+        return int(tags[256]), int(tags[257])
+    except Exception:  # damaged, or no TIFF
         return None
 
 

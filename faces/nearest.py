@@ -15,21 +15,16 @@ BLOCK = 1024  # vectors compared with all centres at a time, for memory
 # ------------------------------------------------------------------------------------------------
 
 
-def closest(vectors, centres, count):
-    """The `count` centres that are closest to each vector, the closest first: int32 [N, count]."""
-    found = []
-    for start in range(0, len(vectors), BLOCK):
+def closest(vectors, centres, count, run=map):
+    """The `count` centres that are closest to each vector, the closest first: int32 [N, count]. `run`: map, or that of
+    a pool of threads."""
+    def part(start):
         near = vectors[start:start + BLOCK] @ centres.T
         best = np.argpartition(near, -count)[:, -count:] if count > 1 else near.argmax(1)[:, None]
         order = np.argsort(-np.take_along_axis(near, best, 1), axis=1, kind="stable")
-        found.append(np.take_along_axis(best, order, 1).astype(np.int32))
-    return np.concatenate(found)
+        return np.take_along_axis(best, order, 1).astype(np.int32)
 
-
-def closest_in_threads(vectors, centres, count, pool):
-    """closest(), the work shared by the threads of `pool`."""
-    starts = range(0, len(vectors), BLOCK)
-    return np.concatenate(list(pool.map(lambda start: closest(vectors[start:start + BLOCK], centres, count), starts)))
+    return np.concatenate(list(run(part, range(0, len(vectors), BLOCK))))
 
 
 def centres_of(vectors, pool):
@@ -38,7 +33,7 @@ def centres_of(vectors, pool):
     vectors = vectors[np.sort(rng.permutation(len(vectors))[:SAMPLE * count])]
     centres = vectors[np.sort(rng.permutation(len(vectors))[:count])]
     for _ in range(ROUNDS if count > PROBES else 0):
-        own = closest_in_threads(vectors, centres, 1, pool)[:, 0]
+        own = closest(vectors, centres, 1, pool.map)[:, 0]
         order = np.argsort(own, kind="stable")
         held, starts = np.unique(own[order], return_index=True)
         sums = np.add.reduceat(vectors[order], starts)
@@ -54,7 +49,7 @@ def index(vectors, pool):
     """
     blank = ~vectors.any(1)
     centres = centres_of(vectors[~blank], pool) if not blank.all() else vectors[:1]
-    lists = closest_in_threads(vectors, centres, min(PROBES, len(centres)), pool)
+    lists = closest(vectors, centres, min(PROBES, len(centres)), pool.map)
     own = np.where(blank, len(centres), lists[:, 0])
     starts = np.concatenate([[0], np.bincount(own, minlength=len(centres) + 1).cumsum()[:-1]])
     return np.argsort(own, kind="stable"), starts, centres, lists

@@ -1,4 +1,4 @@
-"""Photos of any usual format, read one way. Nothing to run."""
+"""Photos of any usual format: which there are, and their pixels. Nothing to run."""
 
 import functools
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from faces import mending
 from terminal import script
@@ -25,12 +25,11 @@ REDUCE_FROM = 2560  # pixels a side from which a JPEG is decoded at a half, a qu
 REDUCE_HUGE_FROM = 1600  # the same of one beyond MAX_PIXELS: its lens is no sharper
 # ------------------------------------------------------------------------------------------------
 
-# Names of photos, and of what cameras write that Pillow does not read. Files with other names are photos by content.
+# Files with other names are photos if they begin as photos do.
 PHOTO_SUFFIXES = set(".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .bmp .dib .webp .tif .tiff .gif .avif .jp2 .j2k .jpx "
-                     ".heic .heif .hif .ppm .pgm .pbm .pnm .pfm".split())
+                     ".heic .heif .hif .ppm .pgm .pbm .pnm .pfm .jxl".split())
 RAW_SUFFIXES = set(".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srf .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .rwl".split())
-UNREAD_SUFFIXES = {".jxl"} | RAW_SUFFIXES
-# What a photo may contain, whatever its name: Pillow would also run Ghostscript on a .jpg that holds PostScript.
+# What is decoded, whatever the name says: Pillow would also run Ghostscript on a .jpg that holds PostScript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM")
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
           b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ")
@@ -38,7 +37,6 @@ BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what turns the photo upright
-MOST_TAGS = 512  # of EXIF that are looked at
 ORIENTATION, DNG_VERSION, INNER_PICTURES = 0x0112, 0xC612, 0x014A  # tags of EXIF and TIFF
 
 
@@ -47,10 +45,10 @@ class PhotoError(script.Problem):
 
 
 def list_photos(folder, others=None):
-    """Sorted paths of the photos under `folder`, at any depth. Links to folders are not followed, so none can loop.
+    """Sorted paths of the photos under `folder`, at any depth, known by their names or else by how they begin.
 
-    Photos are known by their names, also those that no program here can read, or else by how they begin. The other
-    files are added to the list `others`, but for those that systems leave everywhere.
+    Photos that cannot be read here are among them. Other files are added to the list `others`, except those that
+    systems leave everywhere. Links to folders are not followed.
     """
     photos, others, found = [], [] if others is None else others, []
     for root, folders, names in os.walk(folder):
@@ -63,11 +61,12 @@ def list_photos(folder, others=None):
 
 
 def class_photos(folder, fill_hint, what="photos", others=None):
-    """{class: its photos}, both sorted, of the class folders in `folder`. Fewer than two classes end the program.
+    """{class: its photos}, both sorted, of the class folders in `folder`; fewer than two end the program.
 
-    A folder without photos is no class, which is said. `fill_hint`, see class_folders(); `what` the photos are called;
-    `others`, see list_photos().
+    A folder without photos is no class, and is named. `what`: what the photos are called; `fill_hint`: see
+    class_folders(); `others`: see list_photos().
     """
+    others = [] if others is None else others
     listed, empty = {}, []
     for name, places in class_folders(folder, fill_hint).items():
         beside = []
@@ -77,8 +76,7 @@ def class_photos(folder, fill_hint, what="photos", others=None):
         else:
             but = f" but {len(beside)} other file(s), such as {beside[0].name}" if beside else ""
             empty.append(f"{name}: has no {what}{but}")
-        if others is not None:
-            others += beside
+        others += beside
     if len(listed) < 2:
         none = f" ({'; '.join(empty)})" if empty else ""
         script.fail(f"{folder} has {len(listed)} class folder(s){none} and needs at least two: {fill_hint}")
@@ -93,8 +91,7 @@ def class_photos(folder, fill_hint, what="photos", others=None):
 
 def named_as_photo(path):
     """Whether a file has a photo's name."""
-    suffix = path.suffix.lower()
-    return suffix in PHOTO_SUFFIXES or suffix in UNREAD_SUFFIXES
+    return path.suffix.lower() in PHOTO_SUFFIXES | RAW_SUFFIXES
 
 
 def begins_as_photo(path):
@@ -112,11 +109,12 @@ def begins_as_photo(path):
 
 
 def read_photo(path):
-    """Read a photo of any usual format, by content, whatever its name says. Returns uint8 [H, W, 3] RGB, upright.
+    """Read a photo of any usual format, whatever its name says. Returns uint8 [H, W, 3] RGB, upright.
 
     Honours EXIF orientation and colour profiles; gray, palette, CMYK, 10- to 16-bit, float and transparent (on white)
     photos become RGB; of an animation the first frame counts. Raises PhotoError with a short reason.
     """
+    path = Path(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged metadata: the pixels decide
@@ -126,19 +124,23 @@ def read_photo(path):
             if "HEIF" not in Image.OPEN:
                 pillow_heif.register_heif_opener()
             Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS  # decode() has limits of its own
-            try:
-                with open(path, "rb") as file:  # by its name Pillow would map it, and garble gray TIFFs that lie
-                    return decode(file, Path(path))
-            except (PhotoError, Image.DecompressionBombError, MemoryError):
-                raise
-            except Exception as error:  # decoders raise nearly everything on damaged files
-                return mended(Path(path), error)
+            PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # prompts and edits fill megabytes
+            with open(path, "rb") as file:  # by its name Pillow would map it, and garble gray TIFFs that lie
+                try:
+                    return decode(file, path)
+                except (PhotoError, Image.DecompressionBombError, MemoryError):
+                    raise
+                except Exception as error:  # decoders raise nearly everything on damaged files
+                    file.seek(0)
+                    return mended(file.read(MAX_MENDED), path, error)
     except PhotoError:
         raise
     except Image.DecompressionBombError:
         raise PhotoError("too large") from None
     except MemoryError:
         raise PhotoError("too large for this machine's memory") from None
+    except UnidentifiedImageError:  # its message has an address in memory
+        raise PhotoError("not an image") from None
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PhotoError(f"unreadable ({' '.join(reason.split())[:80]})") from None
@@ -166,82 +168,80 @@ def decode(file, path):
             raise PhotoError("a camera's raw file: save it as JPEG")
         wide = image.format in ("PNG", "TIFF") and image.mode.startswith("RGB") and ";16" in str(image.tile)
         image.load()
-        pixels = image
+        pixels, profile = image, image.info.get("icc_profile")
         if image.mode == "CMYK" and jpeg and "adobe" not in image.info:  # Pillow takes it for Adobe's, a negative
             pixels = ImageChops.invert(image)
-        pixels = to_rgb(upright(pixels, image), image.info.get("icc_profile"))
-    if wide and pixels.max() < 64:  # Pillow keeps the upper 8 of 16 bits, nearly empty in photos of 10 to 14
-        full = mending.deep(path.read_bytes())
-        if full is not None:
-            pixels = to_rgb(upright(Image.fromarray(full), image), image.info.get("icc_profile"))
-    return pixels
+        rgb = to_rgb(upright(pixels, image), profile)
+        # Pillow keeps the upper 8 of 16 bits, nearly empty in photos of 10 to 14.
+        full = mending.deep(path.read_bytes()) if wide and rgb.max() < 64 else None
+        return rgb if full is None else to_rgb(upright(Image.fromarray(full), image), profile)
 
 
-def mended(path, error):
-    """The pixels of a file on which Pillow has raised `error`, where only something beside them is damaged."""
-    with open(path, "rb") as file:
-        data = file.read(MAX_MENDED)
+def mended(data, path, error):
+    """The pixels of the bytes of a file on which Pillow has raised `error`, where the picture itself is whole."""
     if data.startswith(b"\x89PNG"):
-        needed = mending.without_bad_extras(data)
+        needed = mending.without_extras(data)
         if needed != data:
             return decode(io.BytesIO(needed), path)
     if mending.lacks_end_mark(data):
-        pictures = (decode(io.BytesIO(whole), path) for whole in mending.with_end_marks(data) or ())
+        pictures = (decode(io.BytesIO(whole), path) for whole in mending.with_end_marks(data))
         first = next(pictures, None)
         if first is not None and all(np.array_equal(first, other) for other in pictures):
             return first
-    if isinstance(error, UnidentifiedImageError):
-        size = mending.tiff_size(data) if data[:4] in (b"II*\0", b"MM\0*") else None
-        full = mending.deep(data) if size and 24 <= min(size) and size[0] * size[1] <= MAX_PIXELS else None
-        if full is not None:
-            return full
+    if not isinstance(error, UnidentifiedImageError):
+        raise error
+    size = mending.tiff_size(data)
+    pixels = mending.deep(data) if size and 24 <= min(size) and size[0] * size[1] <= MAX_PIXELS else None
+    if pixels is None:
         raise PhotoError(what_it_is(data[:32], path.suffix.lower()))
-    raise error
+    return pixels
 
 
 def what_it_is(start, suffix):
     """Why a file that is no image for Pillow cannot be read, by its first bytes and its name."""
     if start[4:8] == b"ftyp" and start[8:12] in BRANDS or suffix in (".heic", ".heif", ".hif"):
-        return "not an image that can be read here: save this HEIC as JPEG"
-    if start.startswith((b"\0\0\0\x0cJXL ", b"\xff\x0a")) or suffix == ".jxl":
-        return "not an image that can be read here: save this JPEG XL as JPEG"
-    if suffix in RAW_SUFFIXES:
-        return "not an image that can be read here: save this camera's raw file as JPEG"
-    return "not an image"
+        kind = "HEIC"
+    elif start.startswith((b"\0\0\0\x0cJXL ", b"\xff\x0a")) or suffix == ".jxl":
+        kind = "JPEG XL"
+    elif suffix in RAW_SUFFIXES:
+        kind = "camera's raw file"
+    else:
+        return "not an image"
+    return f"not an image that can be read here: save this {kind} as JPEG"
 
 
-def upright(image, original=None):
-    """A PIL image turned as its EXIF orientation, or that of `original`, says; as it is where that cannot be read."""
-    original = original or image
+def upright(image, original):
+    """A PIL image turned as the EXIF orientation of `original` says; as it is where there is none."""
     turn = orientation((original.info.get("exif") or b"").removeprefix(b"Exif\0\0"))
     try:
-        turn = turn or int(original.getexif().get(ORIENTATION) or 1)  # other places, such as XMP
+        turn = turn or original.getexif().get(ORIENTATION)  # other places, such as XMP
     except Exception:  # a damaged tag may raise nearly everything
-        turn = 1
+        turn = None
     return image.transpose(TURNS[turn]) if turn in TURNS else image
 
 
 def orientation(exif):
-    """The orientation, 1..8, in the bytes of an EXIF block, whatever its other tags are; None: there is none.
+    """The orientation in the bytes of an EXIF block, even where Pillow stops at a damaged tag; None: there is none.
 
     TIFF 6.0, section 2: byte order, 42, offset of a list of tags; each tag has 12 bytes: tag, type, count, value.
     """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order and len(exif) >= 10:
-        at = struct.unpack_from(order + "L", exif, 4)[0]
-        for start in range(at + 2, min(len(exif) - 11, at + 2 + 12 * MOST_TAGS), 12):
-            tag, kind, count = struct.unpack_from(order + "HHL", exif, start)
-            if tag == ORIENTATION and kind in (1, 3, 4) and count:
-                value = struct.unpack_from(order + {1: "B", 3: "H", 4: "L"}[kind], exif, start + 8)[0]
-                return value if 1 <= value <= 8 else None
+    try:
+        order = {b"II": "<", b"MM": ">"}[exif[:2]]
+        start = struct.unpack_from(order + "L", exif, 4)[0]
+        count = struct.unpack_from(order + "H", exif, start)[0]
+        for i in range(count):
+            tag, kind, _, value = struct.unpack_from(order + "HHLH", exif, start + 2 + 12 * i)
+            if (tag, kind) == (ORIENTATION, 3):
+                return value
+    except (KeyError, struct.error):  # no EXIF, or it ends early
+        pass
     return None
 
 
-def to_rgb(image, profile=None):
-    """A PIL image of any mode as uint8 [H, W, 3] RGB. `profile`: the bytes of its colour profile, if not its own."""
+def to_rgb(image, profile):
+    """A PIL image of any mode as uint8 [H, W, 3] RGB. `profile`: the bytes of its colour profile, or None."""
     if image.mode.startswith(("I", "F")):  # more than 8 bits
         return np.repeat(mending.eight_bits(image)[:, :, None], 3, axis=2)
-    profile = profile or image.info.get("icc_profile")
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
     elif image.mode == "P":
@@ -256,8 +256,8 @@ def to_rgb(image, profile=None):
 
 @functools.lru_cache(maxsize=64)  # photos of one camera have one profile
 def srgb_transform(profile, mode):
-    """What turns pixels of `mode`, in a colour profile (its bytes), into sRGB; None where that changes next to nothing,
-    or where the profile is damaged or another mode's.
+    """The transform of pixels of `mode` from a colour profile (its bytes) to sRGB; None where it changes next to
+    nothing, or where the profile is damaged or another mode's.
     """
     kept = "RGBA" if mode == "RGBA" else "RGB"
     try:

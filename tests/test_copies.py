@@ -71,8 +71,8 @@ def test_a_rough_look_lets_copies_through_that_are_moved_mirrored_or_enlarged():
     warp = np.float32([[1.06, 0, 28 * -0.06 + 2], [0, 1.06, 28 * -0.06 - 2]])
     moved = np.stack([cv2.warpAffine(g[:, ::-1], warp, (56, 56), borderMode=cv2.BORDER_REFLECT) for g in grays])
     outlines = np.concatenate([looks(grays)[0], looks(moved)[0]])
-    keys = np.array([(i * 120 + j + 60) * 2 + 1 for i in range(60) for j in range(60)])
-    i, j, mirrored = copies.unpacked(copies.agreeing(keys, outlines, np.stack([copies.half(o) for o in outlines])), 120)
+    pairs = np.array([(i, j + 60, 1) for i in range(60) for j in range(60)])
+    i, j, mirrored = copies.agreeing(pairs, outlines, np.stack([copies.half(o) for o in outlines])).T
     assert mirrored.all() and set(zip(i.tolist(), j.tolist(), strict=True)) == {(k, k + 60) for k in range(60)}
 
 
@@ -81,12 +81,11 @@ def test_thousands_of_one_picture_become_one_group_without_comparing_every_two(p
     one = cv2.resize(rng.uniform(0, 255, (9, 9)).astype(np.float32), (56, 56))
     series = one + rng.normal(0, 6, (1500, 56, 56)).astype(np.float32)
     outlines, small = (np.concatenate(part) for part in zip(looks(series), pictures(300, rng), strict=True))
-    monkeypatch.setattr(copies, "ROUND", 2048)
     compared, close = [], copies.agreeing
-    monkeypatch.setattr(copies, "agreeing", lambda keys, *more: compared.append(len(keys)) or close(keys, *more))
+    monkeypatch.setattr(copies, "agreeing", lambda pairs, *more: compared.append(len(pairs)) or close(pairs, *more))
     pairs = copies.near_copies(outlines, small, list(range(1800)), pool)
     groups = [group for group in copies.components(1800, pairs) if len(group) > 1]
-    assert groups == [list(range(1500))] and sum(compared) < 1500 * copies.CLOSEST / 2
+    assert groups == [list(range(1500))] and sum(compared) < 2 * 1500 * copies.CLOSEST
     assert pairs.dtype == np.int64 and (pairs[:, 0] < pairs[:, 1]).all() and len(np.unique(pairs, axis=0)) == len(pairs)
 
 
