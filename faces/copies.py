@@ -37,7 +37,9 @@ SCALES = {1.0: 0.5, 0.95: 0.5, 1.05: 0.78, 0.9: 0.78, 1.1: 0.78}
 # this; of candidates that are no copies 8 % have more.
 ROUGH_COPY = 0.86
 HALF, ROUGH_SHIFT, ROUGH_SCALES = THUMBNAIL // 2, 2, (0.93, 1.0, 1.07)
+LARGE = 16  # crops: what larger groups hold already is not compared again, for series of thousands of one picture
 BLOCK, PART = 8192, 512  # crops, and pairs, that a thread takes at a time: memory
+ROUND = 2**18  # pairs compared before it is known anew which groups are large
 # ------------------------------------------------------------------------------------------------
 
 
@@ -207,16 +209,21 @@ def near_copies(outlines, small, digests, pool):
     """Pairs (i, j), i < j, of crops that are copies of one photo, re-encoded, resized, relit, cropped or mirrored.
 
     outlines: uint8 [N, 56, 56]; small: float32 [N, 16, 16]; digests: one a file, equal for equal files. Returns int64
-    [P, 2], ascending.
+    [P, 2], ascending. Of a group of more than LARGE crops not every pair is there, but what joins them all is.
     """
     first = {}
     equal = np.array([(first.setdefault(digest, i), i) for i, digest in enumerate(digests)], np.int64).reshape(-1, 2)
-    pairs = candidates(small, pool)
+    found, pairs = [equal[equal[:, 0] < equal[:, 1]]], candidates(small, pool)
     halves = np.array([half(outline) for outline in outlines])
-    parts = np.split(pairs, range(PART, len(pairs), PART))
-    agreed = pool.map(lambda part: agreeing(part, outlines, halves)[:, :2], parts)
-    bar = tqdm(agreed, total=len(parts), desc="comparing", unit="part", disable=None)
-    return np.unique(np.concatenate([equal[equal[:, 0] < equal[:, 1]], *bar]), axis=0)
+    with tqdm(total=len(pairs), desc="comparing", unit="pair", disable=None) as bar:
+        for some in np.split(pairs, range(ROUND, len(pairs), ROUND)):
+            bar.update(len(some))
+            group = groups_of(len(small), np.concatenate(found))
+            i, j, _ = some.T
+            some = some[(group[i] != group[j]) | (np.bincount(group)[group[i]] <= LARGE)]
+            parts = np.split(some, range(PART, len(some), PART))
+            found += [part[:, :2] for part in pool.map(lambda part: agreeing(part, outlines, halves), parts)]
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def bursts(names, outlines):
@@ -233,12 +240,15 @@ def bursts(names, outlines):
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def components(n, pairs):
-    """Which of 0..n-1 belong together, joined along `pairs`, int [P, 2]: a list of lists of indices, each ascending,
-    singles included, ordered by their first index."""
+def groups_of(n, pairs):
+    """Which group each of 0..n-1 is in, joined along `pairs`, int [P, 2]: int32 [n], numbers from 0."""
     pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(pairs), bool), pairs.T), (n, n))
+    return connected_components(coo_array((np.ones(len(pairs), bool), pairs.T), (n, n)), directed=False)[1]
+
+
+def components(n, pairs):
+    """groups_of() as a list of lists of indices, each ascending, singles included, ordered by their first index."""
     groups = {}
-    for i, group in enumerate(connected_components(graph, directed=False)[1].tolist()):
+    for i, group in enumerate(groups_of(n, pairs).tolist()):
         groups.setdefault(group, []).append(i)
     return list(groups.values())
