@@ -10,21 +10,7 @@ from tqdm import tqdm
 from faces import covers
 from judge import metrics
 
-# ------------------------------------------------------------------------------------------------
-# One value per severity, for a crop of 224 pixels; other sizes are scaled.
-LEVELS = {
-    "brightness": (0.30, 0.45, 0.60, 0.75, 0.85),  # share of the light lost, or of the way to white, photo by photo
-    "contrast": (0.30, 0.50, 0.65, 0.80, 0.90),  # share of the contrast lost
-    "blur": (1.5, 3.0, 4.5, 6.0, 9.0),  # sigma of a Gaussian, pixels
-    "noise": (8, 16, 28, 44, 64),  # sigma, of 255
-    "low resolution": (64, 40, 28, 20, 14),  # side in pixels before enlarging
-    "JPEG": (40, 20, 12, 7, 3),  # quality
-    "rotation": (8, 15, 25, 35, 45),  # degrees, to either side
-    "occlusion": (0.25, 0.35, 0.45, 0.55, 0.65),  # side of a plain square at a random place, of the crop's side
-    "covered": (0.6, 0.8, 1.0, 1.2, 1.4),  # size of a mask, sunglasses, scarf or hand in its place; 1.0: as in life
-}
 BATCH = 64  # crops per pass; memory only
-# ------------------------------------------------------------------------------------------------
 
 
 def brightness(crop, share, rng):
@@ -87,9 +73,18 @@ def covered(crop, scale, rng, margin):
     return covers.over(crop, covers.cover(crop.shape[0], margin, rng.random(covers.DRAWS), scale))
 
 
-KINDS = {"brightness": brightness, "contrast": contrast, "blur": blur, "noise": noise,
-         "low resolution": low_resolution, "JPEG": jpeg, "rotation": rotation, "occlusion": occlusion,
-         "covered": covered}
+# A function each, and its value at each severity, for a crop of 224 pixels; other sizes are scaled.
+KINDS = {
+    "brightness": (brightness, (0.30, 0.45, 0.60, 0.75, 0.85)),  # share of the light lost, or of the way to white
+    "contrast": (contrast, (0.30, 0.50, 0.65, 0.80, 0.90)),  # share of the contrast lost
+    "blur": (blur, (1.5, 3.0, 4.5, 6.0, 9.0)),  # sigma of a Gaussian, pixels
+    "noise": (noise, (8, 16, 28, 44, 64)),  # sigma, of 255
+    "low resolution": (low_resolution, (64, 40, 28, 20, 14)),  # side in pixels before enlarging
+    "JPEG": (jpeg, (40, 20, 12, 7, 3)),  # quality
+    "rotation": (rotation, (8, 15, 25, 35, 45)),  # degrees, to either side
+    "occlusion": (occlusion, (0.25, 0.35, 0.45, 0.55, 0.65)),  # side of a plain square, of the crop's side
+    "covered": (covered, (0.6, 0.8, 1.0, 1.2, 1.4)),  # size of a mask, sunglasses, scarf or hand; 1.0: as in life
+}
 
 
 def damaged(crop, kind, severity, seed, margin):
@@ -99,8 +94,9 @@ def damaged(crop, kind, severity, seed, margin):
     The same seed decides the same at all severities: a hand grows in its place, so that accuracies differ by the
     severity alone.
     """
+    function, levels = KINDS[kind]
     more = (margin,) if kind == "covered" else ()
-    return KINDS[kind](crop, LEVELS[kind][severity - 1], np.random.default_rng(seed), *more)
+    return function(crop, levels[severity - 1], np.random.default_rng(seed), *more)
 
 
 def measure(crops, labels, answer, n_classes, margin):
