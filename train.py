@@ -5,9 +5,9 @@
     python train.py PAPER=True         the paper's own settings
     torchrun --nproc-per-node=2 train.py       the same on two GPUs, or processes, at once
 
-Writes weights/best_weights_<epoch>.pt whenever the validation loss improves (and weights/best_weights.pt, which
-test.py and realtime.py read), weights/last.pt and plots/log.csv after every epoch, and plots/metrics_<epoch>.png at
-the end. The files of an earlier run are kept in weights/run_<number>/.
+Writes weights/best_weights_<epoch>.pt whenever the validation loss, mean over the sources of the crops, improves (and
+weights/best_weights.pt, which test.py and realtime.py read), weights/last.pt and plots/log.csv after every epoch, and
+plots/metrics_<epoch>.png at the end. The files of an earlier run are kept in weights/run_<number>/.
 """
 
 from terminal import script  # isort: skip  # first, see terminal/script.py
@@ -43,13 +43,15 @@ RESUME = False  # True continues from weights/last.pt
 DEVICE = "auto"  # "auto": a CUDA GPU, or else the CPU; "cpu", "cuda", "mps"
 
 # ------------------------------------------------------------------------------------------------ the recipe
-PAPER = False  # True: the paper's, no decay, smoothing, average, balance or flip, its augmentation, a constant LR
+# True: the paper's recipe, whatever AUGMENT, WEIGHT_DECAY, LABEL_SMOOTHING, EMA and BALANCE say, a constant learning
+# rate, no mirror image at validation, and the paper's EPOCHS and BATCH_SIZE unless these are set.
+PAPER = False
 AUGMENT = "face"  # a key of augment.AUGMENTATIONS: none, face, occlusion, paper
 WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
 LABEL_SMOOTHING = 0.05  # training only: losses that are reported have none
 EMA = 0.998  # decay of the moving average of the weights, which is what is evaluated; 0.0: off
 # Within each source that data/people.csv names all classes count the same, so that "in the news" does not come to mean
-# "a man". The best epoch is the one with the least mean of the sources' validation losses.
+# "a man".
 BALANCE = True
 # Columns of data/people.csv, as ("age", "ethnicity"), that the network learns beside the class: features that know more
 # of a face are better at the class too. Weights files keep the ages (see classifier.CHILD). (): the class alone.
@@ -94,15 +96,16 @@ def check_constants():
 
 
 def settings(n_crops):
-    """The constants of this run, a dict: what is None is chosen, for `n_crops` of training."""
+    """The constants of this run, a dict: those that are None, or that PAPER overrides, are chosen here, for `n_crops` of
+    training."""
     chosen = script.constants(globals())
     if PAPER:
         chosen |= {"AUGMENT": "paper", "WEIGHT_DECAY": 0.0, "LABEL_SMOOTHING": 0.0, "EMA": 0.0, "BALANCE": False}
     chosen["BATCH_SIZE"] = BATCH_SIZE or (16 if PAPER else 64)
     chosen["LR"] = LR or (3e-4 if START else 1e-3)
     steps = math.ceil(n_crops / chosen["BATCH_SIZE"])
-    few = max(4, math.ceil(400 / steps))  # what has learned before needs some 400 steps: see docs/experiments.md
-    chosen["EPOCHS"] = EPOCHS or (50 if PAPER else few if START else 12)
+    # What has learned before needs some 400 steps: see docs/experiments.md.
+    chosen["EPOCHS"] = EPOCHS or (50 if PAPER else max(4, math.ceil(400 / steps)) if START else 12)
     chosen["CLAHE"] = processed.CLAHE if CLAHE is None else float(CLAHE)
     return chosen
 
@@ -138,20 +141,20 @@ def train_epoch(run, batches, epoch):
     batches.sampler.epoch = epoch
     # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
     torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
-    sums, data_s, start = [], 0.0, time.perf_counter()  # sums: a row of loss, right answers and images for each step
-    ready = start  # since when the next batch is waited for
+    began, data_s, sums = time.perf_counter(), 0.0, []  # sums: of each step its loss, right answers and images
+    waiting_since = began
     bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img", leave=False,
                disable=True if engine.RANK else None)
     for step, batch in enumerate(bar):
         images, labels, weights, tasks = (part.to(device, non_blocking=device.type == "cuda") for part in batch)
-        batch_size = batches.sampler.sizes[step]  # of the whole batch, some rows of which this process has
+        batch_size = batches.sampler.sizes[step]  # of the whole batch; each process has some of its rows
         images = augment.augment(images, constants["AUGMENT"], dataset.generator_for(SEED, epoch, step),
                                  batches.sampler.rows, batch_size)
-        data_s += time.perf_counter() - ready
+        data_s += time.perf_counter() - waiting_since
 
-        done = (epoch - 1) * len(batches) + step
+        steps_done = (epoch - 1) * len(batches) + step
         for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate((done + 1) / (constants["EPOCHS"] * len(batches)), constants["LR"])
+            group["lr"] = learning_rate((steps_done + 1) / (constants["EPOCHS"] * len(batches)), constants["LR"])
         with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
             outputs = model(images).float()  # those of the classes, and then those of the auxiliary tasks
         logits = outputs[:, :n_classes]
@@ -159,13 +162,13 @@ def train_epoch(run, batches, epoch):
                                                     label_smoothing=constants["LABEL_SMOOTHING"])
         if run.task_sizes:
             losses = losses + auxiliary.WEIGHT * auxiliary.loss(outputs[:, n_classes:], tasks, run.task_sizes)
-        # The mean over the whole batch: processes average their gradients, and their shares may differ by one image.
+        # Processes average their gradients: so this is the mean over the whole batch, whatever share each of them has.
         loss = losses.sum() * engine.WORLD / batch_size
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         run.optimizer.step()
         if run.ema is not None:
-            engine.update_ema(run.ema, run.net, constants["EMA"], done)
+            engine.update_ema(run.ema, run.net, constants["EMA"], steps_done)
 
         with torch.no_grad():  # the log has the loss without smoothing, weights and auxiliary tasks
             plain = functional.cross_entropy(logits, labels, reduction="sum")
@@ -173,14 +176,15 @@ def train_epoch(run, batches, epoch):
             sums.append(torch.stack([plain, right, torch.full_like(right, len(labels))]))
         if device.type == "cpu" or step % 50 == 0:  # to read a number is to wait for a GPU
             check_loss(loss.item(), epoch)
-        ready = time.perf_counter()
-    loss, right, images = engine.total(sum(torch.stack(sums).cpu().double())).tolist()
-    return loss / images, right / images, data_s, ready - start - data_s
+        waiting_since = time.perf_counter()
+    loss, right, count = engine.total(sum(torch.stack(sums).cpu().double())).tolist()
+    return loss / count, right / count, data_s, time.perf_counter() - began - data_s
 
 
 @torch.inference_mode()
 def evaluate(run, batches):
-    """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation.
+    """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation, by the moving
+    average of the network (`run.judged`; the network itself where EMA is 0).
 
     Every process does its share and gets all of it.
     """
@@ -259,6 +263,7 @@ def begin(train, valid, constants, device, bf16):
             print(problem, flush=True)
     optimizer = torch.optim.AdamW(net.parameters(), constants["LR"], weight_decay=constants["WEIGHT_DECAY"],
                                   fused=device.type != "mps")
+    # What test.py and realtime.py need to know, saved with the weights.
     facts = {"model": MODEL, "classes": train.classes, "image_size": valid.shape[1], "mean": dataset.MEAN,
              "std": dataset.STD, "margin": valid.margin, "clahe": constants["CLAHE"], "flip": not PAPER,
              "finders": [processed.made_with()], "ages": train.ages}
