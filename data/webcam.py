@@ -15,7 +15,6 @@ data/test.
 import importing  # isort: skip  # before the slow ones: it imports script, for which Ctrl-C is one line
 
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from faces import detectors, people
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
 from terminal import script
-from terminal.files import atomic, check_apart, claim, is_system, normal, remove_ours, written
+from terminal.files import atomic, claim, is_system, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
@@ -71,9 +70,7 @@ class Takes:
         take = self.new[-1]
         name = f"{take['class']}/{take['class']}_take{take['number']:02d}_{len(take['names']) + 1:04d}.jpg"
         claim(RAW_DIR, [name])
-        done, data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not done:
-            raise script.Problem(f"a photo of {photo.shape[1]}x{photo.shape[0]} pixels cannot be written")
+        data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
         with atomic(Path(RAW_DIR, name)) as temporary:
             temporary.write_bytes(data.tobytes())
         take["names"].append(name)
@@ -115,7 +112,7 @@ class Takes:
         """Move the last take of each class to TEST_DIR, and say what there is."""
         for name in self.classes:
             for take in self.for_test(name):
-                move(take["names"])
+                importing.move(take["names"], RAW_DIR, TEST_DIR)
             photos, takes = self.counts(name)
             print(f"{name}: {photos} photos in {plural(takes, 'take')}, {len(numbers_in(TEST_DIR, name))} of them for "
                   "the test")
@@ -140,15 +137,6 @@ def numbers_in(folder, name):
         if match and Path(folder, photo).is_file():
             found[int(match[1])] = found.get(int(match[1]), 0) + 1
     return found
-
-
-def move(names):
-    """Move photos of ours from RAW_DIR to TEST_DIR."""
-    claim(TEST_DIR, names)
-    for name in names:
-        Path(TEST_DIR, name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(Path(RAW_DIR, name), Path(TEST_DIR, name))
-    remove_ours(RAW_DIR, names)
 
 
 def plural(count, word):
@@ -312,9 +300,7 @@ def check_constants():
          "clips of the CLASSES, such as {'glasses': 'a.mp4'}"))
     if not SHOW and not CLIPS:
         script.fail("SHOW=False takes no keys: name a clip for each class, such as \"CLIPS={'glasses': 'a.mp4'}\"")
-    check_apart(RAW_DIR=RAW_DIR, TEST_DIR=TEST_DIR)
-    people.read(PEOPLE)
-    importing.only_classes([RAW_DIR, TEST_DIR], names)
+    importing.check_targets(globals(), names)
     return names
 
 
