@@ -258,7 +258,7 @@ def named_shortly(rows):
 
 
 def move(names, folder, other):
-    """Move files of ours, "class/name", from a folder to another. Raises Problem where one is there that is not ours."""
+    """Move files of ours, "class/name", to another folder. Raises Problem where one is there that is not ours."""
     files.claim(other, names)
     for name in names:
         Path(other, name).parent.mkdir(parents=True, exist_ok=True)
