@@ -22,6 +22,7 @@ TEST_DIR = "data/test"
 PEOPLE = people.PEOPLE
 # ------------------------------------------------------------------------------------------------
 
+HINT = "get the folder bfw from https://github.com/jxngs/Facial-Recognition-Comparative-Analysis"
 CLASSES = {"males": "man", "females": "woman"}
 ETHNICITIES = {"asian": "Asian", "black": "Black", "indian": "Indian", "white": "White"}
 
@@ -42,13 +43,14 @@ def photos(source, skipped):
                 side = "test" if int(digest, 16) % 5 == 0 else "raw"
                 yield Photo(photo, side, class_name, f"bfw-{group}-{person}-{photo.name}", "bfw",
                             f"{group} {person}", "", ethnicity)
+    if len(skipped["groups that are not there"]) == len(ETHNICITIES) * len(CLASSES):
+        script.fail(f"{source} has no folders such as asian_females/<person>/*.jpg: {HINT}")
 
 
 def main():
-    importing.bring_in(globals(), "get the folder bfw from "
-                       "https://github.com/jxngs/Facial-Recognition-Comparative-Analysis", photos)
+    importing.bring_in(globals(), HINT, photos)
 
 
 if __name__ == "__main__":
-    script.override(globals(), fixed=("CLASSES", "ETHNICITIES"))
+    script.override(globals(), fixed=("HINT", "CLASSES", "ETHNICITIES"))
     script.run(main)

@@ -42,13 +42,12 @@ def photos(source, skipped):
     inner = source / "lfw" if (source / "lfw").is_dir() else source
     class_of, twice = {}, set()
     for class_name, file_name in LISTS.items():
-        for person in read_names(source, file_name):
-            if class_of.setdefault(person, class_name) != class_name:
-                twice.add(person)
-    here = set()
-    for folder in sorted(p for p in inner.iterdir() if p.is_dir() and not is_system(p.name)):
+        listed = read_names(source, file_name)
+        twice |= listed & class_of.keys()
+        class_of |= dict.fromkeys(listed, class_name)
+    folders = sorted(p for p in inner.iterdir() if p.is_dir() and not is_system(p.name))
+    for folder in folders:
         person, good = folder.name, []
-        here.add(person)
         for photo in sorted(p for p in folder.glob("*.jpg") if not is_system(p.name)):
             if re.fullmatch(re.escape(person) + r"_\d{4}\.jpg", photo.name):
                 good.append(photo)
@@ -61,7 +60,7 @@ def photos(source, skipped):
             for photo in good[:MOST or None]:
                 yield Photo(photo, side, class_of[person], photo.name, "lfw", person.replace("_", " "))
     skipped["people on two lists"] = sorted(twice)
-    skipped["listed people without photos"] = sorted(set(class_of) - here)
+    skipped["listed people without photos"] = sorted(class_of.keys() - {folder.name for folder in folders})
 
 
 def main():

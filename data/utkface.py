@@ -47,8 +47,3 @@ def main():
 if __name__ == "__main__":
     script.override(globals(), fixed=("GENDERS", "ETHNICITIES"))
     script.run(main)
-
-# 5 malformed names, left out: 24_0_1_20170116220224657 .jpg.chip.jpg, 39_1_20170116174525125.jpg.chip.jpg, ...
-# data/raw: 11143 man, 10203 woman
-# data/test: 1245 man, 1111 woman
-# 23702 new, 0 already there
