@@ -8,6 +8,7 @@ Writes data/raw/{man,woman}, data/test/{man,woman} and persons and ages into dat
 
 import csv
 import re
+from collections import Counter
 
 import importing
 from faces import people
@@ -28,42 +29,35 @@ FILE_NAMES = {"faces": "coarse_tilt_aligned_face", "aligned": "landmark_aligned_
 GENDERS = {"m": "man", "f": "woman"}
 
 
-def main():
-    if KIND not in FILE_NAMES:
-        script.fail(f"KIND={KIND}: choose {' or '.join(FILE_NAMES)}")
-    script.check(globals(), ("TEST_FOLD", TEST_FOLD in range(-1, 5), "from 0 to 4, or -1"))
-    source = importing.source_folder(SOURCE, HINT, RAW_DIR, TEST_DIR)
-    importing.only_classes([RAW_DIR, TEST_DIR], GENDERS.values())
-    archive = importing.find(source, f"{KIND}.tar.gz")
-    images = importing.find(source, KIND) or (archive and importing.source_folder(archive, HINT, RAW_DIR, TEST_DIR))
-    if not images:
-        script.fail(f"{source} has no folder {KIND}: {HINT}")
-    if (images / KIND).is_dir():
-        images = images / KIND
-    folds = [importing.find(source, f"fold_{i}_data.txt") for i in range(5)]
-    if None in folds:
-        script.fail(f"{source} has no fold_{folds.index(None)}_data.txt: {HINT}")
-    photos, malformed, unknown, taken = [], [], [], {}
-    for number, path in enumerate(folds):
-        with open(path, newline="", encoding="utf-8") as file:
+def photos(source, skipped):
+    """The Photos that the five folds name."""
+    images = importing.picture_folder(source, KIND, HINT, RAW_DIR, TEST_DIR)
+    taken = Counter()
+    for number in range(5):
+        fold = importing.find(source, f"fold_{number}_data.txt")
+        if not fold:
+            script.fail(f"{source} has no fold_{number}_data.txt: {HINT}")
+        with open(fold, newline="", encoding="utf-8") as file:
             table = csv.DictReader(file, delimiter="\t")
             for row in table:
                 user, person, photo = (row.get(k) or "" for k in ("user_id", "face_id", "original_image"))
-                gender = row.get("gender")
                 # A path made of these words must not lead out of the folder.
                 if not re.fullmatch(r"[\w@.-]+", user) or not person.isdecimal() or not re.fullmatch(r"[\w.-]+", photo):
-                    malformed.append(f"{path.name} line {table.line_num}")
-                elif gender not in GENDERS:
-                    unknown.append(photo)
+                    skipped["malformed lines"].append(f"{fold.name} line {table.line_num}")
+                elif row.get("gender") not in GENDERS:
+                    skipped["faces without a gender"].append(photo)
                 else:
-                    taken[person] = taken.get(person, 0) + 1
-                    name = f"adience-{person}_{taken[person]:04d}.jpg"
-                    side = "test" if number == TEST_FOLD else "raw"
-                    path = images / user / f"{FILE_NAMES[KIND]}.{person}.{photo}"
-                    photos.append(Photo(path, side, GENDERS[gender], name, "adience", person,
-                                        age="-".join(re.findall(r"\d+", row.get("age") or ""))))
-    importing.report_skipped({"malformed lines": malformed, "faces without a gender": unknown})
-    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
+                    taken[person] += 1
+                    yield Photo(images / user / f"{FILE_NAMES[KIND]}.{person}.{photo}",
+                                "test" if number == TEST_FOLD else "raw", GENDERS[row["gender"]],
+                                f"adience-{person}_{taken[person]:04d}.jpg", "adience", person,
+                                age="-".join(re.findall(r"\d+", row.get("age") or "")))
+
+
+def main():
+    script.check(globals(), ("KIND", KIND in FILE_NAMES, " or ".join(FILE_NAMES)),
+                 ("TEST_FOLD", TEST_FOLD in range(-1, 5), "from 0 to 4, or -1"))
+    importing.bring_in(globals(), HINT, photos)
 
 
 if __name__ == "__main__":

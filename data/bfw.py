@@ -27,31 +27,28 @@ CLASSES = {"males": "man", "females": "woman"}
 ETHNICITIES = {"asian": "Asian", "black": "Black", "indian": "Indian", "white": "White"}
 
 
-def in_test(person):
-    """Whether a person, by the folder's name, is among the fifth that is kept for the test."""
-    return int(hashlib.md5(person.encode(), usedforsecurity=False).hexdigest(), 16) % 5 == 0
-
-
-def main():
-    source = importing.source_folder(SOURCE, HINT, RAW_DIR, TEST_DIR)
-    importing.only_classes([RAW_DIR, TEST_DIR], CLASSES.values())
-    photos, missing = [], []
+def photos(source, skipped):
+    """The Photos of the eight groups; groups that are not there are skipped."""
     for origin, ethnicity in ETHNICITIES.items():
         for sex, class_name in CLASSES.items():
             group = f"{origin}_{sex}"
             folder = importing.find(source, group)
             if folder is None:
-                missing.append(group)
+                skipped["groups that are not there"].append(group)
                 continue
             # Two groups may have persons, and two persons photos, of one name.
             for photo in sorted(path for path in folder.glob("*/*.jpg") if not is_system(path.name)):
                 person = photo.parent.name
-                photos.append(Photo(photo, "test" if in_test(person) else "raw", class_name,
-                                    f"bfw-{group}-{person}-{photo.name}", "bfw", f"{group} {person}", "", ethnicity))
-    importing.report_skipped({"groups that are not there": missing})
-    if not photos:
+                digest = hashlib.md5(person.encode(), usedforsecurity=False).hexdigest()
+                side = "test" if int(digest, 16) % 5 == 0 else "raw"
+                yield Photo(photo, side, class_name, f"bfw-{group}-{person}-{photo.name}", "bfw",
+                            f"{group} {person}", "", ethnicity)
+    if len(skipped["groups that are not there"]) == len(ETHNICITIES) * len(CLASSES):
         script.fail(f"{source} has no folders such as asian_females/<person>/*.jpg: {HINT}")
-    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
+
+
+def main():
+    importing.bring_in(globals(), HINT, photos)
 
 
 if __name__ == "__main__":

@@ -34,17 +34,12 @@ def read_pairs(source, *names):
     return {w[0]: w[1] for w in read_table(path) if len(w) == 2 and w[1].isdecimal()} if path else None
 
 
-def main():
-    source = importing.source_folder(SOURCE, HINT, RAW_DIR, TEST_DIR)
-    importing.only_classes([RAW_DIR, TEST_DIR], ("man", "woman"))
+def photos(source, skipped):
+    """The Photos that the list of attributes names."""
     labels = importing.find(source, "list_attr_celeba.txt", "list_attr_celeba.csv")
-    archive = importing.find(source, "img_align_celeba.zip")
-    images = importing.find(source, "img_align_celeba")
-    if not labels or not (images or archive):
-        script.fail(f"{source} needs img_align_celeba and list_attr_celeba.txt: {HINT}")
-    images = images or importing.source_folder(archive, HINT, RAW_DIR, TEST_DIR)
-    while (images / "img_align_celeba").is_dir():  # archives hold the folder in a folder
-        images = images / "img_align_celeba"
+    if not labels:
+        script.fail(f"{source} has no list_attr_celeba.txt: {HINT}")
+    images = importing.picture_folder(source, "img_align_celeba", HINT, RAW_DIR, TEST_DIR)
     sides = read_pairs(source, "list_eval_partition.txt", "list_eval_partition.csv")
     persons = read_pairs(source, "identity_CelebA.txt") or {}
     table = read_table(labels)
@@ -52,22 +47,25 @@ def main():
     if header is None:
         script.fail(f"{labels} has no column Male: {HINT}")
     attributes = [word for word in header if word != "image_id"]
-    photos, malformed, unplaced = [], [], []
+    male = attributes.index("Male") + 1
     for words in table[table.index(header) + 1:]:
-        value = dict(zip(attributes, words[1:], strict=False)).get("Male")
-        if len(words) != len(attributes) + 1 or value not in ("1", "-1"):
-            malformed += [" ".join(words[:1]) or "an empty line"]
+        if len(words) != len(attributes) + 1 or words[male] not in ("1", "-1"):
+            skipped["malformed lines"].append(words[0] if words else "an empty line")
             continue
         photo = words[0]
-        if sides is not None and sides.get(photo) not in ("0", "1", "2"):
-            unplaced.append(photo)
+        name, person, class_name = f"celeba-{photo}", persons.get(photo, ""), "man" if words[male] == "1" else "woman"
+        if sides is None:
+            test = importing.in_test(person or name, TEST_RATIO)
+        elif sides.get(photo) in ("0", "1", "2"):
+            test = sides[photo] == "2"
+        else:
+            skipped["without a partition"].append(photo)
             continue
-        name, person, class_name = f"celeba-{photo}", persons.get(photo, ""), "man" if value == "1" else "woman"
-        test = (sides[photo] == "2" if sides is not None
-                else importing.in_test(person or name, TEST_RATIO))
-        photos.append(Photo(images / photo, "test" if test else "raw", class_name, name, "celeba", person))
-    importing.report_skipped({"malformed lines": malformed, "without a partition": unplaced})
-    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
+        yield Photo(images / photo, "test" if test else "raw", class_name, name, "celeba", person)
+
+
+def main():
+    importing.bring_in(globals(), HINT, photos)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,7 +21,7 @@ from tqdm import tqdm
 import importing
 from faces import people
 from terminal import script
-from terminal.files import atomic, check_apart, claim, link, remove_ours, written
+from terminal.files import atomic, claim, written
 
 # ------------------------------------------------------------------------------------------------
 LABELS_URL = "https://unitedstates.github.io/congress-legislators/legislators-current.json"  # or -historical.json
@@ -68,33 +69,26 @@ def folder_for(bioguide, inner):
         return folder
     if inner not in written(other):
         return other
-    claim(folder, [inner] if not Path(folder, inner).exists() else [])
-    Path(folder, inner).parent.mkdir(parents=True, exist_ok=True)
-    if not Path(folder, inner).exists():
-        link(Path(other, inner), Path(folder, inner))
-    remove_ours(other, [inner])
+    importing.move([inner], other, folder)
     return folder
 
 
 def main():
-    check_apart(RAW_DIR=RAW_DIR, TEST_DIR=TEST_DIR)
-    people.read(PEOPLE)
-    importing.only_classes([RAW_DIR, TEST_DIR], GENDERS.values())
+    importing.check_targets(globals(), GENDERS.values())
     try:
         members = json.loads(fetch(LABELS_URL) or "")
     except ValueError:
         script.fail(f"{LABELS_URL} is not a list of members: set LABELS_URL to legislators-current.json's new address")
-    skipped = {"malformed members": [], "members without a portrait": [], "portraits that are no JPEG": []}
-    jobs = []
+    class_of, skipped = {}, defaultdict(list)
     for member in members:
-        label = member.get("id", {}).get("bioguide") or "", member.get("bio", {}).get("gender")
-        if re.fullmatch(r"[A-Z]\d{6}", label[0]) and label[1] in GENDERS:
-            jobs.append(label)
+        bioguide, gender = member.get("id", {}).get("bioguide") or "", member.get("bio", {}).get("gender")
+        if re.fullmatch(r"[A-Z]\d{6}", bioguide) and gender in GENDERS:
+            class_of[bioguide] = GENDERS[gender]
         else:
-            skipped["malformed members"].append(label[0] or "no bioguide")
-    new, total = 0, {}
-    for bioguide, gender in tqdm(jobs, unit="portrait", smoothing=0):
-        inner = f"{GENDERS[gender]}/congress-{bioguide}.jpg"
+            skipped["malformed members"].append(bioguide or "no bioguide")
+    new, total = 0, Counter()
+    for bioguide, class_name in tqdm(class_of.items(), unit="portrait", smoothing=0):
+        inner = f"{class_name}/congress-{bioguide}.jpg"
         folder = folder_for(bioguide, inner)
         path = Path(folder, inner)
         if not path.is_file():
@@ -106,12 +100,10 @@ def main():
             with atomic(path) as temporary:
                 temporary.write_bytes(data)
             new += 1
-        total[folder, GENDERS[gender]] = total.get((folder, GENDERS[gender]), 0) + 1
+        total[folder, class_name] += 1
     importing.report_skipped(skipped)
-    people.write(PEOPLE, [(f"congress-{bioguide}.jpg", "congress", bioguide, "", "") for bioguide, _ in jobs])
-    for folder in (RAW_DIR, TEST_DIR):
-        print(f"{folder}: " + ", ".join(f"{total.get((folder, name), 0)} {name}" for name in GENDERS.values()))
-    print(f"{new} new, {sum(total.values()) - new} already there")
+    people.write(PEOPLE, [(f"congress-{bioguide}.jpg", "congress", bioguide, "", "") for bioguide in class_of])
+    importing.report_counts((RAW_DIR, TEST_DIR), total, new)
 
 
 if __name__ == "__main__":

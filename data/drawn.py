@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from faces import people
 from terminal import script
-from terminal.files import atomic, check_apart, claim, written
+from terminal.files import atomic, claim, written
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"
@@ -229,9 +229,7 @@ def file_name(name, person, take):
 def main():
     script.check(globals(), *((name, globals()[name] >= least, f"at least {least}") for name, least in (
         ("COUNT", 1), ("TEST_COUNT", 0), ("PER_PERSON", 1), ("SEED", 0))))
-    check_apart(RAW_DIR=RAW_DIR, TEST_DIR=TEST_DIR)
-    people.read(PEOPLE)
-    importing.only_classes([RAW_DIR, TEST_DIR], CLASSES)
+    importing.check_targets(globals(), CLASSES)
     # Persons are numbered through, so that nobody of the test is among those of the training.
     jobs = [(folder, name, first + i // PER_PERSON, i % PER_PERSON)
             for folder, count, first in ((RAW_DIR, COUNT, 0), (TEST_DIR, TEST_COUNT, 5000))
@@ -247,26 +245,19 @@ def main():
         key = (SEED, CLASSES.index(name), person)
         who = draw_person(np.random.default_rng((*key, 0)))
         picture = draw_face(np.random.default_rng((*key, take + 1)), name, who)
-        data = encode(picture)
-        if not path.is_file() or path.read_bytes() != data:
-            if path.is_file() and f"{name}/{path.name}" not in ours[folder]:
-                script.fail(f"{path} is there already and is another picture: move it away, or name another folder")
-            new += 1
-            with atomic(path) as temporary:
-                temporary.write_bytes(data)
+        settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
+        if path.is_file() and path.read_bytes() == data:
+            continue
+        if path.is_file() and f"{name}/{path.name}" not in ours[folder]:
+            script.fail(f"{path} is there already and is another picture: move it away, or name another folder")
+        with atomic(path) as temporary:
+            temporary.write_bytes(data)
+        new += 1
     people.write(PEOPLE, known)
     for folder, count in ((RAW_DIR, COUNT), (TEST_DIR, TEST_COUNT)):
         print(f"{folder}: " + ", ".join(f"{count} {name}" for name in CLASSES))
     print(f"{new} pictures written, {len(jobs) - new} already there. Next: python processed.py")
-
-
-def encode(picture):
-    """JPEG bytes of an RGB picture."""
-    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)
-    if not done:
-        raise OSError("the picture cannot be written as JPEG")
-    return data.tobytes()
 
 
 if __name__ == "__main__":

@@ -25,10 +25,8 @@ HINT = "get the photos and the two label files from https://github.com/joojs/fai
 GENDERS = {"Male": "man", "Female": "woman"}
 
 
-def main():
-    source = importing.source_folder(SOURCE, HINT, RAW_DIR, TEST_DIR)
-    importing.only_classes([RAW_DIR, TEST_DIR], GENDERS.values())
-    photos, malformed = [], []
+def photos(source, skipped):
+    """The Photos that the two label files name."""
     for part, side in (("train", "raw"), ("val", "test")):
         labels, images = importing.find(source, f"fairface_label_{part}.csv"), importing.find(source, part)
         if not labels or not images:
@@ -38,13 +36,14 @@ def main():
             for row in table:
                 match = re.fullmatch(rf"{part}/(\w+\.jpg)", row.get("file") or "")
                 if not match or row.get("gender") not in GENDERS:
-                    malformed.append(f"{labels.name} line {table.line_num}")
+                    skipped["malformed lines"].append(f"{labels.name} line {table.line_num}")
                     continue
-                name = f"fairface-{part}-{match[1]}"
-                photos.append(Photo(images / match[1], side, GENDERS[row["gender"]], name, "fairface",
-                                    age=row.get("age") or "", ethnicity=row.get("race") or ""))
-    importing.report_skipped({"malformed lines": malformed})
-    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
+                yield Photo(images / match[1], side, GENDERS[row["gender"]], f"fairface-{part}-{match[1]}",
+                            "fairface", age=row.get("age") or "", ethnicity=row.get("race") or "")
+
+
+def main():
+    importing.bring_in(globals(), HINT, photos)
 
 
 if __name__ == "__main__":

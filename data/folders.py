@@ -17,7 +17,7 @@ from faces import people, reading
 from importing import Photo
 from live.clips import SUFFIXES
 from terminal import script
-from terminal.files import class_folders, normal
+from terminal.files import class_folders, is_system, normal
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "photos"  # folder or archive that has one subfolder per class
@@ -56,8 +56,31 @@ def name_of(folder, photo):
     return f"{start or 'photo'}-{people.digest(name)}{ending}"
 
 
-def check_constants():
-    """End with one line on constants that make no sense."""
+def photos(source, skipped):
+    """The Photos in the class folders of SOURCE."""
+    data_set = PREFIX.strip("-_ ") or source.resolve().name
+    # Archives often hold one folder in which all the others lie.
+    while (len(inner := [p for p in source.iterdir() if not is_system(p.name)]) == 1 and inner[0].is_dir()
+           and any(p.is_dir() and not is_system(p.name) for p in inner[0].iterdir())):
+        source = inner[0]
+    others = []
+    found = reading.class_photos(source, "it must have one subfolder per class", others=others)
+    for path in others:
+        is_clip = path.suffix.lower() in SUFFIXES
+        skipped["clips, which test.py takes in data/test" if is_clip else "files that are no photos"].append(path.name)
+    rename = {normal(old): new for old, new in RENAME.items()}
+    if unknown := rename.keys() - found:
+        script.fail(f"RENAME speaks of {', '.join(sorted(unknown))}, which {source} does not have: "
+                    f"it has {', '.join(found)}")
+    paths = [(source / photo.relative_to(source).parts[0], photo) for name in found for photo in found[name]]
+    for (folder, photo), person in zip(paths, persons_of(paths), strict=True):
+        test = TO == "test" or importing.in_test(person.casefold() or photo.name, TEST_RATIO)
+        class_name = normal(folder.name)
+        yield Photo(photo, "test" if test else "raw", rename.get(class_name, class_name), name_of(folder, photo),
+                    data_set, person.replace("_", " "))
+
+
+def main():
     script.check(globals(), ("TO", TO in ("raw", "test"), "raw or test"), (
         "RENAME", all(isinstance(text, str) for pair in RENAME.items() for text in pair), "texts, as {'M': 'man'}"))
     try:
@@ -65,31 +88,7 @@ def check_constants():
             script.fail("PERSON has no group: put the part that names the person in parentheses")
     except re.error as error:
         script.fail(f"PERSON is no regular expression ({error}): correct it or set it to \"\"")
-
-
-def main():
-    check_constants()
-    source = importing.source_folder(SOURCE, "make a folder with one subfolder per class", RAW_DIR, TEST_DIR)
-    data_set = PREFIX.strip("-_ ") or source.resolve().name
-    source = importing.inner_folder(source)
-    others = []
-    found = reading.class_photos(source, "it must have one subfolder per class", others=others)
-    clips = [path.name for path in others if path.suffix.lower() in SUFFIXES]
-    rest = [path.name for path in others if path.suffix.lower() not in SUFFIXES]
-    importing.report_skipped({"clips, which test.py takes in data/test": clips, "files that are no photos": rest})
-    rename = {normal(old): new for old, new in RENAME.items()}
-    unknown = set(rename) - set(found)
-    if unknown:
-        script.fail(f"RENAME speaks of {', '.join(sorted(unknown))}, which {source} does not have: "
-                    f"it has {', '.join(found)}")
-    placed = []
-    photos = [(source / photo.relative_to(source).parts[0], photo) for name in found for photo in found[name]]
-    for (folder, photo), person in zip(photos, persons_of(photos), strict=True):
-        test = TO == "test" or importing.in_test(person.casefold() or photo.name, TEST_RATIO)
-        class_name = rename.get(normal(folder.name), normal(folder.name))
-        placed.append(Photo(photo, "test" if test else "raw", class_name, name_of(folder, photo), data_set,
-                            person.replace("_", " ")))
-    importing.place(placed, RAW_DIR, TEST_DIR, PEOPLE, by_class=True)
+    importing.bring_in(globals(), "make a folder with one subfolder per class", photos, classes=None)
     for folder in (RAW_DIR, TEST_DIR):
         if Path(folder).is_dir():
             print(f"{folder} now has the classes {', '.join(class_folders(folder, ''))}")

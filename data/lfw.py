@@ -37,30 +37,34 @@ def read_names(source, file_name):
     return {re.sub(r"_\d{4}(\.jpg)?$", "", word) for word in words if word and not word.startswith("#")}
 
 
-def main():
-    source = importing.source_folder(SOURCE, "get lfw.tgz (Labeled Faces in the Wild)", RAW_DIR, TEST_DIR)
-    importing.only_classes([RAW_DIR, TEST_DIR], LISTS)
+def photos(source, skipped):
+    """The Photos of the people who are on just one list."""
     inner = source / "lfw" if (source / "lfw").is_dir() else source
     class_of, twice = {}, set()
     for class_name, file_name in LISTS.items():
-        for person in read_names(source, file_name):
-            if class_of.setdefault(person, class_name) != class_name:
-                twice.add(person)
-    placed, malformed, unlisted, here = [], [], [], set()
-    for folder in sorted(p for p in inner.iterdir() if p.is_dir() and not is_system(p.name)):
-        person, photos = folder.name, sorted(p for p in folder.glob("*.jpg") if not is_system(p.name))
-        here.add(person)
-        good = [p for p in photos if re.fullmatch(re.escape(person) + r"_\d{4}\.jpg", p.name)]
-        malformed += [p.name for p in photos if p not in good]
-        if person in twice or person not in class_of:
-            unlisted += [person] if person not in twice else []
-            continue
-        side = "test" if importing.in_test(person, TEST_RATIO) else "raw"
-        placed += [Photo(photo, side, class_of[person], photo.name, "lfw", person.replace("_", " "))
-                   for photo in good[:MOST or None]]
-    importing.report_skipped({"malformed names": malformed, "people on no list": unlisted, "people on two lists":
-                              sorted(twice), "listed people without photos": sorted(set(class_of) - here)})
-    importing.place(placed, RAW_DIR, TEST_DIR, PEOPLE)
+        listed = read_names(source, file_name)
+        twice |= listed & class_of.keys()
+        class_of |= dict.fromkeys(listed, class_name)
+    folders = sorted(p for p in inner.iterdir() if p.is_dir() and not is_system(p.name))
+    for folder in folders:
+        person, good = folder.name, []
+        for photo in sorted(p for p in folder.glob("*.jpg") if not is_system(p.name)):
+            if re.fullmatch(re.escape(person) + r"_\d{4}\.jpg", photo.name):
+                good.append(photo)
+            else:
+                skipped["malformed names"].append(photo.name)
+        if person not in class_of:
+            skipped["people on no list"].append(person)
+        elif person not in twice:
+            side = "test" if importing.in_test(person, TEST_RATIO) else "raw"
+            for photo in good[:MOST or None]:
+                yield Photo(photo, side, class_of[person], photo.name, "lfw", person.replace("_", " "))
+    skipped["people on two lists"] = sorted(twice)
+    skipped["listed people without photos"] = sorted(class_of.keys() - {folder.name for folder in folders})
+
+
+def main():
+    importing.bring_in(globals(), "get lfw.tgz (Labeled Faces in the Wild)", photos, LISTS)
 
 
 if __name__ == "__main__":

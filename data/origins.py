@@ -28,10 +28,8 @@ ETHNICITIES = {"asian": "Asian", "black": "Black", "caucasian": "White", "hispan
 NAME = re.compile(rf"({'|'.join(ETHNICITIES)})_\w+\.jpe?g", re.ASCII | re.IGNORECASE)
 
 
-def main():
-    source = importing.source_folder(SOURCE, "make a folder with the subfolders man and woman", RAW_DIR, TEST_DIR)
-    importing.only_classes([RAW_DIR, TEST_DIR], GENDERS)
-    photos, malformed = [], []
+def photos(source, skipped):
+    """The Photos in the folders of GENDERS; those whose names state no known origin are skipped."""
     for gender in GENDERS:
         folder = importing.find(source, gender)
         if not folder or not folder.is_dir():
@@ -41,11 +39,13 @@ def main():
             if match:
                 name = f"origins-{photo.name}"
                 side = "test" if importing.in_test(name, TEST_RATIO) else "raw"
-                photos.append(Photo(photo, side, gender, name, "origins", ethnicity=ETHNICITIES[match[1].lower()]))
+                yield Photo(photo, side, gender, name, "origins", ethnicity=ETHNICITIES[match[1].lower()])
             elif photo.suffix.lower() in (".jpg", ".jpeg", ".png"):
-                malformed.append(f"{gender}/{photo.name}")
-    importing.report_skipped({"names without a known origin": malformed})
-    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
+                skipped["names without a known origin"].append(f"{gender}/{photo.name}")
+
+
+def main():
+    importing.bring_in(globals(), "make a folder with the subfolders man and woman", photos)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,12 @@ Reads [age]_[gender]_[ethnicity]_[date].jpg (or .jpg.chip.jpg), gender 0 male an
 data/raw/{man,woman}, data/test/{man,woman} (one in ten, by a hash of the name) and data/people.csv.
 """
 
-import os
 import re
-from pathlib import Path
 
 import importing
-from faces import people
+from faces import people, reading
 from importing import Photo
 from terminal import script
-from terminal.files import is_system
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "utkface"  # folder or archive from https://susanqq.github.io/UTKFace/ ("Aligned&Cropped Faces")
@@ -29,31 +26,24 @@ ETHNICITIES = ("White", "Black", "Asian", "Indian", "Other")
 NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?", re.ASCII)
 
 
+def photos(source, skipped):
+    """The Photos in SOURCE; names that say no gender are skipped."""
+    for path in reading.list_photos(source):
+        match = NAME.fullmatch(path.name)
+        if not match:
+            skipped["malformed names"].append(path.name)
+            continue
+        # One hash for a chip and for the whole photo it was cut from.
+        key = path.name if match[4] else path.name + ".chip.jpg"
+        side = "test" if importing.in_test(key, TEST_RATIO) else "raw"
+        yield Photo(path, side, GENDERS[int(match[2])], path.name, "utkface", age=str(int(match[1])),
+                    ethnicity=ETHNICITIES[int(match[3])])
+
+
 def main():
-    source = importing.source_folder(SOURCE, "get UTKFace from https://susanqq.github.io/UTKFace/", RAW_DIR, TEST_DIR)
-    importing.only_classes([RAW_DIR, TEST_DIR], GENDERS)
-    photos, malformed = [], []
-    for folder, folders, names in os.walk(source):
-        folders[:] = sorted(f for f in folders if not is_system(f))
-        for name in sorted(names):
-            match = NAME.fullmatch(name)
-            if match:
-                # One hash for a chip and for the whole photo it was cut from.
-                key = name if match[4] else name + ".chip.jpg"
-                side = "test" if importing.in_test(key, TEST_RATIO) else "raw"
-                photos.append(Photo(Path(folder, name), side, GENDERS[int(match[2])], name, "utkface",
-                                    age=str(int(match[1])), ethnicity=ETHNICITIES[int(match[3])]))
-            elif not is_system(name) and name.lower().endswith((".jpg", ".jpeg", ".png")):
-                malformed.append(name)
-    importing.report_skipped({"malformed names": malformed})
-    importing.place(photos, RAW_DIR, TEST_DIR, PEOPLE)
+    importing.bring_in(globals(), "get UTKFace from https://susanqq.github.io/UTKFace/", photos)
 
 
 if __name__ == "__main__":
     script.override(globals(), fixed=("GENDERS", "ETHNICITIES"))
     script.run(main)
-
-# 5 malformed names, left out: 24_0_1_20170116220224657 .jpg.chip.jpg, 39_1_20170116174525125.jpg.chip.jpg, ...
-# data/raw: 11143 man, 10203 woman
-# data/test: 1245 man, 1111 woman
-# 23702 new, 0 already there

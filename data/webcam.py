@@ -15,8 +15,8 @@ data/test.
 import importing  # isort: skip  # before the slow ones: it imports script, for which Ctrl-C is one line
 
 import re
-import shutil
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import cv2
@@ -25,7 +25,7 @@ from faces import detectors, people
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
 from terminal import script
-from terminal.files import atomic, check_apart, claim, is_system, normal, remove_ours, written
+from terminal.files import atomic, claim, is_system, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
@@ -51,58 +51,63 @@ SOURCE_NAME = "webcam"  # in PEOPLE
 
 
 class Takes:
-    """The takes of all classes, on disk and counted. Takes of earlier runs count, and are never changed.
+    """The takes of all classes. Those of earlier runs count, and are never changed.
 
-    A take is {"class", "number", "names"}; a name is <class>/<class>_take03_0012.jpg.
+    `photos`: {class: {number of a take: names}}; a name is <class>/<class>_take03_0012.jpg. `new`: the (class, number)
+    of this run's takes, in order.
     """
 
     def __init__(self, classes):
-        self.classes, self.new = classes, []
-        # {class: {number of a take: photos}} of earlier runs.
-        self.before = {name: numbers_in(TEST_DIR, name) | numbers_in(RAW_DIR, name) for name in classes}
+        self.photos, self.new = {name: takes_in(TEST_DIR, name) | takes_in(RAW_DIR, name) for name in classes}, []
 
     def start(self, name):
         """Begin a take of a class."""
-        numbers = [*self.before[name], *(take["number"] for take in self.new if take["class"] == name)]
-        self.new.append({"class": name, "number": max(numbers, default=0) + 1, "names": []})
+        number = max(self.photos[name], default=0) + 1
+        self.photos[name][number] = []
+        self.new.append((name, number))
+
+    def last(self):
+        """The names of the photos of the last take."""
+        name, number = self.new[-1]
+        return self.photos[name][number]
 
     def add(self, photo):
         """Write a photo, uint8 [H, W, 3] BGR, of the take that is under way."""
-        take = self.new[-1]
-        name = f"{take['class']}/{take['class']}_take{take['number']:02d}_{len(take['names']) + 1:04d}.jpg"
-        claim(RAW_DIR, [name])
-        done, data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not done:
-            raise script.Problem(f"a photo of {photo.shape[1]}x{photo.shape[0]} pixels cannot be written")
-        with atomic(Path(RAW_DIR, name)) as temporary:
+        (name, number), names = self.new[-1], self.last()
+        inner = f"{name}/{name}_take{number:02d}_{len(names) + 1:04d}.jpg"
+        claim(RAW_DIR, [inner])
+        data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        with atomic(Path(RAW_DIR, inner)) as temporary:
             temporary.write_bytes(data.tobytes())
-        take["names"].append(name)
+        names.append(inner)
 
     def discard(self):
         """Delete the photos of the last take of this run. Returns a line that says so."""
         if not self.new:
             return "nothing to discard"
-        take = self.new.pop()
-        remove_ours(RAW_DIR, take["names"])
-        return f"discarded: take {take['number']} of {take['class']}, {len(take['names'])} photos"
+        name, number = self.new.pop()
+        names = self.photos[name].pop(number)
+        remove_ours(RAW_DIR, names)
+        return f"discarded: take {number} of {name}, {len(names)} photos"
 
     def end(self):
         """End the take that is under way: note it in PEOPLE, or forget it where it has no photos."""
-        take = self.new[-1]
-        if take["names"]:
-            person = f"{SOURCE_NAME} take {take['number']}"  # of all classes: what they share is then on one side
-            people.write(PEOPLE, [(Path(name).name, SOURCE_NAME, person, "", "") for name in take["names"]])
+        name, number = self.new[-1]
+        if names := self.last():
+            person = f"{SOURCE_NAME} take {number}"  # of all classes: what they share is then on one side
+            people.write(PEOPLE, [(Path(inner).name, SOURCE_NAME, person, "", "") for inner in names])
         else:
             self.new.pop()
+            del self.photos[name][number]
 
     def counts(self, name):
         """(photos, takes) of a class, earlier runs included."""
-        sizes = [*self.before[name].values(), *(len(t["names"]) for t in self.new if t["class"] == name)]
-        return sum(sizes), len(sizes)
+        takes = self.photos[name].values()
+        return sum(map(len, takes)), len(takes)
 
     def hints(self):
         """Lines that say what is missing."""
-        counts = {name: self.counts(name) for name in self.classes}
+        counts = {name: self.counts(name) for name in self.photos}
         most, lines = max(photos for photos, _ in counts.values()), []
         for name, (photos, takes) in counts.items():
             if takes < ENOUGH_TAKES:
@@ -112,43 +117,28 @@ class Takes:
         return lines
 
     def finish(self):
-        """Move the last take of each class to TEST_DIR, and say what there is."""
-        for name in self.classes:
-            for take in self.for_test(name):
-                move(take["names"])
+        """Move the last takes of each class to TEST_DIR, where enough others are left, and say what there is."""
+        for name in self.photos:
+            new = [number for class_name, number in self.new if class_name == name]
             photos, takes = self.counts(name)
-            print(f"{name}: {photos} photos in {plural(takes, 'take')}, {len(numbers_in(TEST_DIR, name))} of them for "
-                  "the test")
+            there = len(takes_in(TEST_DIR, name))
+            count = max(0, min(TEST_TAKES - there, takes - there - (ENOUGH_TAKES - 1), len(new)))
+            for number in new[len(new) - count:]:
+                importing.move(self.photos[name][number], RAW_DIR, TEST_DIR)
+            print(f"{name}: {photos} photos in {plural(takes, 'take')}, {there + count} of them for the test")
         print(f"the photos are in {RAW_DIR} and {TEST_DIR}, and nowhere else")
         print("\n".join(self.hints()) or "next: python processed.py && python validation.py && "
               "python train.py MODEL=small START=weights/shipped/small.pt")
 
-    def for_test(self, name):
-        """The takes of this run that go to TEST_DIR: the last, where enough others are left, and none is there yet."""
-        new = [take for take in self.new if take["class"] == name]
-        there = len(numbers_in(TEST_DIR, name))
-        spare = self.counts(name)[1] - there - (ENOUGH_TAKES - 1)
-        count = max(0, min(TEST_TAKES - there, spare, len(new)))
-        return new[len(new) - count:]
 
-
-def numbers_in(folder, name):
+def takes_in(folder, name):
     """{number of a take: its photos} of a class in RAW_DIR or TEST_DIR, of those that this project has written."""
-    pattern, found = re.compile(f"{re.escape(name)}/{re.escape(name)}" + r"_take(\d+)_\d+\.jpg"), {}
+    pattern, found = re.compile(f"{re.escape(name)}/{re.escape(name)}" + r"_take(\d+)_\d+\.jpg"), defaultdict(list)
     for photo in written(folder):
         match = pattern.fullmatch(photo)
         if match and Path(folder, photo).is_file():
-            found[int(match[1])] = found.get(int(match[1]), 0) + 1
-    return found
-
-
-def move(names):
-    """Move photos of ours from RAW_DIR to TEST_DIR."""
-    claim(TEST_DIR, names)
-    for name in names:
-        Path(TEST_DIR, name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(Path(RAW_DIR, name), Path(TEST_DIR, name))
-    remove_ours(RAW_DIR, names)
+            found[int(match[1])].append(photo)
+    return dict(found)
 
 
 def plural(count, word):
@@ -189,7 +179,7 @@ class Studio:
     """The live window: the largest face boxed, counts by class, photos while a key says so."""
 
     def __init__(self, takes, tracker):
-        self.takes, self.tracker, self.keys = takes, tracker, Keys()
+        self.takes, self.tracker, self.keys, self.classes = takes, tracker, Keys(), list(takes.photos)
         self.current, self.photo_time, self.message = None, -1.0, ""
 
     def step(self, frame, moment):
@@ -212,7 +202,7 @@ class Studio:
             self.takes.end()
         self.current, self.photo_time, self.message = index, -1.0, ""
         if index is not None:
-            self.takes.start(self.takes.classes[index])
+            self.takes.start(self.classes[index])
 
     def obey(self, key, now):
         """Do what a key asks. Returns whether to go on."""
@@ -220,11 +210,11 @@ class Studio:
             return False
         index = key - ord("1")
         if key == ord(" "):
-            empty = self.current is not None and not self.takes.new[-1]["names"]
+            empty = self.current is not None and not self.takes.last()
             self.keys.taking = None
             self.set_class(None)
             self.message = "nothing was taken" if empty else self.takes.discard()
-        elif 0 <= index < len(self.takes.classes):
+        elif 0 <= index < len(self.classes):
             self.keys.press(index, now)
         self.keys.tick(now)
         self.set_class(self.keys.taking)
@@ -233,7 +223,7 @@ class Studio:
     def lines(self):
         """The lines of text in the corner."""
         lines = []
-        for i, name in enumerate(self.takes.classes):
+        for i, name in enumerate(self.classes):
             photos, takes = self.takes.counts(name)
             taking = "   TAKING" if i == self.current else ""
             lines.append(f"{i + 1}  {name}: {photos} photos, {plural(takes, 'take')}{taking}")
@@ -257,18 +247,17 @@ def take_by_keys(takes, tracker, reader):
     mirror, picture = MIRROR and sources.is_camera(reader.source), None
     try:
         while not reader.over():
-            got, wait = reader.read(), 30
-            if got is not None:
+            if (got := reader.read()) is not None:
                 frame, moment, _ = got
-                picture = studio.draw(frame, studio.step(frame, moment), mirror)
+                shown = picture = studio.draw(frame, studio.step(frame, moment), mirror)
                 now = time.perf_counter()
                 due = now if due is None or reader.live else max(due + 1 / reader.rate, now)
                 wait = max(1, round((due - now) * 1000))
-            elif not reader.waiting():
+            elif reader.waiting():
+                text, wait = f"waiting for {sources.public(reader.source)} ...", 30
+                shown = overlay.blank(text) if picture is None else overlay.note(picture, text)
+            else:
                 continue
-            waiting = f"waiting for {sources.public(reader.source)} ..."
-            shown = picture if got is not None else overlay.note(picture, waiting) if picture is not None else (
-                overlay.blank(waiting))
             if not studio.obey(screen.key(shown, wait), time.perf_counter()):
                 return None
         return reader.problem()
@@ -283,12 +272,12 @@ def take_clips(takes):
     for name, clips in CLIPS.items():
         for clip in [clips] if isinstance(clips, str) else clips:
             reader, studio = capture.Reader(clip, 0), Studio(takes, new_tracker())
-            studio.set_class(takes.classes.index(normal(name)))
+            studio.set_class(studio.classes.index(normal(name)))
             try:
                 while not reader.over():
                     if (got := reader.read()) is not None:
                         studio.step(*got[:2])
-                photos = len(takes.new[-1]["names"])
+                photos = len(takes.last())
             finally:
                 studio.set_class(None)
                 reader.stop()
@@ -312,9 +301,7 @@ def check_constants():
          "clips of the CLASSES, such as {'glasses': 'a.mp4'}"))
     if not SHOW and not CLIPS:
         script.fail("SHOW=False takes no keys: name a clip for each class, such as \"CLIPS={'glasses': 'a.mp4'}\"")
-    check_apart(RAW_DIR=RAW_DIR, TEST_DIR=TEST_DIR)
-    people.read(PEOPLE)
-    importing.only_classes([RAW_DIR, TEST_DIR], names)
+    importing.check_targets(globals(), names)
     return names
 
 

@@ -5,6 +5,8 @@ keeps the photos of a person on one side, train.py balances the classes within e
 and ethnicity. Nothing to run.
 """
 
+import bisect
+import contextlib
 import csv
 import hashlib
 import io
@@ -19,7 +21,6 @@ from terminal.script import Problem
 # ------------------------------------------------------------------------------------------------
 PEOPLE = "data/people.csv"  # without it: no report by group, one source, and persons are not known
 BEFORE = "groups.csv"  # its former name, with the columns file, age and ethnicity: read where there is no people.csv
-YOUNG = 0.5  # a face that is likelier a child's than not is unsure, whatever class it is given
 AGE_BANDS = (0, 3, 10, 15, 20, 30, 40, 50, 60, 70)  # first age of each band; the last one is open
 # ------------------------------------------------------------------------------------------------
 
@@ -47,9 +48,8 @@ class Sheet(NamedTuple):
 def read(path=PEOPLE):
     """{name of a photo: Person}, to be asked by of(), or None where there is no such file.
 
-    Names are those of the file, with "__" between folders, shortened from the left, without their endings, and as
-    processed.py shortens long ones. Short forms that stand for different photos are left out.
-    Raises Problem, one line, for a file that is no table with a column `file`.
+    A photo is known by all its names: with and without its folders, joined by "__", and its ending. Names that stand
+    for different photos are left out. Raises Problem for a file that is no table with a column `file`.
     """
     sheet = read_sheet(path)
     if sheet is None:
@@ -57,7 +57,7 @@ def read(path=PEOPLE):
     photos = {key_of(cell(sheet, row, "file")): Person(*(cell(sheet, row, name) for name in Person._fields))
               for row in sheet.rows[1:]}
     photos.pop("", None)
-    whole, shortened, stems = {}, {}, {}
+    whole, shortened, forms = {}, {}, {}
 
     def add(table, name, person):
         if table.setdefault(name, person) != person:
@@ -66,13 +66,12 @@ def read(path=PEOPLE):
     for key, person in photos.items():
         parts = key.split("/")
         for start in range(len(parts)):
-            name = "__".join(parts[start:])
+            inner, name = "/".join(parts[start:]), "__".join(parts[start:])
             add(shortened if start else whole, name, person)
-            add(stems, stem(name), person)
-            for form in {"/".join(parts[start:]), decomposed("/".join(parts[start:]))}:
-                add(stems, digest(form), person)
-    table = {**stems, **shortened, **whole}
-    return {name: person for name, person in table.items() if person is not None}
+            # Names without their endings, and as processed.py shortens them; disks of Macs write names in NFD.
+            for form in (stem(name), digest(inner), digest(normal(inner, "NFD"))):
+                add(forms, form, person)
+    return {name: person for name, person in {**forms, **shortened, **whole}.items() if person is not None}
 
 
 def of(table, path):
@@ -108,22 +107,22 @@ def write(path, rows):
     the encoding. A new value replaces an old one. Raises what read() raises.
     """
     path = Path(path)
-    sheet = read_sheet(path) or Sheet([], {}, "utf-8", ",", "\n", "")
-    header, *lines = [list(row) for row in sheet.rows] or [[]]
+    sheet = read_sheet(path) or Sheet([[]], {}, "utf-8", ",", "\n", "")
+    header, *lines = [list(row) for row in sheet.rows]
+    index, new = {key_of(cell(sheet, row, "file")): row for row in lines}, {}
     columns = dict(sheet.columns)
     for name in ("file", *Person._fields):
         if name not in columns:
             columns[name] = len(header)
             header.append(name)
-    index = {key_of(cell(sheet, row, "file")): row for row in lines}
-    new = {}
     for file, *values in rows:
         row = index.get(key_of(file))
         if row is None:
-            row = index[key_of(file)] = new[file] = []
+            row = index[key_of(file)] = new[file] = [""] * len(header)
+            row[columns["file"]] = file
         row += [""] * (len(header) - len(row))
-        for name, value in zip(("file", *Person._fields), (file, *values), strict=True):
-            if str(value) and (name != "file" or not row[columns[name]]):
+        for name, value in zip(Person._fields, values, strict=True):
+            if str(value):
                 row[columns[name]] = str(value)
     lines += [new[file] for file in sorted(new)]
     if not path.is_file() or [header, *lines] != sheet.rows:
@@ -133,20 +132,17 @@ def write(path, rows):
 
 def read_sheet(path):
     """The Sheet in `path`, or in the groups.csv beside it; None where neither is there. Raises Problem, one line."""
-    path = Path(path)
-    if not path.exists():
-        path = path.with_name(BEFORE)
-    if not path.exists():
+    path = next((p for p in (Path(path), Path(path).with_name(BEFORE)) if p.exists()), None)
+    if path is None:
         return None
     try:
         data = path.read_bytes()
         encoding = encoding_of(data)
         text = data.decode(encoding)
-        first_line = re.match(r"(?i)sep=(.)[\r\n]+", text)
-        rest = text[first_line.end() if first_line else 0:].lstrip("\r\n")
-        header = rest.splitlines()[0] if rest else ""
-        delimiter = first_line[1] if first_line else max(",;\t|", key=header.count)
-        rows = [row for row in csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter) if row]
+        start = re.match(r"(?i)(?:(sep=(.))[\r\n]+)?[\r\n]*(?P<header>.*)", text)
+        delimiter = start[2] or max(",;\t|", key=start["header"].count)
+        table = io.StringIO(text[start.start("header"):], newline="")
+        rows = [row for row in csv.reader(table, delimiter=delimiter) if row]
     except OSError as error:
         raise Problem(f"{path} cannot be read ({error.strerror}): it must be a CSV file") from None
     except (UnicodeError, csv.Error, TypeError) as error:
@@ -157,8 +153,7 @@ def read_sheet(path):
     if "file" not in columns:
         raise Problem(f"{path} lacks the column file, the names of the photos: add it, or move the file away and run "
                       "its importer in data/ again")
-    return Sheet(rows, columns, encoding, delimiter, "\r\n" if "\r\n" in text else "\n",
-                 first_line[0].rstrip("\r\n") if first_line else "")
+    return Sheet(rows, columns, encoding, delimiter, "\r\n" if "\r\n" in text else "\n", start[1] or "")
 
 
 def write_sheet(path, sheet):
@@ -184,11 +179,9 @@ def encoding_of(data):
     if data.startswith(b"\xef\xbb\xbf"):
         return "utf-8-sig"
     for encoding in ("utf-8", "cp1252"):
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             data.decode(encoding)
             return encoding
-        except UnicodeDecodeError:
-            continue
     return "latin-1"
 
 
@@ -201,11 +194,6 @@ def cell(sheet, row, column):
 def key_of(file):
     """The name of a photo in the one form in which names are compared, with "/" between folders."""
     return normal(file.replace("\\", "/")).removeprefix("./").strip("/")
-
-
-def decomposed(name):
-    """A name as disks of Macs write it."""
-    return normal(name, "NFD")
 
 
 def stem(name):
@@ -226,6 +214,5 @@ def age_band(text):
     first = int(numbers[0])
     if len(numbers) > 1 and not re.fullmatch(r"\s*\d+\.\d+\s*", str(text)):
         return f"{numbers[0]}-{numbers[1]}", first
-    start = max(a for a in AGE_BANDS if a <= first)
-    after = [a for a in AGE_BANDS if a > first]
-    return (f"{start}-{after[0] - 1}" if after else f"{start}+"), first
+    i = bisect.bisect(AGE_BANDS, first)
+    return (f"{AGE_BANDS[i - 1]}-{AGE_BANDS[i] - 1}" if i < len(AGE_BANDS) else f"{AGE_BANDS[-1]}+"), first
