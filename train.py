@@ -96,8 +96,7 @@ def check_constants():
 
 
 def settings(n_crops):
-    """The constants of this run, a dict: those that are None, or that PAPER overrides, are chosen here, for `n_crops` of
-    training."""
+    """The constants of this run, a dict: those that are None, or that PAPER overrides, are chosen for `n_crops`."""
     chosen = script.constants(globals())
     if PAPER:
         chosen |= {"AUGMENT": "paper", "WEIGHT_DECAY": 0.0, "LABEL_SMOOTHING": 0.0, "EMA": 0.0, "BALANCE": False}

@@ -24,9 +24,9 @@ def known(value, digits=6):
 
 
 def log_loss(probabilities, labels):
-    """Mean cross entropy in nats. scikit-learn's warns of float32 rows, whose sums are 1 but for rounding."""
+    """Mean cross entropy in nats. scikit-learn's warns that float32 rows do not sum to exactly 1."""
     own = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
-    return float(np.log(1 / np.clip(own, 1e-12, 1)).mean())
+    return float(np.abs(np.log(np.clip(own, 1e-12, 1))).mean())  # abs: a perfect loss is 0.0, not -0.0
 
 
 def confusion_matrix(labels, predicted, n_classes):
@@ -42,29 +42,13 @@ def ratio(part, whole):
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def precision_recall_f1(labels, predicted, n_classes):
-    """Three float64 [C] arrays.
-
-    NaN: precision of a class never predicted, recall of a class without photos, F1 where both are the case.
-    """
-    from sklearn.metrics import precision_recall_fscore_support
-
-    return precision_recall_fscore_support(labels, predicted, labels=range(n_classes), zero_division=np.nan)[:3]
-
-
-def mean_known(values, axis=None):
-    """Mean over the values that are not NaN; NaN (without a warning) where there are none."""
-    values = np.asarray(values, np.float64)
-    present = ~np.isnan(values)
-    return ratio(np.where(present, values, 0).sum(axis), present.sum(axis))
-
-
 def balanced_accuracy(hits, totals):
-    """Mean recall over the classes that have photos. `hits` and `totals`: [..., C]; returns [...].
+    """Mean recall over the classes that have photos, from counts [..., C]; returns [...], NaN where there are none.
 
-    scikit-learn's takes labels; this one takes counts, those of thousands of resamples at once.
+    scikit-learn's takes labels, not the counts of thousands of resamples at once.
     """
-    return mean_known(ratio(hits, totals), axis=-1)
+    recalls = ratio(hits, totals)
+    return ratio(np.nansum(recalls, -1), (~np.isnan(recalls)).sum(-1))
 
 
 def bootstrap(hits, totals, seed=0):
@@ -169,11 +153,14 @@ def coverage(confidence, correct, threshold):
 
 
 def summary(probabilities, labels, no_face, seed=0):
-    """All of the above for one weights file, as JSON takes it. `no_face`: photos without a face by class, int [C]."""
+    """All of the above for one weights file, ready for JSON. `no_face`: photos without a face by class, int [C]."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     n_classes = probabilities.shape[1]
     predicted = probabilities.argmax(1)
     confusion = confusion_matrix(labels, predicted, n_classes)
-    precision, recall, f1 = precision_recall_f1(labels, predicted, n_classes)
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, labels=range(n_classes),
+                                                               zero_division=np.nan)
     hits, totals = np.diag(confusion), confusion.sum(1)
     accuracy_ci, balanced_ci = bootstrap(hits, totals, seed)
     all_photos = totals + no_face
