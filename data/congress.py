@@ -54,7 +54,7 @@ def fetch(url):
                 return None
             reason, final = f"HTTP {error.code}", error.code < 500 and error.code not in (408, 429)
         except (OSError, http.client.HTTPException) as error:
-            reason, final = getattr(error, "reason", None) or error or type(error).__name__, False
+            reason, final = getattr(error, "reason", None) or error, False
         if final or attempt == RETRIES:
             script.fail(f"{url} cannot be fetched ({reason}): try again later, it goes on where it stopped")
         time.sleep(pause * 2 ** attempt)

@@ -242,7 +242,7 @@ def new_tracker():
 
 
 def take_by_keys(takes, tracker, reader):
-    """The window, until a key ends it or the source does. Returns what was wrong with the source, or None."""
+    """The window, until a key ends it or the source does. Raises Problem when something was wrong with the source."""
     screen, studio, due = window.Window(True, "webcam"), Studio(takes, tracker), None
     mirror, picture = MIRROR and sources.is_camera(reader.source), None
     try:
@@ -259,8 +259,9 @@ def take_by_keys(takes, tracker, reader):
             else:
                 continue
             if not studio.obey(screen.key(shown, wait), time.perf_counter()):
-                return None
-        return reader.problem()
+                return
+        if problem := reader.problem():
+            raise script.Problem(problem)
     finally:
         studio.set_class(None)
         reader.stop()
@@ -282,7 +283,7 @@ def take_clips(takes):
                 studio.set_class(None)
                 reader.stop()
             if problem := reader.problem():
-                script.fail(problem)
+                raise script.Problem(problem)
             print(f"{clip}: {photos} photos of {name}" if photos else f"{clip}: no face, so that nothing is taken")
 
 
@@ -308,19 +309,17 @@ def check_constants():
 def main():
     names = check_constants()
     capture.quiet()
-    takes, problem = Takes(names), None
+    takes = Takes(names)
     try:
         if SHOW:
             reader = capture.Reader(0 if SOURCE is None else sources.named(SOURCE), RETRY)
-            problem = take_by_keys(takes, new_tracker(), reader)
+            take_by_keys(takes, new_tracker(), reader)
         else:
             take_clips(takes)
     except window.NoWindow as error:
-        problem = f"{error}; or set SHOW=False and CLIPS"
+        raise script.Problem(f"{error}; or set SHOW=False and CLIPS") from None
     finally:
         takes.finish()
-    if problem:
-        script.fail(problem)
 
 
 if __name__ == "__main__":

@@ -79,8 +79,7 @@ def of(table, path):
     pieces = normal("/".join(path.parts[-5:])).replace("/", "__").split("__")
     for start in range(len(pieces)):
         name = "__".join(pieces[start:])
-        person = table.get(name) or table.get(stem(name))
-        if person is not None:
+        if person := table.get(name) or table.get(stem(name)):
             return person
     shortened = re.search(r"-([0-9a-f]{16})$", path.stem)
     return table.get(shortened[1]) if shortened else None
@@ -93,8 +92,7 @@ def persons(table, paths):
     """
     found = {}
     for i, path in enumerate(paths):
-        known = of(table, path)
-        if known is not None and known.person:
+        if (known := of(table, path)) and known.person:
             name = normal(known.person).casefold()
             found.setdefault(f"{known.source} {name}" if name.isdecimal() else name, []).append(i)
     return {name: indices for name, indices in found.items() if len(indices) > 1}
