@@ -154,7 +154,7 @@ class Reader:
         self.frames, self.changed = deque(), threading.Condition()
         self.received = self.dropped = self.unusable = 0  # frames
         self.promised, self.length, self.moment = 0, 0.0, 0.0  # frames and seconds a file says to have; how far it is
-        self.opened = None  # whether the source could be opened at the first try; None: not known yet
+        self.opened = None  # whether the source could be opened; None: not known yet
         self.ended = self.stopping = False
         self.start = self.last = time.perf_counter()  # when a frame came last
         self.thread = threading.Thread(target=self.work, args=(opened,), name="reader", daemon=True)
@@ -165,8 +165,7 @@ class Reader:
         try:
             while not self.stopping:
                 capture = capture or open_capture(self.source, self.size)
-                if self.opened is None:
-                    self.opened = capture is not None
+                self.opened = self.opened or capture is not None
                 if capture is not None:
                     self.read_all(capture)
                     capture.release()
