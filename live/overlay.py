@@ -127,15 +127,14 @@ def stamp(image, mask, x, y, colour):
 def add_heat(image, box, heat, margin, roll=0.0):
     """Blend a heat map (float32 [S, S], 0..1) over the square around `box`, turned by `roll`, that the network saw."""
     left, top, side = cropping.square_around(box, margin)
-    scale, turn = side / len(heat), math.radians(roll)
-    cos, sin = math.cos(turn) * scale, math.sin(turn) * scale
-    reach = math.ceil(len(heat) * (abs(cos) + abs(sin)) / 2)  # from the middle of the turned square to its edges
-    x, y, half = left + side / 2, top + side / 2, (len(heat) - 1) / 2
+    x, y, reach = left + side / 2, top + side / 2, math.ceil(side * math.sqrt(0.5))  # as far as a turned square reaches
     x0, y0 = max(0, math.floor(x) - reach), max(0, math.floor(y) - reach)
     piece = image[y0:max(0, math.ceil(y) + reach), x0:max(0, math.ceil(x) + reach)]
     if not piece.size:
         return
-    there = np.array([[cos, -sin, x - x0 - 0.5 - (cos - sin) * half], [sin, cos, y - y0 - 0.5 - (sin + cos) * half]])
+    half = (len(heat) - 1) / 2
+    there = cv2.getRotationMatrix2D((half, half), -roll, side / len(heat))
+    there[:, 2] += x - x0 - 0.5 - half, y - y0 - 0.5 - half
     colours = cv2.applyColorMap((np.clip(heat, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)
     colours = cv2.warpAffine(colours, there, piece.shape[1::-1])
     weights = cv2.warpAffine(np.full(heat.shape, HEAT, np.float32), there, piece.shape[1::-1])[:, :, None]
@@ -154,43 +153,37 @@ def blur(frame, boxes):
     return image
 
 
-def draw(frame, faces, lines=(), mirror=False, margin=0.0, corner=(0, 0)):
+def draw(frame, faces, lines=(), mirror=False, margin=0.0, written=True):
     """A new BGR frame with faces and lines of text on it.
 
     `faces`: (box, text, class index or None, heat map or None, roll in degrees) each; `lines`: text for the upper left
-    corner; `corner`: (width, height) there that is kept free of the faces' texts, for lines that come later.
+    corner, off which the faces' texts keep; `written`: whether the lines are written, or come later.
     """
-    image = cv2.flip(frame, 1) if mirror else frame.copy()
+    image = frame.copy()
+    for box, _, _, heat, roll in faces:
+        if heat is not None:
+            add_heat(image, box, heat, margin, roll)
+    image = cv2.flip(image, 1) if mirror else image
     size = text_size(image.shape)
     thick = max(1, size // 8)
     boxes, colours = [], []
-    for box, _, index, heat, roll in faces:
-        x, y, w, h = (float(v) for v in box)
-        if mirror:
-            x = image.shape[1] - x - w
-        if heat is not None:
-            flipped = (heat[:, ::-1], -roll) if mirror else (heat, roll)
-            add_heat(image, (x, y, w, h), flipped[0], margin, flipped[1])
-        boxes.append(tuple(int(round(v)) for v in (x, y, w, h)))
+    for (x, y, w, h), _, index, *_ in faces:
+        x = image.shape[1] - x - w if mirror else x
+        boxes.append(tuple(int(round(float(v))) for v in (x, y, w, h)))
         colours.append(UNSURE_COLOUR if index is None else COLOURS[index % len(COLOURS)])
     for (x, y, w, h), colour in zip(boxes, colours, strict=True):
         cv2.rectangle(image, (x, y), (x + w, y + h), colour[::-1], thick)
-    around = [(x - thick, y - thick, w + 2 * thick, h + 2 * thick) for x, y, w, h in boxes]
-    if lines:
-        corner = lines_size(lines, image.shape)
-    plates = place(around, [text for _, text, *_ in faces], image.shape, size, (0, 0, *corner))
+    framed = [(x - thick, y - thick, w + 2 * thick, h + 2 * thick) for x, y, w, h in boxes]
+    masks = [text_mask(line, small_size(image.shape)) for line in lines]
+    corner = (0, 0, max((m.shape[1] for m in masks), default=0), sum(m.shape[0] for m in masks))
+    plates = place(framed, [text for _, text, *_ in faces], image.shape, size, corner)
     for plate, colour in zip(plates, colours, strict=True):  # after all boxes, so that no box crosses a text
         if plate is not None:
             x, y, mask = plate
             stamp(image, mask, x, y, colour)
-    write_lines(image, lines)
+    if written:
+        write_lines(image, lines)
     return image
-
-
-def lines_size(lines, shape):
-    """(width, height) in pixels that write_lines() takes in a frame of `shape`."""
-    masks = [text_mask(line, small_size(shape)) for line in lines]
-    return max((m.shape[1] for m in masks), default=0), sum(m.shape[0] for m in masks)
 
 
 def write_lines(image, lines):

@@ -120,7 +120,7 @@ class Player:
         faces = self.tracker.step(frame, moment)
         self.log.add(results.rows_of(faces, moment, self.log.source, self.classes()))
         lines = self.status() if self.controls.show else []
-        picture = self.draw(frame, faces, overlay.lines_size(lines, frame.shape))
+        picture = self.draw(frame, faces, lines)
         for video in (self.output, self.record):
             if video:
                 video.write(picture, moment)  # without the numbers, which are of this machine
@@ -138,14 +138,14 @@ class Player:
             self.say(faces, moment)
         self.moment = moment
 
-    def draw(self, frame, faces, corner):
-        """A new picture of a frame, as the controls want it; `corner`: its (width, height) is kept for lines."""
+    def draw(self, frame, faces, lines):
+        """A new picture of a frame, as the controls want it, with room for the lines."""
         controls = self.controls
         if controls.blur:  # also the faces that are not yet sure to be some
             frame = overlay.blur(frame, [t.box for t in self.tracker.tracks])
         margin = self.tracker.classifier.margin if self.tracker.classifier else 0.0
         drawn = [(t.smooth, self.text_for(t), t.label, t.heat if controls.heat else None, t.roll) for t in faces]
-        return overlay.draw(frame, drawn, (), controls.mirror, margin, corner)
+        return overlay.draw(frame, drawn, lines, controls.mirror, margin, written=False)
 
     def pause(self, interval):
         """Milliseconds to wait for a key: a video's frame is `interval` seconds after the last."""
