@@ -120,7 +120,7 @@ def camera_or_portrait(loading, detector):
         screen = window.Window(SHOW)
         reader = capture.Reader(0, RETRY, CAMERA_SIZE)
         while True:
-            if screen.key(overlay.blank("looking for a camera ..."), 30) in window.QUIT:
+            if screen.key(overlay.note(None, "looking for a camera ..."), 30) in window.QUIT:
                 return 0
             reader.read(0.03)
             if reader.opened or reader.over():

@@ -267,8 +267,7 @@ def take_by_keys(takes, tracker, reader):
             elif not reader.waiting():
                 continue
             waiting = f"waiting for {sources.public(reader.source)} ..."
-            shown = picture if got is not None else overlay.note(picture, waiting) if picture is not None else (
-                overlay.blank(waiting))
+            shown = picture if got is not None else overlay.note(picture, waiting)
             if not studio.obey(screen.key(shown, wait), time.perf_counter()):
                 return None
         return reader.problem()

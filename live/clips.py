@@ -34,8 +34,8 @@ def follow(path, classifier, detector):
             if got is not None:
                 frame, moment, _ = got
                 frames += 1
-                yield moment, results.rows_of(tracker.step(frame, moment), moment, results.name_of(path),
-                                              classifier.classes)
+                faces = [track.face() for track in tracker.step(frame, moment)]
+                yield moment, results.rows_of(faces, moment, results.name_of(path), classifier.classes)
     finally:
         reader.stop()
     if not frames:

@@ -193,13 +193,8 @@ def write_lines(image, lines):
         y = write(image, line, 0, y, NOTE_COLOUR, small_size(image.shape))[1]
 
 
-def blank(text):
-    """A picture without a frame, with a line across its middle: BGR uint8 [480, 640, 3]."""
-    return note(np.full((480, 640, 3), BLANK, np.uint8), text)
-
-
 def note(image, text):
-    """A copy of a BGR image with a line across its middle."""
-    image = image.copy()
+    """A copy of a BGR image, or of an empty one of 640x480 pixels where it is None, with a line across its middle."""
+    image = np.full((480, 640, 3), BLANK, np.uint8) if image is None else image.copy()
     write(image, text, 0, image.shape[0] // 2, NOTE_COLOUR, text_size(image.shape))
     return image
