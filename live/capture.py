@@ -161,7 +161,7 @@ class Reader:
         self.thread.start()
 
     def work(self, capture):
-        """The thread: open and read until the source ends, or stays away for `retry` seconds, or stop() is called."""
+        """The thread: open and read until the source ends, or is away for `retry` seconds, or stop() is called."""
         try:
             while not self.stopping:
                 capture = capture or open_capture(self.source, self.size)

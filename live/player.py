@@ -15,11 +15,10 @@ BEHIND = 0.2  # seconds that a video shown at its own pace may fall behind befor
 class Player:
     """Follows the faces of a camera or a video until it ends or the user quits.
 
-    `reader`: a capture.Reader. `loading`: a future of a learn.classifier.Classifier; before it is done a live picture
-    is shown without labels, and a video's first picture stands still. `log`: the results.Results that
-    takes a row for each face and frame. `detector`: a future of detectors.get(), which may fetch a file; until it is
-    done a window finds faces by Haar; None: always so. `screen`: the window.Window; None: a new one where the controls
-    show.
+    `reader`: a capture.Reader; `loading`: a future of a learn.classifier.Classifier, until which a live picture has no
+    labels, and a video's first picture stands still; `log`: the results.Results that takes a row for each face and
+    frame; `detector`: a future of detectors.get(), until which a window finds faces by Haar; None: always so;
+    `screen`: the window.Window; None: a new one where the controls show.
     """
 
     def __init__(self, reader, loading, controls, log, detector=None, screen=None):

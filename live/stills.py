@@ -21,9 +21,8 @@ LINES = ("photos", "faces", "no face", "unreadable")
 
 def portrait():
     """The photo of a person that comes with matplotlib."""
-    spec = importlib.util.find_spec("matplotlib")
-    path = Path(spec.origin).parent / "mpl-data/sample_data/grace_hopper.jpg" if spec and spec.origin else None
-    if path is None or not path.is_file():
+    path = Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data/sample_data/grace_hopper.jpg"
+    if not path.is_file():  # some systems' own matplotlib has no samples
         script.fail("there is no camera, nor matplotlib's portrait: set SOURCE=<video, photo or folder>")
     return path
 
@@ -85,32 +84,29 @@ def identities(paths):
 
 def apart(paths):
     """Names for annotated pictures of photos, no two alike on any disk: a.png, a.webp.jpg of a.webp, a.webp-2.jpg."""
-    plain = [p.suffix.lower() in (".jpg", ".jpeg", ".png") for p in paths]
+    def stays(path):
+        return path.suffix.lower() in (".jpg", ".jpeg", ".png")
+
     names, taken = {}, set()
-    for i in sorted(range(len(paths)), key=lambda i: not plain[i]):  # names that can stay come first
-        path, count = paths[i] if plain[i] else paths[i].with_name(paths[i].name + ".jpg"), 1
+    for photo in sorted(paths, key=stays, reverse=True):  # names that can stay come first
+        path, count = photo if stays(photo) else photo.with_name(photo.name + ".jpg"), 1
         stem = path.stem
         while normal(str(path)).lower() in taken:
             count += 1
             path = path.with_name(f"{stem}-{count}{path.suffix}")
         taken.add(normal(str(path)).lower())
-        names[i] = path
-    return [names[i] for i in range(len(paths))]
+        names[photo] = path
+    return [names[photo] for photo in paths]
 
 
 class Photo(NamedTuple):
-    """A photo to be annotated."""
-
     path: Path
     name: str  # within the folder that was named
     target: Path | None  # of the annotated picture
 
 
 def album(source, output=None):
-    """The photos of a source, see photos_of(), and where their annotated pictures go: list of Photo.
-
-    [] for a camera, an address, and what may be a video.
-    """
+    """The photos of a source: list of Photo; [] for a camera, an address, and what may be a video."""
     if sources.is_live(source):
         return []
     paths = photos_of(source)
@@ -160,10 +156,10 @@ class Page:
 
 
 def annotate(photos, classifier, controls, log, detector, screen=None):
-    """Find and classify the faces of photos (list of Photo), one by one; show and write the pictures.
+    """Find and classify the faces of photos (list of Photo), one by one; print, log, show and write them.
 
-    `classifier`: a learn.classifier.Classifier; `log`: the results.Results that takes a row for each face; `detector`:
-    of detectors.get(). Prints a line for each photo and the counts. Returns the dict of counts.
+    `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(). Returns the
+    counts: dict.
     """
     screen, counts = screen or window.Window(controls.show), dict.fromkeys(LINES, 0)
     try:
