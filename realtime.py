@@ -34,7 +34,7 @@ SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a 
 WEIGHTS = None  # None: what train.py made here, or else the better of the weights that ship; or a file
 OUTPUT = None  # None: write nothing; a video's name (.mp4, .avi), or for photos a folder
 SHOW = True  # False needs no display: lines of text instead of a window
-LOG = None  # None, or "faces.csv": a row for each face and frame in which it is shown, see live/results.py
+LOG = None  # None, or "faces.csv": a row for each face and frame in which it is shown, see docs/live.md
 
 LABELS = {}  # class -> text on the screen; for Spanish: {"man": "HOMBRE", "woman": "MUJER"}
 UNSURE = "unsure"  # said below the threshold that is stored with the weights
@@ -66,10 +66,7 @@ def controls_of(show=None, mirror=False):
 
 
 def play(reader, loading, output=None, mirror=False, source="", detector=None, screen=None):
-    """Follow the faces of a camera or a video until it ends or the user quits. Returns the dict of results.
-
-    `source`: what LOG calls it; `detector`, `screen`: see player.Player.
-    """
+    """Play a camera or a video, see player.Player; returns its dict of results. `source`: what LOG calls it."""
     log = results.Results(LOG, source)
     return player.Player(reader, loading, controls_of(mirror=mirror), log, detector, screen).play(output)
 
@@ -137,15 +134,17 @@ def camera_or_portrait(loading, detector):
 
 
 def check():
-    """End with one line where a constant makes no sense, or LOG would replace a file of the user's."""
+    """End with one line where a constant makes no sense."""
     script.check(globals(), ("SOURCE", SOURCE is None or type(SOURCE) is int and 0 <= SOURCE < 10_000
                              or (isinstance(SOURCE, str) and SOURCE.strip()),
                   "None, the number of a camera from 0, or a name"),
                  ("WEIGHTS", WEIGHTS is None or (isinstance(WEIGHTS, str) and WEIGHTS), "None or the name of a file"),
                  ("OUTPUT", OUTPUT is None or (isinstance(OUTPUT, str) and OUTPUT), "None or a name"),
+                 ("LOG", LOG is None or isinstance(LOG, str) and Path(LOG).suffix.lower() == ".csv",
+                  "None, or a name that ends in .csv"),
                  ("RETRY", 0 <= RETRY <= 1e6, "from 0 to a million"), ("THREADS", 1 <= THREADS <= 256, "from 1 to 256"),
-                 ("CAMERA_SIZE", CAMERA_SIZE is None or capture.is_size(CAMERA_SIZE), "None or (width, height)"))
-    results.check_log(LOG)
+                 ("CAMERA_SIZE", lambda size: size is None or isinstance(size, (tuple, list)) and len(size) == 2
+                  and all(type(v) is int and 0 < v <= 16384 for v in size), "None or (width, height)"))
     fonts.choose(FONT)
 
 

@@ -58,11 +58,6 @@ def open_capture(source, size=None):
     return capture
 
 
-def is_size(size):
-    """Whether this is a (width, height) that a camera can be asked for."""
-    return isinstance(size, (tuple, list)) and len(size) == 2 and all(type(v) is int and 0 < v <= 16384 for v in size)
-
-
 def frame_rate(capture, most=MOST_RATE):
     """Frames a second as the source says, or USUAL_RATE where it says nothing usable."""
     rate = capture.get(cv2.CAP_PROP_FPS)
@@ -174,8 +169,6 @@ class Reader:
                     break
                 with self.changed:
                     self.changed.wait_for(lambda: self.stopping, min(AGAIN, self.retry))
-        except MemoryError:  # a frame of a damaged file that claims to be huge
-            pass
         finally:
             with self.changed:
                 self.ended = True
@@ -192,13 +185,13 @@ class Reader:
         while not self.stopping:
             try:
                 done, frame = capture.read()
+                arrival = time.perf_counter()
+                if not done or frame is None:
+                    return
+                ratio = ratio or pixel_ratio(capture)
+                frame = as_bgr(frame, ratio)
             except Exception:  # of a driver, or a frame of a damaged file that claims to be huge
                 return
-            arrival = time.perf_counter()
-            if not done or frame is None:
-                return
-            ratio = ratio or pixel_ratio(capture)
-            frame = as_bgr(frame, ratio)
             if frame is None:
                 self.unusable += 1
                 continue
@@ -252,8 +245,8 @@ class Reader:
         if self.live or not self.received:
             return sources.why_not(self.source) + skipped
         read = self.received + self.unusable
-        rest = 1 - MISSING  # by both, since a file with varying rates has fewer frames than it says
-        if read < min(self.promised - 2, rest * self.promised) and self.moment + 1 / self.rate < rest * self.length:
+        least = 1 - MISSING  # of both, since a file with varying rates has fewer frames than it says
+        if read < min(self.promised - 2, least * self.promised) and self.moment + 1 / self.rate < least * self.length:
             return (f"{sources.public(self.source)} ended after {read} of {self.promised:.0f} frames: it is damaged, "
                     "or the connection broke")
         return None

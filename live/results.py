@@ -1,9 +1,4 @@
-"""What realtime.py detects, as data: a row for each face and frame in a CSV file, and counts by class. Nothing to run.
-
-The columns: source (file name, number of a camera, or an address' scheme, host and port), time (seconds by the source's
-clock; empty for photos), face (number), class (as the weights name it, "unsure", or empty before the first
-classification), confidence (0 to 1), and x, y, width, height of the face in pixels of the frame.
-"""
+"""What realtime.py detects, as data: counts by class, and rows of a CSV file, whose columns docs/live.md explains."""
 
 import collections
 import csv
@@ -12,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from live import sources
-from terminal import files, script
+from terminal import files
 
 UNSURE = "unsure"
 
@@ -59,9 +54,8 @@ def rows_of(faces, moment, source, classes):
 class Results:
     """Takes the rows of a run: counts them by class, and writes them to the CSV file `log` where one is named.
 
-    `source`: what the column says of the camera or the video; each photo has a name of its own.
-    Raises script.Problem where `log` would replace a file of the user's, or cannot be written.
-    The file holds whole rows at any time, also after Ctrl-C: those of a frame are written at once.
+    `source`: what the column says of the camera or the video. The file holds whole rows at any time, also after Ctrl-C:
+    those of a frame are written at once. Raises script.Problem where `log` would replace a file of the user's.
     """
 
     def __init__(self, log=None, source=""):
@@ -104,9 +98,3 @@ class Results:
         """
         counts = collections.Counter(labels.most_common(1)[0][0] for labels in self.labels.values())
         return ", ".join(f"{counts[c]} {names.get(c, c)}" for c in (*classes, UNSURE) if counts[c]) or "no face"
-
-
-def check_log(log):
-    """End with one line unless LOG is None, or the name of a .csv file."""
-    if log is not None and (not isinstance(log, str) or Path(log).suffix.lower() != ".csv"):
-        script.fail(f"LOG={log}: must be None, or a name that ends in .csv")

@@ -72,8 +72,7 @@ class Face(NamedTuple):
 
 
 class Track:
-    """A face over time. `box` is its last detection and `smooth` the one to draw, both (x, y, width, height) in pixels.
-
+    """A face over time. `box` is its last detection and `smooth` the one to draw, both (x, y, width, height) in pixels;
     `number` is 0 until it is confirmed.
     """
 
@@ -96,10 +95,9 @@ class Track:
 
     def update(self, detection, now):
         """Take a detection. The smooth box follows slowly where the face rests, as boxes jump, and fast else."""
-        box, self.roll = detection[:4], float(detection[4])
-        self.box = box
-        moved = np.abs(box - self.smooth).max() / self.smooth[2]
-        self.smooth += (box - self.smooth) * min(1.0, 0.2 + 3 * moved)
+        self.box, self.roll = detection[:4], float(detection[4])
+        moved = np.abs(self.box - self.smooth).max() / self.smooth[2]
+        self.smooth += (self.box - self.smooth) * min(1.0, 0.2 + 3 * moved)
         self.detections, self.misses, self.detected = self.detections + 1, 0, now
 
     def add(self, probabilities, child, now, classifier):
@@ -193,9 +191,8 @@ class Tracker:
         track.number = self.number_for(track)
 
     def number_for(self, track):
-        """The number of a face that was lost here within RETURN seconds, or a new one.
-
-        Between two cuts the place is enough to know it by. After a cut it has to look the same, too.
+        """The number of a face that was lost here within RETURN seconds, or a new one. After a cut the place is not
+        enough: it has to look the same, too.
         """
         here = [g for g in self.gone if detectors.iou(g.box, track.box) >= RETURN_OVERLAP
                 and (g.shot == self.shot or float(g.appearance @ track.appearance) >= SAME_FACE)]
