@@ -115,9 +115,8 @@ def as_bgr(frame, ratio=1.0):
 
 
 class Clock:
-    """The times of a file's frames: as its stamps say, or by its rate where these stand still, go back or jump.
-
-    Where the stamps go on from another point, as in files that were joined, the times go on without a gap.
+    """The times of a file's frames: as its stamps say, or by its rate where these stand still, go back or jump. Where
+    they go on from another point, as in files that were joined, the times go on without a gap.
     """
 
     def __init__(self, rate):

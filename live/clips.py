@@ -22,19 +22,16 @@ def follow(path, classifier, detector):
 
     `classifier`: a learn.classifier.Classifier; `detector`: of detectors.get(). Raises script.Problem.
     """
-    reader, frames = capture.Reader(path), 0
-    tracker = tracks.Tracker(classifier, detector)
+    reader, tracker = capture.Reader(path), tracks.Tracker(classifier, detector)
     try:
         while not reader.over():
-            got = reader.read()
-            if got is not None:
+            if (got := reader.read()) is not None:
                 frame, moment, _ = got
-                frames += 1
                 faces = [track.face() for track in tracker.step(frame, moment)]
                 yield moment, results.rows_of(faces, moment, results.name_of(path), classifier.classes)
     finally:
         reader.stop()
-    if not frames:
+    if not reader.received:
         raise script.Problem("unreadable (damaged, or no video)")
 
 

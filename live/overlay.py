@@ -103,9 +103,8 @@ def fitted(mask, width, height):
 
 
 def write(image, text, x, y, colour, size):
-    """Write a line on a plate of `colour` (RGB) with its upper left corner at (x, y).
-
-    It is moved, and made smaller if need be, so that it lies within the BGR `image`. Returns its y range.
+    """Write a line on a plate of `colour` (RGB) with its upper left corner at (x, y), moved and made smaller if need be
+    so that it lies within the BGR `image`. Returns its y range.
     """
     height, width = image.shape[:2]
     mask = fitted(text_mask(text, size), width, height)
