@@ -18,7 +18,6 @@ import os
 os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 # ruff: noqa: E402
-import time
 from pathlib import Path
 
 import cv2
@@ -35,7 +34,7 @@ SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a 
 WEIGHTS = None  # None: what train.py made here, or else the better of the weights that ship; or a file
 OUTPUT = None  # None: write nothing; a video's name (.mp4, .avi), or for photos a folder
 SHOW = True  # False needs no display: lines of text instead of a window
-LOG = None  # None, or "faces.csv": a row for each face and frame in which it is shown, see live/results.py
+LOG = None  # None, or "faces.csv": a row for each face and frame in which it is shown, see docs/live.md
 
 LABELS = {}  # class -> text on the screen; for Spanish: {"man": "HOMBRE", "woman": "MUJER"}
 UNSURE = "unsure"  # said below the threshold that is stored with the weights
@@ -43,9 +42,7 @@ MIRROR = True  # cameras are shown as a mirror shows; the key m changes it, the 
 BLUR = False  # True hides the faces, in OUTPUT too; the key b changes it, the network sees them as they are
 FONT = None  # path of a .ttf or .otf for texts; None: one of this machine with the letters of your classes and LABELS
 CAMERA_SIZE = None  # None: as the camera comes; or (width, height) to ask it for, such as (1280, 720)
-# Threads of PyTorch and of OpenCV. A face or two are little work, and threads that share it spin for each other: with
-# two other jobs on two cores, two threads make 10 to 18 frames per second where one makes 93 to 123.
-THREADS = 1
+THREADS = 1  # of PyTorch and of OpenCV; a face or two are little work, and threads that share it wait for each other
 RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
 # ------------------------------------------------------------------------------------------------
 
@@ -58,16 +55,8 @@ def load(chosen):
     classifier = Classifier(chosen)
     torch.set_num_threads(THREADS)
     cv2.setNumThreads(THREADS)
-    # The first call takes longest.
-    classifier.predict([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])
+    classifier.predict([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])  # the first takes longest
     return classifier
-
-
-def timed(function, *arguments):
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
 
 
 def controls_of(show=None, mirror=False):
@@ -77,13 +66,9 @@ def controls_of(show=None, mirror=False):
 
 
 def play(reader, loading, output=None, mirror=False, source="", detector=None, screen=None):
-    """Follow the faces of a camera or a video until it ends or the user quits. Returns the dict of results.
-
-    `source`: what LOG calls it; `detector`, `screen`: see player.Player.
-    """
-    controls = controls_of(mirror=mirror)
+    """Play a camera or a video, see player.Player; returns its dict of results. `source`: what LOG calls it."""
     log = results.Results(LOG, source)
-    return player.Player(reader, loading, controls, log, detector, screen).play(output)
+    return player.Player(reader, loading, controls_of(mirror=mirror), log, detector, screen).play(output)
 
 
 def report(result):
@@ -100,13 +85,6 @@ def report(result):
     print(f"from a frame's arrival to its being drawn: median {median:.1f} ms, 95 % within {late:.1f} ms")
 
 
-def tell_written(names):
-    """Say which files there are now; None is no file."""
-    for name in names:
-        if name:
-            print(f"written: {name}")
-
-
 def watch(source, reader, loading, detector=None, screen=None):
     """Play a camera or a video, and tell what came of it."""
     if OUTPUT:
@@ -114,7 +92,8 @@ def watch(source, reader, loading, detector=None, screen=None):
     mirror = MIRROR and sources.is_camera(source)
     result = play(reader, loading, OUTPUT, mirror, results.name_of(source), detector, screen)
     report(result)
-    tell_written(result["written"])
+    for name in filter(None, result["written"]):
+        print(f"written: {name}")
     if result["problem"]:
         script.fail(result["problem"])
     if OUTPUT and not result["frames"]:
@@ -126,51 +105,46 @@ def view(photos, loading, output, detector, screen):
     log = results.Results(LOG)
     controls = controls_of(screen.process is not None)
     counts = stills.annotate(photos, loading.result(), controls, log, detector.result(), screen)
-    tell_written([output if counts["photos"] else None, log.written()])
+    for name in filter(None, (output if counts["photos"] else None, log.written())):
+        print(f"written: {name}")
     return int(counts["photos"] == 0)
-
-
-def default_camera(screen):
-    """The reader of camera 0; None where there is none. Raises window.NoWindow."""
-    reader = capture.Reader(0, RETRY, CAMERA_SIZE)
-    try:
-        while True:
-            if screen.key(overlay.blank("looking for a camera ..."), 30) in window.QUIT:
-                raise SystemExit(0)
-            reader.read(0.03)
-            if reader.opened or reader.over():
-                return reader if reader.opened is not False else None
-    except window.NoWindow:
-        reader.stop()
-        raise
 
 
 def camera_or_portrait(loading, detector):
     """Watch camera 0; where there is no camera, or no window, view a portrait. Returns the exit status."""
-    screen, reader, reason = None, None, "there is no camera 0"
+    reader, reason = None, "there is no camera 0"
     try:
         screen = window.Window(SHOW)
-        reader = default_camera(screen)
+        reader = capture.Reader(0, RETRY, CAMERA_SIZE)
+        while True:
+            if screen.key(overlay.note(None, "looking for a camera ..."), 30) in window.QUIT:
+                return 0
+            reader.read(0.03)
+            if reader.opened or reader.over():
+                break
+        if reader.opened is not False:
+            return watch(0, reader, loading, detector, screen)
     except window.NoWindow as problem:
-        screen, reason = None, f"no window: {problem}"
-    if reader is not None:
-        return watch(0, reader, loading, detector, screen)
+        screen, reason = window.Window(False), f"no window: {problem}"
+        if reader is not None:
+            reader.stop()
     print(f"{reason}; taking the portrait that comes with matplotlib instead")
-    shown = SHOW and screen is not None
-    output = OUTPUT or (None if shown else str(Path(writing.PLOTS_DIR, "realtime.jpg")))
-    return view(stills.album(stills.portrait(), output), loading, output, detector, screen or window.Window(False))
+    output = OUTPUT or (None if screen.process else str(Path(writing.PLOTS_DIR, "realtime.jpg")))
+    return view(stills.album(stills.portrait(), output), loading, output, detector, screen)
 
 
 def check():
-    """End with one line where a constant makes no sense, or LOG would replace a file of the user's."""
+    """End with one line where a constant makes no sense."""
     script.check(globals(), ("SOURCE", SOURCE is None or type(SOURCE) is int and 0 <= SOURCE < 10_000
                              or (isinstance(SOURCE, str) and SOURCE.strip()),
                   "None, the number of a camera from 0, or a name"),
                  ("WEIGHTS", WEIGHTS is None or (isinstance(WEIGHTS, str) and WEIGHTS), "None or the name of a file"),
                  ("OUTPUT", OUTPUT is None or (isinstance(OUTPUT, str) and OUTPUT), "None or a name"),
+                 ("LOG", LOG is None or isinstance(LOG, str) and Path(LOG).suffix.lower() == ".csv",
+                  "None, or a name that ends in .csv"),
                  ("RETRY", 0 <= RETRY <= 1e6, "from 0 to a million"), ("THREADS", 1 <= THREADS <= 256, "from 1 to 256"),
-                 ("CAMERA_SIZE", CAMERA_SIZE is None or capture.is_size(CAMERA_SIZE), "None or (width, height)"))
-    results.check_log(LOG)
+                 ("CAMERA_SIZE", lambda size: size is None or isinstance(size, (tuple, list)) and len(size) == 2
+                  and all(type(v) is int and 0 < v <= 16384 for v in size), "None or (width, height)"))
     fonts.choose(FONT)
 
 

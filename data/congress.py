@@ -21,7 +21,7 @@ from tqdm import tqdm
 import importing
 from faces import people
 from terminal import script
-from terminal.files import atomic, claim, written
+from terminal.files import atomic, claim, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 LABELS_URL = "https://unitedstates.github.io/congress-legislators/legislators-current.json"  # or -historical.json
@@ -69,7 +69,10 @@ def folder_for(bioguide, inner):
         return folder
     if inner not in written(other):
         return other
-    importing.move([inner], other, folder)
+    if Path(folder, inner).exists():
+        remove_ours(other, [inner])
+    else:
+        importing.move([inner], other, folder)
     return folder
 
 

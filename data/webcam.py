@@ -254,8 +254,8 @@ def take_by_keys(takes, tracker, reader):
                 due = now if due is None or reader.live else max(due + 1 / reader.rate, now)
                 wait = max(1, round((due - now) * 1000))
             elif reader.waiting():
-                text, wait = f"waiting for {sources.public(reader.source)} ...", 30
-                shown = overlay.blank(text) if picture is None else overlay.note(picture, text)
+                wait = 30
+                shown = overlay.note(picture, f"waiting for {sources.public(reader.source)} ...")
             else:
                 continue
             if not studio.obey(screen.key(shown, wait), time.perf_counter()):

@@ -1,17 +1,4 @@
-"""Frames of cameras, streams and video files, read in a thread of their own. Nothing to run.
-
-    reader = Reader(0)                          # opens and reads in the background: nothing here ever blocks
-    while not reader.over():
-        if (got := reader.read()) is not None:  # (frame, time, arrival), see Reader
-            ...
-        elif reader.waiting():                  # a live source is silent: say so on the screen
-            ...
-    reader.stop()
-    reader.problem()                            # one line where it ended before its time, or None
-
-Of a camera or a live stream only the newest frame counts, so that the picture never lags behind; of a video file
-every frame is kept, in order.
-"""
+"""Frames of cameras, streams and video files, read in a thread of their own. Nothing to run."""
 
 import os
 import threading
@@ -46,12 +33,18 @@ def quiet():
 
 
 def open_capture(source, size=None):
-    """An opened cv2.VideoCapture of a camera, an address or a file, or None.
-
-    `size`: (width, height) to ask a camera for.
-    """
+    """An opened cv2.VideoCapture of a camera, an address or a file, or None. `size`: (width, height) for a camera."""
     try:
-        capture = _open(source)
+        if isinstance(source, int):
+            capture = cv2.VideoCapture(source)
+        elif sources.is_url(source):
+            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT]
+            capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
+        elif sources.is_camera(source):
+            capture = cv2.VideoCapture(str(source), cv2.CAP_V4L2)
+        else:  # a whole path, since FFmpeg takes 12:30.mp4 for an address; others would take a2.jpeg for a series
+            ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends()
+            capture = cv2.VideoCapture(os.path.abspath(source), cv2.CAP_FFMPEG if ffmpeg else cv2.CAP_ANY)
     except Exception:  # of a driver; or of a name that is no text
         return None
     if not capture.isOpened():
@@ -65,24 +58,6 @@ def open_capture(source, size=None):
     return capture
 
 
-def _open(source):
-    if isinstance(source, int):
-        return cv2.VideoCapture(source)
-    if sources.is_url(source):
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT]
-        return cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
-    if sources.is_camera(source):
-        return cv2.VideoCapture(str(source), cv2.CAP_V4L2)
-    # A whole path, since FFmpeg takes 12:30.mp4 for an address. Others than FFmpeg would take a2.jpeg for a series.
-    ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends()
-    return cv2.VideoCapture(os.path.abspath(source), cv2.CAP_FFMPEG if ffmpeg else cv2.CAP_ANY)
-
-
-def is_size(size):
-    """Whether this is a (width, height) that a camera can be asked for."""
-    return isinstance(size, (tuple, list)) and len(size) == 2 and all(type(v) is int and 0 < v <= 16384 for v in size)
-
-
 def frame_rate(capture, most=MOST_RATE):
     """Frames a second as the source says, or USUAL_RATE where it says nothing usable."""
     rate = capture.get(cv2.CAP_PROP_FPS)
@@ -90,14 +65,13 @@ def frame_rate(capture, most=MOST_RATE):
 
 
 def clip_rate(path, capture):
-    """Frames a second of a video file: what it says, unless its first frames come faster, or far slower.
-
-    What a file with variable rates says is a mean, or the finest step of its clock.
+    """Frames a second of a video file. What one with a variable rate says may be a mean, or the finest step of its
+    clock, so that its first frames are measured.
     """
     stated, again, times = frame_rate(capture), open_capture(path), []
-    while again is not None and len(times) < MEASURED and again.grab():
-        times.append(again.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     if again is not None:
+        while len(times) < MEASURED and again.grab():
+            times.append(again.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         again.release()
     steps = np.diff(times)
     if not len(steps) or (steps < 0).any() or times[-1] <= times[0]:
@@ -121,9 +95,8 @@ def pixel_ratio(capture):
 
 
 def as_bgr(frame, ratio=1.0):
-    """A frame of any kind as BGR, uint8 [H, W, 3]; None where it is empty or of an unknown kind.
-
-    Cameras may give gray, YUYV or BGRA, and 16 bits. Pixels `ratio` times as wide as high are stretched to square ones.
+    """A gray, YUYV, BGR or BGRA frame of 8 or 16 bits as BGR, uint8 [H, W, 3], with square pixels; None where it is
+    empty or of an unknown kind. `ratio`: see pixel_ratio().
     """
     if frame is None or frame.ndim not in (2, 3) or frame.size == 0 or frame.dtype not in (np.uint8, np.uint16):
         return None
@@ -142,10 +115,8 @@ def as_bgr(frame, ratio=1.0):
 
 
 class Clock:
-    """The times of a file's frames: as its stamps say, or by its rate where these stand still, go back or jump.
-
-    A single wrong stamp changes the time of its own frame only. Where the stamps go on from another point, as in files
-    that were joined, the times go on without a gap.
+    """The times of a file's frames: as its stamps say, or by its rate where these stand still, go back or jump. Where
+    they go on from another point, as in files that were joined, the times go on without a gap.
     """
 
     def __init__(self, rate):
@@ -167,11 +138,8 @@ class Clock:
 class Reader:
     """Reads the frames of a source (see sources.py) in a thread; a live source that falls silent is opened again.
 
-    read() gives (frame, time, arrival): BGR uint8 [H, W, 3]; seconds of the source's own clock; and
-    time.perf_counter() when the frame became available. `retry`: seconds to wait for a live source; `size`: (width,
-    height) to ask a camera for; `opened`: a cv2.VideoCapture that is open already.
-
-    Whatever a driver does in open or read, only the thread waits for it. The thread ends with the program.
+    Of a live source only the newest frame is kept; of a file every frame, in order. `retry`: seconds to wait for a live
+    source; `size`: (width, height) to ask a camera for; `opened`: a cv2.VideoCapture that is open already.
     """
 
     def __init__(self, source, retry=10.0, size=None, opened=None):
@@ -180,19 +148,18 @@ class Reader:
         self.frames, self.changed = deque(), threading.Condition()
         self.received = self.dropped = self.unusable = 0  # frames
         self.promised, self.length, self.moment = 0, 0.0, 0.0  # frames and seconds a file says to have; how far it is
-        self.opened = None  # whether the source could be opened at the first try; None: not known yet
+        self.opened = None  # whether the source could be opened; None: not known yet
         self.ended = self.stopping = False
         self.start = self.last = time.perf_counter()  # when a frame came last
         self.thread = threading.Thread(target=self.work, args=(opened,), name="reader", daemon=True)
         self.thread.start()
 
     def work(self, capture):
-        """The thread: open and read until the source ends, or stays away for `retry` seconds, or stop() is called."""
+        """The thread: open and read until the source ends, or is away for `retry` seconds, or stop() is called."""
         try:
             while not self.stopping:
                 capture = capture or open_capture(self.source, self.size)
-                if self.opened is None:
-                    self.opened = capture is not None
+                self.opened = self.opened or capture is not None
                 if capture is not None:
                     self.read_all(capture)
                     capture.release()
@@ -201,8 +168,6 @@ class Reader:
                     break
                 with self.changed:
                     self.changed.wait_for(lambda: self.stopping, min(AGAIN, self.retry))
-        except MemoryError:  # a frame of a damaged file that claims to be huge
-            pass
         finally:
             with self.changed:
                 self.ended = True
@@ -219,13 +184,13 @@ class Reader:
         while not self.stopping:
             try:
                 done, frame = capture.read()
+                arrival = time.perf_counter()
+                if not done or frame is None:
+                    return
+                ratio = ratio or pixel_ratio(capture)
+                frame = as_bgr(frame, ratio)
             except Exception:  # of a driver, or a frame of a damaged file that claims to be huge
                 return
-            arrival = time.perf_counter()
-            if not done or frame is None:
-                return
-            ratio = ratio or pixel_ratio(capture)
-            frame = as_bgr(frame, ratio)
             if frame is None:
                 self.unusable += 1
                 continue
@@ -244,12 +209,13 @@ class Reader:
 
     def tell_size(self, given):
         """Say what a camera gives: its first frame tells, not its driver."""
-        print(f"{sources.public(self.source)} gives {given[0]}x{given[1]} pixels"
-              + ("" if given == tuple(self.size) else f", not {self.size[0]}x{self.size[1]} as CAMERA_SIZE asks"),
-              flush=True)
+        other = "" if given == tuple(self.size) else f", not {self.size[0]}x{self.size[1]} as CAMERA_SIZE asks"
+        print(f"{sources.public(self.source)} gives {given[0]}x{given[1]} pixels{other}", flush=True)
 
     def read(self, timeout=0.05):
-        """The next frame of a video, the newest of a live source; None if there is none within `timeout` seconds."""
+        """(BGR frame, uint8 [H, W, 3]; seconds by the source's clock; time.perf_counter() when it became available), or
+        None if there is none within `timeout` seconds.
+        """
         with self.changed:
             self.changed.wait_for(lambda: self.frames or self.ended, timeout)
             if not self.frames:
@@ -263,17 +229,14 @@ class Reader:
         with self.changed:
             return self.frames[0][0] if self.frames else None
 
-    def silence(self):
-        """Seconds since the last frame came, or since the start; 0.0 where one is ready."""
-        return 0.0 if self.frames else time.perf_counter() - self.last
-
     def waiting(self):
         """Whether there has been no frame for a while, and one may still come."""
-        return not self.ended and self.silence() > AGAIN
+        return not self.ended and not self.frames and time.perf_counter() - self.last > AGAIN
 
     def over(self):
         """Whether no frame will come any more, or a live source has not answered for too long."""
-        return not self.frames and (self.ended or self.live and self.silence() > max(self.retry, OPENING))
+        late = self.live and time.perf_counter() - self.last > max(self.retry, OPENING)
+        return not self.frames and (self.ended or late)
 
     def problem(self):
         """One line: why it ended before its time, to be asked when it is over(); None where all went well."""
@@ -281,8 +244,8 @@ class Reader:
         if self.live or not self.received:
             return sources.why_not(self.source) + skipped
         read = self.received + self.unusable
-        rest = 1 - MISSING  # by both, since a file with varying rates has fewer frames than it says
-        if read < min(self.promised - 2, rest * self.promised) and self.moment + 1 / self.rate < rest * self.length:
+        least = 1 - MISSING  # of both, since a file with varying rates has fewer frames than it says
+        if read < min(self.promised - 2, least * self.promised) and self.moment + 1 / self.rate < least * self.length:
             return (f"{sources.public(self.source)} ended after {read} of {self.promised:.0f} frames: it is damaged, "
                     "or the connection broke")
         return None

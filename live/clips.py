@@ -9,10 +9,6 @@ SUFFIXES = set(".mp4 .m4v .mov .avi .mkv .webm .wmv .asf .flv .mpg .mpeg .mpe .m
                ".vob .mxf .mjpeg .mjpg .divx .dv".split())
 
 
-class ClipError(script.Problem):
-    """A clip that cannot be played; the message is the reason, in a few words."""
-
-
 def photos_and_clips(folder):
     """(paths of the photos, paths of the clips) under a folder, both sorted. A clip is known by its name."""
     others = []
@@ -24,22 +20,19 @@ def photos_and_clips(folder):
 def follow(path, classifier, detector):
     """Play a clip. Yields (seconds by its clock, list of results.Row) for each frame, as realtime.py logs them.
 
-    `classifier`: a learn.classifier.Classifier; `detector`: of detectors.get(). Raises ClipError.
+    `classifier`: a learn.classifier.Classifier; `detector`: of detectors.get(). Raises script.Problem.
     """
-    reader, frames = capture.Reader(path), 0
-    tracker = tracks.Tracker(classifier, detector)
+    reader, tracker = capture.Reader(path), tracks.Tracker(classifier, detector)
     try:
         while not reader.over():
-            got = reader.read()
-            if got is not None:
+            if (got := reader.read()) is not None:
                 frame, moment, _ = got
-                frames += 1
-                yield moment, results.rows_of(tracker.step(frame, moment), moment, results.name_of(path),
-                                              classifier.classes)
+                faces = [track.face() for track in tracker.step(frame, moment)]
+                yield moment, results.rows_of(faces, moment, results.name_of(path), classifier.classes)
     finally:
         reader.stop()
-    if not frames:
-        raise ClipError("unreadable (damaged, or no video)")
+    if not reader.received:
+        raise script.Problem("unreadable (damaged, or no video)")
 
 
 def labels(path, classifier, detector):

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from live import window, writing
+from live import overlay, window, writing
 from live.results import UNSURE
 
 # Key -> what it does, as the help tells it. A key does the same in a clip and on a photo; Caps Lock changes nothing.
@@ -45,8 +45,22 @@ class Controls:
         return ""
 
     def text_of(self, label, confidence, classes):
-        """What stands beside a box: 'woman 93%', or 'unsure' where `label` (index of a class) is None."""
+        """What stands beside a box: 'woman 93%', 'unsure' where `label` (index of a class) is None, or nothing where
+        `confidence` is None, as the face is not classified yet.
+        """
+        if confidence is None:
+            return ""
         return self.unsure if label is None else f"{self.labels.get(classes[label], classes[label])} {confidence:.0%}"
+
+    def draw(self, frame, faces, boxes, classifier, lines=(), written=True):
+        """A new picture of a BGR frame and its faces, list of tracks.Face. `boxes`: what the key b blurs; `classifier`:
+        None while it loads; `lines`, `written`: see overlay.draw().
+        """
+        classes, margin = (classifier.classes, classifier.margin) if classifier else ((), 0.0)
+        frame = overlay.blur(frame, boxes) if self.blur else frame
+        drawn = [(face.box, self.text_of(face.label, face.confidence, classes), face.label,
+                  face.heat if self.heat else None, face.roll) for face in faces]
+        return overlay.draw(frame, drawn, lines, self.mirror, margin, written)
 
     def counted(self, results, classes):
         """'7 man, 4 woman, 1 unsure', in the words of the screen."""

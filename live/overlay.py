@@ -1,12 +1,14 @@
 """What realtime.py draws on a frame: boxes, labels, numbers and help, at any size of frame. Nothing to run."""
 
+import functools
 import math
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from faces import cropping
-from live import places
+from faces import cropping, detectors
+from terminal import fonts
 
 # ------------------------------------------------------------------------------------------------
 COLOURS = ((80, 140, 235), (240, 130, 60), (90, 185, 110), (200, 110, 200), (225, 195, 60))  # RGB, one a class, in turn
@@ -16,6 +18,9 @@ BLANK = 90  # gray level of a picture without a frame
 HEAT = 0.45  # weight of the Grad-CAM colours over the face
 BLUR_FIELDS = 5  # of a blurred face, along each side: eyes, nose and mouth run into each other
 BLUR_AROUND = 0.25  # a blurred face is widened by this share of its box on each side: ears, chin and hair tell a lot
+SIZES = (1.0, 0.8, 0.65, 0.5)  # of a face's text, tried in turn until a place is free
+SMALLEST = 9  # pixels; smaller letters cannot be read
+OWN, OTHERS, PLATES = 4.0, 3.0, 2.0  # what a covered pixel of the own face, of another, of another text costs
 # ------------------------------------------------------------------------------------------------
 
 
@@ -29,13 +34,80 @@ def small_size(shape):
     return max(10, int(text_size(shape) * 0.8))
 
 
-def write(image, text, x, y, colour, size):
-    """Write a line on a plate of `colour` (RGB) with its upper left corner at (x, y).
+@functools.lru_cache(maxsize=2048)
+def text_mask(text, size):
+    """The pixels of a line of text, uint8 [h, w]: 255 is ink. Cached, since a label stays for many frames."""
+    path = fonts.find(text)
+    font = ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+    left, top, right, bottom = font.getbbox(text + "\u00c1g")  # as high as any line
+    left, _, right, _ = font.getbbox(text)
+    pad = max(2, size // 4)
+    image = Image.new("L", (max(1, int(right - left)) + 2 * pad, max(1, int(bottom - top)) + pad))
+    ImageDraw.Draw(image).text((pad - left, pad // 2 - top), text, fill=255, font=font)
+    return np.asarray(image)
 
-    The plate is moved, and made smaller if need be, so that it lies within the BGR `image`. Returns its y range.
+
+def beside(box, width, height):
+    """Corners (x, y) of a plate of this size beside a box (x, y, w, h), the best first: int [12, 2]."""
+    x, y, w, h = box
+    rows, columns = (y, y + h - height, y + (h - height) // 2), (x, x + w - width, x + (w - width) // 2)
+    above_below = [(column, row) for row in (y - height, y + h) for column in columns]
+    return np.array(above_below + [(column, row) for column in (x + w, x - width) for row in rows])
+
+
+def covered(places, width, height, boxes):
+    """Pixels of each of the boxes, [M, 4], that a plate of this size covers at each of the places, [K, 2]: [K, M]."""
+    x, y = places[:, :1], places[:, 1:]
+    wide = np.minimum(x + width, boxes[:, 0] + boxes[:, 2]) - np.maximum(x, boxes[:, 0])
+    high = np.minimum(y + height, boxes[:, 1] + boxes[:, 3]) - np.maximum(y, boxes[:, 1])
+    return wide.clip(0) * high.clip(0)
+
+
+def place(boxes, texts, shape, size, corner=(0, 0, 0, 0)):
+    """Where the text of each face stands: list of (x, y, mask), or None where there is no text.
+
+    `boxes`: (x, y, width, height) of each face, int pixels; `shape`: of the frame; `size`: of the letters, in pixels;
+    `corner`: a box that is taken already. A plate keeps within the frame, and off all faces and other plates if there
+    is any room for it, smaller if need be; where there is none, it covers as little as can be.
+    """
+    height, width = shape[:2]
+    taken, plates = np.array([corner, *boxes], np.int64).reshape(-1, 4), []
+    for i, (box, text) in enumerate(zip(boxes, texts, strict=True)):
+        if not text:
+            plates.append(None)
+            continue
+        costs = np.full(len(taken), PLATES)
+        costs[1:1 + len(boxes)] = OTHERS
+        costs[1 + i] = OWN
+        least = math.inf
+        for letters in dict.fromkeys(max(SMALLEST, int(size * share)) for share in SIZES):
+            mask = fitted(text_mask(text, letters), width, height)
+            h, w = mask.shape
+            at = beside(box, w, h).clip(0, (width - w, height - h))
+            cost = (covered(at, w, h, taken) * costs).sum(1)
+            if cost.min() < least:
+                least, best = cost.min(), (*at[cost.argmin()].tolist(), mask)
+            if least == 0:
+                break
+        x, y, mask = best
+        plates.append(best)
+        taken = np.concatenate([taken, [(x, y, *mask.shape[::-1])]])
+    return plates
+
+
+def fitted(mask, width, height):
+    """A mask, made smaller if need be, so that it fits into a frame of this size."""
+    image = Image.fromarray(mask)
+    image.thumbnail((width, height), Image.BOX)
+    return np.asarray(image)
+
+
+def write(image, text, x, y, colour, size):
+    """Write a line on a plate of `colour` (RGB) with its upper left corner at (x, y), moved and made smaller if need be
+    so that it lies within the BGR `image`. Returns its y range.
     """
     height, width = image.shape[:2]
-    mask = places.fitted(places.text_mask(text, size), width, height)
+    mask = fitted(text_mask(text, size), width, height)
     h, w = mask.shape
     x, y = int(np.clip(x, 0, width - w)), int(np.clip(y, 0, height - h))
     stamp(image, mask, x, y, colour)
@@ -54,15 +126,14 @@ def stamp(image, mask, x, y, colour):
 def add_heat(image, box, heat, margin, roll=0.0):
     """Blend a heat map (float32 [S, S], 0..1) over the square around `box`, turned by `roll`, that the network saw."""
     left, top, side = cropping.square_around(box, margin)
-    scale, turn = side / len(heat), math.radians(roll)
-    cos, sin = math.cos(turn) * scale, math.sin(turn) * scale
-    reach = math.ceil(len(heat) * (abs(cos) + abs(sin)) / 2)  # from the middle of the turned square to its edges
-    x, y, half = left + side / 2, top + side / 2, (len(heat) - 1) / 2
+    x, y, reach = left + side / 2, top + side / 2, math.ceil(side * math.sqrt(0.5))  # as far as a turned square reaches
     x0, y0 = max(0, math.floor(x) - reach), max(0, math.floor(y) - reach)
     piece = image[y0:max(0, math.ceil(y) + reach), x0:max(0, math.ceil(x) + reach)]
     if not piece.size:
         return
-    there = np.array([[cos, -sin, x - x0 - 0.5 - (cos - sin) * half], [sin, cos, y - y0 - 0.5 - (sin + cos) * half]])
+    half = (len(heat) - 1) / 2
+    there = cv2.getRotationMatrix2D((half, half), -roll, side / len(heat))
+    there[:, 2] += x - x0 - 0.5 - half, y - y0 - 0.5 - half
     colours = cv2.applyColorMap((np.clip(heat, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)
     colours = cv2.warpAffine(colours, there, piece.shape[1::-1])
     weights = cv2.warpAffine(np.full(heat.shape, HEAT, np.float32), there, piece.shape[1::-1])[:, :, None]
@@ -73,53 +144,45 @@ def blur(frame, boxes):
     """A copy of a BGR frame in which nobody can be recognised within the boxes, widened by BLUR_AROUND."""
     image = frame.copy()
     for box in boxes:
-        x, y, w, h = box
-        x0, y0, x1, y1 = (round(v) for v in (x - BLUR_AROUND * w, y - BLUR_AROUND * h, x + (1 + BLUR_AROUND) * w,
-                                             y + (1 + BLUR_AROUND) * h))
-        face = image[max(0, y0):max(0, y1), max(0, x0):max(0, x1)]
+        x0, y0, x1, y1 = detectors.around(box, BLUR_AROUND, image.shape)
+        face = image[y0:max(0, y1), x0:max(0, x1)]
         if face.size:  # means of a few fields hold too little to be undone, as a weaker blur can be
             fields = cv2.resize(face, (BLUR_FIELDS, BLUR_FIELDS), interpolation=cv2.INTER_AREA)
             face[:] = cv2.resize(fields, face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return image
 
 
-def draw(frame, faces, lines=(), mirror=False, margin=0.0, corner=(0, 0)):
+def draw(frame, faces, lines=(), mirror=False, margin=0.0, written=True):
     """A new BGR frame with faces and lines of text on it.
 
     `faces`: (box, text, class index or None, heat map or None, roll in degrees) each; `lines`: text for the upper left
-    corner; `corner`: (width, height) there that is kept free of the faces' texts, for lines that come later.
+    corner, off which the faces' texts keep; `written`: whether the lines are written, or come later.
     """
-    image = cv2.flip(frame, 1) if mirror else frame.copy()
+    image = frame.copy()
+    for box, _, _, heat, roll in faces:
+        if heat is not None:
+            add_heat(image, box, heat, margin, roll)
+    image = cv2.flip(image, 1) if mirror else image
     size = text_size(image.shape)
     thick = max(1, size // 8)
     boxes, colours = [], []
-    for box, _, index, heat, roll in faces:
-        x, y, w, h = (float(v) for v in box)
-        if mirror:
-            x = image.shape[1] - x - w
-        if heat is not None:
-            flipped = (heat[:, ::-1], -roll) if mirror else (heat, roll)
-            add_heat(image, (x, y, w, h), flipped[0], margin, flipped[1])
-        boxes.append(tuple(int(round(v)) for v in (x, y, w, h)))
+    for (x, y, w, h), _, index, *_ in faces:
+        x = image.shape[1] - x - w if mirror else x
+        boxes.append(tuple(int(round(float(v))) for v in (x, y, w, h)))
         colours.append(UNSURE_COLOUR if index is None else COLOURS[index % len(COLOURS)])
     for (x, y, w, h), colour in zip(boxes, colours, strict=True):
         cv2.rectangle(image, (x, y), (x + w, y + h), colour[::-1], thick)
-    around = [(x - thick, y - thick, w + 2 * thick, h + 2 * thick) for x, y, w, h in boxes]
-    if lines:
-        corner = lines_size(lines, image.shape)
-    plates = places.place(around, [text for _, text, *_ in faces], image.shape, size, (0, 0, *corner))
+    framed = [(x - thick, y - thick, w + 2 * thick, h + 2 * thick) for x, y, w, h in boxes]
+    masks = [text_mask(line, small_size(image.shape)) for line in lines]
+    corner = (0, 0, max((m.shape[1] for m in masks), default=0), sum(m.shape[0] for m in masks))
+    plates = place(framed, [text for _, text, *_ in faces], image.shape, size, corner)
     for plate, colour in zip(plates, colours, strict=True):  # after all boxes, so that no box crosses a text
         if plate is not None:
             x, y, mask = plate
             stamp(image, mask, x, y, colour)
-    write_lines(image, lines)
+    if written:
+        write_lines(image, lines)
     return image
-
-
-def lines_size(lines, shape):
-    """(width, height) in pixels that write_lines() takes in a frame of `shape`."""
-    masks = [places.text_mask(line, small_size(shape)) for line in lines]
-    return max((m.shape[1] for m in masks), default=0), sum(m.shape[0] for m in masks)
 
 
 def write_lines(image, lines):
@@ -129,13 +192,8 @@ def write_lines(image, lines):
         y = write(image, line, 0, y, NOTE_COLOUR, small_size(image.shape))[1]
 
 
-def blank(text):
-    """A picture without a frame, with a line across its middle: BGR uint8 [480, 640, 3]."""
-    return note(np.full((480, 640, 3), BLANK, np.uint8), text)
-
-
 def note(image, text):
-    """A copy of a BGR image with a line across its middle."""
-    image = image.copy()
+    """A copy of a BGR image, or of an empty one of 640x480 pixels where it is None, with a line across its middle."""
+    image = np.full((480, 640, 3), BLANK, np.uint8) if image is None else image.copy()
     write(image, text, 0, image.shape[0] // 2, NOTE_COLOUR, text_size(image.shape))
     return image

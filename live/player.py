@@ -15,16 +15,16 @@ BEHIND = 0.2  # seconds that a video shown at its own pace may fall behind befor
 class Player:
     """Follows the faces of a camera or a video until it ends or the user quits.
 
-    `reader`: a capture.Reader. `loading`: a future of a learn.classifier.Classifier; before it is done a live picture
-    is shown without labels, and a video's first picture stands still. `log`: the results.Results that
-    takes a row for each face and frame. `detector`: a future of detectors.get(), which may fetch a file; until it is
-    done a window finds faces by Haar; None: always so. `screen`: the window.Window; None: a new one where the controls
-    show.
+    `reader`: a capture.Reader; `loading`: a future of a learn.classifier.Classifier, until which a live picture has no
+    labels, and a video's first picture stands still; `log`: the results.Results that takes a row for each face and
+    frame; `detector`: a future of detectors.get(), until which a window finds faces by Haar; None: always so;
+    `screen`: the window.Window; None: a new one where the controls show.
     """
 
     def __init__(self, reader, loading, controls, log, detector=None, screen=None):
         self.reader, self.loading, self.controls, self.log, self.detector = reader, loading, controls, log, detector
         self.screen, self.tracker = screen or window.Window(controls.show), tracks.Tracker()
+        self.classes = ()  # names; none before the classifier is there
         self.picture = None  # the last one drawn
         self.output = self.record = None  # writing.Video: of OUTPUT; of the key r
         self.frames, self.started, self.due = 0, None, 0.0
@@ -55,7 +55,7 @@ class Player:
         return {"frames": self.frames, "seconds": time.perf_counter() - (self.started or 0),
                 "faces": self.tracker.count, "classified": self.tracker.classifications,
                 "dropped": reader.dropped, "unusable": reader.unusable, "latencies": self.latencies,
-                "counts": self.controls.counted(self.log, self.classes()),
+                "counts": self.controls.counted(self.log, self.classes),
                 "written": (output if self.frames else None, self.log.written()),
                 "problem": "the display is gone" if getattr(self.screen, "lost", False) else problem}
 
@@ -75,20 +75,16 @@ class Player:
         """Whether frames can be read now. Takes the classifier as soon as it is there; only a video waits for it."""
         if self.tracker.classifier is None and self.loading.done():
             self.tracker.classifier = self.loading.result()
+            self.classes = self.tracker.classifier.classes
         if self.controls.blur and self.detector is not None and not self.detector.done():
             return False  # until then faces are found by Haar, which misses some that are to be hidden
         return self.tracker.classifier is not None or self.reader.live
-
-    def classes(self):
-        """The names of the classes; () before the classifier is there."""
-        return self.tracker.classifier.classes if self.tracker.classifier else ()
 
     def show_first(self):
         """Show a video's first picture while the network loads; no picture where faces are to be blurred."""
         first = self.reader.peek()
         if self.controls.show and (first is not None or self.reader.waiting()):
-            hidden = first is None or self.controls.blur
-            picture = overlay.blank(LOADING) if hidden else overlay.note(first, LOADING)
+            picture = overlay.note(None if self.controls.blur else first, LOADING)
             self.controls.quit = self.screen.key(picture, 30) in window.QUIT
         else:
             time.sleep(0.01)
@@ -97,9 +93,7 @@ class Player:
         """Say that the source is silent, on the screen or in a line."""
         name = sources.public(self.reader.source)
         if self.controls.show:
-            text = f"waiting for {name} ..."
-            picture = overlay.blank(text) if self.picture is None else overlay.note(self.picture, text)
-            self.obey(picture, 30)
+            self.obey(overlay.note(self.picture, f"waiting for {name} ..."), 30)
         if not self.waits:
             print(f"{name} does not answer, trying for {self.reader.retry:g} s ...", flush=True)
             self.waits = True
@@ -117,10 +111,11 @@ class Player:
         if self.detector is not None and (self.detector.done() or not (self.reader.live or self.controls.show)):
             self.tracker.detector, self.detector = self.detector.result(), None
         self.tracker.heat = self.controls.heat
-        faces = self.tracker.step(frame, moment)
-        self.log.add(results.rows_of(faces, moment, self.log.source, self.classes()))
+        faces = [track.face() for track in self.tracker.step(frame, moment)]
+        self.log.add(results.rows_of(faces, moment, self.log.source, self.classes))
         lines = self.status() if self.controls.show else []
-        picture = self.draw(frame, faces, overlay.lines_size(lines, frame.shape))
+        boxes = [track.box for track in self.tracker.tracks]  # also of what is not yet sure to be a face
+        picture = self.controls.draw(frame, faces, boxes, self.tracker.classifier, lines, written=False)
         for video in (self.output, self.record):
             if video:
                 video.write(picture, moment)  # without the numbers, which are of this machine
@@ -137,15 +132,6 @@ class Player:
         else:
             self.say(faces, moment)
         self.moment = moment
-
-    def draw(self, frame, faces, corner):
-        """A new picture of a frame, as the controls want it; `corner`: its (width, height) is kept for lines."""
-        controls = self.controls
-        if controls.blur:  # also the faces that are not yet sure to be some
-            frame = overlay.blur(frame, [t.box for t in self.tracker.tracks])
-        margin = self.tracker.classifier.margin if self.tracker.classifier else 0.0
-        drawn = [(t.smooth, self.text_for(t), t.label, t.heat if controls.heat else None, t.roll) for t in faces]
-        return overlay.draw(frame, drawn, (), controls.mirror, margin, corner)
 
     def pause(self, interval):
         """Milliseconds to wait for a key: a video's frame is `interval` seconds after the last."""
@@ -178,21 +164,16 @@ class Player:
         lines = [f"{rates(self.recent)}   {self.reader.dropped} dropped   h: help"]
         lines += [LOADING] * (self.tracker.classifier is None) + ["recording"] * (self.record is not None)
         if self.controls.counts and self.tracker.classifier:
-            lines.append(self.controls.counted(self.log, self.classes()))
+            lines.append(self.controls.counted(self.log, self.classes))
         return lines + list(CLIP_HELP) * self.controls.help
-
-    def text_for(self, track):
-        """What stands beside a face: nothing as long as it was not classified."""
-        if track.probabilities is None:
-            return ""
-        return self.controls.text_of(track.label, track.probabilities.max(), self.classes())
 
     def say(self, faces, moment):
         """Without a window: a line whenever the label of a face changes."""
-        for t in faces:
-            if t.probabilities is not None and self.printed.get(t.number, "") != t.label:
-                self.printed[t.number] = t.label
-                print(f"{moment:8.2f} s  face {t.number}: {self.text_for(t)}", flush=True)
+        for face in faces:
+            if face.confidence is not None and self.printed.get(face.number, "") != face.label:
+                self.printed[face.number] = face.label
+                text = self.controls.text_of(face.label, face.confidence, self.classes)
+                print(f"{moment:8.2f} s  face {face.number}: {text}", flush=True)
 
 
 def rates(recent):

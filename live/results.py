@@ -1,9 +1,4 @@
-"""What realtime.py detects, as data: a row for each face and frame in a CSV file, and counts by class. Nothing to run.
-
-The columns: source (file name, number of a camera, or an address' scheme, host and port), time (seconds by the source's
-clock; empty for photos), face (number), class (as the weights name it, "unsure", or empty before the first
-classification), confidence (0 to 1), and x, y, width, height of the face in pixels of the frame.
-"""
+"""What realtime.py detects, as data: counts by class, and rows of a CSV file, whose columns docs/live.md explains."""
 
 import collections
 import csv
@@ -12,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from live import sources
-from terminal import files, script
+from terminal import files
 
 UNSURE = "unsure"
 
@@ -42,31 +37,25 @@ COLUMNS = tuple("class" if name == "label" else name for name in Row._fields)
 
 def name_of(source):
     """What the column source says of a camera, an address or a file."""
-    if isinstance(source, int) or sources.is_live(source):
-        return str(source) if isinstance(source, int) else sources.public(source)
-    return Path(source).name
-
-
-def row_of(source, moment, number, box, label, confidence, classes):
-    """A Row. `box`: (x, y, width, height), float; `label`: index of a class, or None; `confidence`: None before the
-    first classification, which leaves the class empty.
-    """
-    name = "" if confidence is None else UNSURE if label is None else classes[label]
-    return Row(source, moment, number, name, confidence, *(int(round(v)) for v in box))
+    if isinstance(source, int):
+        return str(source)
+    return sources.public(source) if sources.is_live(source) else Path(source).name
 
 
 def rows_of(faces, moment, source, classes):
-    """The rows of the faces (tracks.Track) that a frame of time `moment` shows."""
-    return [row_of(source, moment, t.number, t.smooth, t.label,
-                   None if t.probabilities is None else float(t.probabilities.max()), classes) for t in faces]
+    """The rows of the faces, list of tracks.Face, of a photo (`moment`: None), or of a frame of time `moment`."""
+    rows = []
+    for face in faces:
+        label = "" if face.confidence is None else UNSURE if face.label is None else classes[face.label]
+        rows.append(Row(source, moment, face.number, label, face.confidence, *(int(round(v)) for v in face.box)))
+    return rows
 
 
 class Results:
     """Takes the rows of a run: counts them by class, and writes them to the CSV file `log` where one is named.
 
-    `source`: what the column says of the camera or the video; each photo has a name of its own.
-    Raises script.Problem where `log` would replace a file of the user's, or cannot be written.
-    The file holds whole rows at any time, also after Ctrl-C: those of a frame are written at once.
+    `source`: what the column says of the camera or the video. The file holds whole rows at any time, also after Ctrl-C:
+    those of a frame are written at once. Raises script.Problem where `log` would replace a file of the user's.
     """
 
     def __init__(self, log=None, source=""):
@@ -103,17 +92,9 @@ class Results:
         if self.file:
             self.file.close()
 
-    def counts(self):
-        """How many different faces each class has: Counter. A face counts for what it was called in most frames."""
-        return collections.Counter(labels.most_common(1)[0][0] for labels in self.labels.values())
-
     def text(self, classes, names):
-        """'7 man, 4 woman, 1 unsure'. `classes`: in this order; `names`: class, or "unsure" -> text on the screen."""
-        counts = self.counts()
+        """How many different faces each class has: '7 man, 4 woman, 1 unsure'. A face counts for what it was called in
+        most frames. `classes`: in this order; `names`: class, or "unsure" -> text on the screen.
+        """
+        counts = collections.Counter(labels.most_common(1)[0][0] for labels in self.labels.values())
         return ", ".join(f"{counts[c]} {names.get(c, c)}" for c in (*classes, UNSURE) if counts[c]) or "no face"
-
-
-def check_log(log):
-    """End with one line unless LOG is None, or the name of a .csv file."""
-    if log is not None and (not isinstance(log, str) or Path(log).suffix.lower() != ".csv"):
-        script.fail(f"LOG={log}: must be None, or a name that ends in .csv")

@@ -48,18 +48,19 @@ def why_not(source):
         return f"{public(source)} cannot be opened: check the address, the network and that the stream is on"
     if not is_camera(source):
         return why_no_video(source)
-    name, linux = public(source), sys.platform.startswith("linux")
-    device = Path(f"/dev/video{source}" if isinstance(source, int) else source)
-    others = sorted(p.name for p in Path("/dev").glob("video*")) if linux else []
+    name = public(source)
     if sys.platform == "darwin":
         return (f"{name} gives no picture: connect one, close other programs that use it, and allow this "
                 "terminal in System Settings > Privacy & Security > Camera; or set SOURCE=<video, photo or folder>")
-    if linux and not device.exists():
-        known = f" (there are: {', '.join(others)})" if others else ""
-        name = name if isinstance(source, int) else f"camera {name}"
-        return f"there is no {name}{known}: connect one, or set SOURCE=<another number, video, photo or folder>"
-    if linux and not os.access(device, os.R_OK | os.W_OK):
-        return f"no permission for {name}: run 'sudo usermod -aG video $USER' and log in again"
+    if sys.platform.startswith("linux"):
+        device = Path(f"/dev/video{source}" if isinstance(source, int) else source)
+        others = sorted(p.name for p in Path("/dev").glob("video*"))
+        if not device.exists():
+            known = f" (there are: {', '.join(others)})" if others else ""
+            return (f"there is no camera {source}{known}: connect one, or set SOURCE=<another number, video, photo or "
+                    "folder>")
+        if not os.access(device, os.R_OK | os.W_OK):
+            return f"no permission for {name}: run 'sudo usermod -aG video $USER' and log in again"
     return (f"{name} gives no picture: it may be in use or not be allowed; close other programs that use it, "
             "check the system's camera privacy settings, or set SOURCE=<another number, video, photo or folder>")
 
@@ -72,19 +73,10 @@ def why_no_video(path):
         return f"no permission to read {path}: change it, or copy the file"
     if os.fsencode(path).decode("utf-8", "replace") != str(path):
         return f"the name of {path} is no text in UTF-8: rename it"
-    if is_document(path):
-        return f"{path} is a document, no video: set SOURCE=<camera number, video, photo, folder or address>"
-    return f"{path} is damaged, or no video: try it in a video player, and copy or convert it again"
-
-
-def is_document(path):
-    """Whether a file is a PDF or a text, which FFmpeg may play all the same, as one picture or as a screen of letters.
-
-    Texts that list the parts of a video (HLS, SDP, ffconcat) are none.
-    """
     with open(path, "rb") as file:
         start = file.read(4096)
-    if start.startswith(b"%PDF"):
-        return True
-    text = not set(start) & (set(range(32)) - set(b"\t\n\f\r\x1b"))
-    return bool(start) and text and not start.startswith((b"#EXTM3U", b"v=0", b"ffconcat"))
+    # FFmpeg plays a PDF as a picture and a text as a screen of letters, but also lists of the parts of a video.
+    text = start and not set(start) & (set(range(32)) - set(b"\t\n\f\r\x1b"))
+    if start.startswith(b"%PDF") or text and not start.startswith((b"#EXTM3U", b"v=0", b"ffconcat")):
+        return f"{path} is a document, no video: set SOURCE=<camera number, video, photo, folder or address>"
+    return f"{path} is damaged, or no video: try it in a video player, and copy or convert it again"

@@ -1,6 +1,7 @@
 """The photos of realtime.py: which there are, their faces, and showing or writing them one by one. Nothing to run."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import NamedTuple
 import cv2
 
 from faces import cropping, reading
-from live import clips, overlay, results, sources, window, writing
-from live.controls import PHOTO_HELP, Controls
+from live import clips, results, sources, tracks, window, writing
+from live.controls import PHOTO_HELP
 from terminal import files, script
 from terminal.files import normal
 
@@ -20,9 +21,8 @@ LINES = ("photos", "faces", "no face", "unreadable")
 
 def portrait():
     """The photo of a person that comes with matplotlib."""
-    spec = importlib.util.find_spec("matplotlib")
-    path = Path(spec.origin).parent / "mpl-data/sample_data/grace_hopper.jpg" if spec and spec.origin else None
-    if path is None or not path.is_file():
+    path = Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data/sample_data/grace_hopper.jpg"
+    if not path.is_file():  # some systems' own matplotlib has no samples
         script.fail("there is no camera, nor matplotlib's portrait: set SOURCE=<video, photo or folder>")
     return path
 
@@ -56,21 +56,20 @@ def is_motion_jpeg(path):
 
 
 def outputs(output, paths, folder):
-    """A function: index -> path of the annotated picture; None where nothing is to be written."""
-    if output is None:
-        return None
+    """The path of each photo's annotated picture: list, None each where nothing is to be written."""
+    if output is None or not paths:
+        return [None] * len(paths)
     target = Path(output)
     if len(paths) == 1 and target.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp"):
-        names = [target]
+        place, names = target.parent, [target]
     elif target.suffix.lower() in writing.FOURCC or target.is_file():
         script.fail(f"OUTPUT={output}: photos are written to a folder, so name one")
     else:
-        names = apart([target / p.relative_to(folder) for p in paths])
+        place, names = target, apart([target / p.relative_to(folder) for p in paths])
     if identities(names) & identities(paths):
         script.fail(f"OUTPUT={output} would replace the photos themselves: name another folder")
-    place = target.parent if names == [target] else target
     files.claim(place, [path.relative_to(place).as_posix() for path in names])
-    return names.__getitem__
+    return names
 
 
 def identities(paths):
@@ -85,57 +84,45 @@ def identities(paths):
 
 def apart(paths):
     """Names for annotated pictures of photos, no two alike on any disk: a.png, a.webp.jpg of a.webp, a.webp-2.jpg."""
-    plain = [p.suffix.lower() in (".jpg", ".jpeg", ".png") for p in paths]
+    def stays(path):
+        return path.suffix.lower() in (".jpg", ".jpeg", ".png")
+
     names, taken = {}, set()
-    for i in sorted(range(len(paths)), key=lambda i: not plain[i]):  # names that can stay come first
-        path, count = paths[i] if plain[i] else paths[i].with_name(paths[i].name + ".jpg"), 1
+    for photo in sorted(paths, key=stays, reverse=True):  # names that can stay come first
+        path, count = photo if stays(photo) else photo.with_name(photo.name + ".jpg"), 1
         stem = path.stem
         while normal(str(path)).lower() in taken:
             count += 1
             path = path.with_name(f"{stem}-{count}{path.suffix}")
         taken.add(normal(str(path)).lower())
-        names[i] = path
-    return [names[i] for i in range(len(paths))]
+        names[photo] = path
+    return [names[photo] for photo in paths]
 
 
 class Photo(NamedTuple):
-    """A photo to be annotated."""
-
     path: Path
     name: str  # within the folder that was named
     target: Path | None  # of the annotated picture
 
 
 def album(source, output=None):
-    """The photos of a source, see photos_of(), and where their annotated pictures go: list of Photo.
-
-    [] for a camera, an address, and what may be a video.
-    """
+    """The photos of a source: list of Photo; [] for a camera, an address, and what may be a video."""
     if sources.is_live(source):
         return []
     paths = photos_of(source)
     folder = Path(source) if Path(source).is_dir() else Path(source).parent
-    target = (outputs(output, paths, folder) if paths else None) or (lambda i: None)
-    return [Photo(path, path.relative_to(folder).as_posix(), target(i)) for i, path in enumerate(paths)]
+    return [Photo(path, path.relative_to(folder).as_posix(), target)
+            for path, target in zip(paths, outputs(output, paths, folder), strict=True)]
 
 
-class Face(NamedTuple):
-    """A face of a photo, and what the network says of it."""
-
-    box: tuple  # x, y, width, height
-    roll: float  # degrees
-    label: int | None  # index of the class; None: unsure
-    confidence: float
-
-
-def classify(photo, classifier, detector):
-    """The faces of an RGB photo, list of Face, and their crops."""
+def classify(photo, classifier, detector, first=1):
+    """The faces of an RGB photo, list of tracks.Face numbered from `first` on, and their crops."""
     found = detector.faces(photo)
     crops = [cropping.crop_face(photo, face.box, classifier.margin, classifier.clahe, face.roll) for face in found]
     if not crops:
         return [], []
-    return [Face(face.box, face.roll, classifier.label(p, child), float(p.max()))
-            for face, p, child in zip(found, *classifier.predict(crops), strict=True)], crops
+    return [tracks.Face(first + i, face.box, face.roll, classifier.label(p, child), float(p.max()))
+            for i, (face, p, child) in enumerate(zip(found, *classifier.predict(crops), strict=True))], crops
 
 
 class Page:
@@ -143,16 +130,14 @@ class Page:
 
     def __init__(self, photo, faces, crops, classifier):
         self.frame, self.faces, self.crops = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), faces, crops
-        self.classifier, self.heats = classifier, None
+        self.classifier = classifier
 
     def draw(self, controls, lines=()):
         """The picture, BGR, as the controls want it."""
-        if controls.heat and self.crops and self.heats is None:
-            self.heats = self.classifier.explain(self.crops)
-        drawn = [(face.box, controls.text_of(face.label, face.confidence, self.classifier.classes), face.label,
-                  self.heats[i] if controls.heat else None, face.roll) for i, face in enumerate(self.faces)]
-        frame = overlay.blur(self.frame, [face.box for face in self.faces]) if controls.blur else self.frame
-        return overlay.draw(frame, drawn, lines, controls.mirror, self.classifier.margin)
+        if controls.heat and self.faces and self.faces[0].heat is None:
+            heats = self.classifier.explain(self.crops)
+            self.faces = [face._replace(heat=heat) for face, heat in zip(self.faces, heats, strict=True)]
+        return controls.draw(self.frame, self.faces, [face.box for face in self.faces], self.classifier, lines)
 
     def turn(self, screen, controls, place, log):
         """Show it until a key asks for the next photo, or the end. `place`: which photo of how many this is."""
@@ -162,12 +147,19 @@ class Page:
             if controls.obey(screen.key(picture, 50), picture):
                 return
 
+    def write(self, path, controls):
+        """Write the picture, without what the keys m and g add. Where its format cannot hold it, that is only said."""
+        try:
+            writing.save_photo(path, self.draw(dataclasses.replace(controls, mirror=False, heat=False)))
+        except script.Problem as problem:
+            print(problem)
+
 
 def annotate(photos, classifier, controls, log, detector, screen=None):
-    """Find and classify the faces of photos (list of Photo), one by one; show and write the pictures.
+    """Find and classify the faces of photos (list of Photo), one by one; print, log, show and write them.
 
-    `classifier`: a learn.classifier.Classifier; `log`: the results.Results that takes a row for each face; `detector`:
-    of detectors.get(). Prints a line for each photo and the counts. Returns the dict of counts.
+    `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(). Returns the
+    counts: dict.
     """
     screen, counts = screen or window.Window(controls.show), dict.fromkeys(LINES, 0)
     try:
@@ -178,20 +170,20 @@ def annotate(photos, classifier, controls, log, detector, screen=None):
                 print(f"{photo.name}: skipped, {error}")
                 counts["unreadable"] += 1
                 continue
-            faces, crops = classify(pixels, classifier, detector)
+            faces, crops = classify(pixels, classifier, detector, counts["faces"] + 1)
             said = [controls.text_of(face.label, face.confidence, classifier.classes) for face in faces]
             print(f"{photo.name}: {', '.join(said) or 'no face found'}", flush=True)
-            log.add([results.row_of(photo.name, None, number, face.box, face.label, face.confidence, classifier.classes)
-                     for number, face in enumerate(faces, counts["faces"] + 1)])
+            log.add(results.rows_of(faces, None, photo.name, classifier.classes))
             counts["photos"] += 1
             counts["faces"] += len(faces)
             counts["no face"] += not faces
             page, blurred = Page(pixels, faces, crops, classifier), controls.blur
-            write(photo, page, controls)
+            if photo.target:
+                page.write(photo.target, controls)
             if controls.show:
                 page.turn(screen, controls, f"{i + 1} of {len(photos)}", log)
-            if controls.blur != blurred:
-                write(photo, page, controls)
+            if photo.target and controls.blur != blurred:
+                page.write(photo.target, controls)
             if controls.quit:
                 break
     finally:
@@ -200,16 +192,3 @@ def annotate(photos, classifier, controls, log, detector, screen=None):
     print(", ".join(f"{counts[line]} {line}" for line in LINES))
     print(f"different faces: {controls.counted(log, classifier.classes)}")
     return counts
-
-
-def write(photo, page, controls):
-    """Write an annotated picture, as it is without what the keys m and g add. One that its format cannot hold
-    is named, and the others go on.
-    """
-    if photo.target is None:
-        return
-    try:
-        writing.save_photo(photo.target, page.draw(Controls(blur=controls.blur, labels=controls.labels,
-                                                           unsure=controls.unsure)))
-    except script.Problem as problem:
-        print(problem)

@@ -1,11 +1,11 @@
 """Faces over time: found in each frame, followed, classified when due, smoothed. Nothing to run.
 
-One detection by Haar says little: the cascade fires on walls too, boxes jump, and a network's answer flickers with
-the noise. So detections become tracks, a track is confirmed after several of them and a second look at it, and its box
-and its probabilities are averages over time. The surroundings of the known faces are searched in every frame, and the
-whole frame, which costs several times as much, a few times a second.
+One detection says little: Haar's cascade fires on walls too, boxes jump, and a network's answer flickers. So a track is
+confirmed after several detections and a second look, and its box and its probabilities are averages over time. The
+surroundings of known faces are searched in every frame; the whole frame, which costs far more, a few times a second.
 """
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -60,19 +60,19 @@ def appearance(gray, box, share=0.15, size=16):
     return pixels / np.linalg.norm(pixels)
 
 
-class Gone(NamedTuple):
-    """A confirmed face that was lost."""
+class Face(NamedTuple):
+    """A face of a clip or a photo, as it is drawn and logged."""
 
     number: int
-    box: np.ndarray
-    appearance: np.ndarray
-    time: float  # of its last detection
-    shot: int  # between which cuts
+    box: tuple  # x, y, width, height, pixels
+    roll: float  # degrees
+    label: int | None  # index of the class; None: unsure
+    confidence: float | None  # None: not classified yet
+    heat: np.ndarray | None = None  # Grad-CAM of its crop, float32 [S, S], 0..1
 
 
 class Track:
-    """A face over time. `box` is its last detection and `smooth` the one to draw, both (x, y, width, height) in pixels.
-
+    """A face over time. `box` is its last detection and `smooth` the one to draw, both (x, y, width, height) in pixels;
     `number` is 0 until it is confirmed.
     """
 
@@ -88,22 +88,20 @@ class Track:
         self.classified = -math.inf  # when
         self.averaged = 0  # classifications since it was new, or changed
 
+    def face(self):
+        """What there is to draw and to log: Face."""
+        confidence = None if self.probabilities is None else float(self.probabilities.max())
+        return Face(self.number, self.smooth, self.roll, self.label, confidence, self.heat)
+
     def update(self, detection, now):
         """Take a detection. The smooth box follows slowly where the face rests, as boxes jump, and fast else."""
-        box, self.roll = detection[:4], float(detection[4])
-        self.box = box
-        moved = np.abs(box - self.smooth).max() / self.smooth[2]
-        self.smooth += (box - self.smooth) * min(1.0, 0.2 + 3 * moved)
+        self.box, self.roll = detection[:4], float(detection[4])
+        moved = np.abs(self.box - self.smooth).max() / self.smooth[2]
+        self.smooth += (self.box - self.smooth) * min(1.0, 0.2 + 3 * moved)
         self.detections, self.misses, self.detected = self.detections + 1, 0, now
 
-    def changed(self):
-        """Someone else is here: what was averaged does not count any more."""
-        self.averaged, self.classified = 0, -math.inf
-
     def add(self, probabilities, child, now, classifier):
-        """Average a classifier's prediction (float [n_classes], and how likely it is a child's face) in, and choose the
-        label.
-        """
+        """Average in a prediction (float [n_classes], and how likely it is a child's face), and choose the label."""
         self.averaged += 1
         if self.averaged == 1:
             self.fresh, self.child = probabilities.astype(np.float64), float(child)
@@ -131,54 +129,48 @@ class Tracker:
     def __init__(self, classifier=None, detector=None):
         self.classifier, self.detector, self.heat = classifier, detector or detectors.Haar(), False
         self.tracks, self.count, self.classifications = [], 0, 0  # count: of different faces so far
-        self.gone, self.shot = [], 0  # faces lost within RETURN seconds; cuts so far
-        self.scene, self.before, self.searched = None, None, -math.inf
-        self.looks = 0  # everywhere, so far
+        self.gone, self.shot = [], 0  # copies of the confirmed tracks lost within RETURN seconds; cuts so far
+        self.scene, self.before = None, math.inf  # appearance() and time of the frame before
+        self.searched, self.looks = -math.inf, 0  # time and number of the looks everywhere
 
     def step(self, frame, now):
         """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks."""
         view = detectors.View(frame)
-        small, scale = view.gray, view.scale
-        interval = 0.0 if self.before is None else max(0.0, now - self.before)
-        self.before = now
-        scene = appearance(small, (0, 0, *small.shape[::-1]), 0)
+        interval = max(0.0, now - self.before)
+        scene = appearance(view.gray, (0, 0, *view.gray.shape[::-1]), 0)
         cut = self.scene is not None and float(scene @ self.scene) < SAME_SCENE
-        self.scene = scene
-        self.shot += cut
+        self.before, self.scene, self.shot = now, scene, self.shot + cut
 
         wait = self.detector.interval_known if any(t.confirmed for t in self.tracks) else self.detector.interval
-        full = cut or now - self.searched >= wait - interval / 2
         expected = sorted(self.tracks, key=lambda t: t.detected)[:self.detector.followed]
         pairs, new = match(expected, self.detector.near(view, expected))[0], []
-        if full:
-            self.searched, expected = now, self.tracks
-            known = {id(track) for track, _ in pairs}
-            more, new = match([t for t in expected if id(t) not in known], self.detector.everywhere(view, self.looks))
+        if cut or now - self.searched >= wait - interval / 2:
+            matched, expected = {track for track, _ in pairs}, self.tracks
+            more, new = match([t for t in expected if t not in matched], self.detector.everywhere(view, self.looks))
             pairs += more
-            self.looks += 1
-        matched = {id(track) for track, _ in pairs}
+            self.searched, self.looks = now, self.looks + 1
         for track, found in pairs:
             track.update(found, now)
-            here = appearance(small, track.smooth * scale)
+            here = appearance(view.gray, track.smooth * view.scale)
             alike = float(here @ track.appearance) >= SAME_FACE
-            if cut or not alike:
-                track.changed()
+            if cut or not alike:  # someone else may be here: what was averaged does not count any more
+                track.averaged, track.classified = 0, -math.inf
             if cut and not alike and track.confirmed:
                 self.replace(track, here)
             track.appearance = here
+        matched = {track for track, _ in pairs}
         for track in expected:
-            if id(track) not in matched:
-                track.misses += 1
-        kept = [t for t in self.tracks if id(t) in matched or not cut and (
+            track.misses += track not in matched
+        kept = [t for t in self.tracks if t in matched or not cut and (
             now - t.detected <= KEEP if t.confirmed else t.misses < CONFIRM_MISSES)]
         for track in self.tracks:
             if track.confirmed and track not in kept:
                 self.lose(track, self.shot - cut)
-        self.tracks, self.gone = kept, [g for g in self.gone if now - g.time <= RETURN]
+        self.tracks, self.gone = kept, [g for g in self.gone if now - g.detected <= RETURN]
         for found in new:
             if all(detectors.inside(found, t.box) < 0.5 for t in self.tracks):
                 self.tracks.append(Track(0, found, now))
-                self.tracks[-1].appearance = appearance(small, found[:4] * scale)
+                self.tracks[-1].appearance = appearance(view.gray, found[:4] * view.scale)
         for track in self.tracks:
             if not track.confirmed and track.detections >= CONFIRM_DETECTIONS and track.misses == 0:
                 roll = self.detector.confirm(view, track.box, track.roll)
@@ -188,8 +180,9 @@ class Tracker:
         return [t for t in self.tracks if t.confirmed]
 
     def lose(self, track, shot):
-        """Remember a confirmed face that is not there any more."""
-        self.gone.append(Gone(track.number, track.box, track.appearance, track.detected, shot))
+        """Remember a confirmed face that is not there any more. `shot`: between which cuts it was."""
+        self.gone.append(copy.copy(track))
+        self.gone[-1].shot = shot
 
     def replace(self, track, here):
         """After a cut someone else is where a face was: the track goes on under another number, without a label."""
@@ -198,9 +191,8 @@ class Tracker:
         track.number = self.number_for(track)
 
     def number_for(self, track):
-        """The number of a face that was lost here within RETURN seconds, or a new one.
-
-        Between two cuts the place is enough to know it by. After a cut it has to look the same, too.
+        """The number of a face that was lost here within RETURN seconds, or a new one. After a cut the place is not
+        enough: it has to look the same, too.
         """
         here = [g for g in self.gone if detectors.iou(g.box, track.box) >= RETURN_OVERLAP
                 and (g.shot == self.shot or float(g.appearance @ track.appearance) >= SAME_FACE)]
@@ -212,14 +204,11 @@ class Tracker:
         return known.number
 
     def label(self, frame, now, interval):
-        """Classify the confirmed faces that are due, at most MOST in one batch; frames without such cost no network.
-        """
+        """Classify the confirmed faces that are due, at most MOST in one batch."""
         classifier = self.classifier
-        if classifier is None:
-            return
         due = [t for t in self.tracks if t.confirmed and t.detected == now
                and (t.averaged < EAGER or now - t.classified + interval > REFRESH)]
-        if not due:
+        if classifier is None or not due:
             return
         due = sorted(due, key=lambda track: track.classified)[:MOST]
         crops = [cropping.crop_frame(frame, track.box, classifier.margin, classifier.clahe, track.roll)

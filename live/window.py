@@ -1,12 +1,7 @@
-"""The window: pictures are shown, and keys and the X button answered, in a process of its own. Nothing to run.
+"""The window: pictures are shown, and keys and the X button answered. Nothing to run.
 
-    screen = Window(True)                # starts to load at once; the window opens with the first picture
-    key = screen.key(image, wait=1)      # BGR uint8 [H, W, 3], milliseconds to wait -> the key, or -1
-    if key in QUIT: ...                  # q, Esc, or the X button
-    screen.close()
-
-Qt, GTK and the X server end a program that they fail in, without a word to Python. So they get a program of their own,
-which may die: what the script has written so far is kept.
+Qt, GTK and the X server end a program that they fail in, without a word to Python. So the window has a process of its
+own, which may die: what the script has written so far is kept.
 """
 
 import contextlib

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def writable(rate, suffix):
     return round(rate, 3 if rate < 65 else 2 if rate < 650 else 0)  # OpenCV makes a fraction over 1000, 100 or 1
 
 
-class Video:
+class Video(contextlib.ExitStack):
     """A video that gets its name when it is closed; as a context manager, only where its block ends well.
 
     Every frame of a video file is written once, as long as that keeps to its clock; frames are repeated or left out
@@ -42,7 +41,8 @@ class Video:
     """
 
     def __init__(self, path, reader):
-        self.path, self.reader, self.stack, self.writer = Path(path), reader, contextlib.ExitStack(), None
+        super().__init__()
+        self.path, self.reader, self.writer = Path(path), reader, None
         self.frames = 0  # written
         files.claim_file(path)
         files.sweep(self.path.parent)  # what is left of runs that were killed
@@ -50,9 +50,10 @@ class Video:
     def open(self, frame, moment):
         """Begin with this frame."""
         self.size, self.start, self.rate = frame.shape[1::-1], moment, writable(self.reader.rate, self.path.suffix)
-        self.temporary = self.stack.enter_context(files.atomic(self.path))
+        self.temporary = self.enter_context(files.atomic(self.path))
         code = cv2.VideoWriter_fourcc(*FOURCC[self.path.suffix.lower()])
         self.writer = cv2.VideoWriter(str(self.temporary), code, self.rate, self.size)
+        self.push(self.finish)
         if not self.writer.isOpened():
             raise script.Problem(f"{self.path} cannot be written: try another name, ending in .mp4 or .avi")
 
@@ -70,32 +71,17 @@ class Video:
             self.writer.write(frame)
             self.frames += 1
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        try:
-            if self.writer is not None:
-                self.writer.release()
-                if error[0] is None:
-                    self.check()
-        except BaseException:
-            error = sys.exc_info()
-            raise
-        finally:
-            self.stack.__exit__(*error)
-
-    def check(self):
-        """Whether all frames can be read back, which a full disk prevents without a word of OpenCV's."""
-        again = cv2.VideoCapture(str(self.temporary))
-        whole = again.isOpened() and again.get(cv2.CAP_PROP_FRAME_COUNT) >= self.frames
-        again.release()
-        if not whole:
-            raise script.Problem(f"{self.path} could not be written whole: is the disk full?")
-
-    def close(self):
-        """End it."""
-        self.__exit__(None, None, None)
+    def finish(self, error, *_):
+        """End the file. Unless there was an error before, all frames must be there to be read back: OpenCV does not say
+        when a disk is full.
+        """
+        self.writer.release()
+        if error is None:
+            again = cv2.VideoCapture(str(self.temporary))
+            whole = again.isOpened() and again.get(cv2.CAP_PROP_FRAME_COUNT) >= self.frames
+            again.release()
+            if not whole:
+                raise script.Problem(f"{self.path} could not be written whole: is the disk full?")
 
 
 def save_photo(path, image):

@@ -13,9 +13,8 @@ NO_LETTER = "\uffff"  # a code that stands for no letter, so that a font draws i
 
 
 def choose(font):
-    """Take a font file for all texts from now on; None: a font is looked for where Pillow's own lacks a letter.
-
-    One that cannot be read ends the program with one line.
+    """Take a font file for all texts from now on, or end with one line where it cannot be read; None: a font is looked
+    for where Pillow's own lacks a letter.
     """
     try:
         if font is not None:
@@ -27,14 +26,12 @@ def choose(font):
 
 def has(font, text):
     """Whether a Pillow font has all letters of a text; spaces and marks upon letters are no letters."""
-    missing = shape(font, NO_LETTER)
-    return all(shape(font, letter) != missing for letter in set(text) if unicodedata.category(letter)[0] not in "ZMC")
+    def drawn(letter):
+        mask = font.getmask(letter)
+        return mask.size, bytes(mask)
 
-
-def shape(font, letter):
-    """How a font draws a letter: something to compare."""
-    mask = font.getmask(letter)
-    return mask.size, bytes(mask)
+    missing = drawn(NO_LETTER)
+    return all(drawn(letter) != missing for letter in set(text) if unicodedata.category(letter)[0] not in "ZMC")
 
 
 def installed():

@@ -58,7 +58,7 @@ def test_whatever_a_driver_raises_is_a_camera_without_frames(error, monkeypatch)
 
     camera = Camera(5)
     for name, opens in (("open", fails), ("read", lambda *_: camera)):
-        monkeypatch.setattr(capture, "_open", opens)
+        monkeypatch.setattr(cv2, "VideoCapture", opens)
         monkeypatch.setattr(camera, "read", fails)
         monkeypatch.setattr(camera, "isOpened", lambda: True, raising=False)
         reader = capture.Reader(0, 0.0)

@@ -19,6 +19,7 @@ from judge import clips as judged
 from learn import classifier
 from live import capture
 from live import clips as played
+from terminal import script
 from watching import StandIn, loading
 
 
@@ -96,7 +97,7 @@ def test_figures_of_labels():
 @pytest.mark.parametrize("data", [b"", b"no video"])
 def test_a_file_that_is_no_clip(data, tmp_path):
     (tmp_path / "a.mp4").write_bytes(data)
-    with pytest.raises(played.ClipError, match="unreadable"):
+    with pytest.raises(script.Problem, match="unreadable"):
         list(played.follow(tmp_path / "a.mp4", StandIn(by_brightness), detectors.get("haar")))
 
 

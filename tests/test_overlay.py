@@ -8,13 +8,13 @@ from PIL import ImageFont
 import clips
 import realtime
 from faces import cropping, detectors
-from live import overlay, places
+from live import overlay
 from terminal import fonts
 
 
 def rectangles(boxes, texts, shape=(480, 640, 3), size=18, corner=(0, 0, 0, 0)):
     """(x, y, width, height) of each plate."""
-    return [(x, y, *mask.shape[::-1]) for x, y, mask in places.place(boxes, texts, shape, size, corner)]
+    return [(x, y, *mask.shape[::-1]) for x, y, mask in overlay.place(boxes, texts, shape, size, corner)]
 
 
 def crossing(a, b):
@@ -64,7 +64,7 @@ def test_random_crowds_keep_faces_free():
 
 
 def test_a_face_without_a_text_has_no_plate():
-    assert places.place([(0, 0, 50, 50)], [""], (480, 640, 3), 18) == [None]
+    assert overlay.place([(0, 0, 50, 50)], [""], (480, 640, 3), 18) == [None]
 
 
 def test_a_blurred_face_is_none_any_more_and_the_rest_stays():
@@ -107,7 +107,7 @@ def test_class_names_of_most_alphabets_have_a_font():
     for text in ("niña 93%", "امرأة", "γυναίκα", "мужчина"):
         path = fonts.find(text)
         assert path is not None and fonts.has(ImageFont.truetype(path, 20), text)
-        assert places.text_mask(text, 20).max() == 255
+        assert overlay.text_mask(text, 20).max() == 255
     assert fonts.find("woman 93%") is None
 
 

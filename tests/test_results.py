@@ -129,11 +129,13 @@ def test_the_source_in_a_row(source, name):
     assert results.name_of(source) == name
 
 
-def test_a_log_replaces_no_other_file(tmp_path):
+def test_a_log_replaces_no_other_file(tmp_path, monkeypatch):
     for wrong in ("faces.txt", 3, str(tmp_path)):
+        monkeypatch.setattr(realtime, "LOG", wrong)
         with pytest.raises(SystemExit, match="LOG="):
-            results.check_log(wrong)
-    results.check_log(None)
+            realtime.check()
+    monkeypatch.setattr(realtime, "LOG", None)
+    realtime.check()
     other = tmp_path / "groups.csv"
     other.write_text("file,age\n")
     files.claim_file(other, ours=True)  # a table of another of our scripts is none of this one's either
