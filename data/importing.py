@@ -164,15 +164,15 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
                 raise script.Problem(f"{target} is there already and is another photo than {photo.path}: move it away, "
                                      "or give these photos other names (folders.py has PREFIX for that)")
         path = theirs or target
-        folder = next(folder for folder in folders.values() if folder in path.parents)
+        folder = next(folder for folder in folders.values() if path.is_relative_to(folder))
         inner = path.relative_to(folder)
         total[folder, inner.parts[0]] += 1
         rows.append((inner.as_posix(), *photo[4:]))
     for folder in folders.values():
-        if names := [path.relative_to(folder).as_posix() for path in new.values() if folder in path.parents]:
+        if names := names_in(folder, new.values()):
             files.claim(folder, names)
     for folder in folders.values():
-        files.remove_ours(folder, [path.relative_to(folder).as_posix() for path in moved if folder in path.parents])
+        files.remove_ours(folder, names_in(folder, moved))
     for photo, target in new.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         files.link(photo.path, target)
@@ -181,6 +181,11 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
     report_counts(folders.values(), total, len(new), len(moved), len(photos) - len(found))
     if not total:
         script.fail("no photo found: check SOURCE, and read what data/README.md says about its layout")
+
+
+def names_in(folder, paths):
+    """Those of `paths` that lie in `folder`, as its record names them: list of "class/name"."""
+    return [path.relative_to(folder).as_posix() for path in paths if path.is_relative_to(folder)]
 
 
 def check_photos(photos, folders):

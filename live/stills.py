@@ -21,8 +21,9 @@ LINES = ("photos", "faces", "no face", "unreadable")
 
 def portrait():
     """The photo of a person that comes with matplotlib."""
-    path = Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data/sample_data/grace_hopper.jpg"
-    if not path.is_file():  # some systems' own matplotlib has no samples
+    spec = importlib.util.find_spec("matplotlib")
+    path = Path(spec.origin).parent / "mpl-data/sample_data/grace_hopper.jpg" if spec and spec.origin else None
+    if path is None or not path.is_file():  # some systems' own matplotlib has no samples
         script.fail("there is no camera, nor matplotlib's portrait: set SOURCE=<video, photo or folder>")
     return path
 
