@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import v2
 from tqdm import tqdm
 
 from faces import cropping, people, reading
@@ -32,15 +32,23 @@ KEEP_FREE = 1e9  # bytes of a disk that pixels leave to weights files and everyb
 UNUSED = 3600  # seconds after which an array of pixels that no run has read is removed
 
 
+def resize(images, side):
+    """uint8 [N, 3, H, W] -> uint8 [N, 3, side, side], bilinear with antialiasing."""
+    if images.shape[2:] == (side, side):
+        return images
+    # What torchvision's Resize does: but to import torchvision takes as long as to import PyTorch.
+    pixels = images if images.device.type == "cpu" else images.float()  # GPUs do not resize bytes
+    return functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True).round().to(torch.uint8)
+
+
 def evaluation_transform(image_size, mean=MEAN, std=STD):
     """The one way to see a crop: a function from uint8 [N, 3, H, W] RGB, as to_batch() gives it, to normalised float32
     [N, 3, image_size, image_size], channels last in memory. `mean` and `std` are those of values in 0..1."""
-    resize = v2.Resize((image_size, image_size), antialias=True)
     mean, std = (255 * torch.tensor(v).repeat(image_size) for v in (mean, std))
 
     def transform(images):
         # Whole rows of pixels at once: with three channels as the last axis, vector instructions would idle.
-        rows = resize(images).permute(0, 2, 3, 1).flatten(2)
+        rows = resize(images, image_size).permute(0, 2, 3, 1).flatten(2)
         rows = torch.sub(rows, mean.to(rows.device)).div_(std.to(rows.device))
         return rows.unflatten(2, (image_size, 3)).permute(0, 3, 1, 2)
 
@@ -78,7 +86,6 @@ class Crops(Dataset):
         self.auxiliary, self.task_sizes, self.ages = torch.empty(len(self.files), 0, dtype=torch.int64), [], []
         self.sources, self.source = sources_of(self.files)
         self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
-        self.resize = v2.Resize((image_size, image_size), antialias=True)
         self.cache = None  # path of the array of pixels on disk
         self.on_gpu = None  # all pixels in the memory of a GPU, uint8 [N, S, S, 3]
         self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
@@ -136,7 +143,7 @@ class Crops(Dataset):
         def one(i):
             try:
                 crop = cropping.recut(cropping.read_crop(self.files[i]), MARGIN, self.margin)
-                return self.resize(to_batch([crop]))
+                return resize(to_batch([crop]), self.shape[1])
             except reading.PhotoError as error:
                 script.fail(f"{self.files[i]}: {error}; delete it and run 'python processed.py' and "
                             "'python validation.py'")

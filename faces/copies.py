@@ -10,8 +10,6 @@ import re
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from faces import nearest
@@ -242,8 +240,10 @@ def bursts(names, outlines):
 
 def groups_of(n, pairs):
     """Which group each of 0..n-1 is in, joined along `pairs`, int [P, 2]: int32 [n], numbers from 0."""
+    from scipy.sparse import coo_array, csgraph  # only here: it takes half as long as all else that a script imports
+
     pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
-    return connected_components(coo_array((np.ones(len(pairs), bool), pairs.T), (n, n)), directed=False)[1]
+    return csgraph.connected_components(coo_array((np.ones(len(pairs), bool), pairs.T), (n, n)), directed=False)[1]
 
 
 def components(n, pairs):
