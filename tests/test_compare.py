@@ -140,6 +140,19 @@ def test_a_crop_that_changed_sides_leaves_the_copy(world):
     assert "hat/1.jpg" not in names[0] and "hat/moved.jpg" in names[1] and len(names[0]) == 7
 
 
+def test_files_that_are_not_ours_stay(world):
+    copy = Path(compare.equalised("train", 2.0))
+    strange = copy / "hat" / "mine.jpg"
+    strange.write_bytes(Path("photos/hat/0.png").read_bytes())
+    with pytest.raises(SystemExit, match=r"mine.jpg was not put there by this script"):
+        compare.equalised("train", 2.0)
+    assert strange.is_file()
+    Path("runs/results.csv").write_text("my own table\n", encoding="utf-8")
+    with pytest.raises(script.Problem, match="results.csv is there already"):
+        compare.main()
+    assert Path("runs/results.csv").read_text(encoding="utf-8") == "my own table\n"
+
+
 @pytest.mark.parametrize(("argument", "line"), [
     ("VARIANTS={'a': {'RATE': 1}}", "RATE is no constant of train.py"),
     ("VARIANTS={'a': {'SEED': 1}}", "SEED is no constant of train.py that can be varied here"),

@@ -29,7 +29,7 @@ import processed
 import train
 from faces import cropping, reading
 from learn import classifier
-from terminal.files import atomic
+from terminal.files import atomic, claim, claim_table, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 # Name -> constants of train.py that differ; with CLAHE the crops are equalised too.
@@ -64,11 +64,14 @@ def equalised(folder, limit):
     The split stays the same, so that variants differ by nothing else; the crops go through JPEG once more.
     """
     copy = Path(RUNS_DIR, f"clahe_{limit:g}", Path(folder).parent.name, Path(folder).name)
-    wanted = {copy / p.relative_to(folder): p for p in reading.list_photos(folder)}
-    for old in set(reading.list_photos(copy)) - wanted.keys():
-        old.unlink()  # moved to the other side since, perhaps
-    for target, crop in tqdm(wanted.items(), desc=f"CLAHE {limit:g}, {copy.name}", unit="crop", leave=False):
-        time = crop.stat().st_mtime_ns
+    wanted = {p.relative_to(folder).as_posix(): p for p in reading.list_photos(folder)}
+    remove_ours(copy, written(copy) - wanted.keys())  # moved to the other side since, perhaps
+    claim(copy, wanted)
+    strange = {p.relative_to(copy).as_posix() for p in reading.list_photos(copy)} - wanted.keys()
+    if strange:
+        script.fail(f"{copy / min(strange)} was not put there by this script: move it elsewhere")
+    for name, crop in tqdm(wanted.items(), desc=f"CLAHE {limit:g}, {copy.name}", unit="crop", leave=False):
+        target, time = copy / name, crop.stat().st_mtime_ns
         if not target.is_file() or target.stat().st_mtime_ns != time:
             cropping.write_crop(target, cropping.equalise(cropping.read_crop(crop), limit), time)
     return copy
@@ -156,12 +159,13 @@ def check_constants():
 
 def main():
     check_constants()
+    table, columns = Path(RUNS_DIR, "results.csv"), ("variant", "seed", *COLUMNS)
+    claim_table(table, columns, ours=True)
     rows = [{"variant": name, "seed": seed, **one_run(name, seed)} for seed in SEEDS for name in VARIANTS]
-    with atomic(Path(RUNS_DIR, "results.csv")) as temporary:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ["variant", "seed", *COLUMNS])
-            writer.writeheader()
-            writer.writerows(rows)
+    with atomic(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
     show(rows)
 
 
