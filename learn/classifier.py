@@ -137,6 +137,7 @@ class Classifier:
         self.threshold, self.temperature, self.flip = facts["threshold"], facts["temperature"], facts["flip"]
         self.mean, self.std = facts["mean"], facts["std"]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        engine.keep_memory()
         self.net = folded(net).to(self.device, memory_format=torch.channels_last)
         self.fast = self.net
         if self.name in BFLOAT16 and engine.hardware("cpu")[1] and self.device.type == "cpu":
