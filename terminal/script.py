@@ -22,8 +22,7 @@ from pathlib import Path
 
 # Relative paths in a script belong here: the project's folder, or what FACES_HOME in the environment names instead.
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
-PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "TEACHER", "LISTS",
-         "CLIPS")
+PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "LISTS", "CLIPS")
 AT_END = []  # functions that run() calls in the end, whatever has happened
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
