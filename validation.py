@@ -2,9 +2,9 @@
 
     python validation.py       processed/faces/<class>/  ->  processed/train/<class>/ and processed/valid/<class>/
 
-Every class is split in the same proportion, by hard links (copies where the disk has none): the crops stay where they
-are. Near-copies of one photo, and photos of one person, stay on one side, since a network that has seen a face in
-training is not tested by it. The same crops and constants always give the same split; others replace it whole.
+Every class of every source is split in the same proportion, by hard links (copies where the disk has none): the crops
+stay where they are. Near-copies of one photo, and photos of one person, stay on one side, since a network that has seen
+a face in training is not tested by it. The same crops and constants give the same split; others replace it whole.
 """
 
 from terminal import script  # isort: skip  # first, see terminal/script.py
@@ -42,10 +42,10 @@ FILL_FACES = "run 'python processed.py', which fills it"
 
 
 def assign(groups, keys, labels, ratio, seed):
-    """Which crops are for validation: bool [N]. A group stays whole; each class gets `ratio` as nearly as that allows.
+    """Which crops are for validation: bool [N]. A group stays whole; each label gets `ratio` as nearly as that allows.
 
-    keys: "class/name" of each crop; labels: its class. The order is drawn from the names and the seed, so it does
-    not depend on the file system. Groups are dealt out first, in proportion; single crops then fill up the rest.
+    keys: "class/name" of each crop; labels: its source and class. The order is drawn from the names and the seed, so
+    it does not depend on the file system. Groups are dealt out first, in proportion; single crops then fill the rest.
     """
     total, dealt, taken = Counter(labels), Counter(), Counter()
     most = {c: n - 1 for c, n in total.items()}
@@ -103,7 +103,9 @@ def split(crops, table):
     same = np.array([(group[0], i) for group in persons for i in group[1:]], np.int64).reshape(-1, 2)
     copied = copies.components(len(keys), pairs)
     groups = copies.components(len(keys), np.concatenate([pairs, same]))
-    valid = assign(groups, keys, labels, VALID_RATIO, SEED)
+    # By source too: a large group takes more than the share of a class, which a source of single photos has filled.
+    sources = [(people.of(table, Path(key)) or people.Person()).source for key in keys]
+    valid = assign(groups, keys, list(zip(sources, labels, strict=True)), VALID_RATIO, SEED)
 
     report = [describe("near-copies", copied, keys), describe("one person", persons, keys),
               describe("kept on one side in all", groups, keys)]

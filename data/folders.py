@@ -64,7 +64,7 @@ def photos(source, skipped):
            and any(p.is_dir() and not is_system(p.name) for p in inner[0].iterdir())):
         source = inner[0]
     others = []
-    found = reading.class_photos(source, "it must have one subfolder per class", others=others)
+    found = reading.class_photos(source, "it must have one subfolder per class", others=others, least=1)
     for path in others:
         is_clip = path.suffix.lower() in SUFFIXES
         skipped["clips, which test.py takes in data/test" if is_clip else "files that are no photos"].append(path.name)

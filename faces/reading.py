@@ -60,8 +60,8 @@ def list_photos(folder, others=None):
     return photos
 
 
-def class_photos(folder, fill_hint, what="photos", others=None):
-    """{class: its photos}, both sorted, of the class folders in `folder`; fewer than two end the program.
+def class_photos(folder, fill_hint, what="photos", others=None, least=2):
+    """{class: its photos}, both sorted, of the class folders in `folder`; fewer than `least` end the program.
 
     A folder without photos is no class, and is named. `what`: what the photos are called; `fill_hint`: see
     class_folders(); `others`: see list_photos().
@@ -77,9 +77,9 @@ def class_photos(folder, fill_hint, what="photos", others=None):
             but = f" but {len(beside)} other file(s), such as {beside[0].name}" if beside else ""
             empty.append(f"{name}: has no {what}{but}")
         others += beside
-    if len(listed) < 2:
+    if len(listed) < least:
         none = f" ({'; '.join(empty)})" if empty else ""
-        script.fail(f"{folder} has {len(listed)} class folder(s){none} and needs at least two: {fill_hint}")
+        script.fail(f"{folder} has {len(listed)} class folder(s){none} and needs at least {least}: {fill_hint}")
     if empty:
         print(f"{folder}: no class is {'; '.join(empty)}")
     hidden = [path.name for path in Path(folder).iterdir() if path.name.startswith(".") and path.is_dir()

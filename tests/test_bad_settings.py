@@ -97,7 +97,7 @@ def crops(folder, counts, seed=0):
 def test_one_class_and_a_class_with_one_photo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     crops(Path("processed/faces"), {"many": 6})
-    with pytest.raises(SystemExit, match="has 1 class folder.* and needs at least two"):
+    with pytest.raises(SystemExit, match="has 1 class folder.* and needs at least 2"):
         validation.main()
     crops(Path("processed/faces"), {"many": 6, "single": 1})
     validation.main()

@@ -111,6 +111,13 @@ def test_groups_that_are_too_large_still_leave_something_on_both_sides():
     assert not validation.assign([list(range(10))], keys, ["a"] * 10, 0.2, 0).any()
 
 
+def test_large_groups_of_one_source_get_their_share_beside_many_small_ones_of_another():
+    groups = [list(range(i, i + 25)) for i in range(0, 1000, 25)] + [[i, i + 1] for i in range(1000, 3000, 2)]
+    labels = [("stills", "a")] * 1000 + [("photos", "a")] * 2000
+    valid = validation.assign(groups, [f"x/{i}" for i in range(3000)], labels, 0.1, 0)
+    assert valid[:1000].sum() == 100 and valid[1000:].sum() == 200
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_one_huge_group_does_not_spoil_the_ratio(seed):
     groups = [list(range(112))] + [list(range(i, i + 4)) for i in range(112, 200, 4)]

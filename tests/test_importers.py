@@ -6,15 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import adience
-import bfw
-import celeba
-import fairface
 import folders
 import importing
-import lfw
-import origins
-import utkface
+import sets
 from shipped import known, names, persons, photo, run_twice
 from terminal import script
 
@@ -26,16 +20,26 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def choose(monkeypatch):
+    """A function that sets constants of data/sets.py: choose(SET="utkface")."""
+    def set_all(**constants):
+        for name, value in constants.items():
+            monkeypatch.setattr(sets, name, value)
+
+    return set_all
+
+
 GOOD = [f"{age}_{gender}_{ethnicity}_2017011{age}.jpg.chip.jpg" for age in range(20, 60) for gender in (0, 1)
         for ethnicity in (0, 3)]
 BAD = ["24_0_1_2017 .jpg.chip.jpg", "39_1_20170116.jpg.chip.jpg", "55_0_0_2017jpg.chip.jpg", "20_2_0_2017.jpg"]
 
 
-def test_utkface(place, capsys, monkeypatch):
+def test_utkface(place, choose, capsys):
     for name in GOOD + BAD:
         photo(Path("UTKFace/part1", name))
-    monkeypatch.setattr(utkface, "SOURCE", "UTKFace")
-    said = run_twice(utkface, capsys)
+    choose(SET="utkface", SOURCE="UTKFace")
+    said = run_twice(sets, capsys)
     assert "4 malformed names" in said and "160 new" in said
     test = {n for n in GOOD if int(hashlib.sha1(n.encode()).hexdigest(), 16) % 10 == 0}
     assert 5 < len(test) < 30
@@ -49,21 +53,23 @@ def test_utkface(place, capsys, monkeypatch):
     assert linked.samefile(Path("UTKFace/part1", linked.name))
 
 
-def test_utkface_chip_and_whole_photo_are_on_one_side(place, capsys, monkeypatch):
+def test_utkface_chip_and_whole_photo_are_on_one_side(place, choose, capsys):
+    choose(SET="utkface")
     for name in GOOD:
         photo(Path("utkface", name))
         photo(Path("utkface", name.removesuffix(".chip.jpg")))
-    utkface.main()
+    sets.main()
     stems = [{n.split(".")[0] for c in ("man", "woman") for n in names(side, c)} for side in ("raw", "test")]
     assert stems[1] and not stems[0] & stems[1]
 
 
-def test_another_ratio_moves_photos_and_leaves_none_on_both_sides(place, capsys, monkeypatch):
+def test_another_ratio_moves_photos_and_leaves_none_on_both_sides(place, choose, capsys):
+    choose(SET="utkface")
     for name in GOOD:
         photo(Path("utkface", name))
     for ratio in (0.5, 0.1):
-        monkeypatch.setattr(utkface, "TEST_RATIO", ratio)
-        utkface.main()
+        choose(TEST_RATIO=ratio)
+        sets.main()
         found = [n for side in ("raw", "test") for c in ("man", "woman") for n in names(side, c)]
         assert sorted(found) == sorted(GOOD)
     assert "moved from their old place" in capsys.readouterr().out
@@ -124,25 +130,27 @@ def celeba_files(separator=" ", ending="txt"):
     Path(f"celeba/Anno/list_attr_celeba.{ending}").write_text("\n".join(lines) + "\n")
 
 
-def test_celeba(place, capsys):
+def test_celeba(place, choose, capsys):
+    choose(SET="celeba")
     celeba_files("  ")
     Path("celeba/Eval").mkdir()
     Path("celeba/Eval/list_eval_partition.txt").write_text(
         "".join(f"{i:06d}.jpg {0 if i < 8 else 1 if i == 8 else 2}\n" for i in range(1, 11)))
-    said = run_twice(celeba, capsys)
+    said = run_twice(sets, capsys)
     assert "2 malformed lines" in said and "1 named in the labels but not found" in said
     assert names("raw", "man") == [f"celeba-{i:06d}.jpg" for i in (1, 3, 7)]
     assert names("raw", "woman") == [f"celeba-{i:06d}.jpg" for i in (2, 4, 6, 8)]
     assert names("test", "man") == ["celeba-000009.jpg"] and names("test", "woman") == ["celeba-000010.jpg"]
 
 
-def test_celeba_with_commas_people_and_a_zip(place, capsys):
+def test_celeba_with_commas_people_and_a_zip(place, choose, capsys):
+    choose(SET="celeba")
     celeba_files(",", "csv")
     archive = shutil.make_archive("img_align_celeba", "zip", "celeba/Img")
     shutil.rmtree("celeba/Img")
     shutil.move(archive, "celeba/img_align_celeba.zip")
     Path("celeba/identity_CelebA.txt").write_text("".join(f"{i:06d}.jpg {2880 + i % 2}\n" for i in range(1, 11)))
-    run_twice(celeba, capsys)
+    run_twice(sets, capsys)
     men, women = ((names("raw", c), names("test", c)) for c in ("man", "woman"))
     assert sorted(men[0] + men[1]) == [f"celeba-{i:06d}.jpg" for i in (1, 3, 7, 9)]
     assert {known()[name][:2] for name in men[0] + men[1]} == {("celeba", "2881")}
@@ -150,16 +158,18 @@ def test_celeba_with_commas_people_and_a_zip(place, capsys):
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1, 7.0, float("nan")])
-def test_a_share_out_of_range_is_one_line(place, monkeypatch, ratio):
+def test_a_share_out_of_range_is_one_line(place, choose, ratio):
+    choose(SET="celeba")
     celeba_files("  ")
-    monkeypatch.setattr(celeba, "TEST_RATIO", ratio)
+    choose(TEST_RATIO=ratio)
     with pytest.raises(script.Problem, match="TEST_RATIO=.*between 0 and 1"):
-        celeba.main()
+        sets.main()
     assert not Path("data/raw").exists()
 
 
 @pytest.mark.parametrize("kind", ["faces", "aligned"])
-def test_adience(place, capsys, monkeypatch, kind):
+def test_adience(place, choose, capsys, kind):
+    choose(SET="adience")
     head = ["user_id", "original_image", "face_id", "age", "gender", "x", "y", "dx", "dy", "tilt_ang",
             "fiducial_yaw_angle", "fiducial_score"]
     prefix = {"faces": "coarse_tilt_aligned_face", "aligned": "landmark_aligned_face"}[kind]
@@ -172,18 +182,17 @@ def test_adience(place, capsys, monkeypatch, kind):
         lines.append([f"3060125{fold}@N03", "u.jpg", "1", "(0, 2)", "u", *"0000000"])
         lines.append(["../../x", "u.jpg", "1", "(0, 2)", "m", *"0000000"])
         Path(f"adience/fold_{fold}_data.txt").write_text("\n".join("\t".join(line) for line in lines) + "\n")
-    monkeypatch.setattr(adience, "KIND", kind)
-    monkeypatch.setattr(adience, "TEST_FOLD", 3)
-    said = run_twice(adience, capsys)
+    said = run_twice(sets, capsys)
     assert "5 malformed lines" in said and "5 faces without a gender" in said
     assert "data/raw: 8 man, 8 woman" in said and "data/test: 2 man, 2 woman" in said
-    assert names("test", "man") == ["adience-6_0001.jpg", "adience-6_0002.jpg"]
+    assert names("test", "man") == ["adience-8_0001.jpg", "adience-8_0002.jpg"]
     assert known()["adience-7_0001.jpg"] == ("adience", "7", "25-32", "")
-    assert known()["adience-6_0001.jpg"] == ("adience", "6", "", "")
-    assert Path("data/test/man/adience-6_0002.jpg").read_bytes().decode() == f"{prefix}.6.104_32_o.jpg"
+    assert known()["adience-8_0001.jpg"] == ("adience", "8", "", "")
+    assert Path("data/test/man/adience-8_0002.jpg").read_bytes().decode() == f"{prefix}.8.104_42_o.jpg"
 
 
-def test_lfw(place, capsys, monkeypatch):
+def test_lfw(place, choose, capsys):
+    choose(SET="lfw")
     people = [f"{'Ann' if i % 2 else 'Bob'}_Smith{i}" for i in range(40)]
     for person in [*people, "No_Body", "Both_Lists"]:
         for i in (1, 2, 3):
@@ -191,18 +200,18 @@ def test_lfw(place, capsys, monkeypatch):
     photo("lfw/lfw/Bob_Smith0/Ann_Smith1_0009.jpg")
     Path("lfw/male_names.txt").write_text("\n".join([p.replace("_", " ") for p in people[::2]] + ["Both_Lists"]))
     Path("lfw/female_names.txt").write_text("\n".join([f"{p}_0001.jpg" for p in people[1::2]] + ["Both_Lists", "Gone"]))
-    monkeypatch.setattr(lfw, "MOST", 2)
-    said = run_twice(lfw, capsys)
+    said = run_twice(sets, capsys)
     for expected in ("1 malformed names", "1 people on no list", "1 people on two lists", "1 listed people without"):
         assert expected in said
     assert known()["Bob_Smith0_0001.jpg"] == ("lfw", "Bob Smith0", "", "")
     for class_name, mine in (("man", people[::2]), ("woman", people[1::2])):
         assert sorted(names("raw", class_name) + names("test", class_name)) == sorted(
-            f"{p}_{i:04d}.jpg" for p in mine for i in (1, 2))
+            f"{p}_{i:04d}.jpg" for p in mine for i in (1, 2, 3))
         assert {n[:-9] for n in names("test", class_name)} == {p for p in mine if importing.in_test(p, 0.1)}
 
 
-def test_fairface(place, capsys):
+def test_fairface(place, choose, capsys):
+    choose(SET="fairface")
     for part, n in (("train", 6), ("val", 3)):
         lines = ["file,age,gender,race,service_test"]
         for i in range(1, n + 1):
@@ -211,14 +220,15 @@ def test_fairface(place, capsys):
                          "East Asian,True")
         lines.append(f"{part}/../../x.jpg,3-9,Male,White,True")
         Path(f"fairface/fairface_label_{part}.csv").write_text("\n".join(lines) + "\n")
-    said = run_twice(fairface, capsys)
+    said = run_twice(sets, capsys)
     assert "2 malformed lines" in said and "data/raw: 4 man, 2 woman" in said
     assert names("test", "man") == ["fairface-val-1.jpg", "fairface-val-2.jpg"]
     assert len(known()) == 9
     assert known()["fairface-val-1.jpg"] == ("fairface", "", "more than 70", "East Asian")
 
 
-def test_origins(place, capsys, monkeypatch):
+def test_origins(place, choose, capsys):
+    choose(SET="origins")
     spelt = {"asian": "Asian", "black": "Black", "caucasian": "White", "hispanic": "Hispanic", "indian": "Indian",
              "mideastern": "Middle Eastern"}
     for i, origin in enumerate(spelt):
@@ -226,34 +236,35 @@ def test_origins(place, capsys, monkeypatch):
             photo(f"src/wrapped/{gender}/{origin}_{gender[0]}{i}.jpg")
     for name in ("martian_1.jpg", "asian.jpg", "notes.txt"):
         photo("src/wrapped/man/" + name)
-    monkeypatch.setattr(origins, "SOURCE", "src")
-    said = run_twice(origins, capsys)
+    choose(SOURCE="src", TEST_RATIO=0.0)
+    said = run_twice(sets, capsys)
     assert "2 names without a known origin, left out: man/asian.jpg, man/martian_1.jpg" in said
     assert "data/raw: 6 man, 6 woman" in said and not Path("data/test").exists()
     assert names("raw", "woman") == sorted(f"origins-{origin}_w{i}.jpg" for i, origin in enumerate(spelt))
     assert known() == {f"origins-{origin}_{g}{i}.jpg": ("origins", "", "", spelt[origin])
                         for i, origin in enumerate(spelt) for g in "mw"}
-    assert {spelt[o] for o in ("asian", "black", "caucasian", "indian")} < set(utkface.ETHNICITIES)  # one name each
-    monkeypatch.setattr(origins, "TEST_RATIO", 1.0)
-    origins.main()
+    choose(TEST_RATIO=1.0)
+    sets.main()
     assert names("raw", "man") == [] and len(names("test", "man")) == 6
 
 
-def test_origins_need_both_classes(place, monkeypatch):
+def test_origins_need_both_classes(place, choose):
+    choose(SET="origins")
     photo("src/man/asian_1.jpg")
-    monkeypatch.setattr(origins, "SOURCE", "src")
+    choose(SOURCE="src")
     with pytest.raises(SystemExit, match="has no folder woman"):
-        origins.main()
+        sets.main()
 
 
-def test_bfw(place, capsys):
+def test_bfw(place, choose, capsys):
+    choose(SET="bfw")
     groups = [f"{origin}_{sex}" for origin in ("asian", "black", "indian", "white") for sex in ("females", "males")]
     for group in groups:
         for person in range(1, 11):
             for i in (1, 2):
                 photo(f"bfw/wrapped/{group}/n{person:06d}/{i:04d}_01.jpg", f"{group} {person} {i}")
     photo("bfw/wrapped/asian_males/n000001/._0001_01.jpg")
-    said = run_twice(bfw, capsys)
+    said = run_twice(sets, capsys)
     assert "160 new, 0 already there" in said
     test = {f"n{i:06d}" for i in range(1, 11) if int(hashlib.md5(b"n%06d" % i).hexdigest(), 16) % 5 == 0}
     assert 0 < len(test) < 10
@@ -264,5 +275,42 @@ def test_bfw(place, capsys):
     assert len({row[1] for row in known().values()}) == 80, "one name in two groups is two persons"
     assert known()["bfw-indian_males-n000003-0002_01.jpg"] == ("bfw", "indian_males n000003", "", "Indian")
     shutil.rmtree("bfw/wrapped/white_males")
-    bfw.main()
+    sets.main()
     assert "1 groups that are not there, left out: white_males" in capsys.readouterr().out
+
+
+def test_all_age_faces(place, choose, capsys):
+    choose(SET="allagefaces", SOURCE="src")
+    ages = {f"{number:05d}A{number % 79 + 2:02d}" for number in range(7361, 7401)} | {"07313A78"}
+    for stem in ages:
+        photo(f"src/All-Age-Faces Dataset/original images/{stem}.jpg")
+    photo("src/All-Age-Faces Dataset/original images/notes.txt")
+    photo("src/All-Age-Faces Dataset/aligned faces/00001A02.jpg")
+    said = run_twice(sets, capsys)
+    assert "1 malformed names" in said and "1 photos whose labels are doubtful, left out: 07313A78.jpg" in said
+    stems = {name.removeprefix("allagefaces-")[:-4]: (side, class_name) for side in ("raw", "test")
+             for class_name in ("man", "woman") for name in names(side, class_name)}
+    assert stems.keys() == ages - {"07313A78"}
+    for stem, (side, class_name) in stems.items():
+        in_test = int(hashlib.md5(stem.encode()).hexdigest(), 16) % 10 == 0
+        assert (side, class_name) == ("test" if in_test else "raw", "woman" if int(stem[:5]) <= 7380 else "man")
+        assert known()[f"allagefaces-{stem}.jpg"] == ("allagefaces", "", str(int(stem[6:])), "")
+    assert {side for side, _ in stems.values()} == {"raw", "test"}
+
+
+def test_scut(place, choose, capsys):
+    choose(SET="scut", SOURCE="SCUT-FBP5500_v2")
+    for name in ("AF1.jpg", "AM12.jpg", "CF3.jpg", "CM750.jpg", "readme.txt"):
+        photo(f"SCUT-FBP5500_v2/Images/{name}")
+    assert "1 malformed names, left out: readme.txt" in run_twice(sets, capsys)
+    assert names("raw", "woman") == ["scut-AF1.jpg", "scut-CF3.jpg"]
+    assert known() == {"scut-AF1.jpg": ("scut", "", "", "Asian"), "scut-AM12.jpg": ("scut", "", "", "Asian"),
+                       "scut-CF3.jpg": ("scut", "", "", "White"), "scut-CM750.jpg": ("scut", "", "", "White")}
+
+
+def test_one_class_alone_can_be_imported(place, monkeypatch, capsys):
+    photo("hijab/woman/yes (1).jpg")
+    photo("data/raw/man/1.jpg")
+    monkeypatch.setattr(folders, "SOURCE", "hijab")
+    folders.main()
+    assert names("raw", "woman") == ["yes (1).jpg"]

@@ -10,15 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import adience
-import bfw
-import celeba
-import fairface
 import folders
 import importing
-import lfw
-import origins
-import utkface
+import sets
 from shipped import photo
 from terminal import script
 
@@ -92,23 +86,24 @@ def test_photos_of_others_are_neither_replaced_nor_removed(place):
     assert other.read_bytes() == b"another"
 
 
-@pytest.mark.parametrize("module", [utkface, folders, celeba, adience, lfw, fairface, origins, bfw])
-def test_a_missing_source_is_one_clear_line(place, module):
+@pytest.mark.parametrize("name", ["folders", *sets.SETS])
+def test_a_missing_source_is_one_clear_line(place, monkeypatch, name):
+    monkeypatch.setattr(sets, "SET", name)
     with pytest.raises(SystemExit) as error:
-        module.main()
+        (folders if name == "folders" else sets).main()
     line = str(error.value)
-    assert "\n" not in line and module.SOURCE in line and "SOURCE=" in line
+    assert "\n" not in line and (folders.SOURCE if name == "folders" else name) in line and "SOURCE=" in line
     assert not Path("data").exists()
 
 
 def test_empty_sources_and_other_classes_are_refused(place):
     Path("utkface").mkdir()
     with pytest.raises(SystemExit, match="no photo found"):
-        utkface.main()
+        sets.main()
     photo("utkface/20_0_0_20170116.jpg.chip.jpg")
     photo("data/raw/hat/1.jpg")
     with pytest.raises(SystemExit, match="already has photos of hat"):
-        utkface.main()
+        sets.main()
     assert not Path("data/raw/man").exists()
 
 

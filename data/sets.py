@@ -1,0 +1,281 @@
+"""Published sets of faces of men and women: put their photos where the other scripts look.
+
+    python data/sets.py SET=utkface SOURCE=~/Downloads/UTKFace      # the folder, or an archive of it
+
+SOURCE is only read. Writes data/raw/{man,woman}, data/test/{man,woman} and what the set says of its photos, source,
+person, age and ethnicity, into data/people.csv. Each function below states what its set must look like, and which
+photos are for the test. All but FairFace are for research only: data/README.md has the terms.
+"""
+
+import csv
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
+
+import importing
+from faces import people, reading
+from importing import Photo
+from terminal import script
+from terminal.files import is_system
+
+# ------------------------------------------------------------------------------------------------
+SET = "utkface"  # utkface, fairface, celeba, adience, lfw, bfw, origins, allagefaces or scut
+SOURCE = None  # folder or archive of the set; None: a folder called as SET
+RAW_DIR = "data/raw"
+TEST_DIR = "data/test"
+PEOPLE = people.PEOPLE
+TEST_RATIO = 0.1  # share for the test, 0..1, of the sets that have no test of their own: utkface, lfw, origins, celeba
+LISTS = {"man": "male_names.txt", "woman": "female_names.txt"}  # for lfw: who is in which class; here, or in SOURCE
+# ------------------------------------------------------------------------------------------------
+
+ORIGINS = {"asian": "Asian", "black": "Black", "caucasian": "White", "hispanic": "Hispanic", "indian": "Indian",
+           "mideastern": "Middle Eastern", "white": "White"}
+
+
+def side(key):
+    """"test" for a share of TEST_RATIO of all keys, and else "raw"; a key is a photo's name or a person's."""
+    return "test" if importing.in_test(key, TEST_RATIO) else "raw"
+
+
+def md5(text):
+    """A number that depends on the text alone."""
+    return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16)
+
+
+def utkface(source, skipped):
+    """UTKFace: some 23,700 face chips, [age]_[gender]_[ethnicity]_[date].jpg or .jpg.chip.jpg, gender 0 male, 1 female.
+
+    A chip and the whole photo that it was cut from are on one side.
+    """
+    ethnicities = ("White", "Black", "Asian", "Indian", "Other")
+    for path in reading.list_photos(source):
+        match = re.fullmatch(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?", path.name, re.ASCII)
+        if not match:
+            skipped["malformed names"].append(path.name)
+            continue
+        chip = path.name if match[4] else path.name + ".chip.jpg"
+        yield Photo(path, side(chip), ("man", "woman")[int(match[2])], path.name, "utkface", age=str(int(match[1])),
+                    ethnicity=ethnicities[int(match[3])])
+
+
+def fairface(source, skipped):
+    """FairFace: 97,698 faces of seven ethnicities: fairface_label_train.csv and _val.csv (file,age,gender,race), and
+    the photos in train/ and val/; val is the test. Its photos with padding 1.25 suit the detectors.
+    """
+    classes = {"Male": "man", "Female": "woman"}
+    for part, where in (("train", "raw"), ("val", "test")):
+        labels, images = importing.find(source, f"fairface_label_{part}.csv"), importing.find(source, part)
+        if not labels or not images:
+            script.fail(f"{source} has no {f'folder {part}' if labels else f'fairface_label_{part}.csv'}: {hint()}")
+        with open(labels, newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            for row in table:
+                match = re.fullmatch(rf"{part}/(\w+\.jpg)", row.get("file") or "")
+                if not match or row.get("gender") not in classes:
+                    skipped["malformed lines"].append(f"{labels.name} line {table.line_num}")
+                    continue
+                yield Photo(images / match[1], where, classes[row["gender"]], f"fairface-{part}-{match[1]}",
+                            "fairface", age=row.get("age") or "", ethnicity=row.get("race") or "")
+
+
+def celeba(source, skipped):
+    """CelebA: 202,599 photos of celebrities: img_align_celeba/ (or its .zip), list_attr_celeba.txt, whose attribute
+    Male makes the classes; where they are there, list_eval_partition.txt (2: test) and identity_CelebA.txt (persons).
+    """
+    labels = importing.find(source, "list_attr_celeba.txt", "list_attr_celeba.csv")
+    if not labels:
+        script.fail(f"{source} has no list_attr_celeba.txt: {hint()}")
+    images = importing.picture_folder(source, "img_align_celeba", hint(), RAW_DIR, TEST_DIR)
+    parts = celeba_column(source, "list_eval_partition.txt", "list_eval_partition.csv")
+    persons = celeba_column(source, "identity_CelebA.txt") or {}
+    table = celeba_table(labels)
+    header = next((words for words in table if "Male" in words), None)
+    if header is None:
+        script.fail(f"{labels} has no column Male: {hint()}")
+    attributes = [word for word in header if word != "image_id"]
+    male = attributes.index("Male") + 1
+    for words in table[table.index(header) + 1:]:
+        if len(words) != len(attributes) + 1 or words[male] not in ("1", "-1"):
+            skipped["malformed lines"].append(words[0] if words else "an empty line")
+            continue
+        photo, name, person = words[0], f"celeba-{words[0]}", persons.get(words[0], "")
+        if parts is not None and parts.get(photo) not in ("0", "1", "2"):
+            skipped["without a partition"].append(photo)
+            continue
+        where = side(person or name) if parts is None else "test" if parts[photo] == "2" else "raw"
+        yield Photo(images / photo, where, "man" if words[male] == "1" else "woman", name, "celeba", person)
+
+
+def celeba_table(path):
+    """The words of each line of a CelebA list; copies with commas instead of spaces are read too."""
+    return [line.replace(",", " ").split() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+
+
+def celeba_column(source, *names):
+    """{photo: value} of a CelebA list of two columns, or None where the list is not there."""
+    path = importing.find(source, *names)
+    return {w[0]: w[1] for w in celeba_table(path) if len(w) == 2 and w[1].isdecimal()} if path else None
+
+
+def adience(source, skipped):
+    """Adience: some 26,000 faces of 2,284 people: fold_0_data.txt to fold_4_data.txt, and the photos in faces/ or
+    aligned/. No person is in two folds; fold 4 is the test.
+    """
+    classes, taken = {"m": "man", "f": "woman"}, Counter()
+    kinds = {"faces": "coarse_tilt_aligned_face", "aligned": "landmark_aligned_face"}
+    kind = "aligned" if importing.find(source, "aligned") and not importing.find(source, "faces") else "faces"
+    images = importing.picture_folder(source, kind, hint(), RAW_DIR, TEST_DIR)
+    for number in range(5):
+        fold = importing.find(source, f"fold_{number}_data.txt")
+        if not fold:
+            script.fail(f"{source} has no fold_{number}_data.txt: {hint()}")
+        with open(fold, newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file, delimiter="\t")
+            for row in table:
+                user, person, photo = (row.get(k) or "" for k in ("user_id", "face_id", "original_image"))
+                # A path made of these words must not lead out of the folder.
+                if not re.fullmatch(r"[\w@.-]+", user) or not person.isdecimal() or not re.fullmatch(r"[\w.-]+", photo):
+                    skipped["malformed lines"].append(f"{fold.name} line {table.line_num}")
+                elif row.get("gender") not in classes:
+                    skipped["faces without a gender"].append(photo)
+                else:
+                    taken[person] += 1
+                    yield Photo(images / user / f"{kinds[kind]}.{person}.{photo}", "test" if number == 4 else "raw",
+                                classes[row["gender"]], f"adience-{person}_{taken[person]:04d}.jpg", "adience", person,
+                                age="-".join(re.findall(r"\d+", row.get("age") or "")))
+
+
+def lfw(source, skipped):
+    """Labeled Faces in the Wild: 13,233 news photos of 5,749 people: lfw/<Name>/<Name>_0001.jpg, and the lists of names
+    that LISTS states: a line holds a person (Ann Veneman, Ann_Veneman) or a photo (Ann_Veneman_0003.jpg).
+    """
+    inner = source / "lfw" if (source / "lfw").is_dir() else source
+    class_of, twice = {}, set()
+    for class_name, file_name in LISTS.items():
+        listed = lfw_names(source, file_name)
+        twice |= listed & class_of.keys()
+        class_of |= dict.fromkeys(listed, class_name)
+    folders = sorted(p for p in inner.iterdir() if p.is_dir() and not is_system(p.name))
+    for folder in folders:
+        person = folder.name
+        if person not in class_of:
+            skipped["people on no list"].append(person)
+        for photo in sorted(p for p in folder.glob("*.jpg") if not is_system(p.name)):
+            if not re.fullmatch(re.escape(person) + r"_\d{4}\.jpg", photo.name):
+                skipped["malformed names"].append(photo.name)
+            elif person in class_of and person not in twice:
+                yield Photo(photo, side(person), class_of[person], photo.name, "lfw", person.replace("_", " "))
+    skipped["people on two lists"] = sorted(twice)
+    skipped["listed people without photos"] = sorted(class_of.keys() - {folder.name for folder in folders})
+
+
+def lfw_names(source, file_name):
+    """The people of a list, as they are spelt in file names: set of str."""
+    path = Path(file_name).expanduser()
+    path = path if path.is_file() else importing.find(source, path.name)
+    if path is None:
+        script.fail(f"there is no list of names {file_name}: write one name per line, or set LISTS")
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    words = [re.split(r"\t|,", line)[0].strip().replace(" ", "_") for line in lines]
+    return {re.sub(r"_\d{4}(\.jpg)?$", "", word) for word in words if word and not word.startswith("#")}
+
+
+def bfw(source, skipped):
+    """Balanced Faces in the Wild: 20,000 stills of 800 people: <origin>_<males|females>/<person>/*.jpg. One person in
+    five is for the test. Robinson et al., "Face Recognition: Too Bias, or Not Too Bias?", CVPR workshops 2020.
+    """
+    groups = [(origin, sex) for origin in ("asian", "black", "indian", "white") for sex in ("females", "males")]
+    for origin, sex in groups:
+        group = f"{origin}_{sex}"
+        folder = importing.find(source, group)
+        if folder is None:
+            skipped["groups that are not there"].append(group)
+            continue
+        # Two groups may have persons, and two persons photos, of one name.
+        for photo in sorted(path for path in folder.glob("*/*.jpg") if not is_system(path.name)):
+            person = photo.parent.name
+            yield Photo(photo, "test" if md5(person) % 5 == 0 else "raw", "man" if sex == "males" else "woman",
+                        f"bfw-{group}-{person}-{photo.name}", "bfw", f"{group} {person}", "", ORIGINS[origin])
+    if len(skipped["groups that are not there"]) == len(groups):
+        script.fail(f"{source} has no folders such as asian_females/<person>/*.jpg: {hint()}")
+
+
+def origins(source, skipped):
+    """Portraits whose names state the person's origin: man/<origin>_<id>.jpg and woman/<origin>_<id>.jpg."""
+    for class_name in ("man", "woman"):
+        folder = importing.find(source, class_name)
+        if not folder or not folder.is_dir():
+            script.fail(f"{source} has no folder {class_name}: it needs man and woman")
+        for photo in sorted(folder.iterdir()):
+            match = re.fullmatch(r"([a-z]+)_\w+\.jpe?g", photo.name, re.ASCII | re.IGNORECASE)
+            if match and match[1].lower() in ORIGINS:
+                name = f"origins-{photo.name}"
+                yield Photo(photo, side(name), class_name, name, "origins", ethnicity=ORIGINS[match[1].lower()])
+            elif photo.suffix.lower() in (".jpg", ".jpeg", ".png"):
+                skipped["names without a known origin"].append(f"{class_name}/{photo.name}")
+
+
+def allagefaces(source, skipped):
+    """All-Age-Faces: 13,322 photos of people of 2 to 80 years, nearly all from East Asia:
+    "original images"/00000A02.jpg, number and age; up to 7380 women. One in ten is for the test. Cheng et al.,
+    "Exploiting Effective Facial Patches for Robust Gender Recognition", Tsinghua Science and Technology 2019.
+    """
+    # Labels that are wrong, or doubtful, to somebody who looks at the photo.
+    doubtful = {"05400A41", "06984A65", "07313A78", "11414A43", "11321A42",
+                "01112A18", "07132A69", "07170A70", "11357A42", "03589A31"}
+    images = importing.picture_folder(source, "original images", hint(), RAW_DIR, TEST_DIR)
+    for photo in sorted(path for path in images.iterdir() if not is_system(path.name)):
+        match = re.fullmatch(r"(\d{5})A(\d{2})\.jpg", photo.name, re.ASCII)
+        if not match:
+            skipped["malformed names"].append(photo.name)
+        elif photo.stem in doubtful:
+            skipped["photos whose labels are doubtful"].append(photo.name)
+        else:
+            where = "test" if md5(photo.stem) % 10 == 0 else "raw"
+            class_name = "woman" if int(match[1]) <= 7380 else "man"
+            yield Photo(photo, where, class_name, f"allagefaces-{photo.name}", "allagefaces", age=str(int(match[2])))
+
+
+def scut(source, skipped):
+    """SCUT-FBP5500: 5,500 frontal photos of people of 15 to 60 years: Images/AF1.jpg, the first letter Asian or
+    Caucasian, the second female or male. All are for training. Liang et al., "SCUT-FBP5500: A Diverse Benchmark Dataset
+    for Multi-Paradigm Facial Beauty Prediction", ICPR 2018.
+    """
+    images = importing.picture_folder(source, "Images", hint(), RAW_DIR, TEST_DIR)
+    for photo in sorted(path for path in images.iterdir() if not is_system(path.name)):
+        match = re.fullmatch(r"([AC])([FM])\d+\.jpg", photo.name)
+        if not match:
+            skipped["malformed names"].append(photo.name)
+            continue
+        yield Photo(photo, "raw", "woman" if match[2] == "F" else "man", f"scut-{photo.name}", "scut",
+                    ethnicity="Asian" if match[1] == "A" else "White")
+
+
+WHERE = {utkface: "UTKFace (Aligned&Cropped Faces) from https://susanqq.github.io/UTKFace/",
+         fairface: "the photos and the two label files from https://github.com/joojs/fairface",
+         celeba: "CelebA (aligned and cropped images, attributes) from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+         adience: "Adience from https://talhassner.github.io/home/projects/Adience/Adience-data.html",
+         lfw: "lfw.tgz (Labeled Faces in the Wild; https://www.kaggle.com/datasets/jessicali9530/lfw-dataset)",
+         bfw: "the folder bfw from https://github.com/jxngs/Facial-Recognition-Comparative-Analysis",
+         origins: "or make a folder with the subfolders man and woman",
+         allagefaces: "All-Age-Faces from https://github.com/JingchunCheng/All-Age-Faces-Dataset",
+         scut: "SCUT-FBP5500 v2 from https://github.com/HCIILAB/SCUT-FBP5500-Database-Release"}
+SETS = {function.__name__: function for function in WHERE}
+
+
+def hint():
+    """Where SET can be had."""
+    return f"get {WHERE[SETS[SET]]}"
+
+
+def main():
+    script.check(globals(), ("SET", lambda name: name in SETS, f"one of {', '.join(SETS)}"),
+                 ("SOURCE", SOURCE is None or isinstance(SOURCE, str), "None, or the name of a folder or archive"))
+    classes = tuple(LISTS) if SET == "lfw" else ("man", "woman")
+    importing.bring_in({**globals(), "SOURCE": SOURCE or SET}, hint(), SETS[SET], classes)
+
+
+if __name__ == "__main__":
+    script.override(globals(), fixed=("ORIGINS", "WHERE", "SETS"))
+    script.run(main)
