@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from faces import cropping, detectors
+from faces import cropping
+from faces.boxes import around
 from terminal import fonts
 
 # ------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ def blur(frame, boxes):
     """A copy of a BGR frame in which nobody can be recognised within the boxes, widened by BLUR_AROUND."""
     image = frame.copy()
     for box in boxes:
-        x0, y0, x1, y1 = detectors.around(box, BLUR_AROUND, image.shape)
+        x0, y0, x1, y1 = around(box, BLUR_AROUND, image.shape)
         face = image[y0:max(0, y1), x0:max(0, x1)]
         if face.size:  # means of a few fields hold too little to be undone, as a weaker blur can be
             fields = cv2.resize(face, (BLUR_FIELDS, BLUR_FIELDS), interpolation=cv2.INTER_AREA)

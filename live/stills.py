@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import cv2
 
-from faces import cropping, reading
+from faces import cropping, detectors, reading
 from live import clips, results, sources, tracks, window, writing
 from live.controls import PHOTO_HELP
 from terminal import files, script
@@ -118,7 +118,7 @@ def album(source, output=None):
 
 def classify(photo, classifier, detector, first=1):
     """The faces of an RGB photo, list of tracks.Face numbered from `first` on, and their crops."""
-    found = detector.faces(photo)
+    found = detectors.main_and_others(detector, photo)
     crops = [cropping.crop_face(photo, face.box, classifier.margin, classifier.clahe, face.roll) for face in found]
     if not crops:
         return [], []

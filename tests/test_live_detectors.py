@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import clips
-from faces import cropping, detectors, reading
+from faces import cropping, detectors, reading, yunet
+from faces.boxes import iou
 from live import capture, controls, player, results, stills, tracks
 from test_detectors import needs_model
 from watching import Camera, StandIn, loading
@@ -45,7 +46,7 @@ def follow(people, count=45, seed=0, move=(10, 8)):
     and labelled, the rolls measured, and the tracks that are nobody. `move`: pixels that they move each way."""
     rng, share = np.random.default_rng(seed), 1 / (1 + 2 * WIDER)
     back = cv2.GaussianBlur(clips.scene(8 * (seed + 1)), (0, 0), 9)
-    tracker = tracks.Tracker(StandIn(lambda crops: np.full((len(crops), 2), 0.5), threshold=0.4), detectors.YuNet())
+    tracker = tracks.Tracker(StandIn(lambda crops: np.full((len(crops), 2), 0.5), threshold=0.4), yunet.YuNet())
     seen, rolls, nobody = np.zeros(len(people)), [[] for _ in people], 0
     for i in range(count):
         frame, places = back.copy(), []
@@ -55,11 +56,11 @@ def follow(people, count=45, seed=0, move=(10, 8)):
             places.append((u - side / 2, v - side / 2, side, side))
         shown = tracker.step(cv2.add(frame, rng.normal(0, 3, frame.shape), dtype=cv2.CV_8U), i / 30)
         for k, place in enumerate(places):
-            here = [t for t in shown if detectors.iou(t.box, place) > 0.3]
+            here = [t for t in shown if iou(t.box, place) > 0.3]
             if here and here[0].label is not None and i >= 9:
                 seen[k] += 1
                 rolls[k].append(here[0].roll)
-        nobody += sum(all(detectors.iou(t.box, place) < 0.1 for place in places) for t in shown)
+        nobody += sum(all(iou(t.box, place) < 0.1 for place in places) for t in shown)
     return seen / (count - 9), [np.median(r) if r else math.nan for r in rolls], nobody
 
 
@@ -96,7 +97,7 @@ def test_faces_larger_than_the_frame_or_cut_by_its_edge_are_followed(side, x, y)
 def test_nobody_is_seen_where_nobody_is():
     for seed in range(40):
         scene = clips.scene(seed)
-        tracker = tracks.Tracker(detector=detectors.YuNet())
+        tracker = tracks.Tracker(detector=yunet.YuNet())
         assert not any(tracker.step(scene, i / 30) for i in range(8)), seed
 
 

@@ -8,6 +8,7 @@ from PIL import ImageFont
 import clips
 import realtime
 from faces import cropping, detectors
+from faces.boxes import iou
 from live import overlay
 from terminal import fonts
 
@@ -57,7 +58,7 @@ def test_random_crowds_keep_faces_free():
             side = int(rng.integers(40, 90))
             box = (int(rng.integers(0, 640 - side)), int(rng.integers(0, 480 - side)), side, side)
             if not any(crossing((box[0] - 24, box[1] - 24, side + 48, side + 48), b) for b in boxes[-1:]) \
-                    and all(detectors.iou(box, b) == 0 for b in boxes):
+                    and all(iou(box, b) == 0 for b in boxes):
                 boxes.append(box)
         plates = rectangles(boxes, ["man 99%"] * 12)
         assert sum(crossing(p, b) for p in plates for b in boxes) <= 1

@@ -104,7 +104,7 @@ def test_a_photo_is_about_the_face_in_its_middle():
     photo = np.full((480, 1000, 3), 128, np.uint8)
     photo[100:420, 380:620] = cv2.resize(face(0), (240, 320))
     photo[:, :360] = cv2.resize(face(2), (360, 480))  # nearer, at the edge
-    main, other = detectors.get("haar").faces(photo)
+    main, other = detectors.main_and_others(detectors.get("haar"), photo)
     assert 380 <= main.box[0] + main.box[2] / 2 <= 620 and other.box[0] < 200
 
 

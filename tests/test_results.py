@@ -13,7 +13,7 @@ import pytest
 
 import clips
 import realtime
-from faces import detectors
+from faces import detectors, haar
 from live import capture, controls, results, stills, tracks
 from running import LINUX, POSIX
 from terminal import files, script
@@ -170,11 +170,11 @@ BOX = (200, 100, 120, 120)
 def numbers(stages, frame=None):
     """Follow detections over time: stages of (frames, box or None, frame). Returns the numbers shown in each frame."""
     tracker = tracks.Tracker(StandIn(lambda crops: np.full((len(crops), 2), 0.5)))
-    tracker.detector.confirm = lambda *_: 0.0
+    tracker.detector.verify = lambda *_: 0.0
     shown, i = [], 0
     for count, box, frame in stages:
         boxes = np.array([] if box is None else [box], float).reshape(-1, 4)
-        tracker.detector.everywhere = tracker.detector.near = lambda *_, b=boxes: detectors.upright_detections(b)
+        tracker.detector.detect = tracker.detector.detect_near = lambda *_, b=boxes: haar.upright_detections(b)
         for _ in range(count):
             shown.append([t.number for t in tracker.step(frame, i / 30)])
             i += 1

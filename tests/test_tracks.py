@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import clips
-from faces import detectors
+from faces import haar
+from faces.boxes import inside, iou
 from live import tracks
 from watching import StandIn
 
@@ -21,15 +22,15 @@ def new_tracker(classify=lambda crops: np.full((len(crops), 2), 0.5), threshold=
 
 def detections(boxes):
     """What a detector gives for boxes of upright faces."""
-    return detectors.upright_detections(np.array(boxes, np.float64).reshape(-1, 4))
+    return haar.upright_detections(np.array(boxes, np.float64).reshape(-1, 4))
 
 
 def run(tracker, boxes_by_frame, answers=None, rate=30):
     """Step through frames whose detections are given in the frame's pixels; returns the labels shown after each."""
     labels = []
     for i, boxes in enumerate(boxes_by_frame):
-        tracker.detector.everywhere = tracker.detector.near = lambda *_, b=boxes: detections(b)
-        tracker.detector.confirm = lambda *_: 0.0
+        tracker.detector.detect = tracker.detector.detect_near = lambda *_, b=boxes: detections(b)
+        tracker.detector.verify = lambda *_: 0.0
         if answers is not None:
             tracker.classifier.answer = lambda crops, p=answers[i]: np.repeat([[p, 1 - p]], len(crops), 0)
         labels.append([t.label for t in tracker.step(FRAME, i / rate)])
@@ -44,8 +45,8 @@ def test_overlap_against_a_count_of_pixels():
         for mask, (x, y, w, h) in zip(masks, (a, b), strict=True):
             mask[y:y + h, x:x + w] = True
         both = (masks[0] & masks[1]).sum()
-        assert detectors.iou(a, b) == pytest.approx(both / (masks[0] | masks[1]).sum())
-        assert detectors.inside(a, b) == pytest.approx(both / min(m.sum() for m in masks))
+        assert iou(a, b) == pytest.approx(both / (masks[0] | masks[1]).sum())
+        assert inside(a, b) == pytest.approx(both / min(m.sum() for m in masks))
 
 
 def test_a_lone_detection_is_never_labelled():
@@ -105,8 +106,8 @@ def test_unsure_below_the_threshold():
 
 def test_a_child_is_unsure_once_the_network_guesses_it():
     tracker = new_tracker(threshold=0.6)
-    tracker.detector.everywhere = tracker.detector.near = lambda *_: detections([BOX])
-    tracker.detector.confirm = lambda *_: 0.0
+    tracker.detector.detect = tracker.detector.detect_near = lambda *_: detections([BOX])
+    tracker.detector.verify = lambda *_: 0.0
     for child, label in ((0.9, None), (0.2, 0)):
         tracker.classifier.answer = lambda crops, child=child: (np.array([[0.9, 0.1]]), np.array([child]))
         for i in range(90):
@@ -128,8 +129,8 @@ def test_boxes_are_smoothed_but_follow():
     still = [np.array(BOX) + rng.integers(-5, 6, 4) for _ in range(60)]
     tracker, shown = new_tracker(), []
     for i, box in enumerate(still):
-        tracker.detector.everywhere = tracker.detector.near = lambda *_, b=box: detections([b])
-        tracker.detector.confirm = lambda *_: 0.0
+        tracker.detector.detect = tracker.detector.detect_near = lambda *_, b=box: detections([b])
+        tracker.detector.verify = lambda *_: 0.0
         shown += [t.smooth.copy() for t in tracker.step(FRAME, i / 30)]
     assert np.diff(shown, axis=0)[5:].std() < 0.6 * np.diff(still, axis=0).std()
     track = tracks.Track(1, detections([BOX])[0], 0)

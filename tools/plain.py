@@ -10,14 +10,14 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import dataset
-from faces import detectors
+from faces import haar
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def boxes(bgr):
     """The paper's way to look for faces: the cascade as it comes, on the whole picture."""
-    return detectors.cascade().detectMultiScale(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), 1.1, 5)
+    return haar.cascade().detectMultiScale(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), 1.1, 5)
 
 
 def crops(paths, folder):

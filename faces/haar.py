@@ -1,0 +1,109 @@
+"""The Haar cascade that comes with OpenCV, as a detector. Nothing to run."""
+
+import functools
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from faces import cropping
+from faces.boxes import SPREAD, Face, around, foremost, iou
+from terminal import script
+
+# ------------------------------------------------------------------------------------------------
+SIDES = 200, 640  # photos: least shorter and most longer side that are searched; it knows no face under 24 pixels
+BORDER = 0.20  # replicated border around a photo, so that a face cut tight is found too
+FRAME_SIDE, FRAME_BORDER = 256, 0.08  # the same for frames
+FRAME_STEP = 1.2  # of the pyramid of sizes
+SMALLEST = 0.15  # face of a frame, as a share of its shorter side: 72 pixels at 640x480, two metres off
+NEIGHBORS, NEIGHBORS_KNOWN, NEIGHBORS_VERIFY = 5, 3, 16  # windows that must agree: new, known, at the second look
+VERIFY_MARGIN, VERIFY_SIDE = 0.4, 56  # the second look: margin of the cut, and pixels of the face in it
+VERIFY_IOU = 0.4  # intersection over union from which the second look sees the same face
+# ------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def cascade():
+    """OpenCV's cascade for frontal faces, loaded once a process."""
+    # Read through Python: OpenCV's own file access fails on Windows where the path has non-ASCII letters.
+    text = Path(cv2.data.haarcascades, "haarcascade_frontalface_default.xml").read_text(encoding="utf-8")
+    storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+    classifier = cv2.CascadeClassifier()
+    if not classifier.read(storage.getFirstTopLevelNode()):
+        script.fail("OpenCV's face cascade cannot be read: reinstall with pip install -r requirements.txt")
+    return classifier
+
+
+def cascade_boxes(gray, neighbors, smallest, border=0.0, step=1.1):
+    """The cascade on a gray uint8 image: boxes float64 [N, 4], and how many windows agree on each, [N]. `smallest` and
+    the replicated `border`, into which boxes may reach, are shares of the image's shorter side."""
+    shorter = min(gray.shape)
+    pad = round(border * shorter)
+    if pad:
+        gray = cv2.copyMakeBorder(gray, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+    least = max(24, round(smallest * shorter))
+    boxes, windows = cascade().detectMultiScale2(gray, step, neighbors, minSize=(least, least))
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4) - (pad, pad, 0, 0)
+    return boxes, np.asarray(windows, np.float64).reshape(-1)
+
+
+class Haar:
+    """The cascade that comes with OpenCV, the paper's way: upright, frontal, well-lit faces.
+
+    Viola and Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features", CVPR 2001.
+    """
+
+    name = "haar"
+    # Seconds between two looks everywhere, without known faces and with some: it costs ten times as much as following.
+    interval, interval_known = 0.1, 0.2
+    followed = None  # so many known faces are followed in a frame; None: all
+    recipe = (name, SIDES, BORDER, NEIGHBORS, SPREAD)
+
+    def main_face(self, rgb):
+        """The Face that an RGB uint8 photo is about, or None."""
+        faces = self.all_faces(rgb)
+        return foremost(faces, rgb.shape) if faces else None
+
+    def all_faces(self, rgb):
+        """Every face of an RGB uint8 photo, list of Face."""
+        (height, width), (least, most) = rgb.shape[:2], SIDES
+        scale = min(1.0, most / max(height, width))
+        if min(height, width) * scale < least:
+            scale = min(least / min(height, width), 4 * most / max(height, width))
+        gray = cropping.resized(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), scale)
+        boxes, windows = cascade_boxes(gray, NEIGHBORS, 0.12, BORDER)
+        return [Face(tuple(box.tolist()), 0.0, float(n / (n + 10)))
+                for box, n in zip(np.rint(boxes / scale), windows, strict=True)]
+
+    def detect(self, view, count=0):
+        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll."""
+        boxes, _ = cascade_boxes(view.gray, NEIGHBORS, SMALLEST, FRAME_BORDER, FRAME_STEP)
+        return upright_detections(boxes / view.scale)
+
+    def detect_near(self, view, tracks):
+        """The same around the faces that a tracker knows (list of tracks.Track) only, at about their size."""
+        found = [np.zeros((0, 4))]
+        for track in tracks:
+            x0, y0, x1, y1 = around(track.box * view.scale, 0.3, view.gray.shape)
+            least = 0.8 * track.box[2] * view.scale / max(1, min(x1 - x0, y1 - y0))
+            if x1 - x0 < 24 or y1 - y0 < 24 or least > 1:
+                continue
+            boxes, _ = cascade_boxes(view.gray[y0:y1, x0:x1], NEIGHBORS_KNOWN, least, step=FRAME_STEP)
+            found.append((boxes + (x0, y0, 0, 0)) / view.scale)
+        return upright_detections(np.concatenate(found))
+
+    def verify(self, view, box, roll):
+        """The roll, 0.0, of a new face that is detected again in the frame's own pixels, mirrored and at another size,
+        as walls are not; else None."""
+        side = round(VERIFY_SIDE * (1 + 2 * VERIFY_MARGIN))
+        crop = cropping.crop_face(view.frame, box, VERIFY_MARGIN, size=side)
+        gray = cv2.flip(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), 1)
+        boxes, _ = cascade_boxes(gray, NEIGHBORS_VERIFY, 0.7 * VERIFY_SIDE / side, FRAME_BORDER)
+        start = (side - VERIFY_SIDE) / 2
+        same = any(iou(box, (start, start, VERIFY_SIDE, VERIFY_SIDE)) > VERIFY_IOU for box in boxes)
+        return 0.0 if same else None
+
+
+def upright_detections(boxes):
+    """Detections of boxes, float64 [N, 4], without a roll: float64 [N, 5]."""
+    return np.column_stack([boxes, np.zeros(len(boxes))])
