@@ -98,7 +98,7 @@ def split(crops, table):
         for name in sorted({key.split("/", 1)[0] for key in unread} - set(labels)):
             script.fail(f"no crop of {name} can be read: delete {crops[unread[0]].parent} and {FILL_FACES}")
         pairs = copies.near_copies(outlines, small, digests, pool)
-        pairs = np.concatenate([pairs, copies.bursts(keys, outlines)])
+        pairs = np.concatenate([pairs, copies.bursts(keys, outlines, pool)])
     persons = list(people.persons(table, [Path(key) for key in keys]).values())
     same = np.array([(group[0], i) for group in persons for i in group[1:]], np.int64).reshape(-1, 2)
     copied = copies.components(len(keys), pairs)

@@ -44,6 +44,12 @@ def around(box, margin, shape):
             min(shape[1], math.ceil(x + (1 + margin) * w)), min(shape[0], math.ceil(y + (1 + margin) * h)))
 
 
+def has_middle(image, box):
+    """Whether the middle of a box (x, y, width, height) lies in an image [H, W, ...]: else it cannot be cut out."""
+    x, y, width, height = box
+    return 0 <= x + width / 2 < image.shape[1] and 0 <= y + height / 2 < image.shape[0]
+
+
 def foremost(faces, shape):
     """The one of several faces that a photo of `shape` (height, width, ...) is about: large, near the middle, sure."""
     height, width = shape[:2]

@@ -6,6 +6,7 @@ copies are then among those that lie closest to it (nearest.py), and each of the
 
 import functools
 import hashlib
+import itertools
 import re
 
 import cv2
@@ -224,7 +225,7 @@ def near_copies(outlines, small, digests, pool):
     return np.unique(np.concatenate(found), axis=0)
 
 
-def bursts(names, outlines):
+def bursts(names, outlines, pool):
     """Pairs (i, j) of photos taken one after the other: their names, "class/name", end in numbers that count on, as
     IMG_0007.jpg and IMG_0008.jpg, and they look alike. int64 [P, 2]."""
     index, pairs = {name: i for i, name in enumerate(names)}, []
@@ -232,10 +233,14 @@ def bursts(names, outlines):
         match = re.fullmatch(r"(.*?)(\d+)(\.\w+)", name)
         j = index.get(f"{match[1]}{int(match[2]) + 1:0{len(match[2])}d}{match[3]}") if match else None
         if j is not None:
-            one, next_one = outlines[i].astype(np.float32), outlines[j].astype(np.float32)
-            if max(correlation(one, next_one), correlation(next_one, one)) >= BURST:
-                pairs.append((i, j))
-    return np.array(pairs, np.int64).reshape(-1, 2)
+            pairs.append((i, j))
+
+    def look_alike(pair):
+        one, next_one = (outlines[i].astype(np.float32) for i in pair)
+        return max(correlation(one, next_one), correlation(next_one, one)) >= BURST
+
+    bar = tqdm(pool.map(look_alike, pairs), desc="bursts", total=len(pairs), unit="pair", disable=None)
+    return np.array(list(itertools.compress(pairs, bar)), np.int64).reshape(-1, 2)
 
 
 def groups_of(n, pairs):

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from faces import cropping
-from faces.boxes import SPREAD, Face, around, foremost, iou
+from faces.boxes import SPREAD, Face, around, foremost, has_middle, iou
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class Haar:
         gray = cropping.resized(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), scale)
         boxes, windows = cascade_boxes(gray, NEIGHBORS, 0.12, BORDER)
         return [Face(tuple(box.tolist()), 0.0, float(n / (n + 10)))
-                for box, n in zip(np.rint(boxes / scale), windows, strict=True)]
+                for box, n in zip(np.rint(boxes / scale), windows, strict=True) if has_middle(rgb, box)]
 
     def detect(self, view, count=0):
         """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll."""

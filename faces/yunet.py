@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from faces import cropping, fetching
-from faces.boxes import SPREAD, Face, foremost, iou
+from faces.boxes import SPREAD, Face, foremost, has_middle, iou
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------ the network
@@ -172,12 +172,6 @@ def square(x, y, side):
     return x - side / 2, y - side / 2, side, side
 
 
-def has_middle(image, box):
-    """Whether the middle of a box lies in an image."""
-    x, y, _ = middle(box)
-    return 0 <= x < image.shape[1] and 0 <= y < image.shape[0]
-
-
 def settled(roll):
     """A roll in degrees, -180..180; 0 where it is less than UPRIGHT."""
     return 0.0 if abs(roll) < UPRIGHT else (roll + 180) % 360 - 180
@@ -188,11 +182,10 @@ def look(bgr, longest, threshold, border=0.2, enlarge=1.0):
 
     Arguments: those of raw_detections(). What lies in the border is no face of the image.
     """
-    height, width = bgr.shape[:2]
     faces = []
     for row in raw_detections(bgr, longest, threshold, border, enlarge):
-        if 0 < row[0] + row[2] / 2 < width and 0 < row[1] + row[3] / 2 < height:
-            x, y, side, roll = geometry(row, GAIN)
+        x, y, side, roll = geometry(row, GAIN)
+        if has_middle(bgr, row[:4]) and has_middle(bgr, square(x, y, side)):
             faces.append(Face(square(x, y, side), settled(roll), row[14]))
     return sorted(faces, key=lambda face: -face.score)
 
@@ -265,11 +258,12 @@ def look_closer(bgr, box, roll, cut=CLOSE, threshold=0.5):
 
 
 def upright(bgr, face):
-    """A Face of look() with the box and the roll that closer looks give, until little changes."""
+    """A Face of look() with the box and the roll that closer looks give, until little changes. Its middle stays in the
+    BGR image."""
     box, roll = face.box, face.roll
     for _ in range(TRIES):
         closer = look_closer(bgr, box, roll)
-        if closer is None:
+        if closer is None or not has_middle(bgr, closer.box):
             break
         change, box, roll = abs(closer.roll - roll), closer.box, closer.roll
         if change < CHANGE:

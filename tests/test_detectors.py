@@ -16,7 +16,7 @@ import pytest
 
 import drawn
 import processed
-from faces import cropping, detectors, fetching, yunet
+from faces import cropping, detectors, fetching, haar, yunet
 from faces.boxes import Face, foremost, iou
 from live import stills
 from terminal import script, workers
@@ -254,3 +254,18 @@ def test_of_all_faces_the_first_is_the_one_that_the_photo_is_about(name):
 def test_the_module_fetches_and_says_nothing_where_it_is_there():
     done = subprocess.run([sys.executable, "-m", "faces.yunet"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["haar", "yunet"])
+def test_a_box_whose_middle_leaves_the_photo_is_no_face(monkeypatch, name):
+    beyond = np.array([[630.0, 100.0, 40.0, 40.0]])
+    monkeypatch.setattr(haar, "cascade_boxes", lambda *_, **__: (beyond, np.array([9.0])))
+    monkeypatch.setattr(yunet, "raw_detections", lambda *_, **__: np.zeros((0, 15)))
+    detector = {"haar": haar.Haar, "yunet": yunet.YuNet}[name]()
+    assert detector.main_face(photo()) is None and detector.all_faces(photo()) == []
+
+
+def test_a_closer_look_that_leaves_the_photo_is_not_followed(monkeypatch):
+    face = Face((300, 100, 90, 90), 0.0, 0.9)
+    monkeypatch.setattr(yunet, "look_closer", lambda *_: Face((610, 100, 90, 90), 20.0, 0.9))
+    assert yunet.upright(photo(), face) == face

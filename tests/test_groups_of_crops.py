@@ -147,5 +147,6 @@ def test_bursts_are_photos_that_count_on_and_look_alike():
     alike = [np.clip(face + part, 0, 255).astype(np.uint8) for part in noise[:3]]
     other = np.clip(128 + 3 * noise[3], 0, 255).astype(np.uint8)
     names = ["a/IMG_0009.jpg", "a/IMG_0010.jpg", "a/IMG_0012.jpg", "a/IMG_0013.jpg", "b/IMG_0011.jpg"]
-    assert copies.bursts(names, np.stack([*alike, other, alike[0]])).tolist() == [[0, 1]]
-    assert copies.bursts(["a/x.jpg", "a/9.jpg", "a/10.jpg"], np.stack(alike)).tolist() == [[1, 2]]
+    with validation.ThreadPoolExecutor(2) as pool:
+        assert copies.bursts(names, np.stack([*alike, other, alike[0]]), pool).tolist() == [[0, 1]]
+        assert copies.bursts(["a/x.jpg", "a/9.jpg", "a/10.jpg"], np.stack(alike), pool).tolist() == [[1, 2]]
