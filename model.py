@@ -46,24 +46,18 @@ class Model(nn.Module):
             nn.Conv2d(32, 64, 5, padding=1), nn.ReLU())
         self.pool = nn.MaxPool2d(4, 2)  # the fourth block's, apart from the activations that Grad-CAM weighs
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(6400, 2048), nn.ReLU(), nn.Linear(2048, n_classes))
-        self.gradient = None
 
     def forward(self, x):
-        x = self.features(x)
-        if x.requires_grad:  # not so under inference_mode, where a hook could not be set
-            x.register_hook(self.keep_gradient)
-        return self.classifier(self.pool(x))
-
-    def keep_gradient(self, gradient):
-        self.gradient = gradient
-
-    def activations_gradient(self):
-        """The gradient of the last activations after a backward pass, [N, 64, 22, 22], or None before one."""
-        return self.gradient
+        return self.logits(self.activations(x))
 
     def activations(self, x):
-        """The last activations (after the fourth ReLU), [N, 64, 22, 22]."""
+        """The last activations (after the fourth ReLU), [N, 64, 22, 22]. A hook on them sees their gradient, as in the
+        paper: `a = net.activations(x); a.register_hook(print); net.logits(a)[0, 1].backward()`."""
         return self.features(x)
+
+    def logits(self, activations):
+        """What forward() makes of activations()."""
+        return self.classifier(self.pool(activations))
 
 
 class Residual(nn.Module):

@@ -104,12 +104,6 @@ def noted_recipe():
         return ""
 
 
-def made_with():
-    """Name of the detector that made the crops in FACES_DIR; DETECTOR where that is not known."""
-    name = noted_recipe().partition(" ")[0]
-    return name if name in detectors.DETECTORS else DETECTOR
-
-
 class Skipped(NamedTuple):
     """A row of skipped.csv, beside the photo's name."""
 

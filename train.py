@@ -265,7 +265,7 @@ def begin(train, valid, constants, device, bf16):
     # What test.py and realtime.py need to know, saved with the weights.
     facts = {"model": MODEL, "classes": train.classes, "image_size": valid.shape[1], "mean": dataset.MEAN,
              "std": dataset.STD, "margin": valid.margin, "clahe": constants["CLAHE"], "flip": not PAPER,
-             "finders": [processed.made_with()], "ages": train.ages}
+             "ages": train.ages}
     run = runs.Run(net=net, ema=copy.deepcopy(net) if constants["EMA"] else None, optimizer=optimizer, facts=facts,
                    classes=train.classes, task_sizes=train.task_sizes, crops=runs.fingerprint(train, valid),
                    constants=constants, pretrained=pretrained, device=device, bf16=bf16)

@@ -28,10 +28,10 @@ class WeightsError(script.Problem):
 
 
 FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
-         "clahe": float, "finders": list, "flip": bool, "temperature": float, "threshold": float, "epoch": int,
+         "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int,
          "metrics": dict, "ages": list, "state": dict}
-# What older weights files lack, and what holds then. `finders`: the detector that made the crops of the training.
-OPTIONAL = {"clahe": 0.0, "finders": ["haar"], "flip": False, "ages": []}
+# What older weights files lack, and what holds then.
+OPTIONAL = {"clahe": 0.0, "flip": False, "ages": []}
 CHILD = 11  # years; faces that are guessed to be younger are "unsure": see weights/shipped/README.md
 # Networks that compute in bfloat16 on a CPU with instructions for it: small.pt takes two thirds of the time, and its
 # probabilities differ by 0.003 at most. Those of resnet18 differ by more than 0.01; others gain little.
@@ -50,7 +50,7 @@ def plausible(facts):
             and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) > 0
             and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
             and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
-            and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"] + facts["finders"])
+            and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"])
             and len(set(map(normal, facts["classes"]))) == len(facts["classes"])
             and all(isinstance(age, int) for age in facts["ages"]) and len(facts["ages"]) <= 200)
 

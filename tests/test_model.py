@@ -62,13 +62,15 @@ def test_small_is_small_and_looks_where_grad_cam_says():
 
 
 def test_hook_sees_the_gradient_of_the_last_activations():
-    net, x = networks.Model(2), torch.randn(2, 3, 224, 224)
-    assert net.activations_gradient() is None
-    net(x)[:, 1].sum().backward()
-    activations = net.activations(x).detach().requires_grad_()
-    expected, = torch.autograd.grad(net.classifier(net.pool(activations))[:, 1].sum(), activations)
+    net, x, seen = networks.Model(2), torch.randn(2, 3, 224, 224), []
+    activations = net.activations(x)
+    activations.register_hook(seen.append)
+    net.logits(activations)[:, 1].sum().backward()
+    apart = activations.detach().requires_grad_()
+    expected, = torch.autograd.grad(net.classifier(net.pool(apart))[:, 1].sum(), apart)
     assert activations.shape == (2, 64, 22, 22)
-    torch.testing.assert_close(net.activations_gradient(), expected)
+    torch.testing.assert_close(seen[0], expected)
+    torch.testing.assert_close(net(x), net.logits(activations))
 
 
 def test_grad_cam_points_at_what_decides():
