@@ -25,10 +25,10 @@ from tqdm import tqdm
 import processed
 from faces import cropping, detectors, people, reading
 from judge import clips as judged
-from judge import metrics, overlap, report
+from judge import metrics, overlap, pictures, report
 from live import capture
 from live import clips as played
-from terminal import pictures, workers
+from terminal import workers
 from terminal.files import atomic, claim, class_folders
 
 # PyTorch, and modules that need it, are imported in the functions that use them: each process that finds faces imports

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faces import covers
+from faces import occluders
 from judge import metrics
 
 BATCH = 64  # crops per pass; memory only
@@ -70,7 +70,7 @@ def occlusion(crop, share, rng):
 
 def covered(crop, scale, rng, margin):
     """With a mask, sunglasses, a scarf or a hand: shapes that AUGMENT=occlusion shows in training too."""
-    return covers.over(crop, covers.cover(crop.shape[0], margin, rng.random(covers.DRAWS), scale))
+    return occluders.over(crop, occluders.cover(crop.shape[0], margin, rng.random(occluders.DRAWS), scale))
 
 
 # A function each, and its value at each severity, for a crop of 224 pixels; other sizes are scaled.

@@ -6,8 +6,8 @@ import csv
 import numpy as np
 
 from judge import metrics
+from judge.pictures import figure, legend, plain, save
 from terminal.files import atomic
-from terminal.pictures import figure, legend, plain, save
 
 # ------------------------------------------------------------------------------------------------
 COLOURS = ("#1b6ca8", "#d1603d", "#3b8751", "#7d5ba6", "#b8860b", "#5f6b73", "#c2185b", "#00838f")

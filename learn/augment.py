@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from dataset import MARGIN, MEAN, STD
-from faces import covers
+from faces import occluders
 from faces.cropping import LUMA
 
 # {name: rules}, a rule for each effect: angles in degrees, shift and zoom as shares of the crop, chances in 0..1.
@@ -29,7 +29,7 @@ ERASED = (0.1, 0.4)  # sides of what is erased, as shares of the crop
 # How many random numbers in 0..1 an image takes for each effect.
 DRAWS = {"mirror": 1, "upside_down": 1, "rotate": 1, "zoom": 1, "shift": 2, "light": 1, "contrast": 1, "cast": 3,
          # Only some images undergo these: the first number decides whether, the others how.
-         "occlude": 1 + covers.DRAWS, "small": 2, "jpeg": 2, "gray": 1, "noise": 2, "erase": 8}
+         "occlude": 1 + occluders.DRAWS, "small": 2, "jpeg": 2, "gray": 1, "noise": 2, "erase": 8}
 
 
 def augment(images, augmentation, generator, rows=slice(None), size=None):
@@ -103,7 +103,7 @@ def relight(x, rules, u):
 
 def occlude(image, numbers):
     """A mask, sunglasses, a scarf or a hand drawn over the face."""
-    drawn = torch.from_numpy(covers.cover(image.shape[-1], MARGIN, numbers)).to(image.device).permute(2, 0, 1)
+    drawn = torch.from_numpy(occluders.cover(image.shape[-1], MARGIN, numbers)).to(image.device).permute(2, 0, 1)
     return image * (1 - drawn[3] / 255) + drawn[:3]
 
 

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import torch
 
+from judge import pictures
 from learn import classifier, engine
-from terminal import files, pictures, script
+from terminal import files, script
 from terminal.files import atomic
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "mean_loss", "lr", "data_s",

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {"processed", "validation", "dataset", "model", "train", "test", "realtime"}
 # What the modules of a room may import of this project, beside those of their own room.
 MAY_IMPORT = {"terminal": set(), "faces": {"terminal"}, "judge": {"terminal", "faces"}, "live": {"terminal", "faces"},
-              "learn": {"terminal", "faces", "model", "dataset"}}
+              "learn": {"terminal", "faces", "judge", "model", "dataset"}}
 
 
 def imported(path):

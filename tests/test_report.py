@@ -9,8 +9,8 @@ import pytest
 from matplotlib import font_manager
 
 import test as step4
-from judge import report
-from terminal import fonts, pictures
+from judge import pictures, report
+from terminal import fonts
 
 
 @pytest.fixture

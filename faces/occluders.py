@@ -1,4 +1,4 @@
-"""Things that cover faces, drawn where they belong on a crop: masks, sunglasses, scarves, hands. Nothing to run.
+"""Synthetic occluders: masks, sunglasses, scarves and hands, drawn where they belong on a crop. Nothing to run.
 
 One definition for training (the key "occlude" of augment.AUGMENTATIONS) and for the test (judge/damage.py). Places are
 told in the Haar box, whose width and height are 1: the middle of the face is x = 0, its top y = 0. On UTKFace's crops

@@ -1,4 +1,4 @@
-"""covers.py: things sit where they belong on a face; in training each image has its own, or none."""
+"""occluders.py: things sit where they belong on a face; in training each image has its own, or none."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dataset
-from faces import covers
+from faces import occluders
 from faces.cropping import MARGIN
 from learn import augment
 from test_augment import shown
@@ -17,7 +17,7 @@ WHERE = {"mask": (MOUTH, EYES + FOREHEAD), "sunglasses": (EYES, MOUTH + FOREHEAD
 
 
 def numbers(seed):
-    return np.random.default_rng(seed).random(covers.DRAWS)
+    return np.random.default_rng(seed).random(occluders.DRAWS)
 
 
 @pytest.mark.parametrize("side", [96, 224])
@@ -25,7 +25,7 @@ def numbers(seed):
 def test_things_sit_where_they_belong(kind, side):
     hidden, free = WHERE[kind]
     for seed in range(20):
-        opacity = covers.cover(side, MARGIN, numbers(seed), kind=kind)[:, :, 3]
+        opacity = occluders.cover(side, MARGIN, numbers(seed), kind=kind)[:, :, 3]
         at = [opacity[int(y * side), int(x * side)] for x, y in hidden]
         assert all(a == 255 for a in at), (seed, at)
         assert all(opacity[int(y * side), int(x * side)] == 0 for x, y in free)
@@ -34,7 +34,7 @@ def test_things_sit_where_they_belong(kind, side):
 
 def test_a_hand_reaches_into_the_face_from_outside():
     for seed in range(20):
-        opacity = covers.cover(96, MARGIN, numbers(seed), kind="hand")[:, :, 3]
+        opacity = occluders.cover(96, MARGIN, numbers(seed), kind="hand")[:, :, 3]
         edge = np.concatenate([opacity[-1], opacity[:, 0], opacity[:, -1]])
         assert edge.any() and not opacity[0].all() and 0.04 < (opacity > 0).mean() < 0.5
 
@@ -44,7 +44,7 @@ def test_places_follow_the_margin():
     def height(picture):
         return cv2.boundingRect(picture[:, :, 3])[3]
 
-    narrow, wide = (height(covers.cover(224, margin, numbers(1), kind="mask")) for margin in (0.2, 0.6))
+    narrow, wide = (height(occluders.cover(224, margin, numbers(1), kind="mask")) for margin in (0.2, 0.6))
     assert wide == pytest.approx(narrow * 1.4 / 2.2, abs=2)
 
 
@@ -53,15 +53,15 @@ def test_size_grows_with_scale_and_all_kinds_come():
     for seed in range(40):
         u = numbers(seed)
         seen.add(min(int(u[0] * 4), 3))
-        areas = [(covers.cover(96, MARGIN, u, scale)[:, :, 3] > 0).sum() for scale in (0.6, 1.0, 1.4)]
+        areas = [(occluders.cover(96, MARGIN, u, scale)[:, :, 3] > 0).sum() for scale in (0.6, 1.0, 1.4)]
         assert areas == sorted(set(areas))
-    assert len(seen) == len(covers.KINDS)
+    assert len(seen) == len(occluders.KINDS)
 
 
 def test_over_leaves_the_rest_alone_and_blends_edges():
     crop = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
-    picture = covers.cover(96, MARGIN, numbers(3), kind="mask")
-    out = covers.over(crop, picture)
+    picture = occluders.cover(96, MARGIN, numbers(3), kind="mask")
+    out = occluders.over(crop, picture)
     clear, solid = picture[:, :, 3] == 0, picture[:, :, 3] == 255
     assert np.array_equal(out[clear], crop[clear]) and np.array_equal(out[solid], picture[solid][:, :3])
     share = picture[:, :, 3:] / 255
@@ -94,10 +94,10 @@ def test_training_and_test_draw_the_same_thing(monkeypatch):
     """The float batch of training against the uint8 crop of damage.py: one blend, within a rounding."""
     only(monkeypatch, 1.0)
     crop = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
-    given, cover = [], covers.cover
-    monkeypatch.setattr(covers, "cover", lambda *a: given.append(cover(*a)) or given[-1])
+    given, cover = [], occluders.cover
+    monkeypatch.setattr(occluders, "cover", lambda *a: given.append(cover(*a)) or given[-1])
     out = shown(dataset.to_batch([crop]), "occlusion", dataset.generator_for(4))[0]
-    assert np.abs(out.permute(1, 2, 0).numpy() * 255 - covers.over(crop, given[0])).max() < 1.5
+    assert np.abs(out.permute(1, 2, 0).numpy() * 255 - occluders.over(crop, given[0])).max() < 1.5
 
 
 def test_face_without_occlusion_draws_what_it_drew_before():
