@@ -148,6 +148,8 @@ class Crops(Dataset):
                 script.fail(f"{self.files[i]}: {error}; delete it and run 'python processed.py' and "
                             "'python validation.py'")
 
+        if not len(index):  # a process's share of a small batch
+            return np.empty((0, *self.shape[1:]), np.uint8)
         return torch.cat(list(self.pool.map(one, index))).permute(0, 2, 3, 1).contiguous().numpy()
 
     def pixels(self, index):
@@ -199,15 +201,16 @@ class Batches(Sampler):
     """Lists of indices, one per batch: shuffled by (seed, epoch) alone, so that epoch 7 is the same after a resume, and
     in order without a seed. Of `world` processes that share each batch, number `rank` gets every world-th image.
 
-    With a seed a last batch of one image joins the one before it: batch normalisation needs more than one value.
+    With a seed a last batch joins the one before it where it has only one image, since batch normalisation needs more
+    than one value, or fewer than there are processes.
     """
 
     def __init__(self, n, batch_size, seed=None, rank=0, world=1):
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
         self.rows = slice(rank, None, world)  # of a whole batch, those that are this process's
         self.sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]  # of whole batches
-        if seed is not None and len(self.sizes) > 1 and self.sizes[-1] == 1 < batch_size:
-            self.sizes[-2:] = [batch_size + 1]
+        if seed is not None and len(self.sizes) > 1 and self.sizes[-1] < max(2, world) <= batch_size:
+            self.sizes[-2:] = [batch_size + self.sizes[-1]]
 
     def __iter__(self):
         order = torch.arange(self.n)

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
 import dataset
 import model as networks
@@ -33,19 +32,18 @@ from validation import TRAIN_DIR, VALID_DIR
 WEIGHTS_DIR = "weights"
 PLOTS_DIR = "plots"
 MODEL = "paper"  # a key of model.NETWORKS: paper, small, vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
-IMAGE_SIZE = None  # side of the network's input in pixels; None: that of START, or the one it was made for
-START = None  # a weights file of the same network to go on from, as "weights/shipped/small.pt"; for other classes too
-EPOCHS = None  # None: 12; with START as many as a small data set needs; the paper: 50
-BATCH_SIZE = None  # crops in a step; None: 64; the paper: 16
-LR = None  # of Adam, at its highest; None: 1e-3, and 3e-4 with START
+START = None  # a weights file of the same network to fine-tune, as "weights/shipped/small.pt"; for other classes too
+# None, here and below, stands for a value that settings() or load_data() chooses, and that log.csv then has.
+EPOCHS = None
+BATCH_SIZE = None  # crops in a step
+LR = None  # of Adam, at its highest
+IMAGE_SIZE = None  # side of the network's input in pixels
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
 DEVICE = "auto"  # "auto": a CUDA GPU, or else the CPU; "cpu", "cuda", "mps"
 
 # ------------------------------------------------------------------------------------------------ the recipe
-# True: the paper's recipe, whatever AUGMENT, WEIGHT_DECAY, LABEL_SMOOTHING, EMA and BALANCE say, a constant learning
-# rate, no mirror image at validation, and the paper's EPOCHS and BATCH_SIZE unless these are set.
-PAPER = False
+PAPER = False  # True: the paper's recipe, see settings(), whatever the constants below say
 AUGMENT = "face"  # a key of augment.AUGMENTATIONS: none, face, occlusion, paper
 WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
 LABEL_SMOOTHING = 0.05  # training only: losses that are reported have none
@@ -56,16 +54,220 @@ BALANCE = True
 # Columns of data/people.csv, as ("age", "ethnicity"), that the network learns beside the class: features that know more
 # of a face are better at the class too. Weights files keep the ages (see classifier.CHILD). (): the class alone.
 AUXILIARY = ()
-# Margin of the crops at validation, and with the weights from then on; None: that of START, or cropping.MARGIN. Crops
-# that are enlarged at random in training are judged better a little enlarged: Touvron et al., "Fixing the train-test
-# resolution discrepancy", NeurIPS 2019.
+# Margin of the crops at validation, and with the weights from then on. Crops that are enlarged at random in training
+# are judged better a little enlarged: Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019.
 JUDGED_MARGIN = None
 CLAHE = None  # clip limit of the equalisation that the crops were made with, for the weights; None: processed.CLAHE
 # realtime.py says "unsure" below the confidence from which validation accuracy is at least this. Groups that a network
 # fails more often need it high.
-SURE = 0.98
+TARGET_ACCURACY = 0.98
 PRECISION = "auto"  # "auto": bfloat16 where the hardware has it; "float32"; "bfloat16"
 # ------------------------------------------------------------------------------------------------
+
+
+def settings(n_crops):
+    """The constants of this run for `n_crops` training crops: dict of name -> value."""
+    constants, fixed = script.constants(globals()), {}
+    defaults = {"EPOCHS": 12, "BATCH_SIZE": 64, "LR": 1e-3}
+    if PAPER:
+        defaults |= {"EPOCHS": 50, "BATCH_SIZE": 16}
+        fixed = {"AUGMENT": "paper", "WEIGHT_DECAY": 0.0, "LABEL_SMOOTHING": 0.0, "EMA": 0.0, "BALANCE": False}
+    elif START:
+        # Fine-tuning needs about 400 steps: see docs/experiments.md.
+        steps_per_epoch = math.ceil(n_crops / (BATCH_SIZE or defaults["BATCH_SIZE"]))
+        defaults |= {"EPOCHS": max(4, math.ceil(400 / steps_per_epoch)), "LR": 3e-4}
+    defaults["CLAHE"] = processed.CLAHE
+    chosen = {name: value for name, value in defaults.items() if constants[name] is None}
+    return constants | chosen | fixed
+
+
+def learning_rate(progress, peak):
+    """The learning rate at `progress` (0..1 of all steps): up linearly for a tenth, then down along a cosine; the
+    paper's is constant."""
+    if PAPER:
+        return peak
+    if progress < 0.1:
+        return peak * progress / 0.1
+    return peak * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+
+
+def training_loss(outputs, labels, weights, tasks, task_sizes, smoothing):
+    """What a step minimises, summed over the batch: weighted cross-entropy of the classes, and the auxiliary tasks'.
+
+    outputs: logits of the classes, then those of the tasks, [N, C + sum of task_sizes]; labels, weights: [N]; tasks:
+    [N, tasks].
+    """
+    n_classes = outputs.shape[1] - sum(task_sizes)
+    losses = weights * functional.cross_entropy(outputs[:, :n_classes], labels, reduction="none",
+                                                label_smoothing=smoothing)
+    if task_sizes:
+        losses = losses + auxiliary.WEIGHT * auxiliary.loss(outputs[:, n_classes:], tasks, task_sizes)
+    return losses.sum()
+
+
+def train_epoch(run, batches, epoch):
+    """One pass over the training crops, a step per batch: changes the networks and the optimizer of `run`, a runs.Run.
+
+    Returns (loss, accuracy), means over all images, and the seconds spent on (data, compute).
+    """
+    constants, device, crops = run.constants, run.hardware.device, batches.dataset
+    model = run.trained_in(epoch)
+    batches.sampler.epoch = epoch
+    # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
+    torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
+    began, data_s, sums = time.perf_counter(), 0.0, []  # sums: of each step its loss, right answers and images
+    waiting_since = began
+    bar = engine.progress(batches, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img")
+    for step, batch in enumerate(bar):
+        images, labels, weights, tasks = (part.to(device, non_blocking=device.type == "cuda") for part in batch)
+        batch_size = batches.sampler.sizes[step]  # of the whole batch; each process has some of its rows
+        images = augment.augment(images, constants["AUGMENT"], dataset.generator_for(SEED, epoch, step),
+                                 batches.sampler.rows, batch_size)
+        data_s += time.perf_counter() - waiting_since
+
+        steps_done = (epoch - 1) * len(batches) + step
+        for group in run.optimizer.param_groups:  # the middle of a step: its rate is 0 neither first nor last
+            group["lr"] = learning_rate((steps_done + 0.5) / (constants["EPOCHS"] * len(batches)), constants["LR"])
+        with run.hardware.autocast():
+            outputs = model(images).float()
+        loss = training_loss(outputs, labels, weights, tasks, crops.task_sizes, constants["LABEL_SMOOTHING"])
+        run.optimizer.zero_grad(set_to_none=True)
+        (loss * engine.WORLD / batch_size).backward()  # processes average their gradients
+        run.optimizer.step()
+        if run.ema is not None:
+            engine.update_ema(run.ema, run.net, constants["EMA"], steps_done)
+
+        with torch.no_grad():  # the log has the loss without smoothing, weights and auxiliary tasks
+            logits = outputs[:, :len(crops.classes)]
+            plain = functional.cross_entropy(logits, labels, reduction="sum")
+            right = (logits.argmax(1) == labels).sum()
+            sums.append(torch.stack([plain, right, torch.full_like(right, len(labels))]))
+        if step % 50 == 0:  # .item() waits for the GPU
+            check_loss(loss.item(), epoch)
+        waiting_since = time.perf_counter()
+    loss, right, count = engine.total(sum(torch.stack(sums).cpu().double())).tolist()
+    return loss / count, right / count, data_s, time.perf_counter() - began - data_s
+
+
+def check_loss(loss, epoch):
+    """End with one line where a loss is not finite, before anything is written over."""
+    if not math.isfinite(loss):
+        script.fail(f"the loss became {loss} in epoch {epoch}: the weights saved so far are kept; lower LR and start "
+                    "again, or continue with RESUME=True and a lower LR")
+
+
+@torch.inference_mode()
+def evaluate(run, batches):
+    """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation, by the moving
+    average of the network (the network itself where EMA is 0).
+
+    Every process does its share and gets all of it.
+    """
+    net, device, crops = run.eval_net, run.hardware.device, batches.dataset
+    net.eval()
+    engine.share_statistics(net)
+    transform = dataset.evaluation_transform(crops.shape[1])
+    logits = torch.zeros(len(crops), len(crops.classes), device=device)
+    bar = engine.progress(batches, desc="validation", unit="batch")
+    for (images, *_), rows in zip(bar, batches.sampler, strict=True):
+        images = transform(images.to(device))
+        with run.hardware.autocast():
+            outputs = net(images)
+            if run.metadata["flip"]:  # the mean with the mirror image's: twice the work for fewer errors
+                outputs = (outputs + net(images.flip(3))) / 2
+        logits[rows] = outputs[:, :len(crops.classes)].float()  # without those of auxiliary tasks
+    return engine.total(logits.cpu()), crops.labels
+
+
+def by_source(logits, labels, crops):
+    """{source: (loss, recall of each class)} of a split, floats; a recall is nan where a source has none of a class.
+
+    `logits` float32 [N, n_classes], `labels` int64 [N]; `crops`: the dataset.Crops they are of.
+    """
+    results = {}
+    for number, source in enumerate(crops.sources):
+        own = crops.source == number
+        right = logits[own].argmax(1) == labels[own]
+        recalls = [right[labels[own] == c].float().mean().item() for c in range(len(crops.classes))]
+        results[source] = functional.cross_entropy(logits[own], labels[own]).item(), recalls
+    return results
+
+
+def load_data(device):
+    """The dataset.Crops of training and validation, as the network takes them."""
+    start = classifier.load_checkpoint(START) if START else {}
+    if start and start["model"] != MODEL:
+        script.fail(f"START={START} is a {start['model']} network and this run trains {MODEL}: choose another START, "
+                    f"or MODEL={start['model']}")
+    size = IMAGE_SIZE or start.get("image_size") or networks.image_size(MODEL)
+    margin = start.get("margin", cropping.MARGIN) if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
+    with engine.one_at_first():
+        train = dataset.Crops(TRAIN_DIR, size).prepare(quiet=not engine.IS_FIRST)
+        valid = dataset.Crops(VALID_DIR, size, margin).prepare(quiet=not engine.IS_FIRST)
+    if valid.classes != train.classes:
+        script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
+    train.auxiliary, train.task_sizes, train.ages = auxiliary.labels(train.files, AUXILIARY)
+    for crops in (train, valid):
+        crops.move_to(device)
+    return train, valid
+
+
+def begin(train, valid, constants, hardware):
+    """The runs.Run to go on with: new, or with RESUME what weights/last.pt holds. `train`, `valid`: dataset.Crops."""
+    torch.manual_seed(SEED)
+    net = networks.build(MODEL, len(train.classes) + sum(train.task_sizes))
+    net = net.to(hardware.device, memory_format=torch.channels_last)
+    head_epochs = 0  # at first only a new head learns: its gradients are noise to features that have learned before
+    if START and not RESUME:
+        head_epochs = 0 if runs.start_from(net, START, train.classes) else 1
+    elif isinstance(net, networks.Backbone) and not RESUME:
+        with engine.one_at_first():
+            problem = networks.load_imagenet(net)
+        head_epochs = 0 if problem else 1
+        engine.say(problem)
+    # What test.py and realtime.py need to know, saved with the weights.
+    metadata = {"model": MODEL, "classes": train.classes, "image_size": valid.shape[1], "mean": dataset.MEAN,
+                "std": dataset.STD, "margin": valid.margin, "clahe": float(constants["CLAHE"]), "flip": not PAPER,
+                "ages": train.ages}
+    optimizer = torch.optim.AdamW(net.parameters(), constants["LR"], weight_decay=constants["WEIGHT_DECAY"],
+                                  fused=hardware.device.type != "mps")
+    run = runs.Run(net, copy.deepcopy(net) if constants["EMA"] else None, optimizer, hardware, constants, metadata,
+                   runs.fingerprint(train, valid), head_epochs)
+    if RESUME:
+        runs.resume(run, Path(WEIGHTS_DIR, "last.pt"))
+    return run
+
+
+def fit(hardware):
+    """All epochs, from the first or from where weights/last.pt stands."""
+    folders = runs.Folders(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
+    folders.claim()  # before work starts: what is not ours is not written over
+    train, valid = load_data(hardware.device)
+    constants = settings(len(train))
+    if constants["BALANCE"]:
+        train.balance()
+    run = begin(train, valid, constants, hardware)
+    judged_at_once = 256 if hardware.device.type == "cuda" else 128  # changes speed and memory, no result
+    train_batches = dataset.loader(train, constants["BATCH_SIZE"], SEED, engine.RANK, engine.WORLD)
+    valid_batches = dataset.loader(valid, judged_at_once, None, engine.RANK, engine.WORLD)
+    engine.check_shares(run.net, train.shape[1], train_batches.sampler.sizes)
+    runs.announce(run, train_batches, valid_batches)
+    reached = math.nan
+    for epoch in range(run.done + 1, constants["EPOCHS"] + 1):
+        loss, accuracy, data_s, compute_s = train_epoch(run, train_batches, epoch)
+        logits, labels = evaluate(run, valid_batches)
+        valid_loss = functional.cross_entropy(logits, labels).item()
+        for value in (loss, valid_loss):  # the last step can break what its own loss does not show
+            check_loss(value, epoch)
+        sources = by_source(logits, labels, valid)
+        run.note(epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
+                 valid_accuracy=(logits.argmax(1) == labels).float().mean().item(),
+                 mean_loss=sum(source_loss for source_loss, _ in sources.values()) / len(sources),
+                 lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
+        temperature, threshold, reached = engine.calibrate(logits, labels, TARGET_ACCURACY)
+        run.metadata |= {"temperature": temperature, "threshold": threshold}
+        runs.save(run, folders, sources)
+    runs.conclude(run, folders, reached, len(valid))
 
 
 def check_constants():
@@ -84,7 +286,7 @@ def check_constants():
         ("WEIGHT_DECAY", lambda decay: 0 <= decay <= 1, "between 0 and 1"),
         ("LABEL_SMOOTHING", lambda share: 0 <= share <= 0.99, "from 0 to below 1"),
         ("EMA", lambda decay: 0 <= decay <= 0.99999, "from 0 to below 1"),
-        ("SURE", lambda accuracy: 0.01 <= accuracy <= 0.9999, "within 0 and 1"),
+        ("TARGET_ACCURACY", lambda accuracy: 0.01 <= accuracy <= 0.9999, "within 0 and 1"),
         ("JUDGED_MARGIN", lambda margin: margin is None or 0 <= margin <= cropping.MARGIN,
          f"None, or from 0 to {cropping.MARGIN}, the margin of the crops"),
         ("AUXILIARY", lambda names: set(names) <= set(auxiliary.TASKS), f"of {auxiliary.TASKS}, or ()"),
@@ -95,224 +297,12 @@ def check_constants():
         ("DEVICE", DEVICE in ("auto", "cpu", "cuda", "mps"), "auto, cpu, cuda or mps"))
 
 
-def settings(n_crops):
-    """The constants of this run, a dict: those that are None, or that PAPER overrides, are chosen for `n_crops`."""
-    chosen = script.constants(globals())
-    if PAPER:
-        chosen |= {"AUGMENT": "paper", "WEIGHT_DECAY": 0.0, "LABEL_SMOOTHING": 0.0, "EMA": 0.0, "BALANCE": False}
-    chosen["BATCH_SIZE"] = BATCH_SIZE or (16 if PAPER else 64)
-    chosen["LR"] = LR or (3e-4 if START else 1e-3)
-    steps = math.ceil(n_crops / chosen["BATCH_SIZE"])
-    # What has learned before needs some 400 steps: see docs/experiments.md.
-    chosen["EPOCHS"] = EPOCHS or (50 if PAPER else max(4, math.ceil(400 / steps)) if START else 12)
-    chosen["CLAHE"] = processed.CLAHE if CLAHE is None else float(CLAHE)
-    return chosen
-
-
-def learning_rate(progress, peak):
-    """The learning rate at `progress` (0..1 of all steps): up linearly for a tenth, then down along a cosine; the
-    paper's is constant."""
-    if PAPER:
-        return peak
-    if progress < 0.1:
-        return peak * progress / 0.1
-    return peak * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
-
-
-def check_loss(loss, epoch):
-    """End with one line where a loss is not finite, before anything is written over."""
-    if not math.isfinite(loss):
-        script.fail(f"the loss became {loss} in epoch {epoch}: the weights saved so far are kept; lower LR and start "
-                    "again, or continue with RESUME=True and a lower LR")
-
-
-def train_epoch(run, batches, epoch):
-    """One pass over the training crops, a step per batch: changes the networks and the optimizer of `run`, a runs.Run.
-
-    Returns (loss, accuracy), means over all images, and the seconds spent on (data, compute).
-    """
-    constants, device, n_classes = run.constants, run.device, len(run.classes)
-    frozen = run.pretrained and epoch == 1  # at first only a new head learns: its gradients are noise to the rest
-    run.net.features.requires_grad_(not frozen)
-    run.net.train()
-    run.net.features.train(not frozen)  # what is frozen keeps its batch statistics too
-    model = engine.distributed_model(run.net, device)
-    batches.sampler.epoch = epoch
-    # Dropout draws from PyTorch's own generator: seeded anew, an epoch is the same after a resume.
-    torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
-    began, data_s, sums = time.perf_counter(), 0.0, []  # sums: of each step its loss, right answers and images
-    waiting_since = began
-    bar = tqdm(batches, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img", leave=False,
-               disable=True if engine.RANK else None)
-    for step, batch in enumerate(bar):
-        images, labels, weights, tasks = (part.to(device, non_blocking=device.type == "cuda") for part in batch)
-        batch_size = batches.sampler.sizes[step]  # of the whole batch; each process has some of its rows
-        images = augment.augment(images, constants["AUGMENT"], dataset.generator_for(SEED, epoch, step),
-                                 batches.sampler.rows, batch_size)
-        data_s += time.perf_counter() - waiting_since
-
-        steps_done = (epoch - 1) * len(batches) + step
-        for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate((steps_done + 1) / (constants["EPOCHS"] * len(batches)), constants["LR"])
-        with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
-            outputs = model(images).float()  # those of the classes, and then those of the auxiliary tasks
-        logits = outputs[:, :n_classes]
-        losses = weights * functional.cross_entropy(logits, labels, reduction="none",
-                                                    label_smoothing=constants["LABEL_SMOOTHING"])
-        if run.task_sizes:
-            losses = losses + auxiliary.WEIGHT * auxiliary.loss(outputs[:, n_classes:], tasks, run.task_sizes)
-        # Processes average their gradients: so this is the mean over the whole batch, whatever share each of them has.
-        loss = losses.sum() * engine.WORLD / batch_size
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        run.optimizer.step()
-        if run.ema is not None:
-            engine.update_ema(run.ema, run.net, constants["EMA"], steps_done)
-
-        with torch.no_grad():  # the log has the loss without smoothing, weights and auxiliary tasks
-            plain = functional.cross_entropy(logits, labels, reduction="sum")
-            right = (logits.argmax(1) == labels).sum()
-            sums.append(torch.stack([plain, right, torch.full_like(right, len(labels))]))
-        if device.type == "cpu" or step % 50 == 0:  # to read a number is to wait for a GPU
-            check_loss(loss.item(), epoch)
-        waiting_since = time.perf_counter()
-    loss, right, count = engine.total(sum(torch.stack(sums).cpu().double())).tolist()
-    return loss / count, right / count, data_s, time.perf_counter() - began - data_s
-
-
-@torch.inference_mode()
-def evaluate(run, batches):
-    """Logits float32 [N, n_classes] and labels int64 [N] of a split, on the CPU, without augmentation, by the moving
-    average of the network (`run.judged`; the network itself where EMA is 0).
-
-    Every process does its share and gets all of it.
-    """
-    run.judged.eval()
-    engine.share_statistics(run.judged)
-    crops = batches.dataset
-    transform = dataset.evaluation_transform(crops.shape[1])
-    logits = torch.zeros(len(crops), len(run.classes), device=run.device)
-    bar = tqdm(batches, desc="validation", unit="batch", leave=False, disable=True if engine.RANK else None)
-    for (images, *_), rows in zip(bar, batches.sampler, strict=True):
-        images = transform(images.to(run.device))
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
-            outputs = run.judged(images)
-            if run.facts["flip"]:  # the mean with the mirror image's: twice the work for fewer errors
-                outputs = (outputs + run.judged(images.flip(3))) / 2
-        logits[rows] = outputs[:, :len(run.classes)].float()  # without those of auxiliary tasks
-    return engine.total(logits.cpu()), crops.labels
-
-
-def by_source(logits, labels, crops):
-    """{source: (loss, recall of each class)} of a split, floats; a recall is nan where a source has none of a class.
-
-    `logits` float32 [N, n_classes], `labels` int64 [N]; `crops`: the dataset.Crops they are of.
-    """
-    results = {}
-    for number, source in enumerate(crops.sources):
-        own = crops.source == number
-        right = logits[own].argmax(1) == labels[own]
-        recalls = [right[labels[own] == c].float().mean().item() for c in range(len(crops.classes))]
-        results[source] = functional.cross_entropy(logits[own], labels[own]).item(), recalls
-    return results
-
-
-def read_start():
-    """What the weights file START says of itself, a dict; without one the network's name alone."""
-    start = classifier.load_checkpoint(START) if START else {"model": MODEL}
-    if start["model"] != MODEL:
-        script.fail(f"START={START} is a {start['model']} network and this run trains {MODEL}: choose another START, "
-                    f"or MODEL={start['model']}")
-    return start
-
-
-def load_data(start, device):
-    """(loader of the training crops, loader of the validation crops, the constants of this run)."""
-    size = IMAGE_SIZE or start.get("image_size") or networks.image_size(MODEL)
-    margin = start.get("margin", cropping.MARGIN) if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
-    with engine.one_at_first():
-        train = dataset.Crops(TRAIN_DIR, size).prepare(quiet=engine.RANK > 0)
-        valid = dataset.Crops(VALID_DIR, size, margin).prepare(quiet=engine.RANK > 0)
-    if valid.classes != train.classes:
-        script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
-    constants = settings(len(train))
-    if constants["BALANCE"]:
-        train.balance()
-    train.auxiliary, train.task_sizes, train.ages = auxiliary.labels(train.files, AUXILIARY)
-    for crops in (train, valid):
-        crops.move_to(device)
-    judged = 256 if device.type == "cuda" else 128  # crops per batch; changes speed and memory, no result
-    return (dataset.loader(train, constants["BATCH_SIZE"], SEED, engine.RANK, engine.WORLD),
-            dataset.loader(valid, judged, None, engine.RANK, engine.WORLD), constants)
-
-
-def begin(train, valid, constants, device, bf16):
-    """The runs.Run to go on with: new, or with RESUME what weights/last.pt holds. `train`, `valid`: dataset.Crops."""
-    torch.manual_seed(SEED)
-    net = networks.build(MODEL, len(train.classes) + sum(train.task_sizes))
-    net = net.to(device, memory_format=torch.channels_last)
-    pretrained = False  # whether all but the last layer has learned before
-    if START and not RESUME:
-        pretrained = not runs.start_from(net, START, train.classes)
-    elif isinstance(net, networks.Backbone) and not RESUME:
-        with engine.one_at_first():
-            problem = networks.load_imagenet(net)
-        pretrained = not problem
-        if problem and engine.RANK == 0:
-            print(problem, flush=True)
-    optimizer = torch.optim.AdamW(net.parameters(), constants["LR"], weight_decay=constants["WEIGHT_DECAY"],
-                                  fused=device.type != "mps")
-    # What test.py and realtime.py need to know, saved with the weights.
-    facts = {"model": MODEL, "classes": train.classes, "image_size": valid.shape[1], "mean": dataset.MEAN,
-             "std": dataset.STD, "margin": valid.margin, "clahe": constants["CLAHE"], "flip": not PAPER,
-             "ages": train.ages}
-    run = runs.Run(net=net, ema=copy.deepcopy(net) if constants["EMA"] else None, optimizer=optimizer, facts=facts,
-                   classes=train.classes, task_sizes=train.task_sizes, crops=runs.fingerprint(train, valid),
-                   constants=constants, pretrained=pretrained, device=device, bf16=bf16)
-    if RESUME:
-        runs.resume(run, Path(WEIGHTS_DIR, "last.pt"))
-    return run
-
-
-def fit(device, bf16):
-    """All epochs, from the first or from where weights/last.pt stands."""
-    start, files = read_start(), runs.Files(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
-    if engine.RANK == 0:
-        files.claim()  # before work starts: what is not ours is not written over
-    train, valid, constants = load_data(start, device)
-    run = begin(train.dataset, valid.dataset, constants, device, bf16)
-    if engine.RANK == 0:
-        runs.announce(run, train, valid)
-    for epoch in range(run.done + 1, constants["EPOCHS"] + 1):
-        loss, accuracy, data_s, compute_s = train_epoch(run, train, epoch)
-        logits, labels = evaluate(run, valid)
-        valid_loss = functional.cross_entropy(logits, labels).item()
-        for value in (loss, valid_loss):  # the last step can break what its own loss does not show
-            check_loss(value, epoch)
-        sources = by_source(logits, labels, valid.dataset)
-        run.note(sources, epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
-                 valid_accuracy=(logits.argmax(1) == labels).float().mean().item(),
-                 mean_loss=sum(source_loss for source_loss, _ in sources.values()) / len(sources),
-                 lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
-        run.facts["temperature"], run.facts["threshold"], run.sure = engine.calibrate(logits, labels, SURE)
-        if engine.RANK == 0:
-            runs.save(run, files)
-    if engine.RANK == 0:
-        runs.conclude(run, files, len(valid.dataset))
-
-
 def main():
     check_constants()
-    device, bf16 = engine.hardware(DEVICE, PRECISION)
+    hardware = engine.hardware(DEVICE, PRECISION)
     engine.keep_memory()
-    try:
-        with engine.ranks(device):
-            fit(device, bf16)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        script.fail("a network with batch normalisation cannot learn from batches of one image of this size: set "
-                    "BATCH_SIZE (at least 2 per process) or IMAGE_SIZE higher")
+    with engine.ranks(hardware.device):
+        fit(hardware)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ class Classifier:
         engine.keep_memory()
         self.net = folded(net).to(self.device, memory_format=torch.channels_last)
         self.fast = self.net
-        if self.name in BFLOAT16 and engine.hardware("cpu")[1] and self.device.type == "cpu":
+        if self.name in BFLOAT16 and engine.hardware("cpu").bf16 and self.device.type == "cpu":
             self.fast = in_bfloat16(self.net)
         self.transform = dataset.evaluation_transform(self.image_size, self.mean, self.std)
 

@@ -6,25 +6,62 @@ are averaged, and losses and accuracies are sums over all ranks. Without torchru
 
 import contextlib
 import ctypes
+import functools
 import math
 import os
 import sys
+from typing import NamedTuple
 
 import torch
-from torch import distributed
+from torch import distributed as processes
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from tqdm import tqdm
 
 from terminal import script
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+IS_FIRST = RANK == 0  # the process that prints and writes files
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))  # the rank among those of this machine
 MOST = 0.95  # confidence: a higher threshold would leave few answers
 
 
+class Hardware(NamedTuple):
+    """What a training computes on."""
+
+    device: torch.device
+    bf16: bool  # whether in bfloat16
+
+    def autocast(self):
+        """A context in which networks compute in bfloat16 where they may."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+
+def first_only(function):
+    """A function that does something in the first process only, and returns None."""
+    @functools.wraps(function)
+    def in_first(*arguments, **more):
+        if IS_FIRST:
+            function(*arguments, **more)
+
+    return in_first
+
+
+@first_only
+def say(text):
+    """Print a text, once for all processes; None: nothing."""
+    if text is not None:
+        print(text, flush=True)
+
+
+def progress(batches, **settings):
+    """tqdm over `batches`: one bar for all processes, which goes when it is full."""
+    return tqdm(batches, leave=False, disable=None if IS_FIRST else True, **settings)
+
+
 def hardware(device="auto", precision="auto"):
-    """(torch.device, whether to compute in bfloat16): the machine's fast way, or what train.py's constants say."""
+    """The Hardware: the machine's fast way, or what train.py's constants say."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":  # not mps: an operation or two that training uses fall back to the CPU there, or fail
         device = "cuda" if there["cuda"] else "cpu"
@@ -35,12 +72,12 @@ def hardware(device="auto", precision="auto"):
         chosen = torch.device("cuda", LOCAL_RANK)
         torch.cuda.set_device(chosen)
     if precision != "auto":
-        return chosen, precision == "bfloat16"
+        return Hardware(chosen, precision == "bfloat16")
     if chosen.type == "cuda":
-        return chosen, torch.cuda.is_bf16_supported(including_emulation=False)
+        return Hardware(chosen, torch.cuda.is_bf16_supported(including_emulation=False))
     # Without instructions for it, bfloat16 on a CPU is emulated: eight times slower than float32, measured with AVX2.
     facts = getattr(torch.cpu, "get_capabilities", dict)()
-    return chosen, chosen.type == "cpu" and bool(facts.get("avx512_bf16") or facts.get("amx_bf16"))
+    return Hardware(chosen, chosen.type == "cpu" and bool(facts.get("avx512_bf16") or facts.get("amx_bf16")))
 
 
 def keep_memory():
@@ -66,11 +103,11 @@ def ranks(device):
     if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))))
     # Sums and logits are exchanged from the CPU, gradients from where they are.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    processes.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:
-        distributed.destroy_process_group()
+        processes.destroy_process_group()
 
 
 def distributed_model(net, device):
@@ -80,20 +117,35 @@ def distributed_model(net, device):
     return DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
 
 
+def check_shares(net, image_size, sizes):
+    """End the program where a process would get too few images of a batch to train `net` on. `sizes`: of the batches.
+
+    Batch normalisation needs two values of a channel, which one image has unless its last features are 1x1.
+    """
+    least = 1
+    if any(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules()):
+        with torch.inference_mode():
+            image = torch.zeros(1, 3, image_size, image_size, device=next(net.parameters()).device)
+            least = 2 if net.eval().features(image)[0, 0].numel() == 1 else 1
+    if min(sizes) // WORLD < least:
+        script.fail(f"a step has {min(sizes)} crops for {WORLD} process(es), which need at least {least} each: set "
+                    f"BATCH_SIZE (at least {least} per process) or IMAGE_SIZE higher, or add photos")
+
+
 @contextlib.contextmanager
 def one_at_first():
     """The block runs on one rank of each machine, and on its others after that: they find the files it made."""
     if WORLD > 1 and LOCAL_RANK:
-        distributed.barrier()
+        processes.barrier()
     yield
     if WORLD > 1 and not LOCAL_RANK:
-        distributed.barrier()
+        processes.barrier()
 
 
 def total(tensor):
     """The sum of `tensor` over all ranks, in place and returned."""
     if WORLD > 1:
-        distributed.all_reduce(tensor)
+        processes.all_reduce(tensor)
     return tensor
 
 
@@ -101,7 +153,7 @@ def share_statistics(net):
     """Give every rank the batch statistics of rank 0; each has its own after a training step."""
     if WORLD > 1:
         for buffer in net.buffers():
-            distributed.broadcast(buffer, 0)
+            processes.broadcast(buffer, 0)
 
 
 def update_ema(ema, net, decay, step):

@@ -37,18 +37,13 @@ class Run:
     net: torch.nn.Module
     ema: torch.nn.Module | None  # moving average of the weights of `net`
     optimizer: torch.optim.Optimizer
-    classes: list  # their names
+    hardware: engine.Hardware
     constants: dict  # of train.py, by name
+    metadata: dict  # what weights files say beside the weights, by name
     crops: dict  # fingerprint() of the crops
-    facts: dict = dataclasses.field(default_factory=dict)  # what weights files say beside the weights, by name
-    device: torch.device = torch.device("cpu")
-    bf16: bool = False  # whether to compute in bfloat16
-    task_sizes: list = dataclasses.field(default_factory=list)  # numbers of classes of the auxiliary tasks
-    pretrained: bool = False  # whether all but the last layer had learned before
+    head_epochs: int = 0  # in so many epochs, the first, only the head learns
     history: list = dataclasses.field(default_factory=list)  # a dict of COLUMNS per epoch
-    since: int = 0  # epochs up to this one had other validation crops or settings
-    sources: dict = dataclasses.field(default_factory=dict)  # {source: (loss, recall of each class)} of the last epoch
-    sure: float = 1.0  # accuracy of the validation crops above the threshold, after the last epoch; nan: there are none
+    comparable_from: int = 1  # epochs before this one had other validation crops or settings
 
     @property
     def done(self):
@@ -56,28 +51,36 @@ class Run:
         return self.history[-1]["epoch"] if self.history else 0
 
     @property
-    def judged(self):
+    def eval_net(self):
         """The network that is evaluated and saved."""
         return self.net if self.ema is None else self.ema
 
     @property
-    def rivals(self):
-        """The rows of the epochs that the best is chosen from: those after `since`."""
-        return [row for row in self.history if row["epoch"] > self.since]
+    def candidates(self):
+        """The rows of the epochs that the best is chosen from."""
+        return [row for row in self.history if row["epoch"] >= self.comparable_from]
 
-    def note(self, sources, **row):
-        """Add an epoch to the history. `row`: all COLUMNS but "best"; `sources`: see there."""
-        row["best"] = "yes" if all(row["mean_loss"] < rival["mean_loss"] for rival in self.rivals) else ""
+    def trained_in(self, epoch):
+        """The network as the steps of an epoch call it: in training mode, frozen but for its head in head_epochs."""
+        frozen = epoch <= self.head_epochs
+        self.net.features.requires_grad_(not frozen)
+        self.net.train()
+        self.net.features.train(not frozen)  # what is frozen keeps its batch statistics too
+        return engine.distributed_model(self.net, self.hardware.device)
+
+    def note(self, **row):
+        """Add an epoch to the history. `row`: all COLUMNS but "best"."""
+        row["best"] = "yes" if all(row["mean_loss"] < other["mean_loss"] for other in self.candidates) else ""
         self.history.append({column: row[column] for column in COLUMNS})
-        self.sources = sources
 
 
-class Files(NamedTuple):
+class Folders(NamedTuple):
     """The folders that a run writes into."""
 
     weights: Path
     plots: Path
 
+    @engine.first_only
     def claim(self):
         """Note what a run writes; ends the program with one line where a file of that name is not ours."""
         # A last.pt in a folder that was copied without its record is ours as well.
@@ -136,9 +139,9 @@ def resume(run, path):
         if began[name] != run.constants[name] and not other_decay:
             script.fail(f"{name} is not what the run began with: set it to {began[name]}, or start anew with "
                         "RESUME=False")
-    if last["classes"] != run.classes:
+    if last["classes"] != run.metadata["classes"]:
         script.fail(f"{path} is for the classes {', '.join(last['classes'])}, and the crops are of "
-                    f"{', '.join(run.classes)}: start anew with RESUME=False")
+                    f"{', '.join(run.metadata['classes'])}: start anew with RESUME=False")
     try:
         run.net.load_state_dict(last["net"])
         run.optimizer.load_state_dict(last["optimizer"])
@@ -147,7 +150,7 @@ def resume(run, path):
     except (RuntimeError, ValueError, KeyError):
         script.fail(f"{path} does not fit this run, as where data/people.csv names other groups than before: start "
                     "anew with RESUME=False")
-    run.history, run.since, run.pretrained = last["history"], last["since"], last["pretrained"]
+    run.history, run.comparable_from, run.head_epochs = last["history"], last["comparable_from"], last["head_epochs"]
     changed = [name for name, value in run.constants.items()
                if name not in MAY_CHANGE and began.get(name, value) != value]
     crops = [split for split, digest in run.crops.items() if last["crops"][split] != digest]
@@ -158,45 +161,50 @@ def resume(run, path):
     if crops:
         lines.append(f"the crops for {' and '.join(crops)} are not those of epoch {run.done}")
     if crops or JUDGES & set(changed):  # losses before and after cannot be compared
-        run.since = run.done
+        run.comparable_from = run.done + 1
         lines.append(f"the best epoch is chosen anew, from epoch {run.done + 1} on; RESUME=False starts all anew")
-    if lines and engine.RANK == 0:
-        print("\n".join(lines))
+    for line in lines:
+        engine.say(line)
 
 
+@engine.first_only
 def announce(run, train, valid):
     """Print what is about to happen, and the head of the table that follows. `train` and `valid` are loaders."""
     for name, split in (("train", train.dataset), ("valid", valid.dataset)):
         counts = ", ".join(f"{c} {(split.labels == i).sum():,}" for i, c in enumerate(split.classes))
         print(f"{name}: {len(split):,} crops ({counts})")
-    size, ranks = run.facts["image_size"], f" in each of {engine.WORLD} processes" if engine.WORLD > 1 else ""
+    size, ranks = run.metadata["image_size"], f" in each of {engine.WORLD} processes" if engine.WORLD > 1 else ""
+    precision = "bfloat16" if run.hardware.bf16 else "float32"
     parameters = sum(p.numel() for p in run.net.parameters())
     print(f"network: {run.constants['MODEL']}, {parameters:,} parameters, {size}x{size} pixels; "
-          f"{run.device}, {'bfloat16' if run.bf16 else 'float32'}, {torch.get_num_threads()} threads{ranks}; "
+          f"{run.hardware.device}, {precision}, {torch.get_num_threads()} threads{ranks}; "
           f"epochs {run.done + 1} to {run.constants['EPOCHS']}, {len(train)} steps each")
     print("".join(f"{c:>15}" for c in COLUMNS))
 
 
-def save(run, folders):
-    """Write the files of an epoch, and print its line. `folders`: Files."""
+@engine.first_only
+def save(run, folders, sources):
+    """Write the files of an epoch, and print its lines. `folders`: Folders; `sources`: of train.by_source()."""
     row = run.history[-1]
     if len(run.history) == 1:
         folders.set_aside()
-    checkpoint = {**run.facts, "epoch": run.done, "metrics": row,
-                  "state": trimmed(run.judged, len(run.classes) + len(run.facts["ages"]))}
+    classes, ages = run.metadata["classes"], run.metadata["ages"]
+    checkpoint = {**run.metadata, "epoch": run.done, "metrics": row,
+                  "state": trimmed(run.eval_net, len(classes) + len(ages))}
     # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
     if row["best"]:
         keep_best(folders.weights, checkpoint, run.history)
     write_log(folders.plots / "log.csv", run.history, run.constants)
     save_weights(folders.weights / "last.pt", {
         **checkpoint, "net": run.net.state_dict(), "optimizer": run.optimizer.state_dict(), "history": run.history,
-        "since": run.since, "pretrained": run.pretrained, "constants": run.constants, "crops": run.crops,
+        "comparable_from": run.comparable_from, "head_epochs": run.head_epochs, "constants": run.constants,
+        "crops": run.crops,
         "ema": None if run.ema is None else run.ema.state_dict()})
     print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in row.values()), flush=True)
-    if len(run.sources) > 1:
+    if len(sources) > 1:
         parts = []
-        for name, (loss, recalls) in run.sources.items():
-            shares = ", ".join(f"{c} {recall:.1%}" for c, recall in zip(run.classes, recalls, strict=True))
+        for name, (loss, recalls) in sources.items():
+            shares = ", ".join(f"{c} {recall:.1%}" for c, recall in zip(classes, recalls, strict=True))
             parts.append(f"{name} {loss:.3f} ({shares})")
         print(" " * 15 + "   ".join(parts), flush=True)
 
@@ -235,19 +243,24 @@ def save_weights(path, checkpoint):
             os.fsync(file.fileno())
 
 
-def conclude(run, folders, n_valid):
-    """Draw the curves, and say which epoch is best and what "unsure" is worth. `n_valid`: validation crops."""
+@engine.first_only
+def conclude(run, folders, reached, n_valid):
+    """Draw the curves, and say which epoch is best and what "unsure" is worth.
+
+    `reached`: the accuracy of the validation crops above the threshold, nan where there are none; `n_valid`: how many
+    validation crops there are.
+    """
     path = folders.plots / f"metrics_{run.done}.png"
     files.claim_file(path)
     plot(run.history, path)
-    top = min(run.rivals or run.history, key=lambda row: row["mean_loss"])
-    wanted = run.constants["SURE"]
+    top = min(run.candidates or run.history, key=lambda row: row["mean_loss"])
+    wanted = run.constants["TARGET_ACCURACY"]
     if n_valid < ENOUGH:
         print(f"{n_valid} validation crops are few: the accuracy is rough, and so is the threshold for \"unsure\"")
-    elif not run.sure >= wanted:  # or nan
-        found = (f"of what it is sure of, {run.sure:.1%} of the validation crops are right" if run.sure >= 0 else
+    elif not reached >= wanted:  # or nan
+        found = (f"of what it is sure of, {reached:.1%} of the validation crops are right" if reached >= 0 else
                  "the network is not confident enough of any validation crop")
-        print(f"SURE={wanted} was not reached: {found}")
+        print(f"TARGET_ACCURACY={wanted} was not reached: {found}")
     print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
           f"accuracy {top['valid_accuracy']:.2%} -> {folders.weights}/best_weights.pt; next: python test.py")
 

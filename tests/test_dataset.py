@@ -96,7 +96,7 @@ def test_a_classifier_gives_what_its_network_gives_plainly(name, flip, tmp_path,
 
 def test_bfloat16_changes_little(monkeypatch):
     """The weights that ship, with bfloat16 whether this processor has instructions for it or not."""
-    monkeypatch.setattr(engine, "hardware", lambda *_: (torch.device("cpu"), True))
+    monkeypatch.setattr(engine, "hardware", lambda *_: engine.Hardware(torch.device("cpu"), True))
     loaded = classifier.Classifier(classifier.SHIPPED)
     net, facts = classifier.load_weights(classifier.SHIPPED)
     crops = [cropping.crop_face(face(i), (40, 30, 150, 150), loaded.margin) for i in range(8)]
@@ -168,6 +168,15 @@ def test_batches_depend_on_seed_and_epoch_alone():
     assert epoch(3) == epoch(3) != epoch(4) and epoch(3) != epoch(3, seed=1)
     assert sorted(sum(epoch(3), [])) == list(range(10)) and [len(b) for b in epoch(1)] == [4, 4, 2]
     assert list(dataset.Batches(5, 2)) == [[0, 1], [2, 3], [4]]
+
+
+def test_no_process_gets_an_empty_share_of_a_last_batch(tmp_path):
+    for rank in range(3):
+        batches = dataset.Batches(64 + 2, 64, seed=0, rank=rank, world=3)
+        assert batches.sizes == [66] and [len(share) for share in batches] == [22]
+    crops = dataset.Crops(split(tmp_path / "train"), 96)  # without the cache of pixels
+    images, *_ = crops[[]]
+    assert images.shape == (0, 3, 96, 96), "validation may be smaller than the number of processes"
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(33, [16, 17]), (34, [16, 16, 2]), (17, [17]), (16, [16]), (1, [1])])

@@ -274,26 +274,31 @@ def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     true = torch.randn(20_000, 2, generator=generator) * 2
     labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
-    temperature, threshold, accuracy = engine.calibrate(true * 3, labels, train.SURE)
-    assert accuracy >= train.SURE - 0.005 and temperature == pytest.approx(3, rel=0.05)
+    temperature, threshold, accuracy = engine.calibrate(true * 3, labels, train.TARGET_ACCURACY)
+    assert accuracy >= train.TARGET_ACCURACY - 0.005 and temperature == pytest.approx(3, rel=0.05)
     confidence, predicted = true.softmax(1).max(1)
     sure = confidence >= threshold
-    assert (predicted == labels)[sure].float().mean() >= train.SURE - 0.005
-    assert (predicted == labels)[confidence >= threshold - 0.02].float().mean() < train.SURE + 0.005
+    assert (predicted == labels)[sure].float().mean() >= train.TARGET_ACCURACY - 0.005
+    assert (predicted == labels)[confidence >= threshold - 0.02].float().mean() < train.TARGET_ACCURACY + 0.005
 
 
 @pytest.mark.parametrize(("accuracy", "line"), [(0.9, "90.0% of the"), (float("nan"), "of any validation crop")])
 def test_an_accuracy_that_cannot_be_reached_is_said(tmp_path, capsys, monkeypatch, accuracy, line):
     monkeypatch.setattr(runs, "plot", lambda history, path: None)
     row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 0.6}
-    made = runs.Run(None, None, None, ["a", "b"], {"SURE": 0.98}, {}, history=[row], sure=accuracy)
-    runs.conclude(made, runs.Files(tmp_path / "weights", tmp_path / "plots"), 500)
-    assert "SURE=0.98 was not reached" in (out := capsys.readouterr().out) and line in out
+    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98}, {}, {}, history=[row])
+    runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), accuracy, 500)
+    assert "TARGET_ACCURACY=0.98 was not reached" in (out := capsys.readouterr().out) and line in out
 
 
-def test_one_cycle_starts_low_peaks_at_lr_and_ends_at_zero():
+def test_one_cycle_starts_low_peaks_at_lr_and_ends_low():
     assert train.learning_rate(0.01, 1e-3) < 1e-3 / 5 and train.learning_rate(0.1, 1e-3) == pytest.approx(1e-3)
     assert train.learning_rate(1.0, 1e-3) == pytest.approx(0, abs=1e-9)
+
+
+def test_no_step_is_wasted_at_a_learning_rate_of_zero(whole):
+    with open(whole[0] / "plots" / "log.csv", encoding="utf-8") as file:
+        assert all(float(row["lr"]) > 0 for row in csv.DictReader(file))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo's rendezvous is not built into PyTorch for Windows")
@@ -345,10 +350,10 @@ def test_validation_is_told_by_source_and_the_best_epoch_is_best_for_all_of_them
 
 
 def test_the_least_mean_of_the_sources_is_best_whatever_the_total():
-    kept = runs.Run(None, None, None, ["a", "b"], {}, {})
+    kept = runs.Run(None, None, None, None, {}, {}, {})
     facts = dict.fromkeys(runs.COLUMNS, 0)
     for epoch, (valid_loss, mean_loss) in enumerate(((0.5, 0.6), (0.4, 0.7), (0.6, 0.5)), 1):
-        kept.note({}, **{**facts, "epoch": epoch, "valid_loss": valid_loss, "mean_loss": mean_loss})
+        kept.note(**{**facts, "epoch": epoch, "valid_loss": valid_loss, "mean_loss": mean_loss})
     assert [row["best"] for row in kept.history] == ["yes", "", "yes"]
 
 
