@@ -21,7 +21,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from faces import cropping, detectors, people, reading
-from terminal import files, workers
+from terminal import files, rules, workers
 from terminal.files import RECIPE, normal
 
 # ------------------------------------------------------------------------------------------------
@@ -209,9 +209,14 @@ def report(classes, counts, others):
         script.fail(f"no face found in {RAW_DIR}: {FILL_RAW}")
 
 
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    rules.check(globals(), RAW_DIR=str, FACES_DIR=str, SKIPPED=str, WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
+                DETECTOR=detectors.DETECTORS, CLAHE=(float, 0, 40))
+
+
 def main():
-    script.check(globals(), ("WORKERS", lambda value: value >= 0, "at least 0"),
-                 ("BACKEND", lambda value: value in workers.BACKENDS, f"one of {', '.join(workers.BACKENDS)}"))
+    check_constants()
     others = []
     classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
     links = {f"RAW_DIR/{path.name}": path for path in Path(RAW_DIR).iterdir() if path.is_symlink()}

@@ -26,7 +26,7 @@ import numpy as np
 import processed
 from faces import cropping, detectors
 from live import capture, controls, overlay, player, results, sources, stills, window, writing
-from terminal import fonts, workers
+from terminal import fonts, rules, workers
 from terminal.files import normal
 
 # ------------------------------------------------------------------------------------------------
@@ -133,23 +133,19 @@ def camera_or_portrait(loading, detector):
     return view(stills.album(stills.portrait(), output), loading, output, detector, screen)
 
 
-def check():
-    """End with one line where a constant makes no sense."""
-    script.check(globals(), ("SOURCE", SOURCE is None or type(SOURCE) is int and 0 <= SOURCE < 10_000
-                             or (isinstance(SOURCE, str) and SOURCE.strip()),
-                  "None, the number of a camera from 0, or a name"),
-                 ("WEIGHTS", WEIGHTS is None or (isinstance(WEIGHTS, str) and WEIGHTS), "None or the name of a file"),
-                 ("OUTPUT", OUTPUT is None or (isinstance(OUTPUT, str) and OUTPUT), "None or a name"),
-                 ("LOG", LOG is None or isinstance(LOG, str) and Path(LOG).suffix.lower() == ".csv",
-                  "None, or a name that ends in .csv"),
-                 ("RETRY", 0 <= RETRY <= 1e6, "from 0 to a million"), ("THREADS", 1 <= THREADS <= 256, "from 1 to 256"),
-                 ("CAMERA_SIZE", lambda size: size is None or isinstance(size, (tuple, list)) and len(size) == 2
-                  and all(type(v) is int and 0 < v <= 16384 for v in size), "None or (width, height)"))
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    camera_size = rules.Rule(lambda size: len(size) == 2 and all(type(v) is int and 0 < v <= 16384 for v in size),
+                             "(width, height)")
+    rules.check(globals(), SOURCE=rules.optional(rules.either((int, 0, 9999), str)), WEIGHTS=rules.optional(str),
+                OUTPUT=rules.optional(str), SHOW=bool, LOG=rules.optional(rules.ends_in(".csv")), LABELS=rules.TEXTS,
+                UNSURE=str, MIRROR=bool, BLUR=bool, FONT=rules.optional(str), CAMERA_SIZE=rules.optional(camera_size),
+                THREADS=(int, 1, 256), RETRY=(float, 0, 1e6))
     fonts.choose(FONT)
 
 
 def main():
-    check()
+    check_constants()
     capture.quiet()
     source = sources.named(SOURCE)
     photos = [] if source is None else stills.album(source, OUTPUT)

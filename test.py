@@ -28,7 +28,7 @@ from judge import clips as judged
 from judge import metrics, overlap, pictures, report
 from live import capture
 from live import clips as played
-from terminal import workers
+from terminal import rules, workers
 from terminal.files import atomic, claim, class_folders
 
 # PyTorch, and modules that need it, are imported in the functions that use them: each process that finds faces imports
@@ -269,11 +269,10 @@ def write(folder, answers, result, clips):
 
 def check_constants():
     """End with one line if a constant is out of its range."""
-    script.check(globals(), ("BATCH_SIZE", BATCH_SIZE >= 1, "at least 1"), ("SEED", SEED >= 0, "at least 0"),
-                 ("FONT", FONT is None or isinstance(FONT, str) and Path(FONT).is_file(),
-                  "None, or the path of a .ttf or .otf file"),
-                 *((name, globals()[name] >= 0, "at least 0") for name in ("WORKERS", "ERRORS_SHOWN",
-                                                                           "ROBUSTNESS_PHOTOS")))
+    rules.check(globals(), TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PEOPLE=str, CROPPED=bool,
+                ROBUSTNESS=bool, ROBUSTNESS_PHOTOS=(int, 0, None), ERRORS_SHOWN=(int, 0, 10_000),
+                SEED=(int, 0, 2**63 - 1), BATCH_SIZE=(int, 1, None), WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
+                FONT=rules.optional(rules.FONT))
     if FONT:
         pictures.use_font(FONT)
 

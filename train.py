@@ -26,6 +26,7 @@ import model as networks
 import processed
 from faces import cropping
 from learn import augment, auxiliary, classifier, engine, runs
+from terminal import rules
 from validation import TRAIN_DIR, VALID_DIR
 
 # ------------------------------------------------------------------------------------------------ what people change
@@ -193,12 +194,19 @@ def by_source(logits, labels, crops):
     return results
 
 
-def load_data(device):
-    """The dataset.Crops of training and validation, as the network takes them."""
-    start = classifier.load_checkpoint(START) if START else {}
-    if start and start["model"] != MODEL:
+def read_start():
+    """The metadata of START, a dict; an empty one where nothing is fine-tuned."""
+    if not START:
+        return {}
+    start = classifier.load_checkpoint(START)
+    if start["model"] != MODEL:
         script.fail(f"START={START} is a {start['model']} network and this run trains {MODEL}: choose another START, "
                     f"or MODEL={start['model']}")
+    return start
+
+
+def load_data(start, device):
+    """The dataset.Crops of training and validation, as the network takes them. `start`: of read_start()."""
     size = IMAGE_SIZE or start.get("image_size") or networks.image_size(MODEL)
     margin = start.get("margin", cropping.MARGIN) if JUDGED_MARGIN is None else float(JUDGED_MARGIN)
     with engine.one_at_first():
@@ -240,9 +248,9 @@ def begin(train, valid, constants, hardware):
 
 def fit(hardware):
     """All epochs, from the first or from where weights/last.pt stands."""
-    folders = runs.Folders(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
+    start, folders = read_start(), runs.Folders(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
     folders.claim()  # before work starts: what is not ours is not written over
-    train, valid = load_data(hardware.device)
+    train, valid = load_data(start, hardware.device)
     constants = settings(len(train))
     if constants["BALANCE"]:
         train.balance()
@@ -272,29 +280,17 @@ def fit(hardware):
 
 def check_constants():
     """End with one line if a constant is out of its range."""
-    def count(value):
-        return value is None or type(value) is int and value >= 1
-
-    script.check(
-        globals(),
-        ("EPOCHS", count, "at least 1, or None"),
-        ("BATCH_SIZE", count, "at least 1, or None"),
-        ("LR", lambda lr: lr is None or 1e-12 <= lr <= 10, "above 0 and at most 10, or None"),
-        ("IMAGE_SIZE", lambda side: side in (None, 224) or MODEL != "paper" and type(side) is int and 32 <= side <= 224,
-         "None, or from 32 to 224; the paper's network takes 224 alone"),
-        ("START", START is None or isinstance(START, str), "None, or the path of a weights file"),
-        ("WEIGHT_DECAY", lambda decay: 0 <= decay <= 1, "between 0 and 1"),
-        ("LABEL_SMOOTHING", lambda share: 0 <= share <= 0.99, "from 0 to below 1"),
-        ("EMA", lambda decay: 0 <= decay <= 0.99999, "from 0 to below 1"),
-        ("TARGET_ACCURACY", lambda accuracy: 0.01 <= accuracy <= 0.9999, "within 0 and 1"),
-        ("JUDGED_MARGIN", lambda margin: margin is None or 0 <= margin <= cropping.MARGIN,
-         f"None, or from 0 to {cropping.MARGIN}, the margin of the crops"),
-        ("AUXILIARY", lambda names: set(names) <= set(auxiliary.TASKS), f"of {auxiliary.TASKS}, or ()"),
-        ("CLAHE", lambda limit: limit is None or 0 <= limit <= 40, "None, or between 0 and 40"),
-        ("MODEL", MODEL in networks.NETWORKS, f"one of {', '.join(networks.NETWORKS)}"),
-        ("AUGMENT", AUGMENT in augment.AUGMENTATIONS, f"one of {', '.join(augment.AUGMENTATIONS)}"),
-        ("PRECISION", PRECISION in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16"),
-        ("DEVICE", DEVICE in ("auto", "cpu", "cuda", "mps"), "auto, cpu, cuda or mps"))
+    rules.check(
+        globals(), WEIGHTS_DIR=str, PLOTS_DIR=str, MODEL=networks.NETWORKS, START=rules.optional(str),
+        EPOCHS=rules.optional((int, 1, None)), BATCH_SIZE=rules.optional((int, 1, None)),
+        LR=rules.optional((float, 1e-12, 10)), IMAGE_SIZE=rules.optional((int, 32, 224)), SEED=(int, 0, 2**63 - 1),
+        RESUME=bool, DEVICE=("auto", "cpu", "cuda", "mps"), PAPER=bool, AUGMENT=augment.AUGMENTATIONS,
+        WEIGHT_DECAY=(float, 0, 1), LABEL_SMOOTHING=(float, 0, 0.99), EMA=(float, 0, 0.99999), BALANCE=bool,
+        AUXILIARY=rules.some_of(auxiliary.TASKS), JUDGED_MARGIN=rules.optional((float, 0, cropping.MARGIN)),
+        CLAHE=rules.optional((float, 0, 40)), TARGET_ACCURACY=(float, 0.01, 0.9999),
+        PRECISION=("auto", "float32", "bfloat16"), TRAIN_DIR=str, VALID_DIR=str)
+    if MODEL == "paper" and IMAGE_SIZE not in (None, 224):
+        script.fail(f"IMAGE_SIZE={IMAGE_SIZE}: must be None or 224, since the paper's network takes 224 alone")
 
 
 def main():

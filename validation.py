@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from faces import copies, people, reading
 from processed import FACES_DIR, RAW_DIR
-from terminal import files
+from terminal import files, rules
 from terminal.files import SPLIT
 
 # ------------------------------------------------------------------------------------------------
@@ -175,10 +175,15 @@ def replace(crops, sides, settings, report):
         write_record(folder, True, settings, report)
 
 
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    rules.check(globals(), FACES_DIR=str, RAW_DIR=str, TRAIN_DIR=str, VALID_DIR=str, VALID_RATIO=(float, 0.001, 0.999),
+                SEED=(int, 0, 2**63 - 1), PEOPLE=str)
+
+
 def main():
     """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
-    if not 0 < VALID_RATIO < 1:
-        script.fail(f"VALID_RATIO={VALID_RATIO}: it must lie between 0 and 1, such as VALID_RATIO=0.2")
+    check_constants()
     links = {f"FACES_DIR/{path.name}": path for path in Path(FACES_DIR).glob("*") if path.is_symlink()}
     for name, place in {"FACES_DIR": FACES_DIR, "RAW_DIR": RAW_DIR, **links}.items():
         files.check_apart(**{name: place}, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import importing
 from faces import people
-from terminal import script
+from terminal import rules, script
 from terminal.files import atomic, claim, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
@@ -76,7 +76,14 @@ def folder_for(bioguide, inner):
     return folder
 
 
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    rules.check(globals(), LABELS_URL=str, PORTRAITS_URL=str, RAW_DIR=str, TEST_DIR=str, PEOPLE=str,
+                TEST_RATIO=(float, 0, 1), DELAY=(float, 0, 3600), RETRIES=(int, 0, 20), TIMEOUT=(float, 0.1, 3600))
+
+
 def main():
+    check_constants()
     importing.check_targets(globals(), GENDERS.values())
     try:
         members = json.loads(fetch(LABELS_URL) or "")

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from faces import people
-from terminal import script
+from terminal import rules, script
 from terminal.files import atomic, claim, written
 
 # ------------------------------------------------------------------------------------------------
@@ -226,9 +226,14 @@ def file_name(name, person, take):
     return f"{name.capitalize()}_{person_name(person)}_{take + 1:04d}.jpg"
 
 
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    rules.check(globals(), RAW_DIR=str, TEST_DIR=str, PEOPLE=str, COUNT=(int, 1, 10**6), TEST_COUNT=(int, 0, 10**6),
+                PER_PERSON=(int, 1, 10**6), SEED=(int, 0, 2**63 - 1), JPEG_QUALITY=(int, 1, 100))
+
+
 def main():
-    script.check(globals(), *((name, globals()[name] >= least, f"at least {least}") for name, least in (
-        ("COUNT", 1), ("TEST_COUNT", 0), ("PER_PERSON", 1), ("SEED", 0))))
+    check_constants()
     importing.check_targets(globals(), CLASSES)
     # Persons are numbered through, so that nobody of the test is among those of the training.
     jobs = [(folder, name, first + i // PER_PERSON, i % PER_PERSON)

@@ -16,7 +16,7 @@ import importing
 from faces import people, reading
 from importing import Photo
 from live.clips import SUFFIXES
-from terminal import script
+from terminal import rules, script
 from terminal.files import class_folders, is_system, normal
 
 # ------------------------------------------------------------------------------------------------
@@ -80,9 +80,14 @@ def photos(source, skipped):
                     data_set, person.replace("_", " "))
 
 
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    rules.check(globals(), SOURCE=str, RAW_DIR=str, TEST_DIR=str, PEOPLE=str, TO=("raw", "test"),
+                TEST_RATIO=(float, 0, 1), RENAME=rules.TEXTS, PERSON=rules.TEXT, PREFIX=rules.TEXT)
+
+
 def main():
-    script.check(globals(), ("TO", TO in ("raw", "test"), "raw or test"), (
-        "RENAME", all(isinstance(text, str) for pair in RENAME.items() for text in pair), "texts, as {'M': 'man'}"))
+    check_constants()
     try:
         if PERSON and re.compile(PERSON).groups < 1:
             script.fail("PERSON has no group: put the part that names the person in parentheses")

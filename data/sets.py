@@ -16,7 +16,7 @@ from pathlib import Path
 import importing
 from faces import people, reading
 from importing import Photo
-from terminal import script
+from terminal import rules, script
 from terminal.files import is_system
 
 # ------------------------------------------------------------------------------------------------
@@ -269,9 +269,14 @@ def hint():
     return f"get {WHERE[SETS[SET]]}"
 
 
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    rules.check(globals(), SET=SETS, SOURCE=rules.optional(str), RAW_DIR=str, TEST_DIR=str, PEOPLE=str,
+                TEST_RATIO=(float, 0, 1), LISTS=rules.TEXTS)
+
+
 def main():
-    script.check(globals(), ("SET", lambda name: name in SETS, f"one of {', '.join(SETS)}"),
-                 ("SOURCE", SOURCE is None or isinstance(SOURCE, str), "None, or the name of a folder or archive"))
+    check_constants()
     classes = tuple(LISTS) if SET == "lfw" else ("man", "woman")
     importing.bring_in({**globals(), "SOURCE": SOURCE or SET}, hint(), SETS[SET], classes)
 

@@ -24,7 +24,7 @@ import cv2
 from faces import detectors, people
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
-from terminal import script
+from terminal import rules, script
 from terminal.files import atomic, claim, is_system, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
@@ -287,19 +287,27 @@ def take_clips(takes):
             print(f"{clip}: {photos} photos of {name}" if photos else f"{clip}: no face, so that nothing is taken")
 
 
+def are_classes(chosen):
+    """Whether CLASSES can be folders."""
+    names = [normal(name) for name in chosen]
+    plain = [name.strip() == name != "" and not set(name) & set('/\\:*?"<>|') and not is_system(name) for name in names]
+    return 2 <= len(set(names)) == len(chosen) <= 9 and all(plain)
+
+
+def are_clips(chosen):
+    """Whether CLIPS names one clip or more for some of the CLASSES."""
+    clips = [clip for some in chosen.values() for clip in ([some] if isinstance(some, str) else some)]
+    return set(map(normal, chosen)) <= set(map(normal, CLASSES)) and all(isinstance(c, str) and c for c in clips)
+
+
 def check_constants():
-    """End with one line if a constant is out of its range."""
-    names = [normal(name) for name in CLASSES if isinstance(name, str)]
-    script.check(globals(), (
-        "CLASSES", 2 <= len(set(names)) == len(CLASSES) <= 9 and all(
-            name.strip() == name != "" and not set(name) & set('/\\:*?"<>|') and not is_system(name) for name in names),
-        "two to nine different names of folders, such as ('glasses', 'none')"),
-        ("TEST_TAKES", TEST_TAKES >= 0, "at least 0"), ("RATE", 0 < RATE <= 30, "above 0, at most 30"),
-        ("RETRY", RETRY >= 0, "at least 0"),
-        ("CLIPS", lambda chosen: all(normal(name) in names and clip and isinstance(clip, str)
-                                     for name, clips in chosen.items()
-                                     for clip in ([clips] if isinstance(clips, str) else clips)),
-         "clips of the CLASSES, such as {'glasses': 'a.mp4'}"))
+    """End with one line if a constant is out of its range. Returns the names of the CLASSES."""
+    rules.check(
+        globals(), SOURCE=rules.optional(rules.either((int, 0, 9999), str)), RAW_DIR=str, TEST_DIR=str, PEOPLE=str,
+        CLASSES=rules.Rule(are_classes, "two to nine different names of folders, such as ('glasses', 'none')"),
+        TEST_TAKES=(int, 0, 1000), RATE=(float, 0.01, 30), MIRROR=bool, SHOW=bool, RETRY=(float, 0, 1e6),
+        CLIPS=rules.Rule(are_clips, "clips of the CLASSES, such as {'glasses': 'a.mp4'}"))
+    names = [normal(name) for name in CLASSES]
     if not SHOW and not CLIPS:
         script.fail("SHOW=False takes no keys: name a clip for each class, such as \"CLIPS={'glasses': 'a.mp4'}\"")
     importing.check_targets(globals(), names)

@@ -120,20 +120,6 @@ def command_line(*words):
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
-def check(namespace, *rules):
-    """End with one line at the first broken rule (name of a constant, condition, what it must be).
-
-    A condition is a bool, or a function of the value, which may fail for a value of another type.
-    """
-    for name, condition, wanted in rules:
-        try:
-            right = condition(namespace[name]) if callable(condition) else condition
-        except (TypeError, ValueError, AttributeError):
-            right = False
-        if not right:
-            fail(f"{name}={public(repr(namespace[name]))}: must be {wanted}")
-
-
 def run(main, stopped="run the same command again to continue"):
     """Run a script's main(): Ctrl-C, a full disk and the like become one line and an exit status.
 

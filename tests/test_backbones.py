@@ -246,7 +246,7 @@ def test_without_imagenet_weights_it_says_so_and_trains(kind, faces, tmp_path, m
     lines = [line for line in capsys.readouterr().out.splitlines() if "ImageNet" in line]
     assert len(lines) == 1 and "it starts from random ones" in lines[0] and "checkpoints" in lines[0]
     assert len(losses) == 1
-    assert classifier.load_checkpoint(tmp_path / "weights" / "last.pt")["pretrained"] is False
+    assert classifier.load_checkpoint(tmp_path / "weights" / "last.pt")["head_epochs"] == 0
 
 
 def test_networks_of_our_own_ask_for_nothing(faces, tmp_path, monkeypatch, capsys):

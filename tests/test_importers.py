@@ -10,7 +10,6 @@ import folders
 import importing
 import sets
 from shipped import known, names, persons, photo, run_twice
-from terminal import script
 
 
 @pytest.fixture
@@ -162,7 +161,7 @@ def test_a_share_out_of_range_is_one_line(place, choose, ratio):
     choose(SET="celeba")
     celeba_files("  ")
     choose(TEST_RATIO=ratio)
-    with pytest.raises(script.Problem, match="TEST_RATIO=.*between 0 and 1"):
+    with pytest.raises(SystemExit, match="TEST_RATIO=.*from 0 to 1"):
         sets.main()
     assert not Path("data/raw").exists()
 

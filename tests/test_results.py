@@ -133,9 +133,9 @@ def test_a_log_replaces_no_other_file(tmp_path, monkeypatch):
     for wrong in ("faces.txt", 3, str(tmp_path)):
         monkeypatch.setattr(realtime, "LOG", wrong)
         with pytest.raises(SystemExit, match="LOG="):
-            realtime.check()
+            realtime.check_constants()
     monkeypatch.setattr(realtime, "LOG", None)
-    realtime.check()
+    realtime.check_constants()
     other = tmp_path / "groups.csv"
     other.write_text("file,age\n")
     files.claim_file(other, ours=True)  # a table of another of our scripts is none of this one's either

@@ -100,12 +100,6 @@ def test_a_constant_edited_to_another_type_in_its_file(name, edited, found):
         assert namespace[name] == (os.path.expanduser(edited) if found is None else found)
 
 
-@pytest.mark.parametrize("value", ["4", None, [4], -1])
-def test_a_number_edited_to_another_type_is_one_line(value):
-    with pytest.raises(SystemExit, match="^error: WORKERS=.*: must be at least 0$"):
-        script.check({"WORKERS": value}, ("WORKERS", lambda workers: workers >= 0, "at least 0"))
-
-
 def test_paths_on_the_command_line_belong_to_where_one_stands(tmp_path, monkeypatch):
     monkeypatch.setattr(script, "HOME", tmp_path / "project")
     (tmp_path / "here").mkdir()

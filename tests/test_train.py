@@ -236,9 +236,10 @@ def test_a_last_batch_of_one_trains_where_batch_normalisation_needs_two(faces, t
 
 
 @pytest.mark.parametrize(("arguments", "line"), [
-    (["EPOCHS=0"], "EPOCHS=0: must be at least 1"), (["LR=-1"], "LR=-1: must be"), (["MODEL=vgg99"], "one of paper"),
-    (["AUGMENT=x"], "must be one of"), (["TRAIN_DIR=nowhere"], "run 'python validation.py'"),
-    (["JUDGED_MARGIN=x"], "None, or from 0 to 0.2"), (["JUDGED_MARGIN=0.3"], "None, or from 0 to 0.2"),
+    (["EPOCHS=0"], "EPOCHS=0: must be None, or a whole number, at least 1"), (["LR=-1"], "LR=-1: must be"),
+    (["MODEL=vgg99"], "one of paper"), (["AUGMENT=x"], "must be one of"),
+    (["TRAIN_DIR=nowhere"], "run 'python validation.py'"),
+    (["JUDGED_MARGIN=x"], "None, or a number from 0 to 0.2"), (["JUDGED_MARGIN=0.3"], "a number from 0 to 0.2"),
     (["RESUME=True"], "no weights at"),
     ([f"START={PAPERS}"], "is a paper network and this run trains small"),
 ])

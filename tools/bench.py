@@ -35,6 +35,7 @@ from PIL import Image
 import drawn
 from faces import cropping, detectors, reading
 from learn import classifier
+from terminal import rules
 from tools import plain
 
 # ------------------------------------------------------------------------------------------------
@@ -78,7 +79,10 @@ def pictures(count):
     """`count` RGB pictures of one face each, of the photos or drawn."""
     if PHOTOS is None:
         return [drawn.draw_face(np.random.default_rng((9, i)), drawn.CLASSES[i % 2]) for i in range(count)]
-    paths = itertools.cycle(reading.list_photos(PHOTOS) or script.fail(f"PHOTOS={PHOTOS}: no photos there"))
+    photos = reading.list_photos(PHOTOS)
+    if not photos:
+        script.fail(f"PHOTOS={PHOTOS}: no photos there")
+    paths = itertools.cycle(photos)
     return [reading.read_photo(path) for path in itertools.islice(paths, count)]
 
 
@@ -211,17 +215,24 @@ def bench_size(place):
         before = size, took
 
 
+BENCHES = {"crop": bench_crop, "train": bench_train, "evaluate": bench_evaluate, "live": bench_live, "size": bench_size}
+
+
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    rules.check(globals(), STAGES=rules.some_of(BENCHES), REPEATS=(int, 1, 1000), PHOTOS=rules.optional(str),
+                WEIGHTS=rules.optional(str), COUNT=(int, 1, 10**6), CROPS=(int, 8, 10**6), FRAMES=(int, 10, 10**6),
+                SIZES=rules.Rule(lambda sizes: all(type(n) is int and n >= 200 for n in sizes), "numbers from 200"))
+
+
 def main():
-    stages = {"crop": bench_crop, "train": bench_train, "evaluate": bench_evaluate, "live": bench_live,
-              "size": bench_size}
-    if not set(STAGES) <= stages.keys() or REPEATS < 1:
-        script.fail(f"STAGES={STAGES}, REPEATS={REPEATS}: stages are {', '.join(stages)}, and at least 1 repeat")
+    check_constants()
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} ({torch.get_num_threads()} "
           f"threads), OpenCV {cv2.__version__}, Python {platform.python_version()}, {platform.system()}")
     print(f"{'':<42}{'here':>10}{'plain':>10}  {'':<9}{'ratio':>6}  (over {REPEATS} repeats)")
     for name in STAGES:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-            stages[name](Path(place))
+            BENCHES[name](Path(place))
 
 
 if __name__ == "__main__":

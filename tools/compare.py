@@ -29,6 +29,7 @@ import processed
 import train
 from faces import cropping, reading
 from learn import classifier
+from terminal import rules
 from terminal.files import atomic, claim, claim_table, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
@@ -140,12 +141,31 @@ def show(rows):
           "a scarf, a hand): balanced accuracy, mean of five severities")
 
 
+def are_settings(value):
+    """Whether a value is a dict of constants by name."""
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def are_variants(value):
+    """Whether a value names one variant or more, each with its constants."""
+    return bool(value) and are_settings(value) and all(map(are_settings, value.values()))
+
+
+def are_seeds(value):
+    """Whether a value holds one seed or more."""
+    return bool(value) and all(type(seed) is int and 0 <= seed < 2**63 for seed in value)
+
+
 def check_constants():
     """End with one line if a constant is out of its range."""
+    rules.check(globals(), SEEDS=rules.Rule(are_seeds, "whole numbers, as (0, 1, 2)"),
+                VARIANTS=rules.Rule(are_variants, "constants of each variant by its name, as {'low': {'LR': 5e-4}}"),
+                SETTINGS=rules.Rule(are_settings, "constants of train.py, as {'EPOCHS': 6}"), TRAIN_DIR=str,
+                VALID_DIR=str, TEST_DIR=rules.TEXT, RUNS_DIR=str, NEW_SPLITS=bool, ROBUSTNESS_PHOTOS=(int, 0, None))
     known = script.constants(vars(train)).keys() - OWN
     for name, constants in VARIANTS.items():
-        if not re.fullmatch(r"[\w.+-]+( [\w.+-]+)*", name) or not isinstance(constants, dict):
-            script.fail(f"VARIANTS: {name!r} must be a plain name, fit for a folder, and its value a dict of constants")
+        if not re.fullmatch(r"[\w.+-]+( [\w.+-]+)*", name):
+            script.fail(f"VARIANTS: {name!r} must be a plain name, fit for a folder")
         settings = {**SETTINGS, **constants}
         wrong = settings.keys() - known
         if wrong:
@@ -153,8 +173,6 @@ def check_constants():
         limit = settings.get("CLAHE") or 0.0
         if processed.CLAHE or not isinstance(limit, (int, float)) or not 0 <= limit <= 40:
             script.fail("CLAHE of a variant must be a number from 0 to 40, and that of processed.py 0.0")
-    if not VARIANTS or not SEEDS:
-        script.fail("VARIANTS and SEEDS must not be empty")
 
 
 def main():

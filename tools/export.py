@@ -20,6 +20,7 @@ import importlib.util
 import json
 import warnings
 
+from terminal import rules
 from terminal.files import atomic, claim_file
 
 # ------------------------------------------------------------------------------------------------
@@ -64,7 +65,13 @@ def whole(classifier):
     return Whole().eval()
 
 
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    rules.check(globals(), WEIGHTS=rules.optional(str), OUTPUT=rules.ends_in(".onnx"))
+
+
 def main():
+    check_constants()
     if importlib.util.find_spec("onnx") is None:
         script.fail("the package onnx is not installed: pip install -r requirements-dev.txt, or pip install onnx")
     import torch

@@ -27,6 +27,7 @@ import drawn
 from faces import cropping, detectors
 from learn import classifier
 from live import capture, controls, player, results
+from terminal import rules
 from terminal.files import atomic, claim_file
 
 # ------------------------------------------------------------------------------------------------
@@ -111,7 +112,13 @@ def shown(clip, network, detector):
     return screen.pictures
 
 
+def check_constants():
+    """End with one line if a constant is out of its range."""
+    rules.check(globals(), OUTPUT=rules.ends_in(".webp"), WEIGHTS=str, SECONDS=(float, 0.5, 60))
+
+
 def main():
+    check_constants()
     capture.quiet()
     output, still = Path(OUTPUT), Path(OUTPUT).with_suffix(".png")
     for path in (output, still):

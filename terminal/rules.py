@@ -1,0 +1,89 @@
+"""What the constants of a script may be. Nothing to run.
+
+    rules.check(globals(), EPOCHS=rules.optional((int, 1, None)), MODEL=NETWORKS, SHOW=bool, START=rules.optional(str))
+
+A rule is a type (bool or str), a number's (type, least, most), where a most of None is no limit, the names of which the
+value must be one, or a Rule.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from terminal import script
+
+
+class Rule(NamedTuple):
+    """`holds(value)`: whether a value is right, which may fail for one of another type; `wanted`: what it must be."""
+
+    holds: Callable
+    wanted: str
+
+
+TEXT = Rule(lambda value: isinstance(value, str) and "\0" not in value, "a text, which may be empty")
+TEXTS = Rule(lambda value: all(isinstance(text, str) for pair in value.items() for text in pair),
+             "texts for texts, as {'M': 'man'}")
+FONT = Rule(lambda value: isinstance(value, str) and Path(value).is_file(), "the path of a .ttf or .otf file")
+
+
+def rule_of(rule):
+    """The Rule that one of the short forms stands for."""
+    if isinstance(rule, Rule):
+        return rule
+    if rule is bool:
+        return Rule(lambda value: isinstance(value, bool), "True or False")
+    if rule is str:
+        return Rule(lambda value: TEXT.holds(value) and value.strip(), "a text")
+    if isinstance(rule, tuple) and isinstance(rule[0], type):
+        return number(*rule)
+    return Rule(lambda value: isinstance(value, str) and value in rule, f"one of {', '.join(rule)}")
+
+
+def number(kind, least, most):
+    """The Rule of an int, or of a float, which may be given as an int."""
+    def holds(value):
+        fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+        return fits and math.isfinite(value) and least <= value <= (math.inf if most is None else most)
+
+    article = "a whole number" if kind is int else "a number"
+    return Rule(holds, f"{article}, at least {least}" if most is None else f"{article} from {least} to {most}")
+
+
+def optional(rule):
+    """The same rule, or None."""
+    holds, wanted = rule_of(rule)
+    return Rule(lambda value: value is None or holds(value), f"None, or {wanted}")
+
+
+def either(*choices):
+    """The Rule of a value that keeps one of several rules."""
+    found = [rule_of(rule) for rule in choices]
+    return Rule(lambda value: any(keeps(value, rule) for rule in found), ", or ".join(rule.wanted for rule in found))
+
+
+def keeps(value, rule):
+    """Whether a value is right by a Rule, whatever its type."""
+    try:
+        return bool(rule.holds(value))
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return False
+
+
+def ends_in(ending):
+    """The Rule of the name of a file with an ending, such as ".csv"."""
+    return Rule(lambda value: isinstance(value, str) and Path(value).suffix.lower() == ending and "\0" not in value,
+                f"a name that ends in {ending}")
+
+
+def some_of(names):
+    """The Rule of a tuple of some of the names, or of none."""
+    return Rule(lambda value: isinstance(value, (tuple, list)) and set(value) <= set(names),
+                f"some of {', '.join(names)}, as {tuple(names)}, or ()")
+
+
+def check(namespace, **rules):
+    """End the program with one line at the first constant in `namespace` (globals()) that breaks its rule."""
+    for name, rule in rules.items():
+        if not keeps(namespace[name], rule_of(rule)):
+            script.fail(f"{name}={script.public(repr(namespace[name]))}: must be {rule_of(rule).wanted}")
