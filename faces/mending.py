@@ -12,6 +12,7 @@ from PIL import TiffImagePlugin
 # ------------------------------------------------------------------------------------------------
 END = b"\xff\xd9"  # the end mark of a JPEG
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")  # chunks of a PNG
+PQ, HLG = 16, 18  # transfer functions of ITU-T H.273
 TOPS = (255, 1023, 4095, 16383, 65535)  # brightest value of photos with 8, 10, 12, 14, 16 bits per colour
 # ------------------------------------------------------------------------------------------------
 
@@ -78,6 +79,46 @@ def eight_bits(pixels):
     else:
         white = next((float(top) for top in TOPS if most <= top), most)
     return np.clip(pixels * (255.0 / white), 0, 255).astype(np.uint8)
+
+
+def passes_of(data):
+    """The number of scans of a JPEG, 1 of most; those of its preview count too."""
+    return len(re.findall(rb"\xff\xda\0[\x06-\x0c]", data))
+
+
+def transfer_of(data):
+    """The transfer function that a PNG, HEIC or AVIF states outside a colour profile, a number of ITU-T H.273; None: it
+    states none. `data`: how the file begins."""
+    at = data.find(b"cICP", 0, data.find(b"IDAT") + 1)
+    if data.startswith(b"\x89PNG") and 0 < at < len(data) - 6:
+        return data[at + 5]
+    at = data.find(b"colrnclx")
+    if data[4:8] == b"ftyp" and 0 < at < len(data) - 12:
+        return struct.unpack_from(">H", data, at + 10)[0]
+    return None
+
+
+def light_curve(transfer, gamma):
+    """What shows the pixels of a photo as on a usual screen: uint8 [256], for each value the one that sRGB has, or None
+    where nothing is to be done. `transfer`: of transfer_of(); `gamma`: the gAMA of a PNG, or None.
+
+    PQ and HLG (ITU-R BT.2100) leave room for light brighter than white: white is 203 cd/m2, or 75 %, of ITU-R BT.2408.
+    """
+    signal = np.arange(256) / 255
+    if transfer == PQ:
+        power = signal ** (1 / 78.84375)
+        share = np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)  # of 10,000 cd/m2, to a power
+        light = share ** (1 / 0.1593017578125) * 10000 / 203
+    elif transfer == HLG:
+        light = np.where(signal <= 0.5, signal ** 2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+        light = light / 0.26496256
+    elif gamma and abs(gamma - 1 / 2.2) > 0.02 and 0.1 <= gamma <= 5:
+        return np.rint(255 * signal ** (1 / 2.2 / gamma)).astype(np.uint8)
+    else:
+        return None
+    light = np.minimum(light, 1)
+    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.rint(255 * shown).astype(np.uint8)
 
 
 def tiff_size(data):

@@ -20,6 +20,9 @@ from terminal.files import class_folders, is_system
 MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded
 MAX_JPEG_PIXELS = 250_000_000  # for a JPEG, of which a half, a quarter or an eighth is decoded: phones make 200
 MAX_PROGRESSIVE = 125_000_000  # for one that comes in passes, which must be held in memory: half a gigabyte
+MAX_PASSES = 200  # of a progressive JPEG; encoders make 20 at most
+MAX_PROFILE = 4_000_000  # bytes of a colour profile whose transform is kept for the next photo
+HEAD = 65536  # bytes in which a file states its light
 MAX_MENDED = 400_000_000  # bytes of a damaged file that is mended in memory
 REDUCE_FROM = 2560  # pixels a side from which a JPEG is decoded at a half, a quarter or an eighth: as good for a crop
 REDUCE_HUGE_FROM = 1600  # the same of one beyond MAX_PIXELS: its lens is no sharper
@@ -167,14 +170,25 @@ def decode(file, path):
                                        and INNER_PICTURES in image.tag_v2):
             raise PhotoError("a camera's raw file: save it as JPEG")
         wide = image.format in ("PNG", "TIFF") and image.mode.startswith("RGB") and ";16" in str(image.tile)
+        file.seek(0)
+        if jpeg and image.info.get("progressive") and mending.passes_of(file.read()) > MAX_PASSES:
+            raise PhotoError("a JPEG of too many passes, which would take minutes")
         image.load()
         pixels, profile = image, image.info.get("icc_profile")
         if image.mode == "CMYK" and jpeg and "adobe" not in image.info:  # Pillow takes it for Adobe's, a negative
             pixels = ImageChops.invert(image)
         rgb = to_rgb(upright(pixels, image), profile)
+        file.seek(0)
+        gamma = image.info.get("gamma") if not profile and "srgb" not in image.info else None
+        curve = mending.light_curve(mending.transfer_of(file.read(HEAD)), gamma)
+        if curve is not None:
+            rgb = curve[rgb]
         # Pillow keeps the upper 8 of 16 bits, nearly empty in photos of 10 to 14.
         full = mending.deep(path.read_bytes()) if wide and rgb.max() < 64 else None
-        return rgb if full is None else to_rgb(upright(Image.fromarray(full), image), profile)
+        if full is None:
+            return rgb
+        rgb = to_rgb(upright(Image.fromarray(full), image), profile)
+        return rgb if curve is None else curve[rgb]
 
 
 def mended(data, path, error):
@@ -246,7 +260,8 @@ def to_rgb(image, profile):
         image = image.convert("RGBA")
     elif image.mode == "P":
         image = image.convert("RGB")
-    transform = srgb_transform(profile, image.mode) if profile else None
+    kept = srgb_transform if len(profile or b"") <= MAX_PROFILE else srgb_transform.__wrapped__
+    transform = kept(profile, image.mode) if profile else None
     if transform is not None:
         image = ImageCms.applyTransform(image, transform)
     if image.mode == "RGBA":
@@ -254,7 +269,7 @@ def to_rgb(image, profile):
     return np.array(image.convert("RGB"))
 
 
-@functools.lru_cache(maxsize=64)  # photos of one camera have one profile
+@functools.lru_cache(maxsize=8)  # photos of one camera have one profile
 def srgb_transform(profile, mode):
     """The transform of pixels of `mode` from a colour profile (its bytes) to sRGB; None where it changes next to
     nothing, or where the profile is damaged or another mode's.

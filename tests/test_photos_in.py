@@ -214,3 +214,55 @@ def test_photos_of_iphones(tmp_path):
     for cut in (0, 20, 300, len(data) // 2):
         with pytest.raises(reading.PhotoError):
             read(tmp_path / "b.heic", data[:cut])
+
+
+def pq(light):
+    """The PQ signal, 0..1, of light in cd/m2: ITU-R BT.2100, the inverse of what a screen does."""
+    power = (light / 10000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+
+@pytest.mark.parametrize("form", ["PNG", "HEIF"])
+def test_light_that_is_said_outside_a_profile_is_shown_as_on_a_usual_screen(form, tmp_path):
+    """Gray of 18 % of white: 46 % of the PQ signal, 38 % of HLG's, and 118 in sRGB."""
+    path = tmp_path / f"a.{form.lower()}"
+    for transfer, signal in ((16, pq(0.18 * 203)), (18, (3 * 0.18 * 0.26496256) ** 0.5)):
+        picture = Image.fromarray(np.full((64, 64, 3), round(255 * signal), np.uint8))
+        if form == "HEIF":
+            reading.pillow_heif.register_heif_opener()
+            picture.save(path, quality=100, color_primaries=9, transfer_characteristics=transfer, matrix_coefficients=9)
+        else:
+            picture.save(path)
+            data = path.read_bytes()
+            path.write_bytes(data[:33] + chunk(b"cICP", bytes([9, transfer, 0, 1])) + data[33:])
+        assert abs(int(reading.read_photo(path)[30, 30, 0]) - 118) <= 4, transfer
+
+
+def test_a_png_that_states_a_gamma_is_shown_by_it(tmp_path):
+    path = tmp_path / "a.png"
+    for gamma, shown in ((100000, 98), (45455, 31), (0, 31)):
+        Image.fromarray(np.full((64, 64, 3), 31, np.uint8)).save(path)
+        data = path.read_bytes()
+        path.write_bytes(data[:33] + chunk(b"gAMA", struct.pack(">I", gamma)) + data[33:])
+        assert abs(int(reading.read_photo(path)[30, 30, 0]) - shown) <= 1
+
+
+def test_a_jpeg_of_thousands_of_passes_is_refused(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)).save(path, progressive=True)
+    assert reading.read_photo(path).shape == (200, 200, 3)
+    data = path.read_bytes()
+    last = data.rindex(b"\xff\xda")
+    path.write_bytes(data[:-2] + data[last:-2] * 3000 + data[-2:])
+    with pytest.raises(reading.PhotoError, match="too many passes"):
+        reading.read_photo(path)
+
+
+def test_huge_profiles_are_not_kept(tmp_path):
+    reading.srgb_transform.cache_clear()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for i in range(3):
+        large = profile + bytes(5_000_000) + bytes([i])
+        Image.new("RGB", (64, 64), (i, 0, 0)).save(tmp_path / "a.png", icc_profile=large)
+        reading.read_photo(tmp_path / "a.png")
+    assert reading.srgb_transform.cache_info().currsize == 0
