@@ -9,6 +9,7 @@ import itertools
 import math
 import re
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,11 @@ def plausible(facts):
     numbers = [*facts["mean"], *facts["std"], facts["margin"], facts["clahe"], facts["temperature"],
                facts["threshold"]]
     return (all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
-            and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) > 0
+            and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) >= 1e-3
+            and max(map(abs, [*facts["mean"], *facts["std"]])) <= 1000
             and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
-            and facts["temperature"] > 0 and 16 <= facts["image_size"] <= 1024
+            and 0.01 <= facts["temperature"] <= 1000 and 16 <= facts["image_size"] <= 1024
+            and (facts["model"] != "paper" or facts["image_size"] == networks.image_size("paper"))
             and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"])
             and len(set(map(normal, facts["classes"]))) == len(facts["classes"])
             and all(isinstance(age, int) for age in facts["ages"]) and len(facts["ages"]) <= 200)
@@ -57,12 +60,16 @@ def plausible(facts):
 
 def load_checkpoint(path):
     """The dict of a weights file, on the CPU, without running any code in it. Raises WeightsError."""
+    if not Path(path).is_file():  # a pipe would be read for ever
+        raise WeightsError(f"no weights at {path}: run 'python train.py', or name a file with WEIGHTS=...")
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > Path(path).stat().st_size + 1_000_000:  # torch.save() compresses nothing
+            raise ValueError("it would fill the memory")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a stranger's file may draw warnings; what it is worth is decided below
+            warnings.simplefilter("ignore")  # a stranger's file may draw warnings; it is validated below
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsError(f"no weights at {path}: run 'python train.py', or name a file with WEIGHTS=...") from None
     except Exception:  # damaged bytes can make torch raise anything
         raise WeightsError(f"{path} is damaged, or holds more than plain weights, and is not loaded: train again, or "
                            "fetch the file again") from None
@@ -89,7 +96,7 @@ def load_weights(path):
         raise WeightsError(f"{path} does not fit the network {info['model']!r} with {len(info['classes'])} classes: "
                            "train again") from None
     if not all(v.isfinite().all() for v in model.state_dict().values()):
-        raise WeightsError(f"{path} holds weights that are no numbers: train again, or fetch the file again")
+        raise WeightsError(f"{path} holds NaN or infinite weights: train again, or fetch the file again")
     return model.float().eval(), info
 
 

@@ -68,6 +68,16 @@ class Bomb:
         return print, ("the bomb went off",)
 
 
+def deflate(path, checkpoint):
+    """Write a weights file that is small on the disk and large in memory."""
+    torch.save(checkpoint, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = [(entry, archive.read(entry)) for entry in archive.infolist()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry, data in entries:
+            archive.writestr(entry.filename, data)
+
+
 def bad_files():
     net = networks.Model(2)
     return {
@@ -83,5 +93,9 @@ def bad_files():
         "other network": lambda p: torch.save(facts(net, model="vgg99"), p),
         "other shapes": lambda p: torch.save(facts(net, state={"x": torch.zeros(1)}), p),
         "state of strings": lambda p: torch.save(facts(net, state={k: "x" for k in net.state_dict()}), p),
+        "a temperature of nearly nothing": lambda p: torch.save(facts(net, temperature=1e-320), p),
+        "a deviation of nearly nothing": lambda p: torch.save(facts(net, std=[1e-45] * 3), p),
+        "the paper's network at 300 pixels": lambda p: torch.save(facts(net, image_size=300), p),
+        "a bomb": lambda p: deflate(p, {**facts(net), "x": torch.zeros(3_000_000)}),
         "no margin": lambda p: torch.save({k: v for k, v in facts(net).items() if k != "margin"}, p),
     }
