@@ -208,8 +208,8 @@ class Studio:
         """Do what a key asks. Returns whether to go on."""
         if key in window.QUIT:
             return False
-        index = key - ord("1")
-        if key == ord(" "):
+        index = int(key) - 1 if key.isdigit() else -1
+        if key == " ":
             empty = self.current is not None and not self.takes.last()
             self.keys.taking = None
             self.set_class(None)

@@ -10,7 +10,8 @@ SWITCHES = {"h": ("help", "help"), "c": ("counts", "faces so far, by class"), "g
             "b": ("blur", "blur faces"), "m": ("mirror", "mirror")}  # -> field, and its text
 HELP = (*(f"{key}  {text}" for key, (_, text) in SWITCHES.items()), "s  snapshot", "q, Esc  quit")
 CLIP_HELP = (*HELP, "space  pause", "r  record")
-PHOTO_HELP = (*HELP, "any other key  next photo")
+NEXT = (" ", "right", "down", "page down")
+PHOTO_HELP = (*HELP, "space, arrows  next photo")
 
 
 @dataclasses.dataclass
@@ -29,19 +30,18 @@ class Controls:
     quit: bool = False
 
     def obey(self, key, picture):
-        """Do what a key asks; `picture` is what is on the screen. Returns the key's letter where it means nothing here,
-        and "" for one that was obeyed, or none.
+        """Do what a key (of window.name_of()) asks; `picture` is what is on the screen. Returns the key where it means
+        nothing here, and "" for one that was obeyed, or none.
         """
-        letter = chr(key).lower() if key >= 0 else ""
         if key in window.QUIT:
             self.quit = True
-        elif letter in SWITCHES:
-            field, _ = SWITCHES[letter]
+        elif key in SWITCHES:
+            field, _ = SWITCHES[key]
             setattr(self, field, not getattr(self, field))
-        elif letter == "s":
+        elif key == "s":
             writing.snapshot(picture)
         else:
-            return letter
+            return key
         return ""
 
     def text_of(self, label, confidence, classes):

@@ -143,12 +143,12 @@ class Player:
 
     def obey(self, picture, wait, kept=None):
         """Show a picture, and do what the key pressed asks; a snapshot is of `kept`, or else of the picture."""
-        letter = self.controls.obey(self.screen.key(picture, wait), picture if kept is None else kept)
-        if letter == " ":
+        key = self.controls.obey(self.screen.key(picture, wait), picture if kept is None else kept)
+        if key == " ":
             self.controls.pause = not self.controls.pause
-        elif letter == "r" and self.record:
+        elif key == "r" and self.record:
             self.end_record()
-        elif letter == "r":
+        elif key == "r":
             self.record = writing.Video(writing.stamped("record", ".mp4"), self.reader)
 
     def end_record(self):

@@ -11,7 +11,7 @@ import cv2
 
 from faces import cropping, detectors, reading
 from live import clips, results, sources, tracks, window, writing
-from live.controls import PHOTO_HELP
+from live.controls import NEXT, PHOTO_HELP
 from terminal import files, script
 from terminal.files import normal
 
@@ -145,7 +145,7 @@ class Page:
         while not controls.quit:
             lines = [f"{place}   h: help"] + [controls.counted(log, self.classifier.classes)] * controls.counts
             picture = self.draw(controls, lines + list(PHOTO_HELP) * controls.help)
-            if controls.obey(screen.key(picture, 50), picture):
+            if controls.obey(screen.key(picture, 50), picture) in NEXT:
                 return
 
     def write(self, path, controls):

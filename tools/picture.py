@@ -96,7 +96,7 @@ class Screen:
     def key(self, image, wait=1):
         """Take a picture, BGR uint8 [H, W, 3], and answer with a key, as window.Window does."""
         self.pictures.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-        return ord("c") if len(self.pictures) == 1 else -1
+        return "c" if len(self.pictures) == 1 else ""
 
     def close(self):
         """Nothing to close."""
