@@ -233,7 +233,7 @@ class Studio:
     def draw(self, frame, faces, mirror):
         """A new picture of a frame, BGR."""
         drawn = [(face.smooth, "", self.current if i == 0 else None, None, 0.0) for i, face in enumerate(faces)]
-        return overlay.draw(frame, drawn, self.lines(), mirror)
+        return overlay.draw(frame, drawn, mirror)
 
 
 def new_tracker():
@@ -249,13 +249,14 @@ def take_by_keys(takes, tracker, reader):
         while not reader.over():
             if (got := reader.read()) is not None:
                 frame, moment, _ = got
-                shown = picture = studio.draw(frame, studio.step(frame, moment), mirror)
+                picture = studio.draw(frame, studio.step(frame, moment), mirror)
+                shown = overlay.caption(picture, studio.lines())
                 now = time.perf_counter()
                 due = now if due is None or reader.live else max(due + 1 / reader.rate, now)
                 wait = max(1, round((due - now) * 1000))
             elif reader.waiting():
                 wait = 30
-                shown = overlay.note(picture, f"waiting for {sources.public(reader.source)} ...")
+                shown = overlay.caption(picture, [f"waiting for {sources.public(reader.source)} ..."])
             else:
                 continue
             if not studio.obey(screen.key(shown, wait), time.perf_counter()):

@@ -5,6 +5,7 @@ own, which may die: what the script has written so far is kept.
 """
 
 import contextlib
+import ctypes
 import os
 import struct
 import subprocess
@@ -33,6 +34,9 @@ KEYS = (
     ("escape", 27))
 NAMES = {code: name for name, *codes in KEYS for code in codes}
 GTK_MODIFIERS = 0x60FF << 16  # GTK adds Shift, Num Lock, ... and the number of the keyboard's layout above 16 bits
+LARGEST = 1280, 800  # pixels of a window as it opens; it can be pulled larger
+SCREEN = 1280, 720  # of a screen that does not tell its size
+FREE = 0.85  # share of a screen's width and height that its bars, and the window's own, leave
 SLICE = 50  # milliseconds after which a waiting window looks whether it was closed
 PICTURE, KEY = struct.Struct("<iii"), struct.Struct("9s")  # what goes to the process before a picture, and comes back
 
@@ -55,6 +59,36 @@ def display_problem():
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
         return "there is no display (DISPLAY is not set): run it in a desktop session, or connect with 'ssh -X'"
     return None
+
+
+def screen_size():
+    """Width and height of the screen, in the pixels that windows are measured in."""
+    try:
+        if sys.platform == "win32":
+            return tuple(ctypes.windll.user32.GetSystemMetrics(which) for which in (0, 1))  # SM_CXSCREEN, SM_CYSCREEN
+        if sys.platform == "darwin":
+            graphics = ctypes.CDLL("/System/Library/Frameworks/CoreGraphics.framework/CoreGraphics")
+            display = graphics.CGMainDisplayID()
+            return graphics.CGDisplayPixelsWide(display), graphics.CGDisplayPixelsHigh(display)
+        x11 = ctypes.CDLL("libX11.so.6")
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        if not (display := x11.XOpenDisplay(None)):
+            return SCREEN
+        display = ctypes.c_void_p(display)
+        width, height = x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0)
+        x11.XCloseDisplay(display)
+        return min(width, height * 16 // 9), height  # of several side by side it tells all of their width
+    except (OSError, AttributeError):
+        return SCREEN
+
+
+def fitting(shape, screen):
+    """Width and height of the window for a picture [rows, columns]: as large as that, or smaller by one factor to lie
+    within LARGEST and the free part of a screen of this width and height."""
+    rows, columns = shape[:2]
+    most = [min(largest, FREE * side) for largest, side in zip(LARGEST, screen, strict=True)]
+    share = min(1.0, most[0] / columns, most[1] / rows)
+    return max(1, round(columns * share)), max(1, round(rows * share))
 
 
 class NoWindow(script.Problem):
@@ -116,17 +150,14 @@ class Screen:
     """OpenCV's window, in the process that may die."""
 
     def __init__(self, title):
-        self.title, self.shape, self.visible = title, None, False
+        self.title, self.screen, self.visible = title, screen_size(), False
+        self.shape, self.size = None, None  # of the picture; width and height that the window was given
 
     def show(self, image, wait):
         """Show a BGR image until a key with a name_of() is pressed, and return that; "" where none is within `wait`
         milliseconds, and "q" where the window was closed."""
         if image.shape != self.shape:
-            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            share = min(1.0, 1280 / image.shape[1], 800 / image.shape[0])
-            share = max(share, min(2.0, 640 / image.shape[1]))
-            cv2.resizeWindow(self.title, max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share)))
-            self.shape = image.shape
+            self.resize(image.shape)
         cv2.imshow(self.title, image)
         while True:
             key = name_of(cv2.waitKeyEx(max(1, min(wait, SLICE))))
@@ -135,6 +166,15 @@ class Screen:
             wait -= SLICE
             if key or wait <= 0:
                 return key
+
+    def resize(self, shape):
+        """Fit the window to a picture of this shape, unless the user has given it another size."""
+        if self.shape is None:
+            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        if self.shape is None or tuple(cv2.getWindowImageRect(self.title)[2:]) == self.size:
+            self.size = fitting(shape, self.screen)
+            cv2.resizeWindow(self.title, *self.size)
+        self.shape = shape
 
     def closed(self):
         """Whether the window was closed. Some builds say at first, or always, that it is not visible: they are believed
