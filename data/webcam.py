@@ -25,7 +25,7 @@ from faces import detectors, people
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
 from terminal import rules, script
-from terminal.files import atomic, claim, is_system, normal, remove_ours, written
+from terminal.files import UNSURE, atomic, claim, is_system, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
@@ -291,7 +291,8 @@ def take_clips(takes):
 def are_classes(chosen):
     """Whether CLASSES can be folders."""
     names = [normal(name) for name in chosen]
-    plain = [name.strip() == name != "" and not set(name) & set('/\\:*?"<>|') and not is_system(name) for name in names]
+    plain = [name.strip() == name != "" and not set(name) & set('/\\:*?"<>|') and not is_system(name)
+             and name.casefold() != UNSURE for name in names]
     return 2 <= len(set(names)) == len(chosen) <= 9 and all(plain)
 
 

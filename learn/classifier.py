@@ -20,7 +20,7 @@ import dataset
 import model as networks
 from learn import engine
 from terminal import script
-from terminal.files import normal
+from terminal.files import UNSURE, normal
 
 
 class WeightsError(script.Problem):
@@ -71,6 +71,9 @@ def load_checkpoint(path):
     if not isinstance(checkpoint, dict) or not plausible(checkpoint):
         raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
     checkpoint["classes"] = [normal(name) for name in checkpoint["classes"]]
+    if UNSURE in map(str.casefold, checkpoint["classes"]):
+        raise WeightsError(f"{path} has a class called {UNSURE}, which is what is said of a face that is not sure: "
+                           "rename its folder, and train again")
     return checkpoint
 
 

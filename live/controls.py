@@ -3,7 +3,7 @@
 import dataclasses
 
 from live import overlay, window, writing
-from live.results import UNSURE
+from terminal.files import UNSURE
 
 # Key -> what it does, as the help tells it. A key does the same in a clip and on a photo; Caps Lock changes nothing.
 SWITCHES = {"h": ("help", "help"), "c": ("counts", "faces so far, by class"), "g": ("heat", "Grad-CAM"),

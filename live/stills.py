@@ -16,6 +16,7 @@ from terminal import files, script
 from terminal.files import normal
 
 MOTION_START = 4_000_000  # bytes in which the second picture of a video of JPEGs begins
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # how the name of a picture may end
 AGAIN = 500  # milliseconds after which a photo without a key is drawn again
 LINES = ("photos", "faces", "no face", "unreadable")
 
@@ -62,12 +63,16 @@ def outputs(output, paths, folder):
     if output is None or not paths:
         return [None] * len(paths)
     target = Path(output)
-    if len(paths) == 1 and target.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp"):
-        place, names = target.parent, [target]
-    elif target.suffix.lower() in writing.FOURCC or target.is_file():
-        script.fail(f"OUTPUT={output}: photos are written to a folder, so name one")
-    else:
+    suffix = target.suffix.lower()
+    if target.is_dir() or not (target.is_file() or reading.named_as_photo(target) or suffix in writing.FOURCC):
         place, names = target, apart([target / p.relative_to(folder) for p in paths])
+    elif len(paths) > 1:
+        script.fail(f"OUTPUT={output}: {len(paths)} photos are written to a folder, so name one")
+    elif suffix not in PICTURES:
+        script.fail(f"OUTPUT={output}: a photo is written to a folder, or under a name that ends in one of "
+                    f"{', '.join(PICTURES)}")
+    else:
+        place, names = target.parent, [target]
     if identities(names) & identities(paths):
         script.fail(f"OUTPUT={output} would replace the photos themselves: name another folder")
     files.claim(place, [path.relative_to(place).as_posix() for path in names])
