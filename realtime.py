@@ -53,6 +53,7 @@ def load(chosen):
     from learn.classifier import Classifier
 
     classifier = Classifier(chosen)
+    print(f"weights: {classifier}", flush=True)
     torch.set_num_threads(THREADS)
     cv2.setNumThreads(THREADS)
     classifier.predict([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])  # the first takes longest

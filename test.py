@@ -285,8 +285,8 @@ def main():
     loaded, plots = load_all(WEIGHTS), Path(PLOTS_DIR)
     classes = loaded[0].classes
     photos, clips = files_by_class(TEST_DIR, classes, loaded[0].path)
-    print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}, {len(loaded)} weights file(s), classes "
-          f"{', '.join(classes)}")
+    print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}")
+    print("\n".join(f"weights: {each}" for each in loaded))
     claim(plots, WRITTEN)
     if not photos:  # of several weights files the last, since photos choose the best
         rows, figures = play(clips, loaded[-1])

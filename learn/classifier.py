@@ -147,6 +147,11 @@ class Classifier:
             self.fast = in_bfloat16(self.net)
         self.transform = dataset.evaluation_transform(self.image_size, self.mean, self.std)
 
+    def __str__(self):
+        """'weights/shipped/small.pt, which ships: network small, classes man, woman'"""
+        ships = ", which ships" if self.path.parent.name == Path(SHIPPED).parent.name else ""
+        return f"{self.path.as_posix()}{ships}: network {self.name}, classes {', '.join(self.classes)}"
+
     def prepare(self, crops):
         """Crops as the network takes them: normalised float32 [N, 3, image_size, image_size] on its device."""
         return self.transform(dataset.to_batch(crops).to(self.device))

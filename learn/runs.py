@@ -261,8 +261,10 @@ def conclude(run, folders, reached, n_valid):
         found = (f"of what it is sure of, {reached:.1%} of the validation crops are right" if reached >= 0 else
                  "the network is not confident enough of any validation crop")
         print(f"TARGET_ACCURACY={wanted} was not reached: {found}")
+    best = folders.weights / "best_weights.pt"
+    named = [] if files.same_file(best, classifier.OWN) else [f"WEIGHTS={best}"]  # others have to be named
     print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
-          f"accuracy {top['valid_accuracy']:.2%} -> {folders.weights}/best_weights.pt; next: python test.py")
+          f"accuracy {top['valid_accuracy']:.2%} -> {best}; next: {script.command_line('python', 'test.py', *named)}")
 
 
 def plot(history, path):
