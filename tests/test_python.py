@@ -51,3 +51,4 @@ except SystemExit as stop:
     print("went on after", stop.code)
 """, tmp_path, "SOURCE=photo.png", "SHOW=False", f"WEIGHTS={ROOT / 'weights/shipped/small.pt'}")
     assert "no face found" in out and out.endswith("went on after 0\n")
+    assert "small.pt, which ships: network small, classes man, woman" in out
