@@ -44,7 +44,7 @@ def text_mask(text, size):
     path = fonts.find(text)
     font = ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
     text = text if path else text.replace(" ", "  ")  # Pillow's own font has so narrow ones that words run together
-    left, top, right, bottom = font.getbbox(text + "\u00c1g")  # as high as any line
+    left, top, right, bottom = font.getbbox(text + "\u00c1[$fgj(|")  # as high as any line
     left, _, right, _ = font.getbbox(text)
     pad = max(2, size // 4)
     image = Image.new("L", (max(1, int(right - left)) + 2 * pad, max(1, int(bottom - top)) + pad))

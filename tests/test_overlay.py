@@ -160,6 +160,13 @@ def test_lines_stand_beneath_the_picture_on_one_plate(shape):
     assert overlay.caption(None, ["there is no camera 0 " * 9]).shape == (480, 640, 3)
 
 
+def test_all_lines_are_equally_high():
+    """A window whose height changed with each word would tremble."""
+    texts = ["no face", "3 man, 1 woman", "eau", *map(chr, range(33, 127))]
+    for size in range(9, 40):
+        assert len({len(overlay.text_mask(text, size)) for text in texts}) == 1, size
+
+
 def test_words_of_small_letters_stand_apart():
     for size in (9, 10, 11, 13, 18):
         columns = np.flatnonzero(overlay.text_mask("31 frames/s", size).any(0))
