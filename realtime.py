@@ -7,7 +7,7 @@
     python realtime.py SOURCE=rtsp://address       a network camera
 
 Add LOG=faces.csv for what it sees as data. Keys: h help, q or Esc quit, space pause, s snapshot, c faces so far by
-class, b blur the faces, g Grad-CAM, m mirror, r record.
+class, b blur the faces, g Grad-CAM, m mirror, r record; on photos space and the arrows turn the page.
 """
 
 from terminal import script  # isort: skip  # first, see terminal/script.py
@@ -53,6 +53,7 @@ def load(chosen):
     from learn.classifier import Classifier
 
     classifier = Classifier(chosen)
+    print(f"weights: {classifier}", flush=True)
     torch.set_num_threads(THREADS)
     cv2.setNumThreads(THREADS)
     classifier.predict([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])  # the first takes longest
@@ -100,11 +101,11 @@ def watch(source, reader, loading, detector=None, screen=None):
         script.fail(f"OUTPUT={OUTPUT}: not one frame came, so nothing is written")
 
 
-def view(photos, loading, output, detector, screen):
-    """Annotate photos, and tell what came of it. Returns the exit status."""
+def view(photos, loading, output, detector, screen, note=""):
+    """Annotate photos, and tell what came of it. `note`: shown with them. Returns the exit status."""
     log = results.Results(LOG)
     controls = controls_of(screen.process is not None)
-    counts = stills.annotate(photos, loading.result(), controls, log, detector.result(), screen)
+    counts = stills.annotate(photos, loading.result(), controls, log, detector.result(), screen, note)
     for name in filter(None, (output if counts["photos"] else None, log.written())):
         print(f"written: {name}")
     return int(counts["photos"] == 0)
@@ -112,25 +113,30 @@ def view(photos, loading, output, detector, screen):
 
 def camera_or_portrait(loading, detector):
     """Watch camera 0; where there is no camera, or no window, view a portrait. Returns the exit status."""
-    reader, reason = None, "there is no camera 0"
+    reader, video = None, OUTPUT and Path(OUTPUT).suffix.lower() in writing.FOURCC
     try:
         screen = window.Window(SHOW)
         reader = capture.Reader(0, RETRY, CAMERA_SIZE)
-        while True:
-            if screen.key(overlay.note(None, "looking for a camera ..."), 30) in window.QUIT:
+        while not (reader.opened or reader.over()):
+            why = [sources.why_not(0)] if reader.opened is False else []
+            if screen.key(overlay.caption(None, ["looking for a camera ...", *why]), 30) in window.QUIT:
                 return 0
             reader.read(0.03)
-            if reader.opened or reader.over():
-                break
         if reader.opened is not False:
             return watch(0, reader, loading, detector, screen)
+        reason = sources.why_not(0)
     except window.NoWindow as problem:
+        if video:
+            raise
         screen, reason = window.Window(False), f"no window: {problem}"
         if reader is not None:
             reader.stop()
-    print(f"{reason}; taking the portrait that comes with matplotlib instead")
+    if video:
+        script.fail(f"OUTPUT={OUTPUT} is a video, and {reason}")
+    print(f"{reason}\ntaking the portrait that comes with matplotlib instead")
     output = OUTPUT or (None if screen.process else str(Path(writing.PLOTS_DIR, "realtime.jpg")))
-    return view(stills.album(stills.portrait(), output), loading, output, detector, screen)
+    note = f"{reason}{overlay.BETWEEN}This is the portrait that comes with matplotlib."
+    return view(stills.album(stills.portrait(), output), loading, output, detector, screen, note)
 
 
 def check_constants():
@@ -152,9 +158,9 @@ def main():
     # In threads that the program does not wait for when it ends; the second may fetch a file.
     loading = workers.in_background(load, WEIGHTS)
     detector = workers.in_background(detectors.get, processed.DETECTOR)
-    if source is None:
-        return camera_or_portrait(loading, detector)
     try:
+        if source is None:
+            return camera_or_portrait(loading, detector)
         screen = window.Window(SHOW)
         if photos:
             return view(photos, loading, OUTPUT, detector, screen)

@@ -38,6 +38,7 @@ from terminal.files import atomic, claim, class_folders
 TEST_DIR = "data/test"  # one subfolder per class, named as the weights name it
 WEIGHTS = None  # None: your own, or else the better that ship; a file; a pattern such as weights/best_weights_*.pt
 PLOTS_DIR = "plots"
+PICTURES = "png"  # how their names end; "pdf" for reports
 
 PEOPLE = people.PEOPLE  # ages and ethnicities of the photos; without it no report by group
 CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face is looked for
@@ -51,8 +52,7 @@ BACKEND = processed.BACKEND  # where they run
 FONT = None  # path of a .ttf or .otf with the letters of your class names; None: a font of this machine that has them
 # ------------------------------------------------------------------------------------------------
 
-WRITTEN = ("confusion_matrix.png", "roc.png", "reliability.png", "errors.png", "groups.png", "robustness.png",
-           "predictions.csv", "test_metrics.json")
+DRAWN = ("confusion_matrix", "roc", "reliability", "errors", "groups", "robustness")  # pictures
 FILL_TEST = "put photos that training never saw into <class>/ folders there, or run 'python data/drawn.py'"
 IN_PROCESS = 60  # fewer photos than this are done sooner than processes start
 
@@ -244,6 +244,11 @@ def play(clips, classifier):
     return judged.judge(clips, lambda path: played.labels(path, classifier, detectors.get(processed.DETECTOR)))
 
 
+def written():
+    """Names of the files that a run writes into PLOTS_DIR."""
+    return [*(f"{name}.{PICTURES}" for name in DRAWN), "predictions.csv", "test_metrics.json"]
+
+
 def write_metrics(folder, result):
     """test_metrics.json, the last file of a run."""
     with atomic(folder / "test_metrics.json") as temporary:
@@ -253,15 +258,16 @@ def write_metrics(folder, result):
 def write(folder, answers, result, clips):
     """Every file of a run, test_metrics.json last. `clips`: rows of play()."""
     classes = answers.classifier.classes
+    picture = {name: folder / f"{name}.{PICTURES}" for name in DRAWN}
     if result["groups"]:
-        report.groups(folder / "groups.png", result["groups"])
+        report.groups(picture["groups"], result["groups"])
     if result["robustness"]:
-        report.robustness(folder / "robustness.png", result["robustness"])
-    report.confusion_matrix(folder / "confusion_matrix.png", result["confusion"], classes)
-    report.roc(folder / "roc.png", answers.probabilities, answers.labels, classes)
-    report.reliability(folder / "reliability.png", answers.confidence, answers.correct, answers.trusted,
+        report.robustness(picture["robustness"], result["robustness"])
+    report.confusion_matrix(picture["confusion_matrix"], result["confusion"], classes)
+    report.roc(picture["roc"], answers.probabilities, answers.labels, classes)
+    report.reliability(picture["reliability"], answers.confidence, answers.correct, answers.trusted,
                        answers.classifier.threshold)
-    report.errors(folder / "errors.png", mistakes(answers))
+    report.errors(picture["errors"], mistakes(answers))
     report.write_predictions(folder / "predictions.csv", answers.rows + clips, answers.probabilities, classes,
                              answers.sure)
     write_metrics(folder, result)
@@ -269,10 +275,10 @@ def write(folder, answers, result, clips):
 
 def check_constants():
     """End with one line if a constant is out of its range."""
-    rules.check(globals(), TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PEOPLE=str, CROPPED=bool,
-                ROBUSTNESS=bool, ROBUSTNESS_PHOTOS=(int, 0, None), ERRORS_SHOWN=(int, 0, 10_000),
-                SEED=(int, 0, 2**63 - 1), BATCH_SIZE=(int, 1, None), WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
-                FONT=rules.optional(rules.FONT))
+    rules.check(globals(), TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PICTURES=pictures.ENDINGS,
+                PEOPLE=str, CROPPED=bool, ROBUSTNESS=bool, ROBUSTNESS_PHOTOS=(int, 0, None),
+                ERRORS_SHOWN=(int, 0, 10_000), SEED=(int, 0, 2**63 - 1), BATCH_SIZE=(int, 1, None),
+                WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS, FONT=rules.optional(rules.FONT))
     if FONT:
         pictures.use_font(FONT)
 
@@ -285,9 +291,9 @@ def main():
     loaded, plots = load_all(WEIGHTS), Path(PLOTS_DIR)
     classes = loaded[0].classes
     photos, clips = files_by_class(TEST_DIR, classes, loaded[0].path)
-    print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}, {len(loaded)} weights file(s), classes "
-          f"{', '.join(classes)}")
-    claim(plots, WRITTEN)
+    print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}")
+    print("\n".join(f"weights: {each}" for each in loaded))
+    claim(plots, written())
     if not photos:  # of several weights files the last, since photos choose the best
         rows, figures = play(clips, loaded[-1])
         report.write_predictions(plots / "predictions.csv", rows, None, classes)

@@ -25,6 +25,7 @@ import dataset
 import model as networks
 import processed
 from faces import cropping
+from judge import pictures
 from learn import augment, auxiliary, classifier, engine, runs
 from terminal import rules
 from validation import TRAIN_DIR, VALID_DIR
@@ -32,6 +33,7 @@ from validation import TRAIN_DIR, VALID_DIR
 # ------------------------------------------------------------------------------------------------ what people change
 WEIGHTS_DIR = "weights"
 PLOTS_DIR = "plots"
+PICTURES = "png"  # how their names end; "pdf" for reports
 MODEL = "paper"  # a key of model.NETWORKS: paper, small, vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
 START = None  # a weights file of the same network to fine-tune, as "weights/shipped/small.pt"; for other classes too
 # None, here and below, stands for a value that settings() or load_data() chooses, and that log.csv then has.
@@ -260,7 +262,7 @@ def fit(hardware):
     valid_batches = dataset.loader(valid, judged_at_once, None, engine.RANK, engine.WORLD)
     engine.check_shares(run.net, train.shape[1], train_batches.sampler.sizes)
     runs.announce(run, train_batches, valid_batches)
-    reached = math.nan
+    reached = 1.0  # where no epoch is left, there is nothing to say of it
     for epoch in range(run.done + 1, constants["EPOCHS"] + 1):
         loss, accuracy, data_s, compute_s = train_epoch(run, train_batches, epoch)
         logits, labels = evaluate(run, valid_batches)
@@ -281,7 +283,8 @@ def fit(hardware):
 def check_constants():
     """End with one line if a constant is out of its range."""
     rules.check(
-        globals(), WEIGHTS_DIR=str, PLOTS_DIR=str, MODEL=networks.NETWORKS, START=rules.optional(str),
+        globals(), WEIGHTS_DIR=str, PLOTS_DIR=str, PICTURES=pictures.ENDINGS, MODEL=networks.NETWORKS,
+        START=rules.optional(str),
         EPOCHS=rules.optional((int, 1, None)), BATCH_SIZE=rules.optional((int, 1, None)),
         LR=rules.optional((float, 1e-12, 10)), IMAGE_SIZE=rules.optional((int, 32, 224)), SEED=(int, 0, 2**63 - 1),
         RESUME=bool, DEVICE=("auto", "cpu", "cuda", "mps"), PAPER=bool, AUGMENT=augment.AUGMENTATIONS,

@@ -8,6 +8,8 @@ split by person has something to do. Nobody is shown: these are ellipses with no
 
 import importing  # isort: skip  # before the slow ones: it imports script, for which Ctrl-C is one line
 
+import math
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from faces import people
+from judge import overlap
 from terminal import rules, script
 from terminal.files import atomic, claim, written
 
@@ -30,6 +33,8 @@ JPEG_QUALITY = 85
 # ------------------------------------------------------------------------------------------------
 
 CLASSES = ("beard", "hat")
+FIRST_STRANGER = 5000  # persons are numbered, those of the test from here on
+ROUNDS = 10  # in which people of the test are replaced; thousands of people cannot all look different
 
 
 def draw_person(rng):
@@ -226,6 +231,66 @@ def file_name(name, person, take):
     return f"{name.capitalize()}_{person_name(person)}_{take + 1:04d}.jpg"
 
 
+def draw(folder, jobs):
+    """Draw pictures, (class, person, take) each, into `folder`. Returns how many are new, and their rows of PEOPLE."""
+    names = [f"{name}/{file_name(name, person, take)}" for name, person, take in jobs]
+    # Those of an earlier version, which kept no record, are compared below.
+    claim(folder, [name for name in names if not Path(folder, name).exists()])
+    new, known, ours = 0, [], written(folder)
+    for name, person, take in tqdm(jobs, unit="face", smoothing=0):
+        path = Path(folder, name, file_name(name, person, take))
+        known.append((path.name, "drawn", f"{name} {person_name(person)}", "", ""))
+        data = picture(name, person, take)
+        if path.is_file() and path.read_bytes() == data:
+            continue
+        if path.is_file() and f"{name}/{path.name}" not in ours:
+            script.fail(f"{path} is there already and is another picture: move it away, or name another folder")
+        with atomic(path) as temporary:
+            temporary.write_bytes(data)
+        new += 1
+    return new, known
+
+
+def picture(name, person, take):
+    """The bytes of a JPEG of person `person` of class `name`; `take` counts from 0."""
+    key = (SEED, CLASSES.index(name), person)
+    who = draw_person(np.random.default_rng((*key, 0)))
+    drawn = draw_face(np.random.default_rng((*key, take + 1)), name, who)
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    return cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
+
+
+def jobs_of(people, count):
+    """[(class, person, take)] of `count` pictures of each class. `people`: {class: the numbers of its people}."""
+    return [(name, people[name][i // PER_PERSON], i % PER_PERSON) for name in CLASSES for i in range(count)]
+
+
+def strangers(training):
+    """{class: numbers of people for the test}, of whom no picture is a near-copy of one of the photos `training`: what
+    is measured on near-copies is too good. Those who have one are replaced, as far as ROUNDS do.
+    """
+    first = max(FIRST_STRANGER, math.ceil(COUNT / PER_PERSON))
+    following = first + math.ceil(TEST_COUNT / PER_PERSON)
+    chosen = {name: list(range(first, following)) for name in CLASSES}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(ROUNDS):
+            owners = {}  # of the pictures
+            for name, person, take in jobs_of(chosen, TEST_COUNT):
+                path = Path(folder, file_name(name, person, take))
+                owners[path] = name, person
+                if not path.exists():
+                    path.write_bytes(picture(name, person, take))
+            paths = [*training, *owners]
+            known = {owners[paths[i]] for group in overlap.copied(paths) if group[0] < len(training)
+                     for i in group if i >= len(training)}
+            for name, person in sorted(known):
+                chosen[name][chosen[name].index(person)] = following
+                following += 1
+            if not known:
+                break
+    return chosen
+
+
 def check_constants():
     """End with one line if a constant is out of its range."""
     rules.check(globals(), RAW_DIR=str, TEST_DIR=str, PEOPLE=str, COUNT=(int, 1, 10**6), TEST_COUNT=(int, 0, 10**6),
@@ -235,34 +300,16 @@ def check_constants():
 def main():
     check_constants()
     importing.check_targets(globals(), CLASSES)
-    # Persons are numbered through, so that nobody of the test is among those of the training.
-    jobs = [(folder, name, first + i // PER_PERSON, i % PER_PERSON)
-            for folder, count, first in ((RAW_DIR, COUNT, 0), (TEST_DIR, TEST_COUNT, 5000))
-            for name in CLASSES for i in range(count)]
-    for folder in (RAW_DIR, TEST_DIR):
-        names = [f"{name}/{file_name(name, person, take)}" for place, name, person, take in jobs if place == folder]
-        # Those of an earlier version, which kept no record, are compared below.
-        claim(folder, [name for name in names if not Path(folder, name).exists()])
-    new, known, ours = 0, [], {folder: written(folder) for folder in (RAW_DIR, TEST_DIR)}
-    for folder, name, person, take in tqdm(jobs, unit="face", smoothing=0):
-        path = Path(folder, name, file_name(name, person, take))
-        known.append((path.name, "drawn", f"{name} {person_name(person)}", "", ""))
-        key = (SEED, CLASSES.index(name), person)
-        who = draw_person(np.random.default_rng((*key, 0)))
-        picture = draw_face(np.random.default_rng((*key, take + 1)), name, who)
-        settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
-        if path.is_file() and path.read_bytes() == data:
-            continue
-        if path.is_file() and f"{name}/{path.name}" not in ours[folder]:
-            script.fail(f"{path} is there already and is another picture: move it away, or name another folder")
-        with atomic(path) as temporary:
-            temporary.write_bytes(data)
-        new += 1
-    people.write(PEOPLE, known)
+    jobs = jobs_of(dict.fromkeys(CLASSES, range(COUNT)), COUNT)
+    new, known = draw(RAW_DIR, jobs)
+    training = [Path(RAW_DIR, name, file_name(name, person, take)) for name, person, take in jobs]
+    test_jobs = jobs_of(strangers(training), TEST_COUNT)
+    new_tests, known_tests = draw(TEST_DIR, test_jobs)
+    people.write(PEOPLE, known + known_tests)
     for folder, count in ((RAW_DIR, COUNT), (TEST_DIR, TEST_COUNT)):
         print(f"{folder}: " + ", ".join(f"{count} {name}" for name in CLASSES))
-    print(f"{new} pictures written, {len(jobs) - new} already there. Next: python processed.py")
+    new += new_tests
+    print(f"{new} pictures written, {len(jobs + test_jobs) - new} already there. Next: python processed.py")
 
 
 if __name__ == "__main__":

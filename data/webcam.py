@@ -25,7 +25,7 @@ from faces import detectors, people
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
 from terminal import rules, script
-from terminal.files import atomic, claim, is_system, normal, remove_ours, written
+from terminal.files import UNSURE, atomic, claim, is_system, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
@@ -208,8 +208,8 @@ class Studio:
         """Do what a key asks. Returns whether to go on."""
         if key in window.QUIT:
             return False
-        index = key - ord("1")
-        if key == ord(" "):
+        index = int(key) - 1 if key.isdigit() else -1
+        if key == " ":
             empty = self.current is not None and not self.takes.last()
             self.keys.taking = None
             self.set_class(None)
@@ -233,7 +233,7 @@ class Studio:
     def draw(self, frame, faces, mirror):
         """A new picture of a frame, BGR."""
         drawn = [(face.smooth, "", self.current if i == 0 else None, None, 0.0) for i, face in enumerate(faces)]
-        return overlay.draw(frame, drawn, self.lines(), mirror)
+        return overlay.draw(frame, drawn, mirror)
 
 
 def new_tracker():
@@ -249,13 +249,14 @@ def take_by_keys(takes, tracker, reader):
         while not reader.over():
             if (got := reader.read()) is not None:
                 frame, moment, _ = got
-                shown = picture = studio.draw(frame, studio.step(frame, moment), mirror)
+                picture = studio.draw(frame, studio.step(frame, moment), mirror)
+                shown = overlay.caption(picture, studio.lines())
                 now = time.perf_counter()
                 due = now if due is None or reader.live else max(due + 1 / reader.rate, now)
                 wait = max(1, round((due - now) * 1000))
             elif reader.waiting():
                 wait = 30
-                shown = overlay.note(picture, f"waiting for {sources.public(reader.source)} ...")
+                shown = overlay.caption(picture, [f"waiting for {sources.public(reader.source)} ..."])
             else:
                 continue
             if not studio.obey(screen.key(shown, wait), time.perf_counter()):
@@ -290,7 +291,8 @@ def take_clips(takes):
 def are_classes(chosen):
     """Whether CLASSES can be folders."""
     names = [normal(name) for name in chosen]
-    plain = [name.strip() == name != "" and not set(name) & set('/\\:*?"<>|') and not is_system(name) for name in names]
+    plain = [name.strip() == name != "" and not set(name) & set('/\\:*?"<>|') and not is_system(name)
+             and name.casefold() != UNSURE for name in names]
     return 2 <= len(set(names)) == len(chosen) <= 9 and all(plain)
 
 

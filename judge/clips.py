@@ -5,8 +5,8 @@ import statistics
 
 from judge.metrics import known, ratio
 from terminal import script
+from terminal.files import UNSURE
 
-UNSURE = "unsure"  # as LOG of realtime.py tells it
 COUNTS = ("frames", "with_face", "labelled", "right", "unsure", "flips")
 
 

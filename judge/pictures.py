@@ -8,7 +8,8 @@ from terminal.files import atomic
 
 # matplotlib takes a second to import, so each function imports what it needs of it.
 
-DPI = 110  # of every picture
+DPI = 200  # of every picture: sharp in a report of usual width
+ENDINGS = ("png", "pdf")  # kinds that a script's PICTURES names
 LONGEST = 40  # letters of a name that are shown; longer names would leave no room for curves
 complained = set()  # letters that were said to be missing
 
@@ -51,7 +52,8 @@ def use_font(path):
 
 
 def save(fig, path):
-    """Write a figure as PNG. Letters that its fonts lack come from another font of the machine, or are said once."""
+    """Write a figure, as PNG or PDF by the ending of `path`. Letters that its fonts lack come from another font of the
+    machine, or are said once."""
     from matplotlib.text import Text
 
     with atomic(path) as temporary:
@@ -67,7 +69,7 @@ def save(fig, path):
 
 
 def draw(fig, path):
-    """Write a figure as PNG. Returns the set of letters that its fonts lack."""
+    """Write a figure. Returns the set of letters that its fonts lack."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fig.savefig(path, dpi=DPI)

@@ -122,7 +122,7 @@ def roc(path, probabilities, labels, classes):
     title = "ROC" if curves else "ROC: undefined, photos of one class only"
     axis.set(xlabel="false positive rate", ylabel="true positive rate", title=title, aspect="equal")
     axis.grid(alpha=0.3)
-    legend(axis, loc="lower right", fontsize=10 if len(curves) < 5 else 7)
+    legend(axis, loc="lower right", fontsize=9 if len(curves) < 5 else 7, title="a class against the rest")
     save(fig, path)
 
 
@@ -138,20 +138,22 @@ def reliability(path, confidence, correct, trusted, threshold):
     low, high = np.array([metrics.wilson(hits, n) for hits, n in zip((accuracy * count)[full], count[full],
                                                                        strict=True)]).T
     errors = np.clip([accuracy[full] - low, high - accuracy[full]], 0, 1)
-    left.errorbar(mean[full], accuracy[full], errors, fmt="o", markersize=4, color=COLOURS[0], label="accuracy, 95 %")
-    left.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8)
+    left.errorbar(mean[full], accuracy[full], errors, fmt="o", markersize=4, color=COLOURS[0],
+                  label="accuracy, with its 95 % interval")
+    left.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8, label="as right as it is confident")
     left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=f"calibration error {ece:.3f}")
-    left.legend(loc="upper left")
+    left.legend(loc="upper left", fontsize=9)
     coverage, kept, _ = metrics.coverage_curve(trusted, correct)
-    right.plot(coverage, kept, color=COLOURS[0])
+    right.plot(coverage, kept, color=COLOURS[0], label="of the photos that are kept")
     at = metrics.at_threshold(trusted, correct, threshold)
     if at["accuracy"] is not None:
         right.plot(at["coverage"], at["accuracy"], "o", color=COLOURS[1],
-                   label=f"threshold {threshold:.2f}: {at['accuracy']:.1%} of {at['coverage']:.1%}")
-        right.legend(loc="lower left")
+                   label=f"unsure below {threshold:.2f}: of {at['coverage']:.1%} of the photos\n"
+                         f"{at['accuracy']:.1%} are right")
+    right.legend(loc="lower left", fontsize=9)
     floor = min(0.98, float(kept[len(kept) // 10:].min()) - 0.01)
     right.set(xlabel="coverage (most confident photos first)", ylabel="accuracy", xlim=(0, 1.02), ylim=(floor, 1.003),
-              title="the rest is called \"unsure\"")
+              title="accuracy where the least confident are left out")
     right.grid(alpha=0.3)
     save(fig, path)
 
@@ -188,7 +190,8 @@ def groups(path, report):
                           color=COLOURS[0])
         names = [f"{plain(r['group'])} ({r['n']})" for r in rows]
         axis.set_yticks(range(len(rows)), names, fontsize=8)
-        axis.set(ylim=(longest - 0.5, -0.5), title=titles[kind], xlabel="accuracy")
+        axis.set(ylim=(longest - 0.5, -0.5), title=f"{titles[kind]} (photos)",
+                 xlabel="accuracy, with its 95 % interval")
         worst = min((r["accuracy_ci"][0] for r in rows), default=0.5)
         axis.set_xlim(max(0, worst - 0.03), 1.005)
         axis.grid(axis="x", alpha=0.3)
@@ -206,7 +209,7 @@ def robustness(path, rows):
         axis.plot(severity, accuracy, "o-", markersize=3, color=COLOURS[n % len(COLOURS)], label=plain(kind))
     axis.set(xlabel="severity (0: as it is)", ylabel="balanced accuracy", title="damaged crops")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, title="kind of damage")
     save(fig, path)
 
 

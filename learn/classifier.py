@@ -21,7 +21,7 @@ import dataset
 import model as networks
 from learn import engine
 from terminal import script
-from terminal.files import normal
+from terminal.files import UNSURE, normal
 
 
 class WeightsError(script.Problem):
@@ -78,6 +78,9 @@ def load_checkpoint(path):
     if not isinstance(checkpoint, dict) or not plausible(checkpoint):
         raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
     checkpoint["classes"] = [normal(name) for name in checkpoint["classes"]]
+    if UNSURE in map(str.casefold, checkpoint["classes"]):
+        raise WeightsError(f"{path} has a class called {UNSURE}, which is what is said of a face that is not sure: "
+                           "rename its folder, and train again")
     return checkpoint
 
 
@@ -150,6 +153,11 @@ class Classifier:
         if self.name in BFLOAT16 and engine.hardware("cpu").bf16 and self.device.type == "cpu":
             self.fast = in_bfloat16(self.net)
         self.transform = dataset.evaluation_transform(self.image_size, self.mean, self.std)
+
+    def __str__(self):
+        """'weights/shipped/small.pt, which ships: network small, classes man, woman'"""
+        ships = ", which ships" if self.path.parent.name == Path(SHIPPED).parent.name else ""
+        return f"{self.path.as_posix()}{ships}: network {self.name}, classes {', '.join(self.classes)}"
 
     def prepare(self, crops):
         """Crops as the network takes them: normalised float32 [N, 3, image_size, image_size] on its device."""

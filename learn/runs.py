@@ -1,6 +1,6 @@
 """A training run: its state, the files that it writes, and how it goes on from them. Nothing to run.
 
-Files: weights/last.pt, best_weights_<epoch>.pt and best_weights.pt; plots/log.csv and metrics_<epoch>.png.
+Files: weights/last.pt, best_weights_<epoch>.pt and best_weights.pt; plots/log.csv and metrics_<epoch>.png or .pdf.
 """
 
 import csv
@@ -23,7 +23,7 @@ from terminal.files import atomic
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "mean_loss", "lr", "data_s",
            "compute_s", "best")
 # Constants of train.py that may differ in a resumed run, since its numbers stay the same.
-MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "DEVICE", "PRECISION"}
+MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "PICTURES", "DEVICE", "PRECISION"}
 JUDGES = {"JUDGED_MARGIN", "IMAGE_SIZE", "PAPER"}  # constants that change validation losses without any training
 FIXED = ("MODEL", "AUXILIARY", "EMA")  # constants that a resumed run must have again: its network depends on them
 KEEP_BEST = 3  # best_weights_<epoch>.pt files that stay
@@ -86,7 +86,7 @@ class Folders(NamedTuple):
         # A last.pt in a folder that was copied without its record is ours as well.
         files.claim(self.weights, ["last.pt", "best_weights.pt"], ["last.pt"] * is_ours(self.weights / "last.pt"))
         files.claim(self.plots, ["log.csv"])
-        for folder, pattern in ((self.weights, r"best_weights_\d+\.pt"), (self.plots, r"metrics_\d+\.png")):
+        for folder, pattern in ((self.weights, r"best_weights_\d+\.pt"), (self.plots, r"metrics_\d+\.(png|pdf)")):
             files.claim(folder, [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name)])
 
     def set_aside(self):
@@ -170,6 +170,9 @@ def resume(run, path):
 @engine.first_only
 def announce(run, train, valid):
     """Print what is about to happen, and the head of the table that follows. `train` and `valid` are loaders."""
+    if run.done >= run.constants["EPOCHS"]:
+        print(f"all {run.done} epochs were done before: EPOCHS={run.done + 10} RESUME=True trains ten more")
+        return
     for name, split in (("train", train.dataset), ("valid", valid.dataset)):
         counts = ", ".join(f"{c} {(split.labels == i).sum():,}" for i, c in enumerate(split.classes))
         print(f"{name}: {len(split):,} crops ({counts})")
@@ -250,7 +253,7 @@ def conclude(run, folders, reached, n_valid):
     `reached`: the accuracy of the validation crops above the threshold, nan where there are none; `n_valid`: how many
     validation crops there are.
     """
-    path = folders.plots / f"metrics_{run.done}.png"
+    path = folders.plots / f"metrics_{run.done}.{run.constants['PICTURES']}"
     files.claim_file(path)
     plot(run.history, path)
     top = min(run.candidates or run.history, key=lambda row: row["mean_loss"])
@@ -261,19 +264,33 @@ def conclude(run, folders, reached, n_valid):
         found = (f"of what it is sure of, {reached:.1%} of the validation crops are right" if reached >= 0 else
                  "the network is not confident enough of any validation crop")
         print(f"TARGET_ACCURACY={wanted} was not reached: {found}")
+    best = folders.weights / "best_weights.pt"
+    named = [] if files.same_file(best, classifier.OWN) else [f"WEIGHTS={best}"]  # others have to be named
     print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
-          f"accuracy {top['valid_accuracy']:.2%} -> {folders.weights}/best_weights.pt; next: python test.py")
+          f"accuracy {top['valid_accuracy']:.2%} -> {best}; next: {script.command_line('python', 'test.py', *named)}")
 
 
 def plot(history, path):
-    """Draw the two panels of the paper: loss and accuracy per epoch, for training and validation."""
+    """Draw the two panels of the paper, loss and accuracy per epoch, as PNG or PDF by the name of `path`.
+
+    `history`: a dict of COLUMNS per epoch; the last one that is "best" is the one whose weights are kept.
+    """
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
     fig, panels = pictures.figure(1, 2, size=(5.0, 4.0))
+    epochs, best = [row["epoch"] for row in history], [row["epoch"] for row in history if row["best"]]
     for axes, what in zip(panels, ("loss", "accuracy"), strict=True):
-        for split in ("train", "valid"):
-            axes.plot([r["epoch"] for r in history], [r[f"{split}_{what}"] for r in history], marker=".", label=split)
-        axes.set(xlabel="epoch", ylabel=what, title=f"{what} per epoch")
+        for split, label in (("train", "training crops, as augmented"), ("valid", "validation crops")):
+            axes.plot(epochs, [row[f"{split}_{what}"] for row in history], marker=".", label=label)
+        if best:
+            axes.axvline(best[-1], color="gray", linestyle="--", linewidth=0.8, label=f"best: epoch {best[-1]}, kept")
+        axes.set(xlabel="epoch", title=f"{what} per epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(fontsize=9)
+    panels[0].set_ylabel("cross-entropy, mean over the crops")
+    panels[1].set_ylabel("crops that are right")
+    panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
     pictures.save(fig, path)
 
 

@@ -3,14 +3,15 @@
 import dataclasses
 
 from live import overlay, window, writing
-from live.results import UNSURE
+from terminal.files import UNSURE
 
 # Key -> what it does, as the help tells it. A key does the same in a clip and on a photo; Caps Lock changes nothing.
 SWITCHES = {"h": ("help", "help"), "c": ("counts", "faces so far, by class"), "g": ("heat", "Grad-CAM"),
             "b": ("blur", "blur faces"), "m": ("mirror", "mirror")}  # -> field, and its text
-HELP = (*(f"{key}  {text}" for key, (_, text) in SWITCHES.items()), "s  snapshot", "q, Esc  quit")
-CLIP_HELP = (*HELP, "space  pause", "r  record")
-PHOTO_HELP = (*HELP, "any other key  next photo")
+HELP = (*(f"{key}: {text}" for key, (_, text) in SWITCHES.items()), "s: snapshot", "q, Esc: quit")
+CLIP_HELP = overlay.BETWEEN.join((*HELP, "space: pause", "r: record"))
+NEXT, BACK = (" ", "right", "down", "page down"), ("left", "up", "page up")
+PHOTO_HELP = overlay.BETWEEN.join((*HELP, "space, arrows: next photo and back"))
 
 
 @dataclasses.dataclass
@@ -29,19 +30,18 @@ class Controls:
     quit: bool = False
 
     def obey(self, key, picture):
-        """Do what a key asks; `picture` is what is on the screen. Returns the key's letter where it means nothing here,
-        and "" for one that was obeyed, or none.
+        """Do what a key (of window.name_of()) asks; `picture`: what a snapshot is of, or None. Returns the key where it
+        means nothing here, and "" for one that was obeyed, or none.
         """
-        letter = chr(key).lower() if key >= 0 else ""
         if key in window.QUIT:
             self.quit = True
-        elif letter in SWITCHES:
-            field, _ = SWITCHES[letter]
+        elif key in SWITCHES:
+            field, _ = SWITCHES[key]
             setattr(self, field, not getattr(self, field))
-        elif letter == "s":
+        elif key == "s" and picture is not None:
             writing.snapshot(picture)
         else:
-            return letter
+            return key
         return ""
 
     def text_of(self, label, confidence, classes):
@@ -52,15 +52,15 @@ class Controls:
             return ""
         return self.unsure if label is None else f"{self.labels.get(classes[label], classes[label])} {confidence:.0%}"
 
-    def draw(self, frame, faces, boxes, classifier, lines=(), written=True):
+    def draw(self, frame, faces, boxes, classifier):
         """A new picture of a BGR frame and its faces, list of tracks.Face. `boxes`: what the key b blurs; `classifier`:
-        None while it loads; `lines`, `written`: see overlay.draw().
+        None while it loads.
         """
         classes, margin = (classifier.classes, classifier.margin) if classifier else ((), 0.0)
         frame = overlay.blur(frame, boxes) if self.blur else frame
         drawn = [(face.box, self.text_of(face.label, face.confidence, classes), face.label,
                   face.heat if self.heat else None, face.roll) for face in faces]
-        return overlay.draw(frame, drawn, lines, self.mirror, margin, written)
+        return overlay.draw(frame, drawn, self.mirror, margin)
 
     def counted(self, results, classes):
         """'7 man, 4 woman, 1 unsure', in the words of the screen."""

@@ -1,4 +1,4 @@
-"""What realtime.py draws on a frame: boxes, labels, numbers and help, at any size of frame. Nothing to run."""
+"""What the live window shows: a frame with boxes and labels, and lines of text beneath it. Nothing to run."""
 
 import functools
 import math
@@ -15,7 +15,10 @@ from terminal import fonts
 COLOURS = ((80, 140, 235), (240, 130, 60), (90, 185, 110), (200, 110, 200), (225, 195, 60))  # RGB, one a class, in turn
 UNSURE_COLOUR = (150, 150, 150)
 NOTE_COLOUR = (30, 30, 30)
-BLANK = 90  # gray level of a picture without a frame
+BLANK, BLANK_SIZE = 90, (480, 640)  # gray level and size of a picture without a frame
+NARROWEST = 480  # pixels; what is narrower is shown larger, so that the lines beneath it can be read
+TALLEST = 1200  # pixels that it is enlarged to at most
+BETWEEN = "   "  # the parts of a line, which stay together where it is broken
 HEAT = 0.45  # weight of the Grad-CAM colours over the face
 BLUR_FIELDS = 5  # of a blurred face, along each side: eyes, nose and mouth run into each other
 BLUR_AROUND = 0.25  # a blurred face is widened by this share of its box on each side: ears, chin and hair tell a lot
@@ -30,9 +33,9 @@ def text_size(shape):
     return int(np.clip(min(shape[:2]) / 26, 11, 64))
 
 
-def small_size(shape):
-    """The same of the lines in the corner."""
-    return max(10, int(text_size(shape) * 0.8))
+def caption_size(shape):
+    """The same of the lines beneath a picture, about as large on the screen whatever the frame's size."""
+    return int(np.clip((shape[0] + shape[1]) / 80, 13, 64))
 
 
 @functools.lru_cache(maxsize=2048)
@@ -40,7 +43,8 @@ def text_mask(text, size):
     """The pixels of a line of text, uint8 [h, w]: 255 is ink. Cached, since a label stays for many frames."""
     path = fonts.find(text)
     font = ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
-    left, top, right, bottom = font.getbbox(text + "\u00c1g")  # as high as any line
+    text = text if path else text.replace(" ", "  ")  # Pillow's own font has so narrow ones that words run together
+    left, top, right, bottom = font.getbbox(text + "\u00c1[$fgj(|")  # as high as any line
     left, _, right, _ = font.getbbox(text)
     pad = max(2, size // 4)
     image = Image.new("L", (max(1, int(right - left)) + 2 * pad, max(1, int(bottom - top)) + pad))
@@ -64,22 +68,22 @@ def covered(places, width, height, boxes):
     return wide.clip(0) * high.clip(0)
 
 
-def place(boxes, texts, shape, size, corner=(0, 0, 0, 0)):
+def place(boxes, texts, shape, size):
     """Where the text of each face stands: list of (x, y, mask), or None where there is no text.
 
-    `boxes`: (x, y, width, height) of each face, int pixels; `shape`: of the frame; `size`: of the letters, in pixels;
-    `corner`: a box that is taken already. A plate keeps within the frame, and off all faces and other plates if there
-    is any room for it, smaller if need be; where there is none, it covers as little as can be.
+    `boxes`: (x, y, width, height) of each face, int pixels; `shape`: of the frame; `size`: of the letters, in pixels.
+    A plate keeps within the frame, and off all faces and other plates if there is any room for it, smaller if need be;
+    where there is none, it covers as little as can be.
     """
     height, width = shape[:2]
-    taken, plates = np.array([corner, *boxes], np.int64).reshape(-1, 4), []
+    taken, plates = np.array(boxes, np.int64).reshape(-1, 4), []
     for i, (box, text) in enumerate(zip(boxes, texts, strict=True)):
         if not text:
             plates.append(None)
             continue
         costs = np.full(len(taken), PLATES)
-        costs[1:1 + len(boxes)] = OTHERS
-        costs[1 + i] = OWN
+        costs[:len(boxes)] = OTHERS
+        costs[i] = OWN
         least = math.inf
         for letters in dict.fromkeys(max(SMALLEST, int(size * share)) for share in SIZES):
             mask = fitted(text_mask(text, letters), width, height)
@@ -101,18 +105,6 @@ def fitted(mask, width, height):
     image = Image.fromarray(mask)
     image.thumbnail((width, height), Image.BOX)
     return np.asarray(image)
-
-
-def write(image, text, x, y, colour, size):
-    """Write a line on a plate of `colour` (RGB) with its upper left corner at (x, y), moved and made smaller if need be
-    so that it lies within the BGR `image`. Returns its y range.
-    """
-    height, width = image.shape[:2]
-    mask = fitted(text_mask(text, size), width, height)
-    h, w = mask.shape
-    x, y = int(np.clip(x, 0, width - w)), int(np.clip(y, 0, height - h))
-    stamp(image, mask, x, y, colour)
-    return y, y + h
 
 
 def stamp(image, mask, x, y, colour):
@@ -153,12 +145,8 @@ def blur(frame, boxes):
     return image
 
 
-def draw(frame, faces, lines=(), mirror=False, margin=0.0, written=True):
-    """A new BGR frame with faces and lines of text on it.
-
-    `faces`: (box, text, class index or None, heat map or None, roll in degrees) each; `lines`: text for the upper left
-    corner, off which the faces' texts keep; `written`: whether the lines are written, or come later.
-    """
+def draw(frame, faces, mirror=False, margin=0.0):
+    """A new BGR frame with faces on it: (box, text, class index or None, heat map or None, roll in degrees) each."""
     image = frame.copy()
     for box, _, _, heat, roll in faces:
         if heat is not None:
@@ -174,27 +162,57 @@ def draw(frame, faces, lines=(), mirror=False, margin=0.0, written=True):
     for (x, y, w, h), colour in zip(boxes, colours, strict=True):
         cv2.rectangle(image, (x, y), (x + w, y + h), colour[::-1], thick)
     framed = [(x - thick, y - thick, w + 2 * thick, h + 2 * thick) for x, y, w, h in boxes]
-    masks = [text_mask(line, small_size(image.shape)) for line in lines]
-    corner = (0, 0, max((m.shape[1] for m in masks), default=0), sum(m.shape[0] for m in masks))
-    plates = place(framed, [text for _, text, *_ in faces], image.shape, size, corner)
+    plates = place(framed, [text for _, text, *_ in faces], image.shape, size)
     for plate, colour in zip(plates, colours, strict=True):  # after all boxes, so that no box crosses a text
         if plate is not None:
             x, y, mask = plate
             stamp(image, mask, x, y, colour)
-    if written:
-        write_lines(image, lines)
     return image
 
 
-def write_lines(image, lines):
-    """Write lines of text into the upper left corner of a BGR image."""
-    y = 0
+def caption(image, lines):
+    """A BGR picture as the window shows it: larger where it is small, with lines of text beneath it, where they cover
+    nobody. `image`: None for an empty picture, which has the lines across its middle.
+    """
+    if image is None:
+        image = np.full((*BLANK_SIZE, 3), BLANK, np.uint8)
+        text = text_block(lines, image.shape[1], text_size(image.shape))
+        top = max(0, (image.shape[0] - len(text)) // 2)
+        stamp(image, text[:image.shape[0]], 0, top, NOTE_COLOUR)
+        return image
+    height, width = image.shape[:2]
+    times = min(math.ceil(NARROWEST / width), max(1, TALLEST // height))
+    if times > 1:
+        image = cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
+    text = text_block(lines, image.shape[1], caption_size(image.shape))
+    whole = cv2.copyMakeBorder(image, 0, len(text), 0, 0, cv2.BORDER_CONSTANT, value=NOTE_COLOUR[::-1])
+    stamp(whole, text, 0, len(image), NOTE_COLOUR)
+    return whole
+
+
+def text_block(lines, width, size):
+    """The pixels of lines of text on a plate of this width, uint8 [h, width], broken where they are longer."""
+    masks = []
     for line in lines:
-        y = write(image, line, 0, y, NOTE_COLOUR, small_size(image.shape))[1]
+        for part in broken(line, width, size):
+            mask = text_mask(part, size)
+            mask = fitted(mask, width, len(mask))
+            masks.append(np.pad(mask, ((0, 0), (0, width - mask.shape[1]))))
+    return np.concatenate(masks)
 
 
-def note(image, text):
-    """A copy of a BGR image, or of an empty one of 640x480 pixels where it is None, with a line across its middle."""
-    image = np.full((480, 640, 3), BLANK, np.uint8) if image is None else image.copy()
-    write(image, text, 0, image.shape[0] // 2, NOTE_COLOUR, text_size(image.shape))
-    return image
+def broken(line, width, size):
+    """Yield a line in pieces that are at most so many pixels wide, each with as many of its parts as fit. A part
+    that is longer alone is broken between words, and a word that is longer alone stays whole.
+    """
+    for gap in (BETWEEN, " "):
+        if text_mask(line, size).shape[1] <= width:
+            break
+        head, *rest = line.split(gap)
+        while rest and text_mask(longer := f"{head}{gap}{rest[0]}", size).shape[1] <= width:
+            head, rest = longer, rest[1:]
+        if rest:
+            yield from broken(head, width, size)
+            yield from broken(gap.join(rest), width, size)
+            return
+    yield line

@@ -4,10 +4,10 @@ import contextlib
 import time
 from collections import deque
 
-from live import overlay, results, sources, tracks, window, writing
+from live import overlay, results, sources, stills, tracks, window, writing
 from live.controls import CLIP_HELP
 
-LOADING = "loading the network ..."
+LOADING, PAUSED, ENDED = "loading the network ...", "paused: space goes on", "the end: space or q closes"
 LATENCIES = 100_000  # kept for the report: the last hour of a camera, in 3 MB
 BEHIND = 0.2  # seconds that a video shown at its own pace may fall behind before it gives up catching up
 
@@ -26,6 +26,7 @@ class Player:
         self.screen, self.tracker = screen or window.Window(controls.show), tracks.Tracker()
         self.classes = ()  # names; none before the classifier is there
         self.picture = None  # the last one drawn
+        self.still = None  # the stills.Still of the last frame
         self.output = self.record = None  # writing.Video: of OUTPUT; of the key r
         self.frames, self.started, self.due = 0, None, 0.0
         self.moment = 0.0  # of the last frame, by the source's clock
@@ -37,27 +38,36 @@ class Player:
     def play(self, output=None):
         """Play to the end, and write the pictures to the video `output`. Returns the dict of results."""
         reader, controls = self.reader, self.controls
-        with contextlib.ExitStack() as stack:
-            stack.callback(reader.stop)
-            stack.callback(self.log.close)
-            if output:
-                self.output = stack.enter_context(writing.Video(output, reader))
-            stack.callback(self.end_record)
-            stack.callback(self.screen.close)
-            try:
-                while not reader.over() and not controls.quit:
-                    self.turn()
-            except KeyboardInterrupt:  # without a window it is the way to end a camera, whose pictures are to be kept
-                if not reader.live:
-                    raise
-                controls.quit = True
-        problem = None if controls.quit else reader.problem()
-        return {"frames": self.frames, "seconds": time.perf_counter() - (self.started or 0),
+        try:
+            with contextlib.ExitStack() as stack:
+                stack.callback(reader.stop)
+                stack.callback(self.log.close)
+                if output:
+                    self.output = stack.enter_context(writing.Video(output, reader))
+                stack.callback(self.end_record)
+                self.play_all()
+            seconds = time.perf_counter() - (self.started or 0)
+            problem = None if controls.quit else reader.problem()
+            if self.still and not reader.live:
+                self.hold(problem or ENDED)
+        finally:
+            self.screen.close()
+        return {"frames": self.frames, "seconds": seconds,
                 "faces": self.tracker.count, "classified": self.tracker.classifications,
                 "dropped": reader.dropped, "unusable": reader.unusable, "latencies": self.latencies,
                 "counts": self.controls.counted(self.log, self.classes),
                 "written": (output if self.frames else None, self.log.written()),
                 "problem": "the display is gone" if getattr(self.screen, "lost", False) else problem}
+
+    def play_all(self):
+        """Play until the source ends, or the user ends it."""
+        try:
+            while not self.reader.over() and not self.controls.quit:
+                self.turn()
+        except KeyboardInterrupt:  # without a window it is the way to end a camera, whose pictures are to be kept
+            if not self.reader.live:
+                raise
+            self.controls.quit = True
 
     def turn(self):
         """Take a frame if there is one, and else show what is waited for."""
@@ -84,26 +94,39 @@ class Player:
         """Show a video's first picture while the network loads; no picture where faces are to be blurred."""
         first = self.reader.peek()
         if self.controls.show and (first is not None or self.reader.waiting()):
-            picture = overlay.note(None if self.controls.blur else first, LOADING)
+            picture = overlay.caption(None if self.controls.blur else first, [LOADING])
             self.controls.quit = self.screen.key(picture, 30) in window.QUIT
         else:
             time.sleep(0.01)
 
     def wait(self):
-        """Say that the source is silent, on the screen or in a line."""
+        """Say that the source is silent, on the screen, with the reason where that is known, and in a line."""
         name = sources.public(self.reader.source)
         if self.controls.show:
-            self.obey(overlay.note(self.picture, f"waiting for {name} ..."), 30)
+            why = [sources.why_not(self.reader.source)] if self.reader.opened is False else []
+            shown = overlay.caption(self.picture, [f"waiting for {name} ...", *why])
+            self.obey(shown, self.picture, 30)
         if not self.waits:
             print(f"{name} does not answer, trying for {self.reader.retry:g} s ...", flush=True)
             self.waits = True
 
     def stand_still(self):
-        """Show the last picture while it is paused; what a camera sends meanwhile is past."""
-        self.obey(overlay.note(self.picture, "paused: space goes on"), 30, self.picture)
+        """Show the last frame while it is paused; what a camera sends meanwhile is past."""
+        self.still.classifier = self.tracker.classifier  # which may have come meanwhile
+        picture = self.still.draw(self.controls)
+        self.obey(overlay.caption(picture, self.lines(PAUSED)), picture, stills.AGAIN)
         self.due = time.perf_counter()
         if self.reader.live:
             self.reader.read()
+
+    def hold(self, note):
+        """Show a video's last frame until a key ends it: its window does not go with it."""
+        with contextlib.suppress(KeyboardInterrupt):  # all that is to be kept has been written
+            while self.controls.show and not self.controls.quit:
+                picture = self.still.draw(self.controls)
+                shown = overlay.caption(picture, self.lines(note))
+                if self.controls.obey(self.screen.key(shown, stills.AGAIN), picture) == " ":
+                    return
 
     def step(self, frame, moment, arrival):
         """Follow, draw, write and show one frame."""
@@ -113,22 +136,23 @@ class Player:
         self.tracker.heat = self.controls.heat
         faces = [track.face() for track in self.tracker.step(frame, moment)]
         self.log.add(results.rows_of(faces, moment, self.log.source, self.classes))
-        lines = self.status() if self.controls.show else []
         boxes = [track.box for track in self.tracker.tracks]  # also of what is not yet sure to be a face
-        picture = self.controls.draw(frame, faces, boxes, self.tracker.classifier, lines, written=False)
+        picture = self.controls.draw(frame, faces, boxes, self.tracker.classifier)
         for video in (self.output, self.record):
             if video:
-                video.write(picture, moment)  # without the numbers, which are of this machine
+                video.write(picture, moment)
+        self.still = stills.Still(frame, faces, boxes, self.tracker.classifier)
         self.picture, self.frames = picture, self.frames + 1
         now = time.perf_counter()
         self.recent.append((now, len(faces)))
         while now - self.recent[0][0] > 1:
             self.recent.popleft()
         if self.controls.show:
-            overlay.write_lines(picture, lines)
+            rate = f"{rates(self.recent)}{overlay.BETWEEN}{self.reader.dropped} dropped"
+            shown = overlay.caption(picture, self.lines(rate))
         self.latencies.append(time.perf_counter() - arrival)
         if self.controls.show:
-            self.obey(picture, self.pause(moment - self.moment))
+            self.obey(shown, picture, self.pause(moment - self.moment))
         else:
             self.say(faces, moment)
         self.moment = moment
@@ -141,14 +165,15 @@ class Player:
         self.due = max(self.due + interval, now - BEHIND) if self.frames > 1 else now
         return max(1, round((self.due - now) * 1000))
 
-    def obey(self, picture, wait, kept=None):
-        """Show a picture, and do what the key pressed asks; a snapshot is of `kept`, or else of the picture."""
-        letter = self.controls.obey(self.screen.key(picture, wait), picture if kept is None else kept)
-        if letter == " ":
+    def obey(self, shown, picture, wait):
+        """Show what overlay.caption() made of a picture, or of None, and do what the key pressed asks; a snapshot is of
+        the picture alone."""
+        key = self.controls.obey(self.screen.key(shown, wait), picture)
+        if key == " " and self.still:
             self.controls.pause = not self.controls.pause
-        elif letter == "r" and self.record:
+        elif key == "r" and self.record:
             self.end_record()
-        elif letter == "r":
+        elif key == "r":
             self.record = writing.Video(writing.stamped("record", ".mp4"), self.reader)
 
     def end_record(self):
@@ -159,13 +184,13 @@ class Player:
             print(f"recorded: {record.path}" if record.frames else
                   "no frame came while it was to be recorded: there is no record", flush=True)
 
-    def status(self):
-        """The lines of text in the corner."""
-        lines = [f"{rates(self.recent)}   {self.reader.dropped} dropped   h: help"]
+    def lines(self, first):
+        """The lines of text beneath the picture."""
+        lines = [f"{first}{overlay.BETWEEN}h: help"]
         lines += [LOADING] * (self.tracker.classifier is None) + ["recording"] * (self.record is not None)
         if self.controls.counts and self.tracker.classifier:
             lines.append(self.controls.counted(self.log, self.classes))
-        return lines + list(CLIP_HELP) * self.controls.help
+        return lines + [CLIP_HELP] * self.controls.help
 
     def say(self, faces, moment):
         """Without a window: a line whenever the label of a face changes."""

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from live import sources
 from terminal import files
-
-UNSURE = "unsure"
+from terminal.files import UNSURE
 
 
 class Row(NamedTuple):

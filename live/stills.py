@@ -10,12 +10,14 @@ from typing import NamedTuple
 import cv2
 
 from faces import cropping, detectors, reading
-from live import clips, results, sources, tracks, window, writing
-from live.controls import PHOTO_HELP
+from live import clips, overlay, results, sources, tracks, window, writing
+from live.controls import BACK, NEXT, PHOTO_HELP
 from terminal import files, script
 from terminal.files import normal
 
 MOTION_START = 4_000_000  # bytes in which the second picture of a video of JPEGs begins
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # how the name of a picture may end
+AGAIN = 500  # milliseconds after which a photo without a key is drawn again
 LINES = ("photos", "faces", "no face", "unreadable")
 
 
@@ -61,12 +63,16 @@ def outputs(output, paths, folder):
     if output is None or not paths:
         return [None] * len(paths)
     target = Path(output)
-    if len(paths) == 1 and target.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp"):
-        place, names = target.parent, [target]
-    elif target.suffix.lower() in writing.FOURCC or target.is_file():
-        script.fail(f"OUTPUT={output}: photos are written to a folder, so name one")
-    else:
+    suffix = target.suffix.lower()
+    if target.is_dir() or not (target.is_file() or reading.named_as_photo(target) or suffix in writing.FOURCC):
         place, names = target, apart([target / p.relative_to(folder) for p in paths])
+    elif len(paths) > 1:
+        script.fail(f"OUTPUT={output}: {len(paths)} photos are written to a folder, so name one")
+    elif suffix not in PICTURES:
+        script.fail(f"OUTPUT={output}: a photo is written to a folder, or under a name that ends in one of "
+                    f"{', '.join(PICTURES)}")
+    else:
+        place, names = target.parent, [target]
     if identities(names) & identities(paths):
         script.fail(f"OUTPUT={output} would replace the photos themselves: name another folder")
     files.claim(place, [path.relative_to(place).as_posix() for path in names])
@@ -117,79 +123,127 @@ def album(source, output=None):
 
 
 def classify(photo, classifier, detector, first=1):
-    """The faces of an RGB photo, list of tracks.Face numbered from `first` on, and their crops."""
+    """The faces of an RGB photo, list of tracks.Face numbered from `first` on."""
     found = detectors.main_and_others(detector, photo)
     crops = [cropping.crop_face(photo, face.box, classifier.margin, classifier.clahe, face.roll) for face in found]
-    if not crops:
-        return [], []
     return [tracks.Face(first + i, face.box, face.roll, classifier.label(p, child), float(p.max()))
-            for i, (face, p, child) in enumerate(zip(found, *classifier.predict(crops), strict=True))], crops
+            for i, (face, p, child) in enumerate(zip(found, *classifier.predict(crops), strict=True))]
 
 
-class Page:
-    """A photo with its faces, as it is drawn. `faces` and `crops`: of classify()."""
+class Still:
+    """A photo, or a frame that stands still, which is drawn anew as the keys ask.
 
-    def __init__(self, photo, faces, crops, classifier):
-        self.frame, self.faces, self.crops = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), faces, crops
-        self.classifier = classifier
+    `frame`: BGR, uint8 [H, W, 3]; `faces`: list of tracks.Face; `boxes`: see Controls.draw(); `classifier`: a
+    learn.classifier.Classifier, or None while it loads.
+    """
 
-    def draw(self, controls, lines=()):
+    def __init__(self, frame, faces, boxes, classifier):
+        self.frame, self.faces, self.boxes, self.classifier = frame, faces, boxes, classifier
+
+    def draw(self, controls):
         """The picture, BGR, as the controls want it."""
-        if controls.heat and self.faces and self.faces[0].heat is None:
-            heats = self.classifier.explain(self.crops)
+        if controls.heat and self.classifier and any(face.heat is None for face in self.faces):
+            margin, clahe = self.classifier.margin, self.classifier.clahe
+            crops = [cropping.crop_frame(self.frame, face.box, margin, clahe, face.roll) for face in self.faces]
+            heats = self.classifier.explain(crops)
             self.faces = [face._replace(heat=heat) for face, heat in zip(self.faces, heats, strict=True)]
-        return controls.draw(self.frame, self.faces, [face.box for face in self.faces], self.classifier, lines)
+        return controls.draw(self.frame, self.faces, self.boxes, self.classifier)
 
-    def turn(self, screen, controls, place, log):
-        """Show it until a key asks for the next photo, or the end. `place`: which photo of how many this is."""
-        while not controls.quit:
-            lines = [f"{place}   h: help"] + [controls.counted(log, self.classifier.classes)] * controls.counts
-            picture = self.draw(controls, lines + list(PHOTO_HELP) * controls.help)
-            if controls.obey(screen.key(picture, 50), picture):
-                return
 
-    def write(self, path, controls):
-        """Write the picture, without what the keys m and g add. Where its format cannot hold it, that is only said."""
+class Viewer:
+    """Looks at photos (list of Photo): finds and classifies their faces, prints, logs and writes them once each, and
+    shows them as often as the keys ask.
+
+    `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(); `note`: a
+    line to show with each. `counts` has what there was, by LINES.
+    """
+
+    def __init__(self, photos, classifier, controls, log, detector, note=""):
+        self.photos, self.classifier, self.controls, self.log = photos, classifier, controls, log
+        self.detector, self.note, self.counts = detector, note, dict.fromkeys(LINES, 0)
+        self.faces = {}  # place of a photo that was looked at -> its faces; none where it could not be read
+
+    def look(self, place):
+        """The Still of a photo, or None where it cannot be read."""
+        photo, first = self.photos[place], place not in self.faces
         try:
-            writing.save_photo(path, self.draw(dataclasses.replace(controls, mirror=False, heat=False)))
+            pixels = reading.read_photo(photo.path)
+        except reading.PhotoError as error:
+            if first:
+                print(f"{photo.name}: skipped, {error}")
+                self.counts["unreadable"] += 1
+                self.faces[place] = []
+            return None
+        if first:
+            self.faces[place] = classify(pixels, self.classifier, self.detector, self.counts["faces"] + 1)
+        faces = self.faces[place]
+        still = Still(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), faces, [face.box for face in faces], self.classifier)
+        if first:
+            self.tell(photo, still)
+        return still
+
+    def tell(self, photo, still):
+        """Count, print, log and write a photo."""
+        faces, classes = still.faces, self.classifier.classes
+        self.counts["photos"] += 1
+        self.counts["faces"] += len(faces)
+        self.counts["no face"] += not faces
+        said = [self.controls.text_of(face.label, face.confidence, classes) for face in faces]
+        print(f"{photo.name}: {', '.join(said) or 'no face found'}", flush=True)
+        self.log.add(results.rows_of(faces, None, photo.name, classes))
+        self.write(photo, still)
+
+    def write(self, photo, still):
+        """Write the picture, without what the keys m and g add. Where its format cannot hold it, that is only said."""
+        if not photo.target:
+            return
+        picture = still.draw(dataclasses.replace(self.controls, mirror=False, heat=False))
+        try:
+            writing.save_photo(photo.target, picture)
         except script.Problem as problem:
             print(problem)
 
+    def following(self, place, step):
+        """(place, Still) of the next photo that can be read, or with `step` -1 of the one before; None: there is none.
+        """
+        while 0 <= (place := place + step) < len(self.photos):
+            if (still := self.look(place)) is not None:
+                return place, still
+        return None
 
-def annotate(photos, classifier, controls, log, detector, screen=None):
-    """Find and classify the faces of photos (list of Photo), one by one; print, log, show and write them.
+    def turn(self, place, still, screen):
+        """Show a photo until a key asks for another. Returns 1 for the next, -1 for the one before, 0 for the end."""
+        controls, blurred, step = self.controls, self.controls.blur, 0
+        while not controls.quit and not step:
+            lines = [self.note] * bool(self.note) + [f"{place + 1} of {len(self.photos)}{overlay.BETWEEN}h: help"]
+            lines += [controls.counted(self.log, self.classifier.classes)] * controls.counts
+            lines += [PHOTO_HELP] * controls.help
+            picture = still.draw(controls)
+            key = controls.obey(screen.key(overlay.caption(picture, lines), AGAIN), picture)
+            step = (key in NEXT) - (key in BACK)
+        if controls.blur != blurred:
+            self.write(self.photos[place], still)
+        return step
 
-    `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(). Returns the
-    counts: dict.
-    """
-    screen, counts = screen or window.Window(controls.show), dict.fromkeys(LINES, 0)
+    def view(self, screen):
+        """Show the photos until a key ends it; beyond the last one, and before the first, there is none."""
+        shown = self.following(-1, 1)
+        while shown and (step := self.turn(*shown, screen)):
+            shown = self.following(shown[0], step) or shown
+
+
+def annotate(photos, classifier, controls, log, detector, screen=None, note=""):
+    """Look at photos one by one, in a window where the controls show. Returns the counts: dict. See Viewer."""
+    viewer, screen = Viewer(photos, classifier, controls, log, detector, note), screen or window.Window(controls.show)
     try:
-        for i, photo in enumerate(photos):
-            try:
-                pixels = reading.read_photo(photo.path)
-            except reading.PhotoError as error:
-                print(f"{photo.name}: skipped, {error}")
-                counts["unreadable"] += 1
-                continue
-            faces, crops = classify(pixels, classifier, detector, counts["faces"] + 1)
-            said = [controls.text_of(face.label, face.confidence, classifier.classes) for face in faces]
-            print(f"{photo.name}: {', '.join(said) or 'no face found'}", flush=True)
-            log.add(results.rows_of(faces, None, photo.name, classifier.classes))
-            counts["photos"] += 1
-            counts["faces"] += len(faces)
-            counts["no face"] += not faces
-            page, blurred = Page(pixels, faces, crops, classifier), controls.blur
-            if photo.target:
-                page.write(photo.target, controls)
-            if controls.show:
-                page.turn(screen, controls, f"{i + 1} of {len(photos)}", log)
-            if photo.target and controls.blur != blurred:
-                page.write(photo.target, controls)
-            if controls.quit:
-                break
+        if controls.show:
+            viewer.view(screen)
+        else:
+            for place in range(len(photos)):
+                viewer.look(place)
     finally:
         screen.close()
         log.close()
-    print(", ".join(f"{counts[line]} {line}" for line in LINES))
+    print(", ".join(f"{viewer.counts[line]} {line}" for line in LINES))
     print(f"different faces: {controls.counted(log, classifier.classes)}")
-    return counts
+    return viewer.counts

@@ -5,6 +5,7 @@ own, which may die: what the script has written so far is kept.
 """
 
 import contextlib
+import ctypes
 import os
 import struct
 import subprocess
@@ -18,12 +19,36 @@ import numpy as np
 from terminal import script
 
 TITLE = "realtime"
-QUIT = (ord("q"), ord("Q"), 27)  # 27: Esc
-# What waitKey() gives on Linux for Num Lock, AltGr, Shift, Caps Lock, Ctrl, Alt and Super (X11's keysymdef.h, lowest 8
-# bits). They are no keys of their own: Caps Lock must not turn a page.
-MODIFIERS = (0x7F, 0x03, *range(0xE1, 0xEF))
+QUIT = ("q", "escape")
+# Keys without a letter that mean something: name, and what waitKeyEx() gives. By OpenCV's sources these are X11's
+# keysyms with Qt and GTK, Windows' virtual keys 16 bits higher, and Apple's function-key characters on macOS.
+KEYS = (
+    ("left", 0xFF51, 0xFF96, 0x25 << 16, 0xF702),  # X11, X11's keypad, Windows, macOS
+    ("up", 0xFF52, 0xFF97, 0x26 << 16, 0xF700),
+    ("right", 0xFF53, 0xFF98, 0x27 << 16, 0xF703),
+    ("down", 0xFF54, 0xFF99, 0x28 << 16, 0xF701),
+    ("page up", 0xFF55, 0xFF9A, 0x21 << 16, 0xF72C),
+    ("page down", 0xFF56, 0xFF9B, 0x22 << 16, 0xF72D),
+    *((f"f{n}", 0xFFBD + n, 0x6F + n << 16, 0xF703 + n) for n in range(1, 10)),
+    *((str(n), 0xFFB0 + n) for n in range(10)),  # of GTK's keypad; the others give the digits themselves
+    ("escape", 27))
+NAMES = {code: name for name, *codes in KEYS for code in codes}
+GTK_MODIFIERS = 0x60FF << 16  # GTK adds Shift, Num Lock, ... and the number of the keyboard's layout above 16 bits
+LARGEST = 1280, 800  # pixels of a window as it opens; it can be pulled larger
+SCREEN = 1280, 720  # of a screen that does not tell its size
+FREE = 0.85  # share of a screen's width and height that its bars, and the window's own, leave
 SLICE = 50  # milliseconds after which a waiting window looks whether it was closed
-PICTURE, KEY = struct.Struct("<iii"), struct.Struct("<i")  # what goes to the process before a picture, and comes back
+PICTURE, KEY = struct.Struct("<iii"), struct.Struct("9s")  # what goes to the process before a picture, and comes back
+
+
+def name_of(code):
+    """The name of the key of which cv2.waitKeyEx() gives this code, on any system: its character as it is without Shift
+    or Caps Lock ("q", "1", " "), or a name of KEYS; "" for no key, and for all others, such as Home, Shift or volume.
+    """
+    if code in NAMES:
+        return NAMES[code]
+    code &= ~GTK_MODIFIERS
+    return chr(code).lower() if 0x20 <= code < 0x7F else NAMES.get(code, "")
 
 
 def display_problem():
@@ -34,6 +59,36 @@ def display_problem():
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
         return "there is no display (DISPLAY is not set): run it in a desktop session, or connect with 'ssh -X'"
     return None
+
+
+def screen_size():
+    """Width and height of the screen, in the pixels that windows are measured in."""
+    try:
+        if sys.platform == "win32":
+            return tuple(ctypes.windll.user32.GetSystemMetrics(which) for which in (0, 1))  # SM_CXSCREEN, SM_CYSCREEN
+        if sys.platform == "darwin":
+            graphics = ctypes.CDLL("/System/Library/Frameworks/CoreGraphics.framework/CoreGraphics")
+            display = graphics.CGMainDisplayID()
+            return graphics.CGDisplayPixelsWide(display), graphics.CGDisplayPixelsHigh(display)
+        x11 = ctypes.CDLL("libX11.so.6")
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        if not (display := x11.XOpenDisplay(None)):
+            return SCREEN
+        display = ctypes.c_void_p(display)
+        width, height = x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0)
+        x11.XCloseDisplay(display)
+        return min(width, height * 16 // 9), height  # of several side by side it tells all of their width
+    except (OSError, AttributeError):
+        return SCREEN
+
+
+def fitting(shape, screen):
+    """Width and height of the window for a picture [rows, columns]: as large as that, or smaller by one factor to lie
+    within LARGEST and the free part of a screen of this width and height."""
+    rows, columns = shape[:2]
+    most = [min(largest, FREE * side) for largest, side in zip(LARGEST, screen, strict=True)]
+    share = min(1.0, most[0] / columns, most[1] / rows)
+    return max(1, round(columns * share)), max(1, round(rows * share))
 
 
 class NoWindow(script.Problem):
@@ -55,11 +110,11 @@ class Window:
                                         start_new_session=True)  # Ctrl-C is the script's to answer
 
     def key(self, image, wait=1):
-        """Show a BGR image and return the key pressed within `wait` milliseconds: -1 for none, that of 'q' where the
-        window was closed, or its process ended. Raises NoWindow where it cannot be opened.
+        """Show a BGR image and return the key pressed within `wait` milliseconds: its name_of(), "" for none, and "q"
+        where the window was closed, or its process ended. Raises NoWindow where it cannot be opened.
         """
         if self.process is None or self.lost:
-            return QUIT[0] if self.lost else -1
+            return QUIT[0] if self.lost else ""
         try:
             self.process.stdin.write(PICTURE.pack(*image.shape[:2], wait))
             self.process.stdin.write(np.ascontiguousarray(image))
@@ -69,7 +124,7 @@ class Window:
             answer = b""
         if len(answer) == KEY.size:
             self.opened = True
-            return KEY.unpack(answer)[0]
+            return KEY.unpack(answer)[0].rstrip(b"\0").decode()
         self.lost = True
         if self.opened:
             return QUIT[0]
@@ -95,26 +150,31 @@ class Screen:
     """OpenCV's window, in the process that may die."""
 
     def __init__(self, title):
-        self.title, self.shape, self.visible = title, None, False
+        self.title, self.screen, self.visible = title, screen_size(), False
+        self.shape, self.size = None, None  # of the picture; width and height that the window was given
 
     def show(self, image, wait):
-        """Show a BGR image for `wait` milliseconds, or until a key is pressed or the window closed. Returns the key."""
+        """Show a BGR image until a key with a name_of() is pressed, and return that; "" where none is within `wait`
+        milliseconds, and "q" where the window was closed."""
         if image.shape != self.shape:
-            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            share = min(1.0, 1280 / image.shape[1], 800 / image.shape[0])
-            share = max(share, min(2.0, 640 / image.shape[1]))
-            cv2.resizeWindow(self.title, max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share)))
-            self.shape = image.shape
+            self.resize(image.shape)
         cv2.imshow(self.title, image)
         while True:
-            key = cv2.waitKey(max(1, min(wait, SLICE)))
+            key = name_of(cv2.waitKeyEx(max(1, min(wait, SLICE))))
             if self.closed():
                 return QUIT[0]
-            if key >= 0 and key & 0xFF not in MODIFIERS:
-                return key & 0xFF
             wait -= SLICE
-            if wait <= 0:
-                return -1
+            if key or wait <= 0:
+                return key
+
+    def resize(self, shape):
+        """Fit the window to a picture of this shape, unless the user has given it another size."""
+        if self.shape is None:
+            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        if self.shape is None or tuple(cv2.getWindowImageRect(self.title)[2:]) == self.size:
+            self.size = fitting(shape, self.screen)
+            cv2.resizeWindow(self.title, *self.size)
+        self.shape = shape
 
     def closed(self):
         """Whether the window was closed. Some builds say at first, or always, that it is not visible: they are believed
@@ -140,7 +200,7 @@ def serve(title):
         data = sys.stdin.buffer.read(height * width * 3)
         if len(data) < height * width * 3:
             break
-        answers.write(KEY.pack(screen.show(np.frombuffer(data, np.uint8).reshape(height, width, 3), wait)))
+        answers.write(KEY.pack(screen.show(np.frombuffer(data, np.uint8).reshape(height, width, 3), wait).encode()))
         answers.flush()
 
 

@@ -21,6 +21,7 @@ RECORD = ".written.txt"  # in a folder: the files in it, and below it, that scri
 RECIPE = ".recipe"  # in a folder of crops: how processed.py made them
 SPLIT = ".split.json"  # in both folders of a split: what validation.py made it from, and whether it is complete
 MARKS = {RECIPE, SPLIT}  # a folder with one of them belongs to that script alone
+UNSURE = "unsure"  # what is said of a face where the network is not sure, so that no class can have this name
 TEMPORARY = r"\.tmp-[a-z0-9_]{8}(\.\w+)?"  # names that atomic() gives
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
@@ -225,7 +226,7 @@ def normal(name, form="NFC"):
 def class_folders(folder, fill_hint):
     """{class: [its folders]}, sorted; a class is a normal() name, and has two folders where both forms of it are there.
 
-    No `folder`, or a name in it that is not UTF-8, ends the program.
+    No `folder`, or a name in it that is not UTF-8 or UNSURE, ends the program.
     """
     folder, found = Path(folder), {}
     if not folder.is_dir():
@@ -233,6 +234,8 @@ def class_folders(folder, fill_hint):
     for path in sorted(p for p in folder.iterdir() if p.is_dir() and not is_system(p.name)):
         if os.fsencode(path.name).decode("utf-8", "replace") != path.name:
             fail(f"the name of the class folder {path} is no text in UTF-8: rename it")
+        if normal(path.name).casefold() == UNSURE:
+            fail(f"the class folder {path} is named as what is said of a face that is not sure: rename it")
         found.setdefault(normal(path.name), []).append(path)
     return dict(sorted(found.items()))
 

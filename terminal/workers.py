@@ -53,11 +53,11 @@ def in_background(function, *arguments):
 @contextlib.contextmanager
 def leaving_threads():
     """Where the block ends the program, threads still at work are left behind: a camera's driver may hold one for ever,
-    and a half-loaded PyTorch would crash while Python ends."""
+    and a half-loaded PyTorch would crash while Python ends. A notebook that runs a script goes on."""
     try:
         yield
     except SystemExit as stop:
-        if not any(thread.daemon for thread in threading.enumerate()):
+        if not script.IS_PROGRAM or not any(thread.daemon for thread in threading.enumerate()):
             raise
         status = stop.code or 0
         with contextlib.suppress(OSError):  # nobody reads any more

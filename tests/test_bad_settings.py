@@ -20,7 +20,7 @@ from faces import cropping, detectors
 from faces.cropping import MARGIN
 from learn import classifier
 from photos import face
-from running import settle
+from running import call, settle
 from strangers import bad_files, facts
 from terminal import script
 
@@ -37,6 +37,16 @@ def test_facts_that_would_do_harm_are_refused(what, tmp_path):
     with pytest.raises(classifier.WeightsError, match="no weights file of this project") as error:
         classifier.load_weights(tmp_path / "a.pt")
     assert "\n" not in str(error.value)
+
+
+def test_no_class_is_called_unsure(tmp_path):
+    """It would be counted with the faces that are; data/webcam.py and the folders of classes refuse the name too."""
+    named = facts(networks.build("small", 2), model="small", image_size=96, classes=["Unsure", "b"])
+    torch.save(named, tmp_path / "a.pt")
+    with pytest.raises(classifier.WeightsError, match="has a class called unsure.*rename its folder"):
+        classifier.load_weights(tmp_path / "a.pt")
+    code, _, err = call(webcam, "CLASSES=('unsure', 'b')", cwd=tmp_path)
+    assert code == 1 and err.startswith("error: CLASSES=") and not (tmp_path / "data").exists()
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):

@@ -162,7 +162,7 @@ def test_an_output_without_a_frame_is_one_line(tmp_path, monkeypatch):
     """As where q is pressed while the network loads."""
     source = write(tmp_path / "a.mp4", 25.0)
     monkeypatch.setattr(window.Window, "__init__", lambda self, show: None)
-    monkeypatch.setattr(window.Window, "key", lambda self, image, wait: ord("q"))
+    monkeypatch.setattr(window.Window, "key", lambda self, image, wait: "q")
     monkeypatch.setattr(window.Window, "close", lambda self: None)
     monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "o.mp4"))
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))

@@ -8,6 +8,7 @@ import pytest
 import drawn
 import shipped
 from faces import detectors, reading
+from judge import overlap
 from shipped import names, photo, tree
 
 
@@ -43,6 +44,27 @@ def test_drawn_folders(place, capsys, monkeypatch):
         assert len(names("raw", name)) == 6 and len(names("test", name)) == 3
         for p in Path("data/raw", name).iterdir():
             assert reading.read_photo(p).shape[2] == 3
+
+
+def test_people_of_the_test_have_no_copy_in_training(place, monkeypatch):
+    """A picture of the first one is called a copy of a training photo; someone else takes their place."""
+    for name, value in (("COUNT", 4), ("TEST_COUNT", 6), ("PER_PERSON", 2)):
+        monkeypatch.setattr(drawn, name, value)
+    calls = []
+
+    def copied(paths):
+        calls.append(paths)
+        two = [paths.index(p) for p in paths if p.name.startswith("Hat_") and p.parent.name not in drawn.CLASSES][:2]
+        return [[0, two[1]], two] if len(calls) == 1 else [two]
+
+    monkeypatch.setattr(overlap, "copied", copied)
+    drawn.main()
+    assert len(calls) == 2 and calls[0][:8] == calls[1][:8] and len(calls[0]) == len(calls[1]) == 20
+    people = {class_name: sorted({name.rpartition("_")[0] for name in names("test", class_name)})
+              for class_name in drawn.CLASSES}
+    numbers = {"beard": (5000, 5001, 5002), "hat": (5001, 5002, 5003)}
+    assert people == {name: sorted(f"{name.capitalize()}_{drawn.person_name(n)}" for n in numbers[name])
+                      for name in drawn.CLASSES}
 
 
 def test_drawn_faces_do_not_mix_with_photos(place):

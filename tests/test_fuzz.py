@@ -89,8 +89,13 @@ def test_damaged_photos_are_read_or_refused(tmp_path, capfd):
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and min(image.shape[:2]) >= 24
             answers["read"] += 1
             if answers["read"] % 8 == 1:
-                faces, crops = stills.classify(image, StandIn(lambda crops: np.full((len(crops), 2), 0.5)),
-                                               detectors.get("haar"))
+                crops = []
+
+                def answer(given, crops=crops):
+                    crops.extend(given)
+                    return np.full((len(given), 2), 0.5)
+
+                faces = stills.classify(image, StandIn(answer), detectors.get("haar"))
                 assert all(crop.shape == (224, 224, 3) for crop in crops) and len(faces) == len(crops)
         except reading.PhotoError as error:
             assert "\n" not in str(error) and len(str(error)) < 120

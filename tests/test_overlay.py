@@ -9,13 +9,13 @@ import clips
 import realtime
 from faces import cropping, detectors
 from faces.boxes import iou
-from live import overlay
+from live import controls, overlay
 from terminal import fonts
 
 
-def rectangles(boxes, texts, shape=(480, 640, 3), size=18, corner=(0, 0, 0, 0)):
+def rectangles(boxes, texts, shape=(480, 640, 3), size=18):
     """(x, y, width, height) of each plate."""
-    return [(x, y, *mask.shape[::-1]) for x, y, mask in overlay.place(boxes, texts, shape, size, corner)]
+    return [(x, y, *mask.shape[::-1]) for x, y, mask in overlay.place(boxes, texts, shape, size)]
 
 
 def crossing(a, b):
@@ -35,7 +35,7 @@ def grid(columns, rows, side):
     [(100, 100, 120, 120), (100, 225, 120, 120), (100, 350, 120, 120)],
     grid(5, 4, 80), grid(7, 3, 70), grid(10, 2, 50)])
 def test_no_text_covers_a_face_or_another_text(boxes):
-    plates = rectangles(boxes, ["woman 100%"] * len(boxes), corner=(0, 0, 250, 14))
+    plates = rectangles(boxes, ["woman 100%"] * len(boxes))
     for i, plate in enumerate(plates):
         assert plate[0] >= 0 and plate[1] >= 0 and plate[0] + plate[2] <= 640 and plate[1] + plate[3] <= 480
         assert not any(crossing(plate, box) for box in boxes)
@@ -139,10 +139,38 @@ def test_no_text_leaves_the_frame(shape, mirror):
     height, width = shape
     frame = np.zeros((*shape, 3), np.uint8)
     for x, y in ((-20, -20), (width - 20, height - 20), (width // 2, -30), (0, height - 5)):
-        picture = overlay.draw(frame, [((x, y, 40, 40), "HOMBRE ñandú 100%", 0, None, 0.0)], ["a line " * 9], mirror)
+        picture = overlay.draw(frame, [((x, y, 40, 40), "HOMBRE ñandú 100%", 0, None, 0.0)], mirror)
         assert picture.shape == frame.shape and picture.any()
-    top, bottom = overlay.write(frame.copy(), "a very long text " * 5, width, height, (255, 0, 0), 30)
-    assert 0 <= top < bottom <= height
+
+
+@pytest.mark.parametrize("shape", [(250, 250), (240, 320), (480, 640), (1364, 720), (1440, 2560), (400, 50), (48, 64)])
+def test_lines_stand_beneath_the_picture_on_one_plate(shape):
+    """So that they cover nobody, can be read on small frames, and lack no word on narrow ones."""
+    picture = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+    shown = overlay.caption(picture, [controls.CLIP_HELP, "31 frames/s"])
+    times = max(1, min(-(-480 // shape[1]), 1200 // shape[0]))
+    height, width = shape[0] * times, shape[1] * times
+    assert shown.shape[1] == width and (times > 1 or np.array_equal(shown[:height], picture))
+    beneath = shown[height:]
+    assert len(beneath) >= 2 * 13 and (beneath[:, -1] == overlay.NOTE_COLOUR[::-1]).all()
+    size = overlay.caption_size((height, width))
+    pieces = list(overlay.broken(controls.CLIP_HELP, width, size))
+    assert "".join(pieces).replace(" ", "") == controls.CLIP_HELP.replace(" ", "")
+    assert all(overlay.text_mask(piece, size).shape[1] <= width for piece in pieces if " " in piece)
+    assert overlay.caption(None, ["there is no camera 0 " * 9]).shape == (480, 640, 3)
+
+
+def test_all_lines_are_equally_high():
+    """A window whose height changed with each word would tremble."""
+    texts = ["no face", "3 man, 1 woman", "eau", *map(chr, range(33, 127))]
+    for size in range(9, 40):
+        assert len({len(overlay.text_mask(text, size)) for text in texts}) == 1, size
+
+
+def test_words_of_small_letters_stand_apart():
+    for size in (9, 10, 11, 13, 18):
+        columns = np.flatnonzero(overlay.text_mask("31 frames/s", size).any(0))
+        assert np.diff(columns).max() > size / 4, size
 
 
 def test_a_class_has_its_colour_and_its_text(monkeypatch):

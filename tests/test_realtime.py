@@ -14,8 +14,8 @@ import pytest
 import clips
 import realtime
 from faces import detectors
-from live import capture, controls, player, results, tracks, window, writing
-from running import call
+from live import capture, controls, overlay, player, results, sources, tracks, window, writing
+from running import call, wait_for
 from terminal import files, script
 from watching import CAMERAS, Camera, classify, loading, program
 
@@ -99,13 +99,13 @@ def test_the_x_button_quits_once_the_window_was_open(answer, monkeypatch):
 
     for name in ("namedWindow", "resizeWindow", "imshow"):
         monkeypatch.setattr(cv2, name, lambda *_: None)
-    monkeypatch.setattr(cv2, "waitKey", lambda wait: -1)
+    monkeypatch.setattr(cv2, "waitKeyEx", lambda wait: -1)
     monkeypatch.setattr(cv2, "getWindowProperty", visible)
     screen, keys = window.Screen("t"), []
     for now in (answer, answer, 1.0, 1.0, answer):
         answers.append(now)
         keys.append(screen.show(np.zeros((48, 64, 3), np.uint8), 1))
-    assert keys[:4] == [-1] * 4 and keys[4] in window.QUIT
+    assert keys[:4] == [""] * 4 and keys[4] in window.QUIT
 
 
 def test_without_weights_one_line(clip, tmp_path):
@@ -131,7 +131,7 @@ def test_what_the_window_shows(clip, monkeypatch, tmp_path):
 
         def key(self, image, wait):
             shown.append(image)
-            return ord({3: "h", 5: "g", 8: "m", 20: "r", 30: "r", 32: "q"}.get(len(shown), "x"))
+            return {3: "h", 5: "g", 8: "m", 20: "r", 30: "r", 32: "q"}.get(len(shown), "")
 
         def close(self):
             shown.append(None)
@@ -140,8 +140,8 @@ def test_what_the_window_shows(clip, monkeypatch, tmp_path):
     monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
     result = realtime.play(capture.Reader(str(clip)), loading())
     assert shown[-1] is None and result["frames"] == 32 and not result["problem"]
-    assert all((f[:20, :100] < 80).mean() > 0.5 for f in shown[:-1])  # the dark plate of the numbers
-    assert (shown[3][60:100, :60] != shown[2][60:100, :60]).any()  # the help
+    assert all((f[480:] == 30).all(2).mean() > 0.5 for f in shown[:-1])  # the dark plate of the numbers
+    assert len(shown[3]) > len(shown[2]) > 480  # the help
     written, = tmp_path.glob("record*")
     assert cv2.VideoCapture(str(written)).get(cv2.CAP_PROP_FRAME_COUNT) == 10
 
@@ -157,7 +157,7 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
             shown.append(image)
             if len(shown) == 3 and not quits:
                 future.set_result(loading().result())
-            return ord("q" if len(shown) == (3 if quits else 8) else "s")
+            return "q" if len(shown) == (3 if quits else 8) else "s"
 
         def close(self):
             pass
@@ -189,8 +189,54 @@ def test_status_tells_rates():
                             results.Results())
     assert playing.ready()
     playing.recent = [(i / 25, 2) for i in range(26)]
-    line, = playing.status()
-    assert line.startswith("25 frames/s   50 faces/s   0 dropped")
+    assert player.rates(playing.recent) == "25 frames/s   50 faces/s"
+    assert playing.lines("a note") == ["a note   h: help"]
+
+
+def played(monkeypatch, tmp_path, clip, keys, output=None):
+    """What the window shows of a clip where it answers with these keys, one for each picture; and the results."""
+    shown, keys = [], iter(keys)
+
+    class Screen:
+        def __init__(self, show):
+            pass
+
+        def key(self, image, wait):
+            shown.append(image)
+            return next(keys)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(window, "Window", Screen)
+    monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
+    reader = capture.Reader(str(clip))
+    wait_for(lambda: reader.peek() is not None)
+    return shown, realtime.play(reader, loading(), output)
+
+
+def test_keys_show_at_once_what_they_do_while_it_is_paused(clip, monkeypatch, tmp_path):
+    keys = [""] * 14 + [" ", "m", "m", "g", "g", "b", "b", "h", "h", "c", "c", "left", "", "q"]
+    shown, result = played(monkeypatch, tmp_path, clip, keys)
+    paused = shown[15:]
+    changes = [not np.array_equal(picture, paused[0]) for picture in paused]
+    assert changes == [False, True] * 5 + [False] * 3 and result["frames"] == 15
+    assert np.array_equal(paused[0][:200], shown[14][:200]), "and the note covers nothing"
+
+
+def test_a_clip_stays_on_the_screen_until_a_key_and_is_written_by_then(clip, monkeypatch, tmp_path):
+    output = tmp_path / "o.mp4"
+
+    def keys():
+        yield from [""] * 62
+        assert output.exists()
+        yield from ["x", "left", "m", "s", " "]
+
+    shown, result = played(monkeypatch, tmp_path, clip, keys(), output)
+    assert result["frames"] == 60 and len(shown) == 67 and len(list(tmp_path.glob("snapshot*.jpg"))) == 1
+    pictures = [picture[:480] for picture in shown]
+    assert np.array_equal(pictures[59], pictures[62])
+    assert not np.array_equal(pictures[64], pictures[66]), "the key m shows"
 
 
 def test_space_pauses_and_a_record_of_no_frame_is_none(clip, tmp_path, monkeypatch, capsys):
@@ -202,7 +248,7 @@ def test_space_pauses_and_a_record_of_no_frame_is_none(clip, tmp_path, monkeypat
             pass
 
         def key(self, image, wait):
-            return ord(next(keys))
+            return next(keys)
 
         def close(self):
             pass
@@ -273,6 +319,51 @@ def test_ctrl_c_leaves_no_half_of_a_video(clip, tmp_path, monkeypatch, no_window
     with pytest.raises(KeyboardInterrupt):
         realtime.play(reader, loading(), str(tmp_path / "a.mp4"))
     assert [path.name for path in tmp_path.iterdir()] == [files.RECORD]
+
+
+@pytest.fixture
+def lines(monkeypatch, tmp_path):
+    """The lines of text that the window has shown; there is no camera, and q is pressed on what is no waiting."""
+    shown = []
+
+    class Screen:
+        process = "one"
+
+        def __init__(self, show):
+            pass
+
+        def key(self, image, wait):
+            return "" if " ..." in shown[-1][0] else "q"
+
+        def close(self):
+            pass
+
+    monkeypatch.chdir(tmp_path)
+    caption = overlay.caption
+    monkeypatch.setattr(overlay, "caption", lambda image, lines: shown.append(list(lines)) or caption(image, lines))
+    monkeypatch.setattr(window, "Window", Screen)
+    monkeypatch.setattr(capture, "open_capture", lambda *_: None)
+    monkeypatch.setattr(capture, "OPENING", 0.5)
+    monkeypatch.setattr(sources, "why_not", lambda source: f"there is no camera {source}: connect one")
+    monkeypatch.setattr(realtime, "RETRY", 0.5)
+    return shown
+
+
+def test_without_a_camera_the_reason_stands_in_the_window(lines):
+    detector = Future()
+    detector.set_result(detectors.get("haar"))
+    assert realtime.camera_or_portrait(loading(), detector) == 0
+    assert ["looking for a camera ...", "there is no camera 0: connect one"] in lines
+    assert lines[-1][0].startswith("there is no camera 0: connect one") and "portrait" in lines[-1][0]
+    with pytest.raises(SystemExit, match="there is no camera 3: connect one"):
+        realtime.watch(3, capture.Reader(3, 0.5), loading())
+    assert ["waiting for camera 3 ...", "there is no camera 3: connect one"] in lines
+
+
+def test_a_video_of_no_camera_is_no_folder_of_photos(lines, monkeypatch):
+    monkeypatch.setattr(realtime, "OUTPUT", "out.mp4")
+    with pytest.raises(SystemExit, match="^error: OUTPUT=out.mp4 is a video, and there is no camera 0: connect one$"):
+        realtime.camera_or_portrait(loading(), Future())
 
 
 @pytest.mark.parametrize("kind", ["never", "empty", "opening blocks", "reading blocks", "blocks later", "none"])

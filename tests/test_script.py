@@ -84,6 +84,9 @@ def test_classes_of_wants_two_folders(tmp_path):
         classes_of(tmp_path, "fill it")
     (tmp_path / "b").mkdir()
     assert classes_of(tmp_path, "fill it") == ["a", "b"]
+    (tmp_path / "Unsure").mkdir()
+    with pytest.raises(SystemExit, match="Unsure is named as what is said of a face that is not sure: rename it"):
+        classes_of(tmp_path, "fill it")
 
 
 @pytest.mark.parametrize(("name", "edited", "found"), [

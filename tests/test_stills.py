@@ -70,6 +70,26 @@ def test_annotated_pictures_replace_no_other_files(tmp_path):
         stills.album(tmp_path / "in", tmp_path / "raw")
 
 
+def test_a_name_for_a_picture_is_no_folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / "in" / name), clips.person("hat", 3)[:, :, ::-1])
+    one, all_of_them = tmp_path / "in" / "a.png", tmp_path / "in"
+    for name in ("ann.tiff", "ann.JPG", "ann.webp"):
+        album = stills.album(one, tmp_path / name)
+        stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
+        assert cv2.imread(str(tmp_path / name)).shape == cv2.imread(str(one)).shape
+    for name in ("out.mp4", "ann.heic", "ann.gif", "ann.dng"):
+        with pytest.raises(SystemExit, match=f"OUTPUT=.*{name}: a photo is written to a folder, or under a name that"):
+            stills.album(one, tmp_path / name)
+    for name in ("out.mp4", "new.tiff", "ann.JPG", "new.heic"):
+        with pytest.raises(SystemExit, match=f"OUTPUT=.*{name}: 2 photos are written to a folder, so name one"):
+            stills.album(all_of_them, tmp_path / name)
+    (tmp_path / "old.jpg").mkdir()
+    for folder in ("old.jpg", "v1.2"):
+        assert stills.album(one, tmp_path / folder)[0].target == tmp_path / folder / "a.png"
+
+
 def test_clips_among_photos_are_named(tmp_path, capsys):
     (tmp_path / "c d.mp4").write_bytes(b"a clip")
     with pytest.raises(SystemExit, match=r"1 clip.*['\"]SOURCE=.*c d\.mp4"):

@@ -314,7 +314,7 @@ def test_weights_of_other_classes_are_not_compared(world, tmp_path, monkeypatch)
 
 def test_a_plots_folder_with_files_of_others_is_refused_before_any_work(world, tmp_path, monkeypatch):
     monkeypatch.setattr(detectors, "get", lambda *_: pytest.fail("looked for faces before"))
-    for name in subject.WRITTEN:
+    for name in subject.written():
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("mine")

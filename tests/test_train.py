@@ -20,7 +20,7 @@ import strangers
 import train
 from faces import cropping
 from learn import classifier, engine, runs
-from terminal import files
+from terminal import files, script
 from test_dataset import both_splits
 
 PAPERS = Path(train.__file__).parent / "weights" / "shipped" / "paper.pt"
@@ -287,9 +287,21 @@ def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
 def test_an_accuracy_that_cannot_be_reached_is_said(tmp_path, capsys, monkeypatch, accuracy, line):
     monkeypatch.setattr(runs, "plot", lambda history, path: None)
     row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 0.6}
-    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98}, {}, {}, history=[row])
+    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PICTURES": "png"}, {}, {}, history=[row])
     runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), accuracy, 500)
     assert "TARGET_ACCURACY=0.98 was not reached" in (out := capsys.readouterr().out) and line in out
+
+
+def test_a_finished_run_is_not_begun_again(whole, faces, tmp_path):
+    """One line says so, and the last line's command judges the weights of this folder and no others."""
+    shutil.copytree(whole[0] / "weights", tmp_path / "my own")
+    code, out, err = run(tmp_path, faces, "EPOCHS=3", "RESUME=True", "WEIGHTS_DIR=my own", "PICTURES=pdf")
+    assert code == 0 and not err, err
+    assert "all 3 epochs were done before: EPOCHS=13 RESUME=True trains ten more" in out and "epochs 4" not in out
+    assert (tmp_path / "plots" / "metrics_3.pdf").read_bytes().startswith(b"%PDF")
+    assert whole[1].rstrip().endswith("-> weights/best_weights.pt; next: python test.py".replace("/", os.sep))
+    named = script.command_line("python", "test.py", f"WEIGHTS={Path('my own', 'best_weights.pt')}")
+    assert out.rstrip().endswith(f"next: {named}") and not (tmp_path / "weights").exists()
 
 
 def test_one_cycle_starts_low_peaks_at_lr_and_ends_low():

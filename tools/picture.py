@@ -88,27 +88,29 @@ def choose(network, detector):
 
 
 class Screen:
-    """Stands in for the window, and keeps what it would show. Its first key asks for the counts by class."""
+    """Stands in for the window, and keeps what it would show of a clip of so many frames; then it is closed."""
 
-    def __init__(self):
-        self.pictures = []
+    def __init__(self, frames):
+        self.pictures, self.frames = [], frames
 
     def key(self, image, wait=1):
         """Take a picture, BGR uint8 [H, W, 3], and answer with a key, as window.Window does."""
+        if len(self.pictures) == self.frames:
+            return "q"
         self.pictures.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-        return ord("c") if len(self.pictures) == 1 else -1
+        return ""
 
     def close(self):
         """Nothing to close."""
 
 
-def shown(clip, network, detector):
-    """What the live window shows of a clip: list of uint8 [H, W, 3] RGB."""
-    loading, ready, screen = Future(), Future(), Screen()
+def shown(clip, frames, network, detector):
+    """What the live window shows of a clip of so many frames: list of uint8 [H, W, 3] RGB."""
+    loading, ready, screen = Future(), Future(), Screen(frames)
     loading.set_result(network)
     ready.set_result(detector)
     reader = capture.Reader(str(clip), 0)
-    player.Player(reader, loading, controls.Controls(show=True), results.Results(), ready, screen).play()
+    player.Player(reader, loading, controls.Controls(counts=True), results.Results(), ready, screen).play()
     return screen.pictures
 
 
@@ -131,7 +133,7 @@ def main():
         for i in tqdm(range(count), desc="drawing", unit="frame"):
             video.write(cv2.cvtColor(scene(people, i / count), cv2.COLOR_RGB2BGR))
         video.release()
-        pictures = [Image.fromarray(picture) for picture in shown(clip, network, detector)]
+        pictures = [Image.fromarray(picture) for picture in shown(clip, count, network, detector)]
     with atomic(output) as temporary:
         pictures[0].save(temporary, "WEBP", save_all=True, append_images=pictures[1:], duration=round(1000 / RATE),
                          loop=0, quality=60, method=4)
