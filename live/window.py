@@ -26,6 +26,16 @@ SLICE = 50  # milliseconds after which a waiting window looks whether it was clo
 PICTURE, KEY = struct.Struct("<iii"), struct.Struct("<i")  # what goes to the process before a picture, and comes back
 
 
+def function_key(code):
+    """The number of a function key, 1 for F1, by its code of waitKeyEx() on Linux, Windows or macOS; None for others.
+    """
+    for first, step in ((0xFFBE, 1), (0x70 << 16, 1 << 16), (0xF704, 1)):
+        number, rest = divmod(code - first, step)
+        if 0 <= number < 12 and not rest:
+            return number + 1
+    return None
+
+
 def display_problem():
     """Why no window can be opened, with the remedy, or None, as far as can be known without trying."""
     if "GUI:                           NONE" in cv2.getBuildInformation():
@@ -107,9 +117,11 @@ class Screen:
             self.shape = image.shape
         cv2.imshow(self.title, image)
         while True:
-            key = cv2.waitKey(max(1, min(wait, SLICE)))
+            key = cv2.waitKeyEx(max(1, min(wait, SLICE)))
             if self.closed():
                 return QUIT[0]
+            if function_key(key):
+                return key
             if key >= 0 and key & 0xFF not in MODIFIERS:
                 return key & 0xFF
             wait -= SLICE
