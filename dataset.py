@@ -24,7 +24,7 @@ from tqdm import tqdm
 from faces import cropping, people, reading
 from faces.cropping import MARGIN
 from terminal import script
-from terminal.files import SPLIT, atomic, claim, class_folders, classes_of, remove_ours, sweep, written
+from terminal.files import SPLIT, atomic, claim, remove_ours, sweep, written
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
 CACHE_GB = 10.0  # of disk that the pixels of a split may take; a larger split is decoded anew in every epoch
@@ -67,24 +67,23 @@ class Crops(Dataset):
     [3, tasks]). `weights` are what the crops count for in the training loss: all ones unless balance() sets them.
     `auxiliary`, `task_sizes` and `ages` are those of auxiliary.labels(), of no task unless train.py sets them.
     `source` is which of the `sources` each crop is from, int64 [N]: one, "all", where data/people.csv names none.
+    `people` is how many people and takes they show, as far as it knows them; all other crops count one each.
     """
 
     def __init__(self, folder, image_size, margin=MARGIN):
         self.folder = folder = Path(folder)
+        if problem := problem_of(folder):
+            script.fail(f"{folder}: {problem}")
         hint = "run 'python validation.py' (and 'python processed.py' before it)"
-        if not complete(folder):
-            script.fail(f"{folder} is half a split, since 'python validation.py' was stopped: run it again")
-        self.classes, places = classes_of(folder, hint), class_folders(folder, hint)
-        found = [[p for place in places[name] for p in reading.list_photos(place)] for name in self.classes]
-        empty = [name for name, files in zip(self.classes, found, strict=True) if not files]
-        if empty:
-            script.fail(f"{folder}: no crops of {', '.join(empty)}; add photos of several people to data/raw, "
-                        "then run 'python processed.py' and 'python validation.py'")
+        by_class = reading.class_photos(folder, hint, "crops")
+        self.classes, found = list(by_class), list(by_class.values())
         self.files = [path for files in found for path in files]
         self.labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(files) for files in found]))
         self.weights = torch.ones(len(self.files))
         self.auxiliary, self.task_sizes, self.ages = torch.empty(len(self.files), 0, dtype=torch.int64), [], []
-        self.sources, self.source = sources_of(self.files)
+        table = people.read() or {}
+        self.sources, self.source = sources_of(self.files, table)
+        self.people = len(set(people.clusters(table, self.files).tolist()))
         self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
         self.cache = None  # path of the array of pixels on disk
         self.on_gpu = None  # all pixels in the memory of a GPU, uint8 [N, S, S, 3]
@@ -180,17 +179,18 @@ class Crops(Dataset):
         return pixels.permute(0, 3, 1, 2), self.labels[index], self.weights[index], self.auxiliary[index]
 
 
-def complete(folder):
-    """Whether a folder holds a whole split, as validation.py notes it; so does one without a note, made by hand."""
+def problem_of(folder):
+    """Why the split in a folder cannot be trained on, as validation.py notes it, one line; None: it can be, as one that
+    was made by hand."""
     try:
-        return json.loads(Path(folder, SPLIT).read_text("utf-8")).get("complete", True)
+        return json.loads(Path(folder, SPLIT).read_text("utf-8")).get("problem")
     except (OSError, ValueError, AttributeError):
-        return True
+        return None
 
 
-def sources_of(files):
-    """(names of the sources that data/people.csv gives, list; which of them each crop is from, int64 [N])."""
-    table = people.read() or {}
+def sources_of(files, table):
+    """(names of the sources that `table`, of people.read(), gives, list; which of them each crop is from, int64 [N]).
+    """
     names = [(people.of(table, path) or people.Person()).source or "others" for path in files]
     known, numbers = np.unique(names, return_inverse=True)
     known = known.tolist()

@@ -40,7 +40,7 @@ WEIGHTS = None  # None: your own, or else the better that ship; a file; a patter
 PLOTS_DIR = "plots"
 PICTURES = "png"  # how their names end; "pdf" for reports
 
-PEOPLE = people.PEOPLE  # ages and ethnicities of the photos; without it no report by group
+PEOPLE = people.PEOPLE  # who is in the photos: without it all count as other people, and there is no report by group
 CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face is looked for
 ROBUSTNESS = False  # True: also damage the crops (light, blur, noise, ...) and see what accuracy is left
 ROBUSTNESS_PHOTOS = 500  # drawn at random for that, since it takes 46 passes; 0: all
@@ -172,6 +172,7 @@ class Answers(NamedTuple):
     probabilities: np.ndarray  # float32 [found, C]
     child: np.ndarray  # float32 [found], how likely each is a child's face
     classifier: object  # learn.classifier.Classifier
+    clusters: np.ndarray  # int [found], of people.clusters()
 
     @property
     def confidence(self):
@@ -199,8 +200,9 @@ def by_group(answers, table):
     found = np.array([r["status"] == "ok" for r in readable])
     correct, sure = np.zeros((2, len(readable)), bool)
     correct[found], sure[found] = answers.correct, answers.sure
-    groups = metrics.group_report([people.of(table, r["path"]) for r in readable], [r["class"] for r in readable],
-                                  found, correct, sure)
+    paths = [r["path"] for r in readable]
+    groups = metrics.group_report([people.of(table, path) for path in paths], [r["class"] for r in readable],
+                                  found, correct, sure, people.clusters(table, paths))
     if groups:
         report.show_groups(groups)
     else:
@@ -266,7 +268,7 @@ def write(folder, answers, result, clips):
     report.confusion_matrix(picture["confusion_matrix"], result["confusion"], classes)
     report.roc(picture["roc"], answers.probabilities, answers.labels, classes)
     report.reliability(picture["reliability"], answers.confidence, answers.correct, answers.trusted,
-                       answers.classifier.threshold)
+                       answers.classifier.threshold, answers.clusters)
     report.errors(picture["errors"], mistakes(answers))
     report.write_predictions(folder / "predictions.csv", answers.rows + clips, answers.probabilities, classes,
                              answers.sure)
@@ -299,23 +301,23 @@ def main():
         report.write_predictions(plots / "predictions.csv", rows, None, classes)
         write_metrics(plots, {"weights": loaded[-1].path.as_posix(), "classes": classes, "clips": figures})
         return
-    copied = overlap.report(photos, training_photos())
+    copied = overlap.report(photos, training_photos(), people.takes(table or {}, [path for path, _ in photos]))
     rows, outputs = classify(photos, loaded)
     found = [r for r in rows if r["status"] == "ok"]
     if not found:
         report.write_predictions(plots / "predictions.csv", rows, None, classes)
         script.fail(f"no face in any of the {len(rows)} photos of {TEST_DIR}: {plots / 'predictions.csv'} says why, "
                     f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
-    labels = np.array([classes.index(r["class"]) for r in found])
-    count = collections.Counter((r["class"], r["status"]) for r in rows)
-    missed = np.array([count[c, "no face"] for c in classes])
-    summaries = [metrics.summary(probabilities, labels, missed, SEED) for probabilities, _ in outputs]
+    without = [r for r in rows if r["status"] == "no face"]
+    labels, missed = (np.array([classes.index(r["class"]) for r in part], int) for part in (found, without))
+    clusters = people.clusters(table or {}, [r["path"] for r in found + without])
+    summaries = [metrics.summary(probabilities, labels, missed, clusters, SEED) for probabilities, _ in outputs]
     best = report.compare(loaded, summaries) if len(loaded) > 1 else 0
-    answers = Answers(rows, found, labels, *outputs[best], loaded[best])
+    answers = Answers(rows, found, labels, *outputs[best], loaded[best], clusters[:len(found)])
     result = {"weights": loaded[best].path.as_posix(), "classes": classes,
               "unreadable": sum(r["status"] == "unreadable" for r in rows), **summaries[best],
               "coverage": metrics.coverage(answers.trusted, answers.correct, loaded[best].threshold)}
-    report.show(result, classes, count)
+    report.show(result, classes, collections.Counter((r["class"], r["status"]) for r in rows))
     result["copies"] = copied
     result["groups"] = by_group(answers, table)
     result["robustness"] = damaged(answers) if ROBUSTNESS else None

@@ -214,8 +214,9 @@ def load_data(start, device):
     with engine.one_at_first():
         train = dataset.Crops(TRAIN_DIR, size).prepare(quiet=not engine.IS_FIRST)
         valid = dataset.Crops(VALID_DIR, size, margin).prepare(quiet=not engine.IS_FIRST)
-    if valid.classes != train.classes:
-        script.fail(f"{TRAIN_DIR} and {VALID_DIR} hold different classes: run 'python validation.py'")
+    if lacking := sorted({*train.classes} ^ {*valid.classes}):
+        script.fail(f"of {TRAIN_DIR} and {VALID_DIR} one has no crops of {', '.join(lacking)}: run 'python "
+                    "validation.py'")
     train.auxiliary, train.task_sizes, train.ages = auxiliary.labels(train.files, AUXILIARY)
     for crops in (train, valid):
         crops.move_to(device)
@@ -264,6 +265,10 @@ def fit(hardware):
     runs.announce(run, train_batches, valid_batches)
     reached = 1.0  # where no epoch is left, there is nothing to say of it
     for epoch in range(run.done + 1, constants["EPOCHS"] + 1):
+        if START and EPOCHS is None and run.settled:
+            engine.say(f"all {len(valid)} validation crops have been right for a quarter of the {constants['EPOCHS']} "
+                       "epochs, which cannot improve: training ends early")
+            break
         loss, accuracy, data_s, compute_s = train_epoch(run, train_batches, epoch)
         logits, labels = evaluate(run, valid_batches)
         valid_loss = functional.cross_entropy(logits, labels).item()
@@ -274,10 +279,11 @@ def fit(hardware):
                  valid_accuracy=(logits.argmax(1) == labels).float().mean().item(),
                  mean_loss=sum(source_loss for source_loss, _ in sources.values()) / len(sources),
                  lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
-        temperature, threshold, reached = engine.calibrate(logits, labels, TARGET_ACCURACY)
+        temperature, threshold, reached = engine.calibrate(logits, labels, TARGET_ACCURACY,
+                                                            few=valid.people < runs.ENOUGH)
         run.metadata |= {"temperature": temperature, "threshold": threshold}
         runs.save(run, folders, sources)
-    runs.conclude(run, folders, reached, len(valid))
+    runs.conclude(run, folders, reached, valid)
 
 
 def check_constants():

@@ -4,7 +4,9 @@
 
 Every class of every source is split in the same proportion, by hard links (copies where the disk has none): the crops
 stay where they are. Near-copies of one photo, and photos of one person, stay on one side, since a network that has seen
-a face in training is not tested by it. The same crops and constants give the same split; others replace it whole.
+a face in training is not tested by it. Takes of data/webcam.py, which are all alike, stay together by their number. The
+same crops and constants give the same split; others replace it whole. A class of which nothing is left for validation
+ends it with exit status 1.
 """
 
 from terminal import script  # isort: skip  # first, see terminal/script.py
@@ -15,6 +17,7 @@ if __name__ == "__main__":  # before NumPy is imported: threads share the work, 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # ruff: noqa: E402
+import contextlib
 import hashlib
 import itertools
 import json
@@ -88,42 +91,79 @@ def describe(kind, groups, keys):
     return line + (f", the largest of {max(sizes)} ({keys[max(groups, key=len)[0]]})" if sizes else "")
 
 
+def table_of(labels, valid):
+    """The table of the split, list of lines. `labels`: the class of each crop; `valid`: bool [N]."""
+    total, chosen = Counter(labels), Counter(itertools.compress(labels, valid))
+    rows = [*sorted((name, n, chosen[name]) for name, n in total.items()), ("all", len(labels), int(valid.sum()))]
+    return [f"{'class':<16}{'train':>8}{'valid':>8}{'share':>8}",
+            *(f"{name:<16}{n - k:>8}{k:>8}{k / n:>8.1%}" for name, n, k in rows)]
+
+
+def why_none(name, own, groups, known, pairs, keys):
+    """Why nothing of a class can go to validation, and what to do: two texts.
+
+    own: indices of its crops, set; groups: lists of indices that stay together; known: the people.Person of each crop;
+    pairs: (i, j) of near-copies.
+    """
+    def named(i):
+        return f"{keys[i]} ({known[i].person})" if known[i].person else keys[i]
+
+    groups = [set(group) for group in groups if own & set(group)]
+    persons, takes = {known[i].person for i in own} - {""}, any(known[i].source == people.TAKES for i in own)
+    near = [(i, j) for i, j in pairs.tolist() if any(i in group for group in groups)]
+    near.sort(key=lambda pair: known[pair[0]].person == known[pair[1]].person)  # what joins two persons comes first
+    if len(own) == 1:
+        why = f"{name} has one crop"
+    elif len(groups) > 1:
+        why = f"each group of {name} has also the last crops of another class"
+    elif near and (len(persons) > 1 or not all(known[i].person for i in own)):
+        joints = "; ".join(f"{named(i)} and {named(j)}" for i, j in near[:3])
+        why = f"near-copies join all {len(own)} crops of {name}, such as {joints}"
+    else:
+        why = f"all {len(own)} crops of {name} are of one {'take' if takes else 'person'}, {min(persons)}"
+    if takes:
+        return why, "make at least three takes of each class with data/webcam.py"
+    return why, f"add photos {'of other people' if persons else 'that are no copies'} to {RAW_DIR}/{name}"
+
+
 def split(crops, table):
     """Decide the split. crops: {"class/name": Path}; table: of people.read(). Returns ({"class/name": True for
-    validation}, report lines)."""
+    validation}, report lines, one line on why nothing can be trained on it, or None)."""
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:  # OpenCV lets other threads run
         outlines, small, digests, read = copies.thumbnails(list(crops.values()), pool)
         keys, unread = list(itertools.compress(crops, read)), list(itertools.compress(crops, ~read))
         labels = [key.split("/", 1)[0] for key in keys]
         for name in sorted({key.split("/", 1)[0] for key in unread} - set(labels)):
             script.fail(f"no crop of {name} can be read: delete {crops[unread[0]].parent} and {FILL_FACES}")
-        pairs = copies.near_copies(outlines, small, digests, pool)
-        pairs = np.concatenate([pairs, copies.bursts(keys, outlines, pool)])
-    persons = list(people.persons(table, [Path(key) for key in keys]).values())
-    same = np.array([(group[0], i) for group in persons for i in group[1:]], np.int64).reshape(-1, 2)
-    copied = copies.components(len(keys), pairs)
+        paths = [Path(key) for key in keys]
+        # All takes of one person at one desk look alike. What belongs to one take is known, and need not be seen.
+        free = np.flatnonzero(~people.takes(table, paths))
+        pairs = copies.near_copies(outlines[free], small[free], [digests[i] for i in free], pool)
+        pairs = free[np.concatenate([pairs, copies.bursts([keys[i] for i in free], outlines[free], pool)])]
+    same = np.stack([people.clusters(table, paths), np.arange(len(keys))], 1)
+    copied, persons = copies.components(len(keys), pairs), copies.components(len(keys), same)
     groups = copies.components(len(keys), np.concatenate([pairs, same]))
     # By source too: a large group takes more than the share of a class, which a source of single photos has filled.
-    sources = [(people.of(table, Path(key)) or people.Person()).source for key in keys]
-    valid = assign(groups, keys, list(zip(sources, labels, strict=True)), VALID_RATIO, SEED)
+    known = [people.of(table, path) or people.Person() for path in paths]
+    strata = [(person.source, label) for person, label in zip(known, labels, strict=True)]
+    valid = assign(groups, keys, strata, VALID_RATIO, SEED)
 
-    report = [describe("near-copies", copied, keys), describe("one person", persons, keys),
+    report = [describe("near-copies", copied, keys), describe("one person or take", persons, keys),
               describe("kept on one side in all", groups, keys)]
     conflicts = [g for g in copied if len({labels[i] for i in g}) > 1]
     report.append(f"label conflicts (near-copies in different classes): {len(conflicts)}")
     report += ["    " + ", ".join(keys[i] for i in g[:4]) for g in conflicts[:5]]
     if unread:
         report.append(f"left out, cannot be read: {len(unread)} ({unread[0]}): delete and run 'python processed.py'")
-    report.append(f"{'class':<16}{'train':>8}{'valid':>8}{'share':>8}")
-    total, chosen = Counter(labels), Counter(itertools.compress(labels, valid))
-    of_one = {c for group in persons for c, k in Counter(labels[i] for i in group).items() if k == total[c]}
-    for name, n in sorted(total.items()):
-        k = chosen[name]
-        why = "one crop" if n == 1 else "one person: add photos of others" if name in of_one else "one group"
-        alone = "" if k else f"  nothing for validation: {why}"
-        report.append(f"{name:<16}{n - k:>8}{k:>8}{k / n:>8.1%}{alone}")
-    report.append(f"{'all':<16}{(~valid).sum():>8}{valid.sum():>8}{valid.mean():>8.1%}")
-    return dict(zip(keys, valid.tolist(), strict=True)), report
+    report += table_of(labels, valid)
+    problem, without = None, sorted(set(labels) - set(itertools.compress(labels, valid)))
+    for name in without:
+        own = {i for i, label in enumerate(labels) if label == name}
+        why, remedy = why_none(name, own, groups, known, pairs, keys)
+        report.append(f"nothing for validation: {why}")
+        problem = problem or (f"nothing is left for the validation of {', '.join(without)}: {why}; {remedy}, and run "
+                              "'python processed.py' and 'python validation.py'")
+    return dict(zip(keys, valid.tolist(), strict=True)), report, problem
 
 
 def read_record(folder):
@@ -135,10 +175,10 @@ def read_record(folder):
         return {}
 
 
-def write_record(folder, complete, settings, report):
-    """Write SPLIT: train.py refuses a split that is not complete."""
+def write_record(folder, settings, report, problem):
+    """Write SPLIT. `problem`: why it cannot be trained on, which train.py then says; None: all is there."""
     with files.atomic(Path(folder, SPLIT)) as temporary:
-        temporary.write_text(json.dumps({"complete": complete, "settings": settings, "report": report}), "utf-8")
+        temporary.write_text(json.dumps({"settings": settings, "report": report, "problem": problem}), "utf-8")
 
 
 def check_folder(folder):
@@ -159,20 +199,22 @@ def check_folder(folder):
     return record, len(there), ours
 
 
-def replace(crops, sides, settings, report):
-    """Put the split on disk. Until all of it is there, the records say that it is not complete."""
+def replace(crops, sides, settings, report, problem):
+    """Put the split on disk; where there is a problem, no crop. Until all is there, the records say that it is not."""
     both = ((TRAIN_DIR, False), (VALID_DIR, True))
     for folder, _ in both:
-        write_record(folder, False, settings, report)
+        write_record(folder, settings, report, "half a split, since 'python validation.py' was stopped: run it again")
     for folder, side in both:
-        names = {key for key in crops if sides.get(key) is side}
+        names = set() if problem else {key for key in crops if sides.get(key) is side}
         files.remove_ours(folder, files.written(folder) - names - {SPLIT})
-        for name in {key.split("/", 1)[0] for key in crops} | {key.rsplit("/", 1)[0] for key in names}:
-            Path(folder, name).mkdir(parents=True, exist_ok=True)
+        for place in [*Path(folder).iterdir()]:  # an empty folder would be a class without crops
+            with contextlib.suppress(OSError):
+                place.rmdir()
         for key in tqdm(sorted(names), desc=f"linking {Path(folder).name}", unit="crop", disable=None):
+            Path(folder, key).parent.mkdir(parents=True, exist_ok=True)
             files.link(crops[key], Path(folder, key))
     for folder, _ in reversed(both):  # the one that train.py asks for first comes last
-        write_record(folder, True, settings, report)
+        write_record(folder, settings, report, problem)
 
 
 def check_constants():
@@ -204,16 +246,18 @@ def main():
     settings = {"seed": SEED, "ratio": VALID_RATIO, "crops": listing.hexdigest(),
                 "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
     checked = {folder: check_folder(folder) for folder in (TRAIN_DIR, VALID_DIR)}
-    done = all(record.get("settings") == settings and record.get("complete") and there == len(files.written(folder)) - 1
-               for folder, (record, there, _) in checked.items())
+    done = all(record.get("settings") == settings and record.get("problem", "") is None
+               and there == len(files.written(folder)) - 1 for folder, (record, there, _) in checked.items())
     if done:
-        report = checked[TRAIN_DIR][0]["report"]
+        report, problem = checked[TRAIN_DIR][0]["report"], None
     else:
         for folder, (_, _, ours) in checked.items():
             files.claim(folder, [SPLIT, *crops], ours)  # either folder may get any of them
-        sides, report = split(crops, table)
-        replace(crops, sides, settings, report)
+        sides, report, problem = split(crops, table)
+        replace(crops, sides, settings, report, problem)
     print("\n".join(report))
+    if problem:
+        script.fail(problem)
     print(f"{'unchanged' if done else 'written'}: {TRAIN_DIR} and {VALID_DIR} (SEED={SEED}, VALID_RATIO={VALID_RATIO})")
 
 

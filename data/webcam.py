@@ -3,17 +3,18 @@
     python data/webcam.py "CLASSES=('glasses', 'none')"
     python data/webcam.py SHOW=False "CLIPS={'glasses': ('a.mp4', 'b.mp4'), 'none': 'c.mp4'}"
 
-Hold 1 to take photos of the first class, 2 of the second, ..., or press once to start and again to stop. Space discards
-the last take; q, Esc and the X button end it. A photo is the part of the frame around the largest face.
+Hold 1 or F1 to take photos of the first class, 2 or F2 of the second, ..., or press once to start and again to stop.
+Space discards the last take; q, Esc and the X button end it. A photo is the part of the frame around the largest face.
 
 Photos go to data/raw/<class>, and stay on this machine. Nothing is written before a key says so. All photos of one
 press are a take. Take all classes in one light, place and dress before you change them: takes of one number belong
-together, as data/people.csv says, and validation.py keeps them on one side. The last take of each class goes to
-data/test.
+together, as data/people.csv says. So validation.py keeps them on one side, and the last number that all classes have
+goes to data/test.
 """
 
 import importing  # isort: skip  # before the slow ones: it imports script, for which Ctrl-C is one line
 
+import contextlib
 import re
 import time
 from collections import defaultdict
@@ -21,10 +22,10 @@ from pathlib import Path
 
 import cv2
 
-from faces import detectors, people
+from faces import detectors, people, reading
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
-from terminal import rules, script
+from terminal import rules, script, workers
 from terminal.files import UNSURE, atomic, claim, is_system, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
@@ -33,7 +34,7 @@ SOURCE = None  # None: camera 0; or the number of a camera, a video, rtsp:// or 
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
 PEOPLE = people.PEOPLE
-TEST_TAKES = 1  # last takes of each class that go to TEST_DIR; 0: none
+TEST_TAKES = 1  # takes of each class that go to TEST_DIR, the last that all classes have; 0: none
 RATE = 5.0  # photos per second
 MIRROR = True  # cameras are shown as a mirror shows; photos are not mirrored
 SHOW = True  # False needs no display: the takes are CLIPS
@@ -47,11 +48,10 @@ FEWER = 0.5  # a class with less than this share of the photos of another is nam
 REPEAT = 0.8  # seconds: a key that comes again within it is held down (systems wait up to 0.66 s before they repeat it)
 RELEASED = 0.4  # seconds without a key after which one that was held has been let go
 JPEG_QUALITY = 95
-SOURCE_NAME = "webcam"  # in PEOPLE
 
 
 class Takes:
-    """The takes of all classes. Those of earlier runs count, and are never changed.
+    """The takes of all classes, those of earlier runs too.
 
     `photos`: {class: {number of a take: names}}; a name is <class>/<class>_take03_0012.jpg. `new`: the (class, number)
     of this run's takes, in order.
@@ -73,6 +73,8 @@ class Takes:
 
     def add(self, photo):
         """Write a photo, uint8 [H, W, 3] BGR, of the take that is under way."""
+        if not self.last():
+            self.take_number()
         (name, number), names = self.new[-1], self.last()
         inner = f"{name}/{name}_take{number:02d}_{len(names) + 1:04d}.jpg"
         claim(RAW_DIR, [inner])
@@ -80,6 +82,23 @@ class Takes:
         with atomic(Path(RAW_DIR, inner)) as temporary:
             temporary.write_bytes(data.tobytes())
         names.append(inner)
+
+    def take_number(self):
+        """Make sure that the number of the take that is under way is no other's, such as that of a second run beside
+        this one: whoever makes the first photo has it."""
+        name, number = self.new.pop()
+        names = self.photos[name].pop(number)
+        while True:
+            first = f"{name}/{name}_take{number:02d}_0001.jpg"
+            claim(RAW_DIR, [first])
+            Path(RAW_DIR, name).mkdir(exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                if not Path(TEST_DIR, first).exists():
+                    Path(RAW_DIR, first).open("xb").close()
+                    break
+            number += 1
+        self.new.append((name, number))
+        self.photos[name][number] = names
 
     def discard(self):
         """Delete the photos of the last take of this run. Returns a line that says so."""
@@ -92,13 +111,14 @@ class Takes:
 
     def end(self):
         """End the take that is under way: note it in PEOPLE, or forget it where it has no photos."""
-        name, number = self.new[-1]
-        if names := self.last():
-            person = f"{SOURCE_NAME} take {number}"  # of all classes: what they share is then on one side
-            people.write(PEOPLE, [(Path(inner).name, SOURCE_NAME, person, "", "") for inner in names])
-        else:
-            self.new.pop()
+        if not self.last():
+            name, number = self.new.pop()
             del self.photos[name][number]
+            return
+        # Takes of one number have one name, whatever their class: what they share is then on one side. Those before are
+        # noted again, since a second run beside this one may have written the file at the same moment.
+        people.write(PEOPLE, [(Path(inner).name, people.TAKES, f"{people.TAKES} take {number}", "", "")
+                              for name, number in self.new for inner in self.photos[name][number]])
 
     def counts(self, name):
         """(photos, takes) of a class, earlier runs included."""
@@ -116,16 +136,27 @@ class Takes:
                 lines.append(f"{name} has far fewer photos: take some more")
         return lines
 
+    def for_test(self):
+        """The numbers of the takes that belong to TEST_DIR: those of which one is there, and of those that this run has
+        completed the last, where enough others are left."""
+        chosen = {number for name in self.photos for number in takes_in(TEST_DIR, name)}
+        common = set.intersection(*(set(takes) for takes in self.photos.values()))
+        for number in sorted(common.intersection(number for _, number in self.new), reverse=True):
+            others = min(len(takes.keys() - chosen - {number}) for takes in self.photos.values())
+            if len(chosen) < TEST_TAKES and others >= ENOUGH_TAKES - 1:
+                chosen.add(number)
+        return chosen
+
     def finish(self):
-        """Move the last takes of each class to TEST_DIR, where enough others are left, and say what there is."""
-        for name in self.photos:
-            new = [number for class_name, number in self.new if class_name == name]
-            photos, takes = self.counts(name)
-            there = len(takes_in(TEST_DIR, name))
-            count = max(0, min(TEST_TAKES - there, takes - there - (ENOUGH_TAKES - 1), len(new)))
-            for number in new[len(new) - count:]:
-                importing.move(self.photos[name][number], RAW_DIR, TEST_DIR)
-            print(f"{name}: {photos} photos in {plural(takes, 'take')}, {there + count} of them for the test")
+        """Move the takes that are for the test to TEST_DIR, and say what there is."""
+        chosen = self.for_test()
+        for name, takes in self.photos.items():
+            for number, names in takes_in(RAW_DIR, name).items():
+                if number in chosen:
+                    importing.move(names, RAW_DIR, TEST_DIR)
+            photos, count = self.counts(name)
+            print(f"{name}: {photos} photos in {plural(count, 'take')}, {len(chosen & takes.keys())} of them for the "
+                  "test")
         print(f"the photos are in {RAW_DIR} and {TEST_DIR}, and nowhere else")
         print("\n".join(self.hints()) or "next: python processed.py && python validation.py && "
               "python train.py MODEL=small START=weights/shipped/small.pt")
@@ -154,25 +185,30 @@ def around_face(frame, box):
 
 
 class Keys:
-    """Which class is being taken, by the keys: held down, or pressed once to start and again to stop."""
+    """Which class is being taken, by the keys: held down, or pressed once to start and again to stop.
+
+    `last`: when the key came last; `asked`: when it was asked for last. A slow machine asks seldom, so that a key may
+    have come at any time since.
+    """
 
     def __init__(self):
-        self.taking, self.held, self.last = None, False, 0.0
+        self.taking, self.held, self.last, self.asked = None, False, 0.0, 0.0
 
     def press(self, index, now):
         """The key of a class at time `now`, in seconds."""
         if index != self.taking:
             self.taking, self.held = index, False
-        elif now - self.last <= REPEAT:
+        elif self.asked - self.last <= REPEAT:
             self.held = True
         else:
             self.taking = None
         self.last = now
 
     def tick(self, now):
-        """A key that was held is let go when it does not come again."""
-        if self.held and now - self.last > RELEASED:
+        """To be called whenever a key was asked for: one that was held is let go when it did not come, twice."""
+        if self.held and self.last < self.asked and now - self.last > RELEASED:
             self.taking, self.held = None, False
+        self.asked = now
 
 
 class Studio:
@@ -208,13 +244,13 @@ class Studio:
         """Do what a key asks. Returns whether to go on."""
         if key in window.QUIT:
             return False
-        index = int(key) - 1 if key.isdigit() else -1
+        index = class_of(key)
         if key == " ":
             empty = self.current is not None and not self.takes.last()
             self.keys.taking = None
             self.set_class(None)
             self.message = "nothing was taken" if empty else self.takes.discard()
-        elif 0 <= index < len(self.classes):
+        elif index is not None and index < len(self.classes):
             self.keys.press(index, now)
         self.keys.tick(now)
         self.set_class(self.keys.taking)
@@ -225,15 +261,21 @@ class Studio:
         lines = []
         for i, name in enumerate(self.classes):
             photos, takes = self.takes.counts(name)
-            taking = "   TAKING" if i == self.current else ""
-            lines.append(f"{i + 1}  {name}: {photos} photos, {plural(takes, 'take')}{taking}")
+            lines.append(f"hold {i + 1} or F{i + 1}: {name}   {photos} photos, {plural(takes, 'take')}")
         lines.append("space: discard the last take   q: end")
         return lines + ([self.message] if self.message else self.takes.hints()[:1])
 
     def draw(self, frame, faces, mirror):
         """A new picture of a frame, BGR."""
         drawn = [(face.smooth, "", self.current if i == 0 else None, None, 0.0) for i, face in enumerate(faces)]
-        return overlay.draw(frame, drawn, mirror)
+        picture = overlay.draw(frame, drawn, mirror)
+        if self.current is not None:
+            (height, width), colour = picture.shape[:2], overlay.COLOURS[self.current % len(overlay.COLOURS)]
+            cv2.rectangle(picture, (0, 0), (width - 1, height - 1), colour[::-1], max(4, min(height, width) // 40))
+            text = f"TAKING {self.classes[self.current]}: {len(self.takes.last())} photos"
+            mask = overlay.fitted(overlay.text_mask(text, 2 * overlay.text_size(picture.shape)), width, height)
+            overlay.stamp(picture, mask, 0, height - len(mask), colour)
+        return picture
 
 
 def new_tracker():
@@ -241,9 +283,9 @@ def new_tracker():
     return tracks.Tracker(detector=detectors.get(DETECTOR))
 
 
-def take_by_keys(takes, tracker, reader):
+def take_by_keys(takes, tracker, reader, screen):
     """The window, until a key ends it or the source does. Raises Problem when something was wrong with the source."""
-    screen, studio, due = window.Window(True, "webcam"), Studio(takes, tracker), None
+    studio, due = Studio(takes, tracker), None
     mirror, picture = MIRROR and sources.is_camera(reader.source), None
     try:
         while not reader.over():
@@ -261,12 +303,19 @@ def take_by_keys(takes, tracker, reader):
                 continue
             if not studio.obey(screen.key(shown, wait), time.perf_counter()):
                 return
-        if problem := reader.problem():
+        if problem := reader.problem("video"):
             raise script.Problem(problem)
     finally:
         studio.set_class(None)
         reader.stop()
         screen.close()
+
+
+def class_of(key):
+    """The index of the class that a key takes, from 1 or F1 on, which no keyboard has behind a shift; None for others.
+    """
+    number = key.removeprefix("f")
+    return int(number) - 1 if len(number) == 1 and number in "123456789" else None
 
 
 def take_clips(takes):
@@ -283,7 +332,7 @@ def take_clips(takes):
             finally:
                 studio.set_class(None)
                 reader.stop()
-            if problem := reader.problem():
+            if problem := reader.problem("video"):
                 raise script.Problem(problem)
             print(f"{clip}: {photos} photos of {name}" if photos else f"{clip}: no face, so that nothing is taken")
 
@@ -322,8 +371,12 @@ def main():
     takes = Takes(names)
     try:
         if SHOW:
-            reader = capture.Reader(0 if SOURCE is None else sources.named(SOURCE), RETRY)
-            take_by_keys(takes, new_tracker(), reader)
+            source = 0 if SOURCE is None else sources.named(SOURCE)
+            if isinstance(source, str) and (Path(source).is_dir() or reading.named_as_photo(Path(source))):
+                raise script.Problem(f"{source} is no video: put photos into {RAW_DIR}/<class>/, or import them with "
+                                     "data/folders.py")
+            tracker, screen = new_tracker(), window.Window(True, "webcam")
+            take_by_keys(takes, tracker, capture.Reader(source, RETRY), screen)
         else:
             take_clips(takes)
     except window.NoWindow as error:
@@ -334,4 +387,5 @@ def main():
 
 if __name__ == "__main__":
     script.override(globals())
-    script.run(main, stopped="the photos taken are kept")
+    with workers.leaving_threads():
+        script.run(main, stopped="the photos taken are kept")

@@ -210,6 +210,8 @@ def near_copies(outlines, small, digests, pool):
     outlines: uint8 [N, 56, 56]; small: float32 [N, 16, 16]; digests: one a file, equal for equal files. Returns int64
     [P, 2], ascending. Of a group of more than LARGE crops not every pair is there, but what joins them all is.
     """
+    if not len(small):
+        return np.zeros((0, 2), np.int64)
     first = {}
     equal = np.array([(first.setdefault(digest, i), i) for i, digest in enumerate(digests)], np.int64).reshape(-1, 2)
     found, pairs = [equal[equal[:, 0] < equal[:, 1]]], candidates(small, pool)

@@ -2,7 +2,7 @@
 
 Its columns are file, source, person, age and ethnicity; all but `file` may be empty. Importers write it. validation.py
 keeps the photos of a person on one side, train.py balances the classes within each source, and test.py reports by age
-and ethnicity. Nothing to run.
+and ethnicity, and draws the photos of a person together. Nothing to run.
 """
 
 import bisect
@@ -15,12 +15,15 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
 from terminal.files import atomic, normal
 from terminal.script import Problem
 
 # ------------------------------------------------------------------------------------------------
 PEOPLE = "data/people.csv"  # without it: no report by group, one source, and persons are not known
 BEFORE = "groups.csv"  # its former name, with the columns file, age and ethnicity: read where there is no people.csv
+TAKES = "webcam"  # source of the photos of data/webcam.py: their persons are takes, whoever is in them
 AGE_BANDS = (0, 3, 10, 15, 20, 30, 40, 50, 60, 70)  # first age of each band; the last one is open
 # ------------------------------------------------------------------------------------------------
 
@@ -96,6 +99,21 @@ def persons(table, paths):
             name = normal(known.person).casefold()
             found.setdefault(f"{known.source} {name}" if name.isdecimal() else name, []).append(i)
     return {name: indices for name, indices in found.items() if len(indices) > 1}
+
+
+def takes(table, paths):
+    """Which photos or crops are of takes of data/webcam.py: bool [N]."""
+    known = [of(table, path) or Person() for path in paths]
+    return np.array([person.source == TAKES and person.person != "" for person in known], bool)
+
+
+def clusters(table, paths):
+    """A number for each photo or crop, int [N]: those of one person or take have the same, all others one of their own.
+    """
+    numbers = np.arange(len(paths))
+    for indices in persons(table, paths).values():
+        numbers[indices] = indices[0]
+    return numbers
 
 
 def write(path, rows):

@@ -12,6 +12,7 @@ from faces import people
 # ------------------------------------------------------------------------------------------------
 RESAMPLES = 2000  # bootstrap resamples per interval
 LEVEL = 0.95  # share of the resamples that an interval holds
+FEW = 10  # clusters; how far fewer differ is not known well enough to draw from them
 RARE = 0.1  # share of the photos below which a class hardly counts in the accuracy
 ECE_BINS = 15  # equal-width bins of confidence
 GROWN = 15  # "age 15 and over" gets a line of its own: a child's face tells little
@@ -51,25 +52,45 @@ def balanced_accuracy(hits, totals):
     return ratio(np.nansum(recalls, -1), (~np.isnan(recalls)).sum(-1))
 
 
-def bootstrap(hits, totals, seed=0):
-    """Bootstrap intervals of accuracy and of balanced accuracy: two pairs (low, high).
+def counted(labels, correct, clusters, n_classes):
+    """The right photos by class, and then the wrong ones, of each cluster: int64 [K, 2 C]. A cluster is what belongs
+    together, as the photos of one person; `clusters`: its number for each photo, int [N]."""
+    numbers, index = np.unique(clusters, return_inverse=True)
+    counts = np.zeros((len(numbers), 2 * n_classes), np.int64)
+    np.add.at(counts, (index, labels + n_classes * ~np.asarray(correct, bool)), 1)
+    return counts
 
-    `hits` and `totals` are the correct and all photos by class. Drawing N photos with replacement and counting
-    them by (class, right or wrong) is one multinomial draw, so that a resample costs 2 C numbers, not N. Where all
-    resamples are alike, as of 12 right of 12, the interval is Wilson's.
+
+def bootstrap(counts, seed=0):
+    """Bootstrap intervals of accuracy and of balanced accuracy: two pairs (low, high). `counts`: of counted().
+
+    Clusters are drawn with replacement, not photos: thirty photos of one person tell little more than one. Where all
+    resamples are alike, as of 12 right of 12, and where the clusters are FEW, the interval is Wilson's of as many
+    photos as there are clusters.
     """
-    hits, totals = np.asarray(hits, np.int64), np.asarray(totals, np.int64)
-    n = int(totals.sum())
+    # Equal clusters are drawn by one number, in the order of the columns: of single photos there are 2 C kinds.
+    kinds, numbers = (part[::-1] for part in np.unique(counts, axis=0, return_counts=True))
+    n = int(numbers.sum())
     if n == 0:
         return (None, None), (None, None)
-    cells = np.concatenate([hits, totals - hits])
-    drawn = np.random.default_rng(seed).multinomial(n, cells / n, size=RESAMPLES)
-    right, wrong = drawn[:, :len(hits)], drawn[:, len(hits):]
+
+    def rates(counts):
+        right, wrong = np.split(counts, 2, -1)
+        return ratio(right.sum(-1), counts.sum(-1)), balanced_accuracy(right, right + wrong)
+
+    drawn = rates(np.random.default_rng(seed).multinomial(n, numbers / n, size=RESAMPLES) @ kinds)
     intervals = []
-    for values in (right.sum(1) / n, balanced_accuracy(right, right + wrong)):
+    for value, values in zip(rates(counts.sum(0)), drawn, strict=True):
         low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        intervals.append((known(low), known(high)) if low < high else wilson(int(hits.sum()), n))
+        intervals.append((known(low), known(high)) if low < high and n >= FEW else wilson(round(float(value) * n), n))
     return tuple(intervals)
+
+
+def accuracy_interval(correct, clusters):
+    """The interval of an accuracy: Wilson's, or that of bootstrap() where some photos belong together."""
+    if len(set(clusters.tolist())) == len(clusters):
+        return wilson(correct.sum(), len(correct))
+    return bootstrap(counted(np.zeros(len(correct), int), correct, clusters, 1))[0]
 
 
 def wilson(hits, n):
@@ -114,13 +135,17 @@ def auc(curves):
     return float(np.mean(areas)) if areas else None
 
 
+def bins_of(confidence):
+    """The bin of each confidence: int [N], 0..ECE_BINS-1. A value at an edge belongs to the bin that it closes."""
+    return np.clip(np.ceil(np.asarray(confidence, np.float64) * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+
+
 def reliability(confidence, correct):
     """Expected calibration error and its bins: (ece, count [B], mean confidence [B], accuracy [B]); NaN: empty bin.
 
     scikit-learn's calibration_curve() leaves empty bins out, and does not say how many are in the others.
     """
-    confidence = np.asarray(confidence, np.float64)
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    confidence, bins = np.asarray(confidence, np.float64), bins_of(confidence)
     count = np.bincount(bins, minlength=ECE_BINS)
     mean = ratio(np.bincount(bins, confidence, ECE_BINS), count)
     accuracy = ratio(np.bincount(bins, np.asarray(correct, np.float64), ECE_BINS), count)
@@ -152,8 +177,9 @@ def coverage(confidence, correct, threshold):
             "curve": [[known(values[i]) for values in curve] for i in points]}
 
 
-def summary(probabilities, labels, no_face, seed=0):
-    """All of the above for one weights file, ready for JSON. `no_face`: photos without a face by class, int [C]."""
+def summary(probabilities, labels, missed, clusters, seed=0):
+    """All of the above for one weights file, ready for JSON. `missed`: the labels of the photos without a face, int
+    [M]; `clusters`: which photos belong together, int [N + M], those without a face last."""
     from sklearn.metrics import precision_recall_fscore_support
 
     n_classes = probabilities.shape[1]
@@ -162,12 +188,14 @@ def summary(probabilities, labels, no_face, seed=0):
     precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, labels=range(n_classes),
                                                                zero_division=np.nan)
     hits, totals = np.diag(confusion), confusion.sum(1)
-    accuracy_ci, balanced_ci = bootstrap(hits, totals, seed)
-    all_photos = totals + no_face
-    _, missed_ci = bootstrap(hits, all_photos, seed)
-    ece = reliability(probabilities.max(1), predicted == labels)[0]
+    correct = predicted == labels
+    accuracy_ci, balanced_ci = bootstrap(counted(labels, correct, clusters[:len(labels)], n_classes), seed)
+    everyone, found_and_right = np.concatenate([labels, missed]), np.concatenate([correct, np.zeros(len(missed), bool)])
+    all_photos = np.bincount(everyone, minlength=n_classes)
+    _, missed_ci = bootstrap(counted(everyone, found_and_right, clusters, n_classes), seed)
+    ece = reliability(probabilities.max(1), correct)[0]
     return {
-        "n": int(totals.sum()), "no_face": int(np.sum(no_face)),
+        "n": int(totals.sum()), "no_face": len(missed), "clusters": len(set(clusters[:len(labels)].tolist())),
         "loss": known(log_loss(probabilities, labels)),
         "accuracy": known(hits.sum() / totals.sum()), "accuracy_ci": accuracy_ci,
         "balanced_accuracy": known(balanced_accuracy(hits, totals)), "balanced_accuracy_ci": balanced_ci,
@@ -181,23 +209,24 @@ def summary(probabilities, labels, no_face, seed=0):
     }
 
 
-def group_row(name, correct, found, sure):
+def group_row(name, correct, found, sure, clusters):
     """One group: photos with a face (n), without (no_face), accuracy over those with one and its interval, and how many
     faces are sure, with the accuracy of these (None: none)."""
     n, hits, left = int(found.sum()), int(correct[found].sum()), int(sure.sum())
     return {"group": name, "n": n, "no_face": int((~found).sum()), "accuracy": known(hits / n) if n else None,
-            "accuracy_ci": wilson(hits, n), "sure": left,
+            "accuracy_ci": accuracy_interval(correct[found], clusters[found]), "sure": left,
             "sure_accuracy": known(correct[sure].mean()) if left else None}
 
 
-def group_report(groups, names, found, correct, sure):
+def group_report(groups, names, found, correct, sure, clusters):
     """Accuracy by age band, ethnicity and their combinations with class; each list has its worst group first.
 
     For each photo `groups` has a people.Person or None, `names` its class, `found` whether it has a face, `correct`
-    whether its face is judged right, and `sure` whether it has a face that is not called unsure.
+    whether its face is judged right, `sure` whether it has a face that is not called unsure, and `clusters` which
+    photos belong together, int.
     Returns None where no photo has a group.
     """
-    found, correct, sure = (np.asarray(v, bool) for v in (found, correct, sure))
+    (found, correct, sure), clusters = (np.asarray(v, bool) for v in (found, correct, sure)), np.asarray(clusters)
     bands = [people.age_band(g.age) if g else (None, None) for g in groups]
     age = [band for band, _ in bands]
     ethnicity = [(g.ethnicity or None) if g else None for g in groups]
@@ -209,9 +238,10 @@ def group_report(groups, names, found, correct, sure):
         for i, key in enumerate(zip(*parts, strict=True)):
             if None not in key:
                 members.setdefault(", ".join(key), []).append(i)
-        rows = [group_row(name, correct[index], found[index], sure[index]) for name, index in members.items()]
+        rows = [group_row(name, correct[index], found[index], sure[index], clusters[index])
+                for name, index in members.items()]
         report[kind] = sorted(rows, key=lambda r: (r["accuracy"] is None, r["accuracy"], r["group"]))
     grown = np.array([first is not None and first >= GROWN for _, first in bands], bool)
-    report["age_15_and_over"] = (group_row("age 15 and over", correct[grown], found[grown], sure[grown])
-                                 if grown.any() else None)
+    report["age_15_and_over"] = (group_row("age 15 and over", correct[grown], found[grown], sure[grown],
+                                           clusters[grown]) if grown.any() else None)
     return report if report["age"] or report["ethnicity"] else None

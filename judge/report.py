@@ -57,6 +57,8 @@ def show(result, classes, count):
                        ("... a missed face an error", "balanced_accuracy_with_missed")):
         low, high = result[f"{key}_ci"]
         print(f"{label:28}{result[key]:.4f}   (95 % {low:.4f} to {high:.4f})")
+    if result["clusters"] < result["n"]:
+        print(f"{'people or takes':28}{result['clusters']:6}   (the intervals go by these: photos of one are alike)")
     totals = [sum(row) for row in result["confusion"]]
     for i in metrics.rare(totals):
         print(f"{classes[i]} is rare, {totals[i]} of {sum(totals)} faces: go by the balanced accuracy")
@@ -126,17 +128,18 @@ def roc(path, probabilities, labels, classes):
     save(fig, path)
 
 
-def reliability(path, confidence, correct, trusted, threshold):
+def reliability(path, confidence, correct, trusted, threshold, clusters):
     """Left: accuracy against stated confidence, and how many photos. Right: accuracy against coverage, by `trusted`,
-    which is the confidence, but 0 for children, who are called unsure.
+    which is the confidence, but 0 for children, who are called unsure. `clusters`: which photos belong together.
     """
     ece, count, mean, accuracy = metrics.reliability(confidence, correct)
     fig, (left, right) = figure(1, 2)
     edges = np.linspace(0, 1, len(count) + 1)
     left.bar(edges[:-1], count / count.sum(), width=np.diff(edges), align="edge", color="0.88", label="share of photos")
     full = count > 0
-    low, high = np.array([metrics.wilson(hits, n) for hits, n in zip((accuracy * count)[full], count[full],
-                                                                       strict=True)]).T
+    bins = metrics.bins_of(confidence)
+    low, high = np.array([metrics.accuracy_interval(correct[bins == b], clusters[bins == b])
+                          for b in np.flatnonzero(full)]).T
     errors = np.clip([accuracy[full] - low, high - accuracy[full]], 0, 1)
     left.errorbar(mean[full], accuracy[full], errors, fmt="o", markersize=4, color=COLOURS[0],
                   label="accuracy, with its 95 % interval")

@@ -163,9 +163,12 @@ def update_ema(ema, net, decay, step):
     get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))(old, new, None)
 
 
-def calibrate(logits, labels, sure):
+def calibrate(logits, labels, sure, few=False):
     """(temperature, threshold, accuracy): the temperature that makes the validation loss least; the confidence, at most
     MOST, from which the accuracy is `sure`; and the accuracy from there on, nan where no prediction is so confident.
+
+    `few`: whether the crops are too few to choose a threshold by. If all of them are right, any confidence would do: so
+    it is at least half way from a guess to certainty.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
@@ -175,7 +178,8 @@ def calibrate(logits, labels, sure):
     temperature = temperatures[losses.argmin()].item()
     confidence, predicted = (logits / temperature).softmax(1).max(1)
     right = (predicted == labels).float()
-    floor = 1 / logits.shape[1]
+    guess = 1 / logits.shape[1]
+    floor = (guess + 1) / 2 if few else guess
     for threshold in torch.arange(math.ceil(floor * 100) / 100, MOST + 0.005, 0.01).tolist():
         chosen = confidence >= threshold
         if chosen.any() and right[chosen].mean() >= sure:

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import hashlib
 import itertools
+import math
 import os
 import re
 import tempfile
@@ -27,7 +28,7 @@ MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "P
 JUDGES = {"JUDGED_MARGIN", "IMAGE_SIZE", "PAPER"}  # constants that change validation losses without any training
 FIXED = ("MODEL", "AUXILIARY", "EMA")  # constants that a resumed run must have again: its network depends on them
 KEEP_BEST = 3  # best_weights_<epoch>.pt files that stay
-ENOUGH = 100  # validation crops from which the threshold for "unsure" can be chosen well
+ENOUGH = 100  # validation crops, one of each person or take, from which the threshold for "unsure" can be chosen well
 
 
 @dataclasses.dataclass
@@ -59,6 +60,12 @@ class Run:
     def candidates(self):
         """The rows of the epochs that the best is chosen from."""
         return [row for row in self.history if row["epoch"] >= self.comparable_from]
+
+    @property
+    def settled(self):
+        """Whether all validation crops were right for a quarter of the EPOCHS, up to the last one that is done."""
+        quarter = math.ceil(self.constants["EPOCHS"] / 4)
+        return len(self.candidates) >= quarter and all(row["valid_accuracy"] == 1 for row in self.candidates[-quarter:])
 
     def trained_in(self, epoch):
         """The network as the steps of an epoch call it: in training mode, frozen but for its head in head_epochs."""
@@ -247,19 +254,22 @@ def save_weights(path, checkpoint):
 
 
 @engine.first_only
-def conclude(run, folders, reached, n_valid):
+def conclude(run, folders, reached, valid):
     """Draw the curves, and say which epoch is best and what "unsure" is worth.
 
-    `reached`: the accuracy of the validation crops above the threshold, nan where there are none; `n_valid`: how many
-    validation crops there are.
+    `reached`: the accuracy of the validation crops above the threshold, nan where there are none; `valid`: the
+    dataset.Crops.
     """
     path = folders.plots / f"metrics_{run.done}.{run.constants['PICTURES']}"
     files.claim_file(path)
     plot(run.history, path)
     top = min(run.candidates or run.history, key=lambda row: row["mean_loss"])
     wanted = run.constants["TARGET_ACCURACY"]
-    if n_valid < ENOUGH:
-        print(f"{n_valid} validation crops are few: the accuracy is rough, and so is the threshold for \"unsure\"")
+    if valid.people < ENOUGH:
+        who = "person or take" if valid.people == 1 else "people or takes"
+        of = f" of {valid.people} {who}" if valid.people < len(valid) else ""
+        print(f"{len(valid)} validation crops{of} are few: the accuracy is rough, and so is the threshold for "
+              "\"unsure\"")
     elif not reached >= wanted:  # or nan
         found = (f"of what it is sure of, {reached:.1%} of the validation crops are right" if reached >= 0 else
                  "the network is not confident enough of any validation crop")

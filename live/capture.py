@@ -238,11 +238,12 @@ class Reader:
         late = self.live and time.perf_counter() - self.last > max(self.retry, OPENING)
         return not self.frames and (self.ended or late)
 
-    def problem(self):
-        """One line: why it ended before its time, to be asked when it is over(); None where all went well."""
+    def problem(self, kinds=sources.KINDS):
+        """One line: why it ended before its time, to be asked when it is over(); None where all went well. `kinds`: see
+        sources.why_not()."""
         skipped = f" ({self.unusable} frames were empty, or of an unknown kind)" if self.unusable else ""
         if self.live or not self.received:
-            return sources.why_not(self.source) + skipped
+            return sources.why_not(self.source, kinds) + skipped
         read = self.received + self.unusable
         least = 1 - MISSING  # of both, since a file with varying rates has fewer frames than it says
         if read < min(self.promised - 2, least * self.promised) and self.moment + 1 / self.rate < least * self.length:

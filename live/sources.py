@@ -9,6 +9,8 @@ from pathlib import Path
 
 from terminal import script
 
+KINDS = "video, photo or folder"  # of files, what realtime.py takes
+
 
 def named(source):
     """The source that a user means: spaces at the ends go, ~ is the home folder, file:///a.mp4 is /a.mp4."""
@@ -42,33 +44,33 @@ def public(source):
     return f"camera {source}" if isinstance(source, int) else script.public(str(source))
 
 
-def why_not(source):
-    """One line: why a source gives no pictures, as far as can be known, and what to do."""
+def why_not(source, kinds=KINDS):
+    """One line: why a source gives no pictures, as far as can be known, and what to do. `kinds`: what beside cameras
+    and addresses a program takes."""
     if is_url(source):
         return f"{public(source)} cannot be opened: check the address, the network and that the stream is on"
     if not is_camera(source):
-        return why_no_video(source)
+        return why_no_video(source, kinds)
     name = public(source)
     if sys.platform == "darwin":
         return (f"{name} gives no picture: connect one, close other programs that use it, and allow this "
-                "terminal in System Settings > Privacy & Security > Camera; or set SOURCE=<video, photo or folder>")
+                f"terminal in System Settings > Privacy & Security > Camera; or set SOURCE=<{kinds}>")
     if sys.platform.startswith("linux"):
         device = Path(f"/dev/video{source}" if isinstance(source, int) else source)
         others = sorted(p.name for p in Path("/dev").glob("video*"))
         if not device.exists():
             known = f" (there are: {', '.join(others)})" if others else ""
-            return (f"there is no camera {source}{known}: connect one, or set SOURCE=<another number, video, photo or "
-                    "folder>")
+            return f"there is no camera {source}{known}: connect one, or set SOURCE=<another number, {kinds}>"
         if not os.access(device, os.R_OK | os.W_OK):
             return f"no permission for {name}: run 'sudo usermod -aG video $USER' and log in again"
     return (f"{name} gives no picture: it may be in use or not be allowed; close other programs that use it, "
-            "check the system's camera privacy settings, or set SOURCE=<another number, video, photo or folder>")
+            f"check the system's camera privacy settings, or set SOURCE=<another number, {kinds}>")
 
 
-def why_no_video(path):
+def why_no_video(path, kinds):
     """The same for a file."""
     if not os.path.isfile(path):
-        return f"there is no {path}: set SOURCE=<camera number, video, photo, folder or address>"
+        return f"there is no {path}: set SOURCE=<camera number, address, {kinds}>"
     if not os.access(path, os.R_OK):
         return f"no permission to read {path}: change it, or copy the file"
     if os.fsencode(path).decode("utf-8", "replace") != str(path):
@@ -78,5 +80,5 @@ def why_no_video(path):
     # FFmpeg plays a PDF as a picture and a text as a screen of letters, but also lists of the parts of a video.
     text = start and not set(start) & (set(range(32)) - set(b"\t\n\f\r\x1b"))
     if start.startswith(b"%PDF") or text and not start.startswith((b"#EXTM3U", b"v=0", b"ffconcat")):
-        return f"{path} is a document, no video: set SOURCE=<camera number, video, photo, folder or address>"
+        return f"{path} is a document, no video: set SOURCE=<camera number, address, {kinds}>"
     return f"{path} is damaged, or no video: try it in a video player, and copy or convert it again"

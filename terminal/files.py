@@ -210,14 +210,6 @@ def is_system(name):
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-def classes_of(folder, fill_hint):
-    """Sorted names of the classes in `folder`; fewer than two end the program. `fill_hint`: what fills it."""
-    names = list(class_folders(folder, fill_hint))
-    if len(names) < 2:
-        fail(f"{folder} has {len(names)} class folder(s) and needs at least two: {fill_hint}")
-    return names
-
-
 def normal(name, form="NFC"):
     """A name in one Unicode form: some systems write ñ as one character, others as n and a tilde."""
     return unicodedata.normalize(form, name)

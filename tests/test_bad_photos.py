@@ -19,7 +19,7 @@ from photos import chunk, face
 from running import POSIX, run, settle
 from strangers import facts
 from terminal import script
-from terminal.files import classes_of
+from terminal.files import class_folders
 
 
 def claim(width, height):
@@ -133,16 +133,16 @@ def test_a_name_that_is_no_text(tmp_path, monkeypatch, capsys):
     """Linux takes any bytes for a name."""
     for name in drawn.CLASSES:
         (tmp_path / "raw" / name).mkdir(parents=True)
-        path = os.fsencode(tmp_path / "raw" / name) + b"/caf\xe9.png"
         try:
-            with open(path, "wb") as file:
-                face(1, name).save(file, "PNG")
+            for seed, ending in ((1, b"/caf\xe9.png"), (2, b"/th\xe9.png")):
+                with open(os.fsencode(tmp_path / "raw" / name) + ending, "wb") as file:
+                    face(seed, name).save(file, "PNG")
             (tmp_path / "raw" / name / "empty\udce9.png").write_bytes(b"")
         except OSError:
             pytest.skip("this disk takes text only")
     settle(processed, monkeypatch, f"RAW_DIR={tmp_path / 'raw'}", f"FACES_DIR={tmp_path / 'faces'}",
            f"SKIPPED={tmp_path / 'skipped.csv'}", "WORKERS=1")
-    for already in ("0 unchanged", "4 unchanged"):
+    for already in ("0 unchanged", "6 unchanged"):
         processed.main()
         assert already in capsys.readouterr().out
     settle(validation, monkeypatch, f"FACES_DIR={tmp_path / 'raw'}", f"TRAIN_DIR={tmp_path / 'train'}",
@@ -152,4 +152,4 @@ def test_a_name_that_is_no_text(tmp_path, monkeypatch, capsys):
     assert not stop.value.code
     os.rename(os.fsencode(tmp_path / "raw" / "hat"), os.fsencode(tmp_path / "raw") + b"/h\xe9")
     with pytest.raises(SystemExit, match="is no text in UTF-8: rename it"):
-        classes_of(tmp_path / "raw", "")
+        class_folders(tmp_path / "raw", "")

@@ -62,7 +62,7 @@ def test_one_person_stays_on_one_side(place, capsys):
     Path("data/people.csv").write_text("file,source,person\n" + "".join(table), encoding="utf-8")
     validation.main()
     assert torn(persons) == 0
-    assert "one person: 15 groups with 45 crops, the largest of 3" in capsys.readouterr().out
+    assert "one person or take: 15 groups with 45 crops, the largest of 3" in capsys.readouterr().out
     valid = {key for key, side in sides().items() if side == "valid"}
     assert sum(key.startswith("man/") for key in valid) == 13 and 1 <= sum(p[0] in valid for p in persons) <= 4
     Path("data/people.csv").unlink()
@@ -74,13 +74,92 @@ def test_a_class_of_one_person_says_so(place, capsys):
     faces = fill(place, 10, 0)
     for i in range(3):
         save(faces / "woman" / f"ann {i}.jpg", picture(7000 + i))
-    Path("data").mkdir()
-    rows = "".join(f"ann {i}.jpg,,Ann\n" for i in range(3))
-    Path("data/people.csv").write_text("file,source,person\n" + rows, encoding="utf-8")
+    people_csv((f"ann {i}.jpg", "", "Ann") for i in range(3))
+    refused(capsys, "all 3 crops of woman are of one person, Ann", "add photos of other people to data/raw/woman")
+
+
+def refused(capsys, *words):
+    """validation.py ends with an error in one line that has the words, and train.py says the same."""
+    for run in (validation.main, lambda: dataset.Crops(validation.TRAIN_DIR, 32),
+                lambda: dataset.Crops(validation.VALID_DIR, 32)):
+        with pytest.raises(SystemExit) as stop:
+            run()
+        message = str(stop.value)
+        assert message.startswith("error: ") and "\n" not in message, message
+        assert all(word in message for word in ("nothing is left for the validation of", *words)), message
+    assert sides() == {}, "nothing that could be trained on"
+    assert "written" not in capsys.readouterr().out
+
+
+def people_csv(rows):
+    """data/people.csv with these rows: file, source, person."""
+    Path("data").mkdir(exist_ok=True)
+    Path("data/people.csv").write_text("file,source,person\n" + "".join(",".join(row) + "\n" for row in rows), "utf-8")
+
+
+def takes(faces, numbers):
+    """Five crops for each number of a take of each class, all of them near-copies of one picture, as those of
+    data/webcam.py at one desk. Returns {number: keys}."""
+    keys, rows = {}, []
+    for name, own in zip(CLASSES, numbers, strict=True):
+        for number in own:
+            for i in range(5):
+                key = f"{name}/{name}_take{number:02d}_{i + 1:04d}.jpg"
+                save(faces / key, picture(1), 92 - i - number)
+                keys.setdefault(number, []).append(key)
+                rows.append((key.split("/")[1], "webcam", f"webcam take {number}"))
+    people_csv(rows)
+    return keys
+
+
+def test_takes_go_by_their_number_alone(place, capsys):
+    """One person at one desk who changes nothing but glasses: all crops are near-copies of one another."""
+    groups = takes(place / validation.FACES_DIR, ((1, 2, 3, 4), (1, 2, 3, 4)))
     validation.main()
-    assert "nothing for validation: one person: add photos of others" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="no crops of woman; add photos of several people"):
-        dataset.Crops(validation.VALID_DIR, 32)
+    said, side = capsys.readouterr().out, sides()
+    assert torn(groups.values()) == 0 and "near-copies: 0 groups" in said and "label conflicts" in said
+    assert "one person or take: 4 groups with 40 crops" in said
+    for name in CLASSES:
+        assert [s for key, s in side.items() if key.startswith(name)].count("valid") == 5
+    Path("data/people.csv").unlink()  # without it nobody knows what they are
+    refused(capsys, "near-copies join all 20 crops of man, such as man/man_take01_0001.jpg and ",
+            "add photos that are no copies to data/raw/man")
+
+
+def test_takes_beside_photos_do_not_hide_their_copies(place):
+    faces = fill(place, 20, 20)
+    planted = plant(faces, range(5))
+    groups = takes(faces, ((1, 2, 3), (1, 2, 3)))
+    validation.main()
+    assert torn(planted) == 0 and torn(groups.values()) == 0
+
+
+def test_one_take_says_what_to_do(place, capsys):
+    takes(place / validation.FACES_DIR, ((1, 2, 3), (2,)))
+    refused(capsys, "of woman: all 5 crops of woman are of one take, webcam take 2",
+            "make at least three takes of each class with data/webcam.py")
+
+
+def test_it_is_said_which_persons_near_copies_have_joined(place, capsys):
+    """Ann and Eve have two photos each, and one of Ann's is Eve's too."""
+    faces = fill(place, 10, 0)
+    for i in range(4):
+        save(faces / "woman" / f"photo_{i}.jpg", picture(7000 + i))
+    save(faces / "woman" / "photo_3.jpg", picture(7000), 60)
+    people_csv((f"photo_{i}.jpg", "news", "Ann" if i < 2 else "Eve") for i in range(4))
+    refused(capsys, "join all 4 crops of woman, such as woman/photo_0.jpg (Ann) and woman/photo_3.jpg (Eve)",
+            "add photos of other people to data/raw/woman")
+
+
+def test_classes_that_hang_together_crosswise_are_said(place, capsys):
+    """Each of three groups has half of two classes: whichever goes to validation, one class has nothing there."""
+    rows = []
+    for i, (a, b) in enumerate((("x", "y"), ("y", "z"), ("z", "x"))):
+        for name in (a, b):
+            save(place / validation.FACES_DIR / name / f"{name}{i}.jpg", picture(10 * i + ord(name)))
+            rows.append((f"{name}{i}.jpg", "news", f"Person {'abc'[i]}"))
+    people_csv(rows)
+    refused(capsys, "has also the last crops of another class", "add photos of other people")
 
 
 def test_label_conflicts_are_counted_and_stay_together(place, capsys):

@@ -11,7 +11,7 @@ import pytest
 
 from running import POSIX, ROOT, wait_for
 from terminal import script
-from terminal.files import atomic, classes_of
+from terminal.files import atomic, class_folders
 
 
 def constants():
@@ -75,18 +75,15 @@ def test_ctrl_c_exits_with_130(capsys):
     assert stop.value.code == 130 and "go on with X" in capsys.readouterr().err
 
 
-def test_classes_of_wants_two_folders(tmp_path):
+def test_classes_are_folders_that_are_not_hidden(tmp_path):
     with pytest.raises(SystemExit, match="no folder .*: fill it"):
-        classes_of(tmp_path / "none", "fill it")
-    (tmp_path / "a").mkdir()
-    (tmp_path / ".hidden").mkdir()
-    with pytest.raises(SystemExit, match="1 class"):
-        classes_of(tmp_path, "fill it")
-    (tmp_path / "b").mkdir()
-    assert classes_of(tmp_path, "fill it") == ["a", "b"]
+        class_folders(tmp_path / "none", "fill it")
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / name).mkdir()
+    assert class_folders(tmp_path, "fill it") == {"a": [tmp_path / "a"], "b": [tmp_path / "b"]}
     (tmp_path / "Unsure").mkdir()
     with pytest.raises(SystemExit, match="Unsure is named as what is said of a face that is not sure: rename it"):
-        classes_of(tmp_path, "fill it")
+        class_folders(tmp_path, "fill it")
 
 
 @pytest.mark.parametrize(("name", "edited", "found"), [

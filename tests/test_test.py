@@ -246,6 +246,20 @@ def test_groups(world, tmp_path, monkeypatch, capsys):
     assert "age 15 and over" in capsys.readouterr().out
 
 
+def test_photos_of_one_person_or_take_are_one_draw(world, plain, tmp_path, monkeypatch, capsys, no_pictures):
+    """All photos are of two takes, as those of data/webcam.py: the intervals are as wide as those of two photos."""
+    lines = [f"{p.name},webcam,webcam take {i % 2}" for i, p in enumerate(reading.list_photos(world / "photos"))]
+    (tmp_path / "people.csv").write_text("file,source,person\n" + "\n".join(lines), encoding="utf-8")
+    result, _ = run(monkeypatch, world, tmp_path, PEOPLE=str(tmp_path / "people.csv"))
+    assert result["clusters"] == 2 and plain[0]["clusters"] == result["n"] == 20
+    assert result["accuracy"] == plain[0]["accuracy"]
+    for key in ("accuracy_ci", "balanced_accuracy_ci", "balanced_accuracy_with_missed_ci"):
+        (low, high), (narrow_low, narrow_high) = result[key], plain[0][key]
+        assert high - low > 0.6 > narrow_high - narrow_low, key
+    assert "people or takes                  2   (the intervals go by these" in capsys.readouterr().out
+    assert "people or takes" not in plain[3]
+
+
 def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, capsys, no_pictures):
     (tmp_path / "people.csv").write_text("file,age,ethnicity\nother.jpg,30,White\n", encoding="utf-8")
     result, _ = run(monkeypatch, world, tmp_path, PEOPLE=str(tmp_path / "people.csv"))
@@ -336,11 +350,14 @@ def test_photos_of_training_and_of_both_classes_are_named(plain, tmp_path, capsy
     image = Image.open(photos / "hat/3.png")
     image.resize((image.width * 2, image.height * 2)).save(raw / "larger.jpg", quality=80)
     shutil.copy(photos / "beard/4.png", photos / "hat/beard.png")
-    found = overlap.report([(p, p.parent.name) for p in sorted(photos.glob("*/*"))], sorted(raw.iterdir()))
+    test = [(p, p.parent.name) for p in sorted(photos.glob("*/*"))]
+    found = overlap.report(test, sorted(raw.iterdir()), [False] * len(test))
     assert {Path(p).name for p in found["in_training"]} == {"2.png", "3.png"}
     assert {p.split("photos/")[1] for p in found["in_two_classes"]} == {"hat/beard.png", "beard/4.png"}
     assert "2 of 11 photos, such as " in capsys.readouterr().out
     assert plain[0]["copies"] == {"in_training": [], "in_two_classes": []}
+    takes = overlap.report(test, sorted(raw.iterdir()), [True] * len(test))
+    assert takes == {"in_training": found["in_training"], "in_two_classes": []}, "one person looks alike in two classes"
 
 
 def test_command_line_ends_with_one_line(tmp_path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -249,6 +250,13 @@ def test_one_line_errors(faces, tmp_path, arguments, line):
     assert code == 1 and len(said) == 1 and line in said[0]
 
 
+def test_a_class_that_only_one_side_has_is_named(faces, tmp_path):
+    shutil.copytree(faces, tmp_path / "faces")
+    shutil.copytree(faces / "train" / "hat", tmp_path / "faces" / "train" / "mask")
+    code, _, err = run(tmp_path, tmp_path / "faces")
+    assert code == 1 and "one has no crops of mask: run 'python validation.py'" in err.splitlines()[-1]
+
+
 def test_an_error_ends_the_program_with_one_line(faces, tmp_path):
     code, out, err = running.run("train.py", *constants(faces), "LR=-1", cwd=tmp_path)
     assert code == 1 and out == "" and err.startswith("error: LR=-1: must be") and err.count("\n") == 1
@@ -283,12 +291,49 @@ def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
     assert (predicted == labels)[confidence >= threshold - 0.02].float().mean() < train.TARGET_ACCURACY + 0.005
 
 
+@pytest.mark.parametrize(("n_classes", "least"), [(2, 0.75), (3, 0.66), (10, 0.55)])
+def test_few_crops_that_are_all_right_do_not_make_it_sure_of_everything(n_classes, least):
+    logits = 3 * torch.eye(n_classes).repeat(6, 1)
+    labels = torch.arange(n_classes).repeat(6)
+    assert engine.calibrate(logits, labels, 0.98, few=True)[1] == pytest.approx(least, abs=0.011)
+    assert engine.calibrate(logits, labels, 0.98)[1] == pytest.approx(1 / n_classes, abs=0.011), "of many it is known"
+
+
+@pytest.mark.parametrize(("people", "line"), [(1, "60 validation crops of 1 person or take are few"),
+                                              (7, "60 validation crops of 7 people or takes are few"),
+                                              (60, "60 validation crops are few"), (100, "")])
+def test_crops_of_one_person_count_as_one(tmp_path, capsys, monkeypatch, people, line):
+    monkeypatch.setattr(runs, "plot", lambda history, path: None)
+    row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 1.0}
+    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98}, {}, {}, history=[row])
+    valid = type("Valid", (list,), {"people": people})(range(60))
+    runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), 1.0, valid)
+    assert capsys.readouterr().out.startswith(line or "1 epochs done")
+
+
+def test_training_with_start_ends_where_validation_cannot_improve(faces, tmp_path, monkeypatch):
+    """All right for a quarter of the epochs: here from the third on, and of eight epochs the fourth is the last."""
+    monkeypatch.setattr(train, "settings", lambda n, real=train.settings: {**real(n), "EPOCHS": train.EPOCHS or 8})
+    monkeypatch.setattr(train, "evaluate", lambda run, batches: (
+        (1.0 - 2 * (run.done < 2)) * torch.eye(2)[batches.dataset.labels], batches.dataset.labels))
+    start = [f"START={PAPERS.with_name('small.pt')}"]
+    for name, arguments, epochs in (("ends", start, 4), ("asked for", [*start, "EPOCHS=8"], 8), ("new", [], 8)):
+        (tmp_path / name).mkdir()
+        code, out, err = run(tmp_path / name, faces, "IMAGE_SIZE=32", *arguments)
+        assert code == 0, err
+        assert len(losses(tmp_path / name)) == epochs
+        assert out.count("all 4 validation crops have been right for a quarter of the 8 epochs") == (name == "ends")
+    code, out, err = run(tmp_path / "ends", faces, "IMAGE_SIZE=32", *start, "RESUME=True")
+    assert code == 0 and len(losses(tmp_path / "ends")) == 4 and "training ends early" in out, err
+
+
 @pytest.mark.parametrize(("accuracy", "line"), [(0.9, "90.0% of the"), (float("nan"), "of any validation crop")])
 def test_an_accuracy_that_cannot_be_reached_is_said(tmp_path, capsys, monkeypatch, accuracy, line):
     monkeypatch.setattr(runs, "plot", lambda history, path: None)
     row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 0.6}
     made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PICTURES": "png"}, {}, {}, history=[row])
-    runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), accuracy, 500)
+    runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), accuracy,
+                  SimpleNamespace(people=500))
     assert "TARGET_ACCURACY=0.98 was not reached" in (out := capsys.readouterr().out) and line in out
 
 
