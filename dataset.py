@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from faces import cropping, people, reading
 from faces.cropping import MARGIN
-from terminal import script
-from terminal.files import SPLIT, atomic, claim, remove_ours, sweep, written
+from terminal import script, workers
+from terminal.files import SPLIT, atomic, claim, remove_ours, written
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
 CACHE_GB = 10.0  # of disk that the pixels of a split may take; a larger split is decoded anew in every epoch
@@ -87,7 +87,7 @@ class Crops(Dataset):
         self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
         self.cache = None  # path of the array of pixels on disk
         self.on_gpu = None  # all pixels in the memory of a GPU, uint8 [N, S, S, 3]
-        self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
+        self.pool = ThreadPoolExecutor(workers.cores())
 
     def balance(self):
         """Set `weights` so that all classes of a source count the same, and all crops 1 on average."""
@@ -106,11 +106,12 @@ class Crops(Dataset):
         self.remove_unused()
         size = math.prod(self.shape)
         room = max(0, min(CACHE_GB * 1e9, shutil.disk_usage(self.folder.parent).free - KEEP_FREE))
-        place = f"kept in {self.cache}"
-        if not self.cache.is_file() and size > room:
+        place, instead = f"kept in {self.cache}", "decoded batch by batch in every epoch instead"
+        if not self.cache.is_file() and not os.access(self.folder.parent, os.W_OK):
+            self.cache, place = None, f"and {self.folder.parent} is read-only: {instead}"
+        elif not self.cache.is_file() and size > room:
             self.cache = None
-            place = (f"and {room / 1e9:.2f} GB may be used (dataset.CACHE_GB, and what is free): decoded batch by "
-                     "batch in every epoch instead")
+            place = f"and {room / 1e9:.2f} GB may be used (dataset.CACHE_GB, and what is free): {instead}"
         if not quiet:
             print(f"{self.folder.name}: {len(self):,} crops are {size / 1e9:.2f} GB of pixels, {place}", flush=True)
         if self.cache and not self.cache.is_file():
@@ -130,7 +131,6 @@ class Crops(Dataset):
     def remove_unused(self):
         """Delete the other arrays of this split that no run has used for an hour."""
         place = self.folder.parent
-        sweep(place)
         pattern = re.compile(rf"\.{re.escape(self.folder.name)}_\d+_[0-9a-f]{{16}}\.npy")
         for name in filter(pattern.fullmatch, written(place) - {self.cache.name}):
             with contextlib.suppress(OSError):  # it is gone; or, on Windows, another run reads it

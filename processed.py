@@ -21,7 +21,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from faces import cropping, detectors, people, reading
-from terminal import files, rules, workers
+from terminal import files, rules, stops, workers
 from terminal.files import RECIPE, normal
 
 # ------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lig
 # ------------------------------------------------------------------------------------------------
 
 TIME_UNITS = (1, 100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)  # nanoseconds that disks round times of files to
-SKIPPED_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files need not be text
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files need not be text
 FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
 
 
@@ -48,6 +48,8 @@ def one_photo(job):
     there is a crop. It bears its photo's time, so that a photo that changes, or is replaced by an older one, is seen.
     """
     photo, time, target, detector = job
+    if not target.parent.is_dir():
+        raise files.gone(target.parent)
     try:
         image = reading.read_photo(photo)
         face = detectors.get(detector, strict=True).main_face(image)
@@ -96,12 +98,21 @@ def recipe(detector):
     return f"{detector} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
-def noted_recipe():
-    """The recipe() of the crops in FACES_DIR, "" where there are none; of an old version a digest alone."""
+def noted():
+    """What RECIPE says of the crops in FACES_DIR: (their recipe(), "" where there are none, and of an old version a
+    digest alone; {name of a crop: time of its photo, ns} of those that could not be given it)."""
     try:
-        return Path(FACES_DIR, RECIPE).read_text("utf-8", "replace")
+        first, *lines = Path(FACES_DIR, RECIPE).read_text(**TEXT).split("\n")
     except (FileNotFoundError, NotADirectoryError):
-        return ""
+        return "", {}
+    times = (line.partition(" ") for line in lines)
+    return first, {name: int(time) for time, _, name in times if time.isdecimal()}
+
+
+def write_noted(recipe, times):
+    """Write RECIPE, from which noted() reads."""
+    with files.atomic(Path(FACES_DIR, RECIPE)) as temporary:
+        temporary.write_text("\n".join([recipe, *(f"{time} {name}" for name, time in sorted(times.items()))]), **TEXT)
 
 
 class Skipped(NamedTuple):
@@ -116,7 +127,7 @@ class Skipped(NamedTuple):
 def load_skipped(path):
     """The rows of the last run's skipped.csv: photo -> Skipped; empty where there is none."""
     try:
-        with open(path, newline="", **SKIPPED_TEXT) as file:
+        with open(path, newline="", **TEXT) as file:
             return {row["photo"]: Skipped(*(row[column] for column in Skipped._fields)) for row in csv.DictReader(file)}
     except (OSError, KeyError, csv.Error):
         return {}
@@ -124,17 +135,21 @@ def load_skipped(path):
 
 def write_skipped(skipped, others, recipe):
     """Write SKIPPED: the photos that gave no crop, {photo: Skipped}, and `others`, the files that are no photos."""
-    with files.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **SKIPPED_TEXT) as file:
+    with files.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **TEXT) as file:
         rows = csv.writer(file)
         rows.writerow(["photo", *Skipped._fields])
         rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
         rows.writerows([path.as_posix(), *Skipped("", recipe, "no photo", "not an image")] for path in sorted(others))
 
 
-def times_of(folder):
-    """{normal() name: time of modification, ns} of the crops in a folder."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        return {normal(entry.name): entry.stat().st_mtime_ns for entry in entries if entry.is_file()}
+def times_of(name):
+    """{name: time of modification, ns} of the crops of a class; names are those of records, "class/file"."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        # Some disks take Hat for hat: but crops in Hat are those of another class.
+        if name in map(normal, os.listdir(FACES_DIR)):
+            with os.scandir(Path(FACES_DIR, name)) as entries:
+                return {f"{name}/{normal(entry.name)}": entry.stat().st_mtime_ns for entry in entries
+                        if entry.is_file()}
     return {}
 
 
@@ -144,12 +159,12 @@ def plan(classes, detector, counts, skipped):
     `classes`: the photos of each. Adds what is unchanged to `counts` (a Counter for each class) and `skipped` (photo ->
     Skipped). A new recipe makes all crops anew.
     """
-    now = recipe(detector)
-    same_recipe = noted_recipe() == now
+    now, (noted_recipe, noted_times) = recipe(detector), noted()
+    same_recipe = noted_recipe == now
     before = load_skipped(SKIPPED) if same_recipe else {}
     jobs, names = [], []
     for name, photos in classes.items():
-        made = times_of(Path(FACES_DIR, name)) if same_recipe else {}
+        made = times_of(name) if same_recipe else {}
         for photo, target in zip(photos, targets(photos, Path(RAW_DIR, name), FACES_DIR), strict=True):
             old = before.get(photo.as_posix())
             try:
@@ -160,8 +175,9 @@ def plan(classes, detector, counts, skipped):
                 counts[name][old.status] += 1
                 skipped[photo.as_posix()] = old
                 continue
-            names.append(f"{name}/{target.name}")
-            if same_time(made.get(target.name), time):
+            crop = f"{name}/{target.name}"
+            names.append(crop)
+            if same_time(made.get(crop), time) or crop in made and noted_times.get(crop) == time:
                 counts[name]["before"] += 1
             else:
                 jobs.append((photo, time, target, detector))
@@ -173,24 +189,48 @@ def prepare(classes, jobs, names, detector):
 
     Only crops that the record names are removed. An old version kept no record: its crops bear the time of their photo.
     """
-    same_recipe, ours = noted_recipe() == recipe(detector), []
-    if not files.written(FACES_DIR) and re.fullmatch("[0-9a-f]{12}", noted_recipe()):
-        made = {name: times_of(Path(FACES_DIR, name)) for name in classes}
-        ours = [RECIPE, *(f"{target.parent.name}/{target.name}" for _, time, target, _ in jobs
-                          if same_time(made[target.parent.name].get(target.name), time))]
+    before, ours = noted()[0], []
+    if not files.written(FACES_DIR) and re.fullmatch("[0-9a-f]{12}", before):
+        made = made_of(classes)
+        ours = [RECIPE, *(crop_of(job) for job in jobs if same_time(made.get(crop_of(job)), job[1]))]
     files.claim_table(SKIPPED, ("photo", *Skipped._fields), ours=True)
     files.claim(FACES_DIR, [RECIPE, *names], ours)
-    crops = {name for name in files.written(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
+    crops = {name for name in files.read_record(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
     gone = files.remove_ours(FACES_DIR, crops.difference(names))
-    if not same_recipe:
+    if before != recipe(detector):
         for name in names:
             Path(FACES_DIR, name).unlink(missing_ok=True)
-        with files.atomic(Path(FACES_DIR, RECIPE)) as temporary:
-            temporary.write_text(recipe(detector), "utf-8")
+        write_noted(recipe(detector), {})
     for name in classes:
         Path(FACES_DIR, name).mkdir(exist_ok=True)
-        files.sweep(Path(FACES_DIR, name))
     return gone
+
+
+def crop_of(job):
+    """The name of the crop that a job of one_photo() makes, as records have it."""
+    return f"{job[2].parent.name}/{job[2].name}"
+
+
+def made_of(classes):
+    """times_of() all classes."""
+    return {crop: time for name in classes for crop, time in times_of(name).items()}
+
+
+def note_times(classes, jobs, names):
+    """Write down the times of the photos of those of `jobs` whose crops do not bear them: some disks refuse that.
+
+    Returns the `names` of crops that are not there.
+    """
+    made, (noted_recipe, before) = made_of(classes), noted()
+    times = {name: time for name, time in before.items() if name in names}
+    for job in jobs:
+        name, time = crop_of(job), job[1]
+        times.pop(name, None)
+        if name in made and not same_time(made[name], time):
+            times[name] = time
+    if times != before:
+        write_noted(noted_recipe, times)
+    return [name for name in sorted(names - made.keys()) if not Path(FACES_DIR, name).is_file()]
 
 
 def report(classes, counts, others):
@@ -223,22 +263,31 @@ def main():
     for name, place in {"RAW_DIR": RAW_DIR, **links}.items():
         files.check_apart(**{name: place}, FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)
     # Without YuNet's model, crops that it made must not be replaced by others.
-    detector = detectors.get(DETECTOR, strict=noted_recipe() not in ("", recipe("haar"))).name
+    detector = detectors.get(DETECTOR, strict=noted()[0] not in ("", recipe("haar"))).name
     counts, skipped = {name: collections.Counter() for name in classes}, {}
     jobs, names = plan(classes, detector, counts, skipped)
     old_crops = prepare(classes, jobs, names, detector)
     print(f"{len(jobs)} photos to crop, {sum(count.total() for count in counts.values())} unchanged, "
-          f"{old_crops} old crops removed, {WORKERS or os.cpu_count()} processes")
-    without = []  # names of crops that there are not to be
+          f"{old_crops} old crops removed, {WORKERS or workers.cores()} processes")
+    kept, without = [], []  # jobs of this run that gave a crop; names of crops that there are not to be
     try:
-        for (photo, time, target, _), (status, reason) in crop_all(jobs):
-            counts[target.parent.name][status] += 1
-            if status != "kept":
-                without.append(f"{target.parent.name}/{target.name}")
-                skipped[photo.as_posix()] = Skipped(str(time), recipe(detector), status, reason)
+        with contextlib.closing(crop_all(jobs)) as done:
+            for job, (status, reason) in done:
+                photo, time, target, _ = job
+                counts[target.parent.name][status] += 1
+                if status == "kept":
+                    kept.append(job)
+                else:
+                    without.append(crop_of(job))
+                    skipped[photo.as_posix()] = Skipped(str(time), recipe(detector), status, reason)
     finally:
-        files.remove_ours(FACES_DIR, without)
-        write_skipped(skipped, others, recipe(detector))
+        with stops.later():
+            files.remove_ours(FACES_DIR, without)
+            gone = note_times(classes, kept, set(names).difference(without))
+            write_skipped(skipped, others, recipe(detector))
+    if gone:
+        script.fail(f"{len(gone)} crops are gone from {FACES_DIR}, such as {gone[0]}: was its drive taken away, or "
+                    "were they deleted? Run the same command again")
     report(classes, counts, others)
 
 
@@ -246,11 +295,11 @@ def crop_all(jobs):
     """Yield (job, (status, reason)) for every job, from all cores, behind a progress bar."""
     if not jobs:
         return
-    count = min(WORKERS or os.cpu_count() or 1, len(jobs))
+    count = min(WORKERS or workers.cores(), len(jobs))
     # Other machines stand in other folders.
     absolute = [(photo.absolute(), time, target.absolute(), detector) for photo, time, target, detector in jobs]
-    answers = workers.in_processes(one_photo, absolute, count, BACKEND)
-    yield from zip(jobs, tqdm(answers, total=len(jobs), unit="photo", smoothing=0), strict=True)
+    with contextlib.closing(workers.in_processes(one_photo, absolute, count, BACKEND)) as answers:
+        yield from zip(jobs, tqdm(answers, total=len(jobs), unit="photo", smoothing=0), strict=True)
 
 
 if __name__ == "__main__":

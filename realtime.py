@@ -93,8 +93,11 @@ def watch(source, reader, loading, detector=None, screen=None):
     mirror = MIRROR and sources.is_camera(source)
     result = play(reader, loading, OUTPUT, mirror, results.name_of(source), detector, screen)
     report(result)
+    until = f", up to second {result['moment']:.2f}" if result["stopped"] else ""
     for name in filter(None, result["written"]):
-        print(f"written: {name}")
+        print(f"written: {name}{until}")
+    if result["stopped"] and not reader.live:  # a camera has no other end
+        raise KeyboardInterrupt
     if result["problem"]:
         script.fail(result["problem"])
     if OUTPUT and not result["frames"]:
@@ -108,6 +111,8 @@ def view(photos, loading, output, detector, screen, note=""):
     counts = stills.annotate(photos, loading.result(), controls, log, detector.result(), screen, note)
     for name in filter(None, (output if counts["photos"] else None, log.written())):
         print(f"written: {name}")
+    if counts["stopped"]:
+        raise KeyboardInterrupt
     return int(counts["photos"] == 0)
 
 

@@ -14,7 +14,6 @@ from terminal import script  # isort: skip  # first, see terminal/script.py
 
 import collections
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,7 +133,7 @@ def job_of(path, cuts):
 def find_and_cut_all(paths, cuts):
     """Yield the Prepared of each path in order, from all cores; few photos ahead of the reader, to bound memory."""
     jobs = (job_of(path, cuts) for path in paths)
-    count = WORKERS or os.cpu_count() or 1
+    count = WORKERS or workers.cores()
     if count == 1 or len(paths) < IN_PROCESS:
         yield from map(find_and_cut, jobs)
         return

@@ -27,7 +27,7 @@ import processed
 from faces import cropping
 from judge import pictures
 from learn import augment, auxiliary, classifier, engine, runs
-from terminal import rules
+from terminal import rules, stops
 from validation import TRAIN_DIR, VALID_DIR
 
 # ------------------------------------------------------------------------------------------------ what people change
@@ -282,7 +282,8 @@ def fit(hardware):
         temperature, threshold, reached = engine.calibrate(logits, labels, TARGET_ACCURACY,
                                                             few=valid.people < runs.ENOUGH)
         run.metadata |= {"temperature": temperature, "threshold": threshold}
-        runs.save(run, folders, sources)
+        with stops.later():  # all files of an epoch, or none
+            runs.save(run, folders, sources)
     runs.conclude(run, folders, reached, valid)
 
 

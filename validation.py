@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from faces import copies, people, reading
 from processed import FACES_DIR, RAW_DIR
-from terminal import files, rules
+from terminal import files, rules, workers
 from terminal.files import SPLIT
 
 # ------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def why_none(name, own, groups, known, pairs, keys):
 def split(crops, table):
     """Decide the split. crops: {"class/name": Path}; table: of people.read(). Returns ({"class/name": True for
     validation}, report lines, one line on why nothing can be trained on it, or None)."""
-    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:  # OpenCV lets other threads run
+    with ThreadPoolExecutor(workers.cores()) as pool:  # OpenCV lets other threads run
         outlines, small, digests, read = copies.thumbnails(list(crops.values()), pool)
         keys, unread = list(itertools.compress(crops, read)), list(itertools.compress(crops, ~read))
         labels = [key.split("/", 1)[0] for key in keys]
@@ -188,8 +188,9 @@ def check_folder(folder):
     old version says so).
     """
     record, depth = read_record(folder), len(Path(folder).parts)
-    if Path(folder).is_symlink():
-        script.fail(f"{folder} is a link: name the folder that it leads to")
+    for place in (Path(folder), *Path(folder).glob("*")):
+        if files.is_link(place) and place.is_dir():
+            script.fail(f"{place} is a link: what it leads to would be trained on; move it away, or name another place")
     known = files.written(folder)
     ours = [] if known else [SPLIT, *record["files"]] if isinstance(record.get("files"), list) else []
     crops, there = known | set(ours), reading.list_photos(folder)

@@ -7,6 +7,8 @@ data/raw/{man,woman} and, one member in ten, data/test/{man,woman}. Stopped, or 
 missing. Every person is there once; all are adults who dress alike, so expect less from these weights elsewhere.
 """
 
+import importing  # isort: skip  # first: it imports terminal/script.py
+
 import http.client
 import json
 import re
@@ -18,7 +20,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import importing
 from faces import people
 from terminal import rules, script
 from terminal.files import atomic, claim, remove_ours, written

@@ -6,7 +6,7 @@ Every person is drawn a few times, in another pose, light and place, and has a n
 split by person has something to do. Nobody is shown: these are ellipses with noise, in which detectors find a face.
 """
 
-import importing  # isort: skip  # before the slow ones: it imports script, for which Ctrl-C is one line
+import importing  # isort: skip  # first: it imports terminal/script.py
 
 import math
 import tempfile

@@ -7,12 +7,13 @@ Nothing of SOURCE is changed. With TEST_RATIO a share of the photos goes to data
 like George_Bush_0007.jpg) to one side.
 """
 
+import importing  # isort: skip  # first: it imports terminal/script.py
+
 import os
 import re
 from collections import Counter
 from pathlib import Path
 
-import importing
 from faces import people, reading
 from importing import Photo
 from live.clips import SUFFIXES

@@ -3,14 +3,18 @@
 An importer of a data set only finds its Photos; bring_in() does the rest.
 """
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+from terminal import script  # isort: skip  # first, see terminal/script.py
+
+# ruff: noqa: E402
 import contextlib
 import filecmp
 import hashlib
-import os
 import shutil
-import sys
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
@@ -19,10 +23,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from faces import people  # noqa: E402
-from terminal import files, script  # noqa: E402
-from terminal.files import is_system, normal  # noqa: E402
+from faces import people
+from terminal import files, stops
+from terminal.files import is_system, normal
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
@@ -60,7 +63,7 @@ def check_targets(settings, classes):
     """End the program where photos of `classes` cannot be written: by the constants of a script, its globals()."""
     folders = {name: settings[name] for name in ("RAW_DIR", "TEST_DIR")}
     files.check_apart(**folders)
-    people.read(settings["PEOPLE"])
+    people.check(settings["PEOPLE"])
     only_classes(folders.values(), classes)
 
 
@@ -99,18 +102,16 @@ def source_folder(source, hint, raw_dir="data/raw", test_dir="data/test"):
     if not ending or not source.is_file():
         script.fail(f"there is no {source}: {hint}, then name it with SOURCE=<folder or archive>")
     print(f"unpacking {source.name} into {folder}")
-    # Under another name until it is whole, so that a stopped run leaves nothing that looks complete.
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=source.parent))
+    files.claim(source.parent, [folder.name])
     try:
-        safe = {} if ending == ".zip" else {"filter": "data"}
-        shutil.unpack_archive(source, temporary, **safe)
-        if os.name != "nt":
-            temporary.chmod(0o777 & ~files.UMASK)
-        os.replace(temporary, folder)
+        # Under another name until it is whole, so that a stopped run leaves nothing that looks complete.
+        with files.atomic_folder(folder) as temporary:
+            safe = {} if ending == ".zip" else {"filter": "data"}
+            shutil.unpack_archive(source, temporary, **safe)
     except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
         script.fail(f"{source} cannot be unpacked ({error}): download it again")
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        files.release(source.parent, [folder.name])  # it is the user's from now on
     return folder
 
 
@@ -148,10 +149,11 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
     anything is placed.
     """
     folders = {"raw": Path(raw_dir), "test": Path(test_dir)}
-    people.read(people_file)
+    people.check(people_file)
     found = [photo for photo in photos if photo.path.is_file()]
     targets = check_photos(found, folders)
     there, taken = Placed(folders.values()), set(targets.values())
+    there.check_apart(found)
     new, moved, total, rows = {}, set(), Counter(), []
     for photo, target in tqdm(targets.items(), unit="photo", smoothing=0, disable=len(found) < 1000):
         others = there.copies(photo) - {target}
@@ -171,11 +173,10 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
     for folder in folders.values():
         if names := names_in(folder, new.values()):
             files.claim(folder, names)
+    for photo, target in new.items():
+        files.link(photo.path, target)
     for folder in folders.values():
         files.remove_ours(folder, names_in(folder, moved))
-    for photo, target in new.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        files.link(photo.path, target)
     if rows:
         people.write(people_file, named_shortly(rows))
     report_counts(folders.values(), total, len(new), len(moved), len(photos) - len(found))
@@ -191,21 +192,14 @@ def names_in(folder, paths):
 def check_photos(photos, folders):
     """{photo: the Path where it is to be placed in `folders`, {"raw" or "test": Path}}.
 
-    Raises Problem for names that are not plain or come twice, and for a photo of SOURCE that lies in one of `folders`.
+    Raises Problem for names that are not plain or come twice.
     """
-    targets, taken, apart = {}, {}, set()
+    targets, taken = {}, {}
     for photo in photos:
         for text in (photo.class_name, photo.name):
             if not is_plain(text):
                 raise script.Problem(f"{text!r} is no name of a class or a photo: choose one without / and \\, that "
                                      "does not begin with a dot")
-        parent = Path(os.path.realpath(photo.path) if photo.path.is_symlink() else photo.path).parent
-        if parent not in apart:
-            apart.add(parent)
-            for folder in folders.values():
-                if any(files.same_file(place, folder) for place in (parent, *parent.resolve().parents)):
-                    raise script.Problem(f"{photo.path} of SOURCE lies in {folder}, where photos are put: name another "
-                                         "SOURCE, or other folders with RAW_DIR=... TEST_DIR=...")
         key = normal(f"{photo.class_name}/{photo.name}")
         if key in taken:
             raise script.Problem(f"two photos of SOURCE would both be called {photo.name}: rename one of {taken[key]} "
@@ -222,20 +216,37 @@ def is_plain(name):
 
 
 class Placed:
-    """The files below class folders that are there already. `ours`: the paths that importers have written."""
+    """The files below class folders that are there already. `ours`: the paths that importers have written; `places`:
+    identity() of each folder -> its path."""
 
     def __init__(self, folders):
         self.by_name, self.by_identity = defaultdict(set), defaultdict(set)
         self.ours = {folder / name for folder in folders for name in files.written(folder)}
+        self.places = {identity(folder): folder for folder in folders if folder.is_dir()}
         for folder in folders:
             for class_folder in folder.glob("*"):  # which may be links: their photos are used like others
                 for root, inner, names in os.walk(class_folder):
+                    self.places[identity(root)] = root
                     inner[:] = [name for name in inner if not is_system(name)]
                     for name in names:
                         path = Path(root, name)
                         self.by_name[name].add(path)
                         with contextlib.suppress(OSError):  # a link that leads nowhere
                             self.by_identity[identity(path)].add(path)
+
+    def check_apart(self, photos):
+        """Raise Problem where a photo of SOURCE lies in a folder that photos are put into, or taken away from. It may
+        do so through a link or a mount, on either side, so that the folder is known by its identity, not its path."""
+        checked = set()
+        for photo in photos:
+            parent = Path(os.path.realpath(photo.path) if photo.path.is_symlink() else photo.path).parent
+            if parent in checked:
+                continue
+            checked.add(parent)
+            for around in (parent, *parent.resolve().parents):
+                if place := self.places.get(identity(around)):
+                    raise script.Problem(f"{photo.path} of SOURCE lies in {place}, maybe by a link or a mount: name "
+                                         "another SOURCE, or other folders with RAW_DIR=... TEST_DIR=...")
 
     def copies(self, photo):
         """The paths where a photo lies already: the same file, or an equal one of its name."""
@@ -265,10 +276,10 @@ def named_shortly(rows):
 def move(names, folder, other):
     """Move files of ours, "class/name", to another folder. Raises Problem where one is there that is not ours."""
     files.claim(other, names)
-    for name in names:
-        Path(other, name).parent.mkdir(parents=True, exist_ok=True)
-        files.link(Path(folder, name), Path(other, name))
-    files.remove_ours(folder, names)
+    with stops.later():
+        for name in names:
+            files.link(Path(folder, name), Path(other, name))
+        files.remove_ours(folder, names)
 
 
 def report_counts(folders, total, new, moved=0, missing=0):

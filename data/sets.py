@@ -7,13 +7,14 @@ person, age and ethnicity, into data/people.csv. Each function below states what
 photos are for the test. All but FairFace are for research only: data/README.md has the terms.
 """
 
+import importing  # isort: skip  # first: it imports terminal/script.py
+
 import csv
 import hashlib
 import re
 from collections import Counter
 from pathlib import Path
 
-import importing
 from faces import people, reading
 from importing import Photo
 from terminal import rules, script

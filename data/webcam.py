@@ -1,7 +1,7 @@
 """Your own classes from your own webcam: photos for training and for the test, in takes.
 
     python data/webcam.py "CLASSES=('glasses', 'none')"
-    python data/webcam.py SHOW=False "CLIPS={'glasses': ('a.mp4', 'b.mp4'), 'none': 'c.mp4'}"
+    python data/webcam.py SHOW=False "CLIPS={'glasses': ('a.mp4', 'b.mp4'), 'none': 'c.mp4'}"   each clip once
 
 Hold 1 or F1 to take photos of the first class, 2 or F2 of the second, ..., or press once to start and again to stop.
 Space discards the last take; q, Esc and the X button end it. A photo is the part of the frame around the largest face.
@@ -12,9 +12,10 @@ together, as data/people.csv says. So validation.py keeps them on one side, and 
 goes to data/test.
 """
 
-import importing  # isort: skip  # before the slow ones: it imports script, for which Ctrl-C is one line
+import importing  # isort: skip  # first: it imports terminal/script.py
 
 import contextlib
+import hashlib
 import re
 import time
 from collections import defaultdict
@@ -25,7 +26,7 @@ import cv2
 from faces import detectors, people, reading
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
-from terminal import rules, script, workers
+from terminal import rules, script, stops, workers
 from terminal.files import UNSURE, atomic, claim, is_system, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
@@ -48,17 +49,19 @@ FEWER = 0.5  # a class with less than this share of the photos of another is nam
 REPEAT = 0.8  # seconds: a key that comes again within it is held down (systems wait up to 0.66 s before they repeat it)
 RELEASED = 0.4  # seconds without a key after which one that was held has been let go
 JPEG_QUALITY = 95
+JFIF = 20  # bytes of a JPEG of OpenCV after which a comment may stand
 
 
 class Takes:
     """The takes of all classes, those of earlier runs too.
 
     `photos`: {class: {number of a take: names}}; a name is <class>/<class>_take03_0012.jpg. `new`: the (class, number)
-    of this run's takes, in order.
+    of this run's takes, in order; those of clips that an earlier run has taken are among them.
     """
 
     def __init__(self, classes):
         self.photos, self.new = {name: takes_in(TEST_DIR, name) | takes_in(RAW_DIR, name) for name in classes}, []
+        self.clip = ""  # digest of the clip that is taken
 
     def start(self, name):
         """Begin a take of a class."""
@@ -73,15 +76,16 @@ class Takes:
 
     def add(self, photo):
         """Write a photo, uint8 [H, W, 3] BGR, of the take that is under way."""
-        if not self.last():
-            self.take_number()
-        (name, number), names = self.new[-1], self.last()
-        inner = f"{name}/{name}_take{number:02d}_{len(names) + 1:04d}.jpg"
-        claim(RAW_DIR, [inner])
-        data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        with atomic(Path(RAW_DIR, inner)) as temporary:
-            temporary.write_bytes(data.tobytes())
-        names.append(inner)
+        data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+        with stops.later():
+            if not self.last():
+                self.take_number()
+            (name, number), names = self.new[-1], self.last()
+            inner = f"{name}/{name}_take{number:02d}_{len(names) + 1:04d}.jpg"
+            claim(RAW_DIR, [inner])
+            with atomic(Path(RAW_DIR, inner)) as temporary:
+                temporary.write_bytes(data[:JFIF] + comment(self.clip) + data[JFIF:])
+            names.append(inner)
 
     def take_number(self):
         """Make sure that the number of the take that is under way is no other's, such as that of a second run beside
@@ -91,7 +95,6 @@ class Takes:
         while True:
             first = f"{name}/{name}_take{number:02d}_0001.jpg"
             claim(RAW_DIR, [first])
-            Path(RAW_DIR, name).mkdir(exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 if not Path(TEST_DIR, first).exists():
                     Path(RAW_DIR, first).open("xb").close()
@@ -108,6 +111,18 @@ class Takes:
         names = self.photos[name].pop(number)
         remove_ours(RAW_DIR, names)
         return f"discarded: take {number} of {name}, {len(names)} photos"
+
+    def known(self, name, clip):
+        """The number of the take that an earlier run has made of a clip (its digest), or None. A take that PEOPLE does
+        not know was stopped in its midst: it is deleted, to be taken again."""
+        table = people.read(PEOPLE) or {}
+        for number, names in list(self.photos[name].items()):
+            paths = [Path(folder, inner) for inner in names for folder in (TEST_DIR, RAW_DIR)]
+            if any(path.is_file() and bears(path, clip) for path in paths):
+                if any(people.of(table, path) for path in paths):
+                    return number
+                remove_ours(RAW_DIR, self.photos[name].pop(number))
+        return None
 
     def end(self):
         """End the take that is under way: note it in PEOPLE, or forget it where it has no photos."""
@@ -170,6 +185,28 @@ def takes_in(folder, name):
         if match and Path(folder, photo).is_file():
             found[int(match[1])].append(photo)
     return dict(found)
+
+
+def digest_of(clip):
+    """What tells a clip from others, whatever its name: a text; "" where it is no file, but an address."""
+    if not Path(clip).is_file():
+        return ""
+    digest = hashlib.sha256()
+    with open(clip, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f"clip {digest.hexdigest()[:16]}"
+
+
+def comment(text):
+    """A comment for a JPEG, as it stands there: bytes."""
+    return b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text.encode() if text else b""
+
+
+def bears(photo, text):
+    """Whether a photo has such a comment."""
+    with open(photo, "rb") as file:
+        return bool(text) and comment(text) in file.read(JFIF + 100)
 
 
 def plural(count, word):
@@ -306,9 +343,10 @@ def take_by_keys(takes, tracker, reader, screen):
         if problem := reader.problem("video"):
             raise script.Problem(problem)
     finally:
-        studio.set_class(None)
-        reader.stop()
-        screen.close()
+        with stops.later():
+            studio.set_class(None)
+            reader.stop()
+            screen.close()
 
 
 def class_of(key):
@@ -319,22 +357,37 @@ def class_of(key):
 
 
 def take_clips(takes):
-    """Each clip of CLIPS as a take, without a window."""
+    """Each clip of CLIPS as a take, without a window; one that an earlier run has taken is not taken again."""
     for name, clips in CLIPS.items():
         for clip in [clips] if isinstance(clips, str) else clips:
-            reader, studio = capture.Reader(clip, 0), Studio(takes, new_tracker())
-            studio.set_class(studio.classes.index(normal(name)))
-            try:
-                while not reader.over():
-                    if (got := reader.read()) is not None:
-                        studio.step(*got[:2])
-                photos = len(takes.last())
-            finally:
-                studio.set_class(None)
-                reader.stop()
-            if problem := reader.problem("video"):
-                raise script.Problem(problem)
+            takes.clip = digest_of(clip)
+            if number := takes.known(normal(name), takes.clip):
+                takes.new.append((normal(name), number))
+                print(f"{clip}: is take {number} of {name} already")
+                continue
+            photos = take_clip(takes, normal(name), clip)
             print(f"{clip}: {photos} photos of {name}" if photos else f"{clip}: no face, so that nothing is taken")
+
+
+def take_clip(takes, name, clip):
+    """One clip as a take, whole or not at all. Returns the number of its photos."""
+    reader, studio = capture.Reader(clip, 0), Studio(takes, new_tracker())
+    studio.set_class(studio.classes.index(name))
+    try:
+        while not reader.over():
+            if (got := reader.read()) is not None:
+                studio.step(*got[:2])
+        if problem := reader.problem("video"):
+            raise script.Problem(problem)
+        photos = len(takes.last())
+    except BaseException:
+        takes.discard()
+        raise
+    finally:
+        reader.stop()
+    with stops.later():
+        studio.set_class(None)
+    return photos
 
 
 def are_classes(chosen):
@@ -369,23 +422,25 @@ def main():
     names = check_constants()
     capture.quiet()
     takes = Takes(names)
+    if not SHOW:
+        take_clips(takes)  # a run that is stopped moves nothing: the next one takes the rest
+        takes.finish()
+        return
     try:
-        if SHOW:
-            source = 0 if SOURCE is None else sources.named(SOURCE)
-            if isinstance(source, str) and (Path(source).is_dir() or reading.named_as_photo(Path(source))):
-                raise script.Problem(f"{source} is no video: put photos into {RAW_DIR}/<class>/, or import them with "
-                                     "data/folders.py")
-            tracker, screen = new_tracker(), window.Window(True, "webcam")
-            take_by_keys(takes, tracker, capture.Reader(source, RETRY), screen)
-        else:
-            take_clips(takes)
+        source = 0 if SOURCE is None else sources.named(SOURCE)
+        if isinstance(source, str) and (Path(source).is_dir() or reading.named_as_photo(Path(source))):
+            raise script.Problem(f"{source} is no video: put photos into {RAW_DIR}/<class>/, or import them with "
+                                 "data/folders.py")
+        tracker, screen = new_tracker(), window.Window(True, "webcam")
+        take_by_keys(takes, tracker, capture.Reader(source, RETRY), screen)
     except window.NoWindow as error:
         raise script.Problem(f"{error}; or set SHOW=False and CLIPS") from None
     finally:
-        takes.finish()
+        with stops.later():
+            takes.finish()
 
 
 if __name__ == "__main__":
     script.override(globals())
     with workers.leaving_threads():
-        script.run(main, stopped="the photos taken are kept")
+        script.run(main, stopped="the photos taken are kept" + ("" if SHOW else "; the same command takes the rest"))

@@ -1,5 +1,6 @@
 """From a face to an upright square crop, and crops written and read. Nothing to run."""
 
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -117,7 +118,7 @@ def recut(crop, made_with, margin):
 def write_crop(path, crop, time=None):
     """Save an RGB crop as JPEG, whole or not at all; full colour resolution, so that disk and live agree.
 
-    `time`: nanoseconds, becomes the file's time of modification.
+    `time`: nanoseconds, becomes the file's time of modification, where the disk allows that.
     """
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY,
                 cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -125,7 +126,8 @@ def write_crop(path, crop, time=None):
     with atomic(path) as temporary:
         temporary.write_bytes(data.tobytes())
         if time is not None:
-            os.utime(temporary, ns=(time, time))
+            with contextlib.suppress(OSError):
+                os.utime(temporary, ns=(time, time))
 
 
 def read_crop(path):

@@ -8,7 +8,6 @@ and ethnicity, and draws the photos of a person together. Nothing to run.
 import bisect
 import contextlib
 import csv
-import hashlib
 import io
 import os
 import re
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from terminal.files import atomic, normal
+from terminal.files import atomic, check_replaceable, digest, normal
 from terminal.script import Problem
 
 # ------------------------------------------------------------------------------------------------
@@ -146,6 +145,12 @@ def write(path, rows):
     print(f"{path}: {len(lines)} photos")
 
 
+def check(path):
+    """Raise Problem where write() could not merge anything into people.csv."""
+    read_sheet(path)
+    check_replaceable(path)
+
+
 def read_sheet(path):
     """The Sheet in `path`, or in the groups.csv beside it; None where neither is there. Raises Problem, one line."""
     path = next((p for p in (Path(path), Path(path).with_name(BEFORE)) if p.exists()), None)
@@ -215,11 +220,6 @@ def key_of(file):
 def stem(name):
     """A name without its ending: a crop is called as its photo."""
     return PurePosixPath(name).stem
-
-
-def digest(place):
-    """What processed.py puts at the end of a name that it had to shorten. `place`: the photo's path in its class."""
-    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
 
 def age_band(text):

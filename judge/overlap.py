@@ -1,9 +1,9 @@
 """Test photos that are no test: training has them too, or they stand in two classes. Nothing to run."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 from faces import copies
+from terminal import workers
 
 MOST = 10_000  # photos of both folders together; of more, which take minutes to read, only equal files are found
 
@@ -29,7 +29,7 @@ def copied(paths):
     """
     pairs = same_files(paths)
     if 1 < len(paths) <= MOST:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(workers.cores()) as pool:
             outlines, small, digests, read = copies.thumbnails(paths, pool)
             index = read.nonzero()[0]
             if len(index) > 1:

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from terminal import script
+from terminal import script, workers
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 IS_FIRST = RANK == 0  # the process that prints and writes files
@@ -68,6 +68,8 @@ def hardware(device="auto", precision="auto"):
     if not there[device]:
         script.fail(f"DEVICE={device}: this machine has none that PyTorch can use; set DEVICE=auto")
     chosen = torch.device(device)
+    if "OMP_NUM_THREADS" not in os.environ:  # PyTorch knows nothing of what a container may use
+        torch.set_num_threads(min(torch.get_num_threads(), workers.cores()))
     if chosen.type == "cuda":
         chosen = torch.device("cuda", LOCAL_RANK)
         torch.cuda.set_device(chosen)
@@ -101,7 +103,7 @@ def ranks(device):
         return
     # torchrun sets 1 where the user has set nothing, which would leave cores idle.
     if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))))
+        torch.set_num_threads(max(1, workers.cores() // int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))))
     # Sums and logits are exchanged from the CPU, gradients from where they are.
     processes.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:

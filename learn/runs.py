@@ -10,7 +10,6 @@ import itertools
 import math
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,11 +103,10 @@ class Folders(NamedTuple):
             return
         folders = (self.weights / f"run_{number}" for number in itertools.count(1))
         folder = next(folder for folder in folders if not folder.exists())
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=self.weights) as temporary:
-            os.chmod(temporary, 0o777 & ~files.UMASK)
+        files.claim(self.weights, [folder.name])
+        with files.atomic_folder(folder) as temporary:
             for path in old:
-                files.link(path, Path(temporary, path.name))
-            os.replace(temporary, folder)
+                files.link(path, temporary / path.name)
         # What the new run replaces stays until then, so that test.py and realtime.py always have weights.
         files.remove_ours(self.weights, [name for name in names if name.startswith("best_weights_")])
         print(f"kept the {len(old)} files of the run before in {folder}")

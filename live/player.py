@@ -6,6 +6,7 @@ from collections import deque
 
 from live import overlay, results, sources, stills, tracks, window, writing
 from live.controls import CLIP_HELP
+from terminal import stops
 
 LOADING, PAUSED, ENDED = "loading the network ...", "paused: space goes on", "the end: space or q closes"
 LATENCIES = 100_000  # kept for the report: the last hour of a camera, in 3 MB
@@ -36,7 +37,7 @@ class Player:
         self.waits = False  # whether it was said that the source is silent
 
     def play(self, output=None):
-        """Play to the end, and write the pictures to the video `output`. Returns the dict of results."""
+        """Play to the end, or to a stop, and write the pictures to the video `output`. Returns the dict of results."""
         reader, controls = self.reader, self.controls
         try:
             with contextlib.ExitStack() as stack:
@@ -45,10 +46,12 @@ class Player:
                 if output:
                     self.output = stack.enter_context(writing.Video(output, reader))
                 stack.callback(self.end_record)
-                self.play_all()
+                stopped = self.play_all()
+                with stops.later():
+                    stack.close()
             seconds = time.perf_counter() - (self.started or 0)
-            problem = None if controls.quit else reader.problem()
-            if self.still and not reader.live:
+            problem = None if controls.quit or stopped else reader.problem()
+            if self.still and not reader.live and not stopped:
                 self.hold(problem or ENDED)
         finally:
             self.screen.close()
@@ -57,17 +60,17 @@ class Player:
                 "dropped": reader.dropped, "unusable": reader.unusable, "latencies": self.latencies,
                 "counts": self.controls.counted(self.log, self.classes),
                 "written": (output if self.frames else None, self.log.written()),
+                "stopped": stopped, "moment": self.moment,
                 "problem": "the display is gone" if getattr(self.screen, "lost", False) else problem}
 
     def play_all(self):
-        """Play until the source ends, or the user ends it."""
+        """Play until the source ends, or the user ends it. Returns whether that was by a stop."""
         try:
             while not self.reader.over() and not self.controls.quit:
                 self.turn()
-        except KeyboardInterrupt:  # without a window it is the way to end a camera, whose pictures are to be kept
-            if not self.reader.live:
-                raise
-            self.controls.quit = True
+        except KeyboardInterrupt:  # without a window it is the way to end a camera; what was written is kept
+            return True
+        return False
 
     def turn(self):
         """Take a frame if there is one, and else show what is waited for."""
@@ -135,14 +138,16 @@ class Player:
             self.tracker.detector, self.detector = self.detector.result(), None
         self.tracker.heat = self.controls.heat
         faces = [track.face() for track in self.tracker.step(frame, moment)]
-        self.log.add(results.rows_of(faces, moment, self.log.source, self.classes))
         boxes = [track.box for track in self.tracker.tracks]  # also of what is not yet sure to be a face
         picture = self.controls.draw(frame, faces, boxes, self.tracker.classifier)
-        for video in (self.output, self.record):
-            if video:
-                video.write(picture, moment)
-        self.still = stills.Still(frame, faces, boxes, self.tracker.classifier)
-        self.picture, self.frames = picture, self.frames + 1
+        with stops.later():  # after a stop all files end with the same frame
+            self.log.add(results.rows_of(faces, moment, self.log.source, self.classes))
+            for video in (self.output, self.record):
+                if video:
+                    video.write(picture, moment)
+            self.still = stills.Still(frame, faces, boxes, self.tracker.classifier)
+            self.picture, self.frames = picture, self.frames + 1
+            self.moment, interval = moment, moment - self.moment
         now = time.perf_counter()
         self.recent.append((now, len(faces)))
         while now - self.recent[0][0] > 1:
@@ -152,10 +157,9 @@ class Player:
             shown = overlay.caption(picture, self.lines(rate))
         self.latencies.append(time.perf_counter() - arrival)
         if self.controls.show:
-            self.obey(shown, picture, self.pause(moment - self.moment))
+            self.obey(shown, picture, self.pause(interval))
         else:
             self.say(faces, moment)
-        self.moment = moment
 
     def pause(self, interval):
         """Milliseconds to wait for a key: a video's frame is `interval` seconds after the last."""

@@ -3,6 +3,7 @@
 import collections
 import csv
 import io
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,7 +75,10 @@ class Results:
     def add(self, rows):
         """Take the rows of a frame, or of a photo. The first call replaces the file of the run before."""
         if self.log is not None and self.file is None:
-            self.file = open(self.log, "wb", buffering=0)  # noqa: SIM115  (closed by close)
+            if not os.path.exists(self.log) or os.path.isfile(self.log):
+                with files.atomic(self.log):  # a new one: that of before may have other names, as in a backup
+                    pass
+            self.file = open(self.log, "ab", buffering=0)  # noqa: SIM115  (closed by close)
             self.write([COLUMNS])
         for row in rows:
             if row.label:

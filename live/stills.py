@@ -12,7 +12,7 @@ import cv2
 from faces import cropping, detectors, reading
 from live import clips, overlay, results, sources, tracks, window, writing
 from live.controls import BACK, NEXT, PHOTO_HELP
-from terminal import files, script
+from terminal import files, script, stops
 from terminal.files import normal
 
 MOTION_START = 4_000_000  # bytes in which the second picture of a video of JPEGs begins
@@ -155,12 +155,12 @@ class Viewer:
     shows them as often as the keys ask.
 
     `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(); `note`: a
-    line to show with each. `counts` has what there was, by LINES.
+    line to show with each. `counts` has what there was, by LINES, and whether it was "stopped".
     """
 
     def __init__(self, photos, classifier, controls, log, detector, note=""):
         self.photos, self.classifier, self.controls, self.log = photos, classifier, controls, log
-        self.detector, self.note, self.counts = detector, note, dict.fromkeys(LINES, 0)
+        self.detector, self.note, self.counts = detector, note, dict.fromkeys((*LINES, "stopped"), 0)
         self.faces = {}  # place of a photo that was looked at -> its faces; none where it could not be read
 
     def look(self, place):
@@ -179,7 +179,8 @@ class Viewer:
         faces = self.faces[place]
         still = Still(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), faces, [face.box for face in faces], self.classifier)
         if first:
-            self.tell(photo, still)
+            with stops.later():
+                self.tell(photo, still)
         return still
 
     def tell(self, photo, still):
@@ -241,6 +242,8 @@ def annotate(photos, classifier, controls, log, detector, screen=None, note=""):
         else:
             for place in range(len(photos)):
                 viewer.look(place)
+    except KeyboardInterrupt:  # what was written is kept
+        viewer.counts["stopped"] = 1
     finally:
         screen.close()
         log.close()

@@ -45,7 +45,6 @@ class Video(contextlib.ExitStack):
         self.path, self.reader, self.writer = Path(path), reader, None
         self.frames = 0  # written
         files.claim_file(path)
-        files.sweep(self.path.parent)  # what is left of runs that were killed
 
     def open(self, frame, moment):
         """Begin with this frame."""

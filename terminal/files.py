@@ -1,20 +1,29 @@
 """Files that are written whole, the record of those that are ours, hard links, class folders.
 
 Each folder that a script writes into has a text file RECORD. The names of its files stand there before they are
-written, and only files that it names are ever replaced or deleted.
+written, and only files that it names are ever replaced or deleted; never what lies behind a link.
 """
 
 import contextlib
+import functools
+import hashlib
 import itertools
 import os
 import re
+import secrets
 import shutil
-import tempfile
+import stat
 import time
 import unicodedata
+from collections import defaultdict
 from pathlib import Path
 
-from terminal import script
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+from terminal import script, stops
 from terminal.script import Problem, fail
 
 RECORD = ".written.txt"  # in a folder: the files in it, and below it, that scripts of this project have written
@@ -22,7 +31,11 @@ RECIPE = ".recipe"  # in a folder of crops: how processed.py made them
 SPLIT = ".split.json"  # in both folders of a split: what validation.py made it from, and whether it is complete
 MARKS = {RECIPE, SPLIT}  # a folder with one of them belongs to that script alone
 UNSURE = "unsure"  # what is said of a face where the network is not sure, so that no class can have this name
-TEMPORARY = r"\.tmp-[a-z0-9_]{8}(\.\w+)?"  # names that atomic() gives
+TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-([0-9a-f]{16})")  # how names that temporary() gives begin
+# Seconds after which what a program has left half written is taken for that of one that was killed: where it is locked
+# while it is in use, and on Windows and disks that have no locks.
+UNLOCKED, UNUSED = 1, 3600
+JUNCTION = 0xA0000003  # the tag of Windows for a folder that leads to another place
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
                 "system volume information", "recycler", "lost+found", "found.000", "@eadir", "#recycle", "#snapshot"}
@@ -30,32 +43,162 @@ SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
 
 @contextlib.contextmanager
 def atomic(path):
-    """Yield a temporary Path beside `path`; it replaces `path` when the block ends well, and is removed otherwise."""
+    """Yield a temporary Path beside `path`; it replaces `path` when the block ends well, and is removed otherwise.
+
+    A file that is there leaves its permissions and its owner to the new one. Raises what check_replaceable() raises.
+    Makes the folder, unless this run had claimed it: then Problem is raised, since its drive was taken away.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    check_replaceable(path)
+    if not path.parent.is_dir():
+        if CLAIMED.keys() & set(path.absolute().parents):
+            raise gone(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.stat() if path.is_file() else None
+    new = temporary(path)
     try:
-        yield temporary
-        if os.name != "nt":
-            temporary.chmod(0o666 & ~UMASK)
-        os.replace(temporary, path)
+        mode = 0o666 if before is None else before.st_mode & 0o666 | 0o600  # what is private is so from the first byte
+        os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+        with locked(new):
+            yield new
+            if before is not None:
+                keep_owner(new, before)
+            os.replace(new, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """atomic() of a new folder: yields an empty one, which gets the name `path` when the block ends well."""
+    new = temporary(path)
+    try:
+        new.mkdir()
+        with locked(new):
+            yield new
+            os.replace(new, path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def temporary(path):
+    """A new Path beside `path`, with its suffix, that tells by a digest whose place it is to take: see sweep()."""
+    path = Path(path)
+    suffix = path.suffix if len(os.fsencode(path.suffix)) < 20 else ""
+    return path.with_name(f".tmp-{secrets.token_hex(4)}-{digest(path.name)}{suffix}")
+
+
+def digest(name):
+    """A text of 16 characters that stands for a name, or for a path within a folder: temporary files bear it, and crops
+    of photos with long names."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def keep_owner(new, before):
+    """Give a file the owner and the permissions of another's os.stat(), as far as the disk lets us."""
+    if hasattr(os, "chown") and (before.st_uid, before.st_gid) != (os.stat(new).st_uid, os.stat(new).st_gid):
+        with contextlib.suppress(OSError):
+            os.chown(new, before.st_uid, before.st_gid)
+    if os.stat(new).st_mode != before.st_mode:
+        with contextlib.suppress(OSError):
+            os.chmod(new, stat.S_IMODE(before.st_mode))
+
+
+def gone(folder):
+    """The Problem that a folder is not there any more into which a run writes."""
+    return Problem(f"{folder} is gone: was its drive taken away, or the folder deleted? Run the same command again")
+
+
+def check_replaceable(path):
+    """Raise Problem where a file is there that is read-only, or a device, a pipe or a folder."""
+    path = Path(path)
+    if path.is_file() and not path.stat().st_mode & 0o222:
+        raise Problem(f"{path} is read-only: make it writable, move it away, or name another place")
+    if path.exists() and not path.is_file():
+        raise Problem(f"{path} is no file: move it away, or name another place")
+
+
+def is_link(path):
+    """Whether a path is a symbolic link, or a junction of Windows."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == JUNCTION
+
+
+def is_inner(name):
+    """Whether a name in a record is that of a file in its folder, or below it: a stranger's record may say anything."""
+    parts = name.split("/")
+    if os.name == "nt":
+        if set(name) & set("\\:"):
+            return False
+        parts = [part.rstrip(". ") for part in parts]  # as Windows reads them
+    return "\0" not in name and not {"", ".", ".."}.intersection(parts)
+
+
+def read_record(folder):
+    """The names in the record of `folder`: set of str. Those that lead out of it are left out. Raises Problem where the
+    record is a link, or no file."""
+    path = Path(folder, RECORD)
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise Problem(f"{path} is a link, or no file, and is to be a record of this project: move it away")
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    return set(filter(is_inner, text.split("\n")))
 
 
 def written(folder):
-    """The names of the files in `folder` and below it that are ours: set of str, with "/" between folders."""
+    """The names of the files in `folder` and below it that are ours: set of str, with "/" between folders. What lies
+    behind a link is not ours, whatever the record says."""
+    names = read_record(folder)
+    links = tuple(f"{place}/" for place in folders_of(names) if is_link(Path(folder, place)))
+    return {name for name in names if not name.startswith(links)}
+
+
+def folders_of(names):
+    """The folders that the files `names` lie in, and those around them, as names are: sorted list of str."""
+    inner = {name.rpartition("/")[0] for name in names} - {""}
+    return sorted({place.as_posix() for name in inner for place in (Path(name), *Path(name).parents)} - {"."})
+
+
+def change_record(folder, add=(), remove=()):
+    """Add names to the record of `folder`, and take others out of it."""
+    with stops.later(), locked(folder):
+        before = read_record(folder)
+        names = before.difference(remove).union(add)
+        if names and names != before:
+            with atomic(Path(folder, RECORD)) as new:
+                new.write_bytes("".join(f"{name}\n" for name in sorted(names)).encode("utf-8", "surrogateescape"))
+        elif before and not names:
+            Path(folder, RECORD).unlink()
+
+
+@contextlib.contextmanager
+def locked(path, wait=True):
+    """In this block a file or folder is locked for other runs. Yields True; False where another has locked it, and we
+    do not `wait`; and None where there are no locks."""
+    if fcntl is None:
+        yield None
+        return
+    handle, mine = os.open(path, os.O_RDONLY), True
     try:
-        text = Path(folder, RECORD).read_bytes().decode("utf-8", "surrogateescape")
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    return set(text.split("\n")) - {""}
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            mine = False
+        except OSError:
+            mine = None
+        yield mine
+    finally:
+        os.close(handle)
 
 
 def claim(folder, names, ours=()):
-    """Make `folder`, and note that the files `names` in it (relative, with "/" between folders) are ours from now on.
+    """Make `folder`, and folders in it for the files `names` (relative, with "/" between folders), and note that these
+    are ours from now on.
 
     To be called before any work starts. Raises Problem, and changes nothing, where one of them is there and is not
     ours, or lies behind a link, and where `folder` is a file, read-only or another script's. `ours`: names that count
@@ -69,60 +212,67 @@ def claim(folder, names, ours=()):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "it is read-only")
-        recorded = written(folder)
-        with open(folder / RECORD, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            # The last line of a run that was killed may be half a name: what follows starts on a line of its own.
-            file.write("".join(f"\n{name}" for name in dict.fromkeys(names) if name not in recorded) + "\n")
-        CLAIMED.setdefault(folder.absolute(), set()).update(names)
+        for place in folders_of(names):
+            Path(folder, place).mkdir(exist_ok=True)
+        with stops.later():
+            change_record(folder, add=names)
+            first = folder.absolute() not in CLAIMED
+            CLAIMED.setdefault(folder.absolute(), set()).update(names)
     except OSError as error:
         raise Problem(f"{folder} cannot be written ({error.strerror}): name another folder") from None
+    if first:
+        sweep(folder)
 
 
 def check_names(folder, names, ours):
     """Raise Problem where claim() cannot have one of the `names` in `folder`."""
-    inner = {folder / place for name in names for place in Path(name).parents} - {folder}
-    for place in sorted(inner):
-        if place.is_symlink() or os.path.lexists(place) and not place.is_dir():
+    for place in (folder / name for name in folders_of(names)):
+        if is_link(place) or os.path.lexists(place) and not place.is_dir():
             raise Problem(f"{place} is a link or a file and is to be a folder: move it away, or name another place")
     recorded = written(folder)
     if recorded and MARKS & recorded != MARKS.intersection(names):
         raise Problem(f"{folder} is where another script has put its files: name another folder")
+    if broken := next((name for name in names if "\n" in name), None):
+        raise Problem(f"the name {broken!r} has a line break: rename it")
     known = recorded | set(ours)
-    for name in names:
-        if "\n" in name:
-            raise Problem(f"the name {name!r} has a line break: rename it")
-        if name in known or not os.path.lexists(folder / name):
-            continue
-        known |= written(folder)  # a second run may have claimed it meanwhile
-        # Some disks take a and A for one name.
-        if not any(same_file(folder / name, folder / other) for other in known if other.casefold() == name.casefold()):
+    there = [name for name in names if name not in known and os.path.lexists(folder / name)]
+    if there:
+        known |= written(folder)  # a second run may have claimed them meanwhile
+    folded, listing = {name.casefold() for name in known}, functools.cache(os.listdir)
+    for name in there:
+        # Some disks take a and A for one name: what is there may be a file of ours that is spelled otherwise.
+        spelled = name.casefold() not in folded or is_listed(folder, name, listing)
+        if name not in known and spelled:
             raise Problem(f"{folder / name} is there already, and this project has not written it: move it away, or "
                           "name another place")
 
 
+def is_listed(folder, name, listing=os.listdir):
+    """Whether a file in `folder` or below it is spelled just so. `listing`: os.listdir, or one that remembers."""
+    parts = name.split("/")
+    return all(part in listing(os.path.join(folder, *parts[:i])) for i, part in enumerate(parts))
+
+
 def claim_file(path, ours=False):
-    """claim() of one file. `ours`: it counts as ours without a record."""
+    """claim() of one file, which is not read-only. `ours`: it counts as ours without a record."""
+    check_replaceable(path)
     path = Path(path)
     claim(path.parent, [path.name], [path.name] * ours)
+
+
+def release(folder, names):
+    """Take names out of the record of `folder`: these files are not ours any more."""
+    CLAIMED.get(Path(folder).absolute(), set()).difference_update(names)
+    change_record(folder, remove=names)
 
 
 def settle():
     """At the end of a run, take the claimed names that were not written out of the records: they are free again."""
     while CLAIMED:
         folder, names = CLAIMED.popitem()
-        with contextlib.suppress(OSError):  # the folder is gone, or the disk is full
-            recorded, there = written(folder), {name for name in names if os.path.lexists(folder / name)}
-            if recorded != recorded - names | there:
-                write_record(folder, recorded - names | there)
-
-
-def write_record(folder, names):
-    """Write RECORD; without names there is none."""
-    if not names:
-        Path(folder, RECORD).unlink(missing_ok=True)
-        return
-    with atomic(Path(folder, RECORD)) as temporary:
-        temporary.write_bytes("".join(f"{name}\n" for name in sorted(names)).encode("utf-8", "surrogateescape"))
+        there = {name for name in names if os.path.lexists(folder / name)}
+        with contextlib.suppress(OSError, Problem):  # the folder is gone, or the disk is full
+            change_record(folder, add=there, remove=names)
 
 
 def claim_table(path, columns, ours=False):
@@ -150,20 +300,18 @@ def same_file(one, other):
 
 def remove_ours(folder, names):
     """Delete those of the files `names` in `folder` that are ours, and folders that get empty; returns how many."""
-    folder, known = Path(folder), written(folder)
-    ours, count = known.intersection(names), 0
-    for name in ours:
-        with contextlib.suppress(FileNotFoundError):
-            (folder / name).unlink()
-            count += 1
-    inner = {name.rpartition("/")[0] for name in ours} - {""}
-    for place in sorted({place for name in inner for place in (Path(name), *Path(name).parents)}, reverse=True):
-        if place != Path("."):
-            sweep(folder / place)
+    folder, names = Path(folder), set(names)
+    ours, count = written(folder) & names, 0
+    with stops.later():
+        for name in ours:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                (folder / name).unlink()
+                count += 1
+        for place in reversed(folders_of(ours)):
             with contextlib.suppress(OSError):  # something that is not ours is left in it
                 (folder / place).rmdir()
-    if ours:
-        write_record(folder, known - ours)
+        if read_record(folder) & names:
+            release(folder, names)
     return count
 
 
@@ -181,11 +329,25 @@ def check_apart(**places):
 
 
 def sweep(folder):
-    """Delete what atomic() left in `folder` when a program was killed, where it is an hour old and so not in use."""
-    for path in Path(folder).glob(".tmp-*"):
-        with contextlib.suppress(OSError):
-            if re.fullmatch(TEMPORARY, path.name) and time.time() - path.stat().st_ctime > 3600:
-                path.unlink()
+    """Delete what atomic() left in `folder` and below it when a program was killed: what was to take the place of a
+    file that the record names, and is not in use."""
+    places = defaultdict(list)
+    for name in written(folder) | {RECORD}:
+        place, _, last = name.rpartition("/")
+        places[place].append(last)
+    for place, names in places.items():
+        left = [path for path in Path(folder, place).glob(".tmp-*") if TEMPORARY.match(path.name)]
+        known = set(map(digest, names)) if left else ()
+        for path in left:
+            if TEMPORARY.match(path.name)[1] in known and not is_link(path):
+                with contextlib.suppress(OSError), locked(path, wait=False) as mine:  # else another run is faster
+                    if mine is not False and age(path) > (UNLOCKED if mine else UNUSED):
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def age(path):
+    """Seconds since a file, or anything in a folder, was changed last."""
+    return time.time() - max(os.lstat(place).st_ctime for place in (path, *path.rglob("*")))
 
 
 def link(source, target):
@@ -232,12 +394,5 @@ def class_folders(folder, fill_hint):
     return dict(sorted(found.items()))
 
 
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 CLAIMED = {}  # {folder: names} of this run
 script.AT_END.append(settle)
-UMASK = _umask()  # mkstemp makes private files; ours are as readable as any other file of the user

@@ -1,4 +1,4 @@
-"""What every script shares: constants from the command line, one-line errors, Ctrl-C.
+"""What every script shares: constants from the command line, one-line errors, a good end.
 
     python train.py EPOCHS=5 BATCH_SIZE=64     # overrides constants of train.py for one run
 
@@ -8,22 +8,21 @@ Scripts import this module first, and it imports only the standard library, so t
 PyTorch is imported is one line, too.
 """
 
+from terminal import stops  # isort: skip  # first, see there
+
 import ast
-import builtins
 import contextlib
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 # Relative paths in a script belong here: the project's folder, or what FACES_HOME in the environment names instead.
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
 PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "LISTS", "CLIPS")
-AT_END = []  # functions that run() calls in the end, whatever has happened
+AT_END = []  # functions that run() calls in the end, the last one first, whatever has happened
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
 
@@ -121,93 +120,59 @@ def command_line(*words):
 
 
 def run(main, stopped="run the same command again to continue"):
-    """Run a script's main(): Ctrl-C, a full disk and the like become one line and an exit status.
+    """Run a script's main(): a stop (see stops.py), a full disk and the like become one line and an exit status.
 
-    `stopped`: what to tell after Ctrl-C about going on. In a notebook or another program the working folder and the
-    handler of Ctrl-C stay as they were.
+    `stopped`: what to tell after a stop about going on. In a notebook or another program the working folder and the
+    handler of Ctrl-C are as they were afterwards.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a notebook's has it not
             # A Windows console with a legacy code page must not turn a photo's name into a traceback.
             stream.reconfigure(errors="replace")
     folder = os.getcwd()
-    if IS_PROGRAM:
-        set_ctrl_c(signal.default_int_handler)
-    try:
-        os.chdir(HOME)
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print(f"\nstopped by Ctrl-C: {stopped}", file=sys.stderr)
-        sys.exit(130)
-    except Problem as problem:
-        fail(problem)
-    except MemoryError:
-        fail("out of memory: close other programs or lower BATCH_SIZE")
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
-    finally:
-        for end in AT_END:
-            end()
-        if IS_PROGRAM:
-            set_ctrl_c(leave)  # all is done, and whoever cannot wait for threads to end presses it again
-        else:
-            os.chdir(folder)
+    with stops.handled():
+        try:
+            os.chdir(HOME)
+            try:
+                with stops.at_work():
+                    status = main()
+            finally:
+                for end in reversed(AT_END.copy()):
+                    end()
+            sys.exit(status)
+        except KeyboardInterrupt:
+            stop(stopped)
+        except Problem as problem:
+            fail(problem)
+        except MemoryError:
+            fail("out of memory: close other programs or lower BATCH_SIZE")
+        except BrokenPipeError:
+            # The reader of our output has gone (`| head`): nothing to say, and nobody to say it to.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
+        except Exception:
+            if not stops.came:
+                raise
+            stop(stopped)  # as where another process of a training was stopped first
+        finally:
+            if not stops.IS_PROGRAM:
+                os.chdir(folder)
 
 
-def set_ctrl_c(handler):
-    """Set the handler of Ctrl-C, which only the main thread may; where it is ignored, as with nohup, it stays so."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, handler)
+def stop(stopped):
+    """End the program after a stop, with one line."""
+    with contextlib.suppress(OSError):  # nobody reads any more
+        print(f"\nstopped by {stops.name()}: {stopped}", file=sys.stderr, flush=True)
+    sys.exit(stops.status())
 
 
-@contextlib.contextmanager
-def ctrl_c_later():
-    """Ctrl-C waits for the end of this block. Processes started in it never get it: their parent answers it."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # where it is started, Python lets signals through again
-    mask, pressed = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]), []
-    handler = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))  # other threads take it all the same
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if pressed:
-            signal.raise_signal(signal.SIGINT)
-
-
-def leave(number, frame):
-    """Handler of Ctrl-C where nothing is under way that could be lost: one line and exit status 130."""
-    os.write(2, b"\nstopped by Ctrl-C\n")
-    os._exit(130)
-
-
-def is_program():
-    """Whether Python was started to run one of our scripts, and not a notebook, a test or another program with it."""
-    started, main = sys.orig_argv[1:], sys.modules["__main__"]
-    path, module = getattr(main, "__file__", None), getattr(main, "__spec__", None)
-    if not path or sys.flags.interactive or hasattr(builtins, "get_ipython"):
-        return False
-    path, home = os.path.realpath(path), Path(__file__).resolve().parent.parent
-    named = module.name in started if module else any(os.path.realpath(part) == path for part in started)
-    return named and Path(path).parent in (home, home / "data", home / "tools")
-
-
-IS_PROGRAM = is_program()
-if IS_PROGRAM:
+if stops.IS_PROGRAM:
     if sys.getfilesystemencoding() != "utf-8":  # LC_ALL=C with PYTHONUTF8=0: names of files are UTF-8 all the same
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     try:
         os.getcwd()
     except OSError:
         fail("the folder that you stand in is gone: change to another, and run the command again")
-    set_ctrl_c(leave)  # until run() takes over: Ctrl-C while PyTorch is imported would print a page of its insides

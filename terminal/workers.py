@@ -5,27 +5,38 @@ import importlib
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-import warnings
+import traceback
 from concurrent.futures import Future
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import cv2
 
-from terminal import script
+from terminal import script, stops
 
 BACKENDS = ("loky", "dask", "ray")  # of joblib: this machine's cores, or a cluster of machines with one shared disk
 # joblib's process that cleans up takes what Ctrl-C has removed for lost, and would warn of it.
 TRACKER = "ignore:resource_tracker"
 AHEAD = 256  # jobs a process that may be done before their results are asked for: memory
+END = object()
+
+
+def cores():
+    """The number of cores that this program may use: containers and schedulers give fewer than there are."""
+    import joblib  # a tenth of a second, and the live window needs it not
+
+    return joblib.cpu_count()
 
 
 def start_worker(parent):
-    """One OpenCV thread a process, since the processes fill the cores; Ctrl-C is the parent's to handle, and where that
+    """One OpenCV thread a process, since the processes fill the cores; stops are the parent's to handle, and where that
     (a process number) was killed, its processes end too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in stops.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
     def leave_with_parent():
@@ -91,28 +102,98 @@ def connected(backend):
 def in_processes(function, jobs, workers, backend="loky"):
     """Yield function(job) for each job, in order, from `workers` processes of one of joblib's BACKENDS.
 
-    A process that is ended from outside ends the program with one line.
+    A process that is ended from outside ends the program with one line. However this ends, no job is under way then:
+    those at hand are finished, so that no file is written any more, or left half written.
     """
-    import joblib  # a tenth of a second, and the live window needs it not
+    import joblib
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     if function.__module__ == "__main__":
         # By its module's name, as the processes import it: else joblib would send its code with each job.
         module = importlib.import_module(Path(sys.modules["__main__"].__file__).stem)
         function = getattr(module, function.__name__)
-    jobs = iter(jobs)
+    jobs, results, ended = iter(jobs), iter(()), False
     if TRACKER not in sys.warnoptions:
         sys.warnoptions.append(TRACKER)
-    warnings.filterwarnings("ignore", r"\d+ tasks (which|have)", module="joblib")  # so it says after Ctrl-C
     settings = {"initializer": start_worker, "initargs": (os.getpid(),)} if backend == "loky" else {}
+
+    def tasks(ahead):  # joblib takes them when a process is free
+        for job in ahead:
+            if ended:
+                return
+            yield joblib.delayed(attempt)(function, job)
+
+    def finish():
+        nonlocal ended
+        ended = True
+        with stops.later(), contextlib.suppress(BrokenProcessPool):
+            for _ in results:
+                pass
+
+    script.AT_END.append(finish)  # where this generator is left alone, as by an error of who asks for the results
     try:
         with connected(backend), joblib.parallel_config(backend, **settings):
-            with joblib.Parallel(workers, return_as="generator") as parallel:
-                # joblib would work through all jobs, whether their results are asked for or not.
-                while ahead := list(itertools.islice(jobs, AHEAD * workers)):
-                    with script.ctrl_c_later():
-                        results = parallel(joblib.delayed(function)(job) for job in ahead)
-                    yield from results
+            # joblib would work through all jobs, whether their results are asked for or not.
+            while ahead := list(itertools.islice(jobs, AHEAD * workers)):
+                with stops.later(), without_stops():
+                    results = joblib.Parallel(workers, return_as="generator")(tasks(ahead))
+                yield from answers(results)
     except BrokenProcessPool:
         script.fail("a process was ended from outside, likely for want of memory: run the same command again, "
                     "with WORKERS=1 if it happens again")
+    finally:
+        finish()
+        script.AT_END.remove(finish)
+
+
+def attempt(function, job):
+    """Worker: (function(job), None), or (None, the error and its traceback), since at an error joblib would kill the
+    other processes in the midst of their work."""
+    try:
+        return function(job), None
+    except BaseException as error:
+        return None, (error, traceback.format_exc())
+
+
+def answers(results):
+    """Yield the answers of attempt() without their errors, which are raised here. A stop comes between two of them:
+    joblib must not be interrupted."""
+    while True:
+        with stops.later():
+            result = next(results, END)
+        if result is END:
+            return
+        answer, problem = result
+        if problem:
+            raise problem[0] from RuntimeError(f"in a process:\n{problem[1]}")
+        yield answer
+
+
+@contextlib.contextmanager
+def without_stops():
+    """Processes started in this block never get a stop: their parent answers it, and waits for them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from joblib.externals.loky.backend import resource_tracker as another
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, stops.SIGNALS)
+    for tracker in (resource_tracker, another):
+        tracker.ensure_running()  # where one is started, Python lets signals through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, stops.SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def run_program(*command):
+    """Run another program to its end, and return its exit status. A stop is passed on to it, and waited for."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            if os.name != "nt":  # where Ctrl-C reaches both, and to end a process is to kill it
+                process.terminate()
+            process.wait()
+            raise

@@ -1,6 +1,7 @@
 """dataset.py: disk and live see the same face, augmentation differs per image, batches come back after a resume."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,8 @@ import strangers
 from faces import cropping, detectors
 from faces.cropping import MARGIN
 from learn import classifier, engine
+from running import POSIX
+from terminal import files
 
 
 def face(seed=0, name="hat"):
@@ -253,3 +256,21 @@ def test_a_damaged_crop_is_named_when_its_batch_comes(tmp_path, monkeypatch):
     (folder / "hat" / "0.jpg").write_bytes(b"x")
     with pytest.raises(SystemExit, match="0.jpg: not an image"):
         batches_of(crops)
+
+
+@POSIX
+def test_a_split_on_a_read_only_disk_is_decoded_batch_by_batch(tmp_path, monkeypatch, capsys):
+    folder = split(tmp_path / "train")
+    kept = dataset.Crops(folder, 64).prepare()
+    before = kept[[0, 1]][0]
+    kept.cache.unlink()
+    (tmp_path / files.RECORD).unlink()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and access(path, mode))  # root may all
+    os.chmod(tmp_path, 0o555)
+    try:
+        crops = dataset.Crops(folder, 64).prepare()
+        assert crops.cache is None and "read-only: decoded batch by batch" in capsys.readouterr().out
+        assert torch.equal(crops[[0, 1]][0], before) and [path.name for path in tmp_path.iterdir()] == ["train"]
+    finally:
+        os.chmod(tmp_path, 0o755)

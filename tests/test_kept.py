@@ -29,7 +29,7 @@ def place(made, tmp_path, monkeypatch):
     """A copy of it, with files of the user in many places; crops are made in this process."""
     folder = tmp_path / "project"
     shutil.copytree(made, folder, symlinks=True)
-    monkeypatch.setattr(processed.workers, "in_processes", lambda function, jobs, *_: map(function, jobs))
+    monkeypatch.setattr(processed.workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
     for name in ("notes.txt", "data/notes.txt", "data/raw/hat/clip.mp4", "processed/notes.txt",
                  "processed/old/hat/0.jpg", "processed/faces/notes.txt", "processed/faces/hat/.hidden.jpg",
                  "processed/train/NOTES.txt", "processed/train/hat/film.mp4", "processed/train/.git/HEAD",

@@ -1,6 +1,7 @@
 """What importers never do: change SOURCE, touch what is not theirs, or leave a photo in the training and the test."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -93,16 +94,65 @@ def test_links_are_followed_and_hard_links_of_other_photos_are_left_alone(place,
     assert len(raw) == 6 and len(test) == 12 and not set(raw) & set(test)
 
 
+def lead(place, target, way):
+    """Make the folder `place` lead to the folder `target`, by a link or a mount."""
+    if way == "link":
+        place.symlink_to(target.resolve())
+    elif subprocess.run(["mount", "--bind", target, place], capture_output=True).returncode:
+        pytest.skip("folders cannot be mounted here")
+
+
 @needs_links
-@pytest.mark.parametrize("arguments", [[], ["TO=test"], ["TEST_RATIO=0.5"], ["PREFIX=x-"]])
-def test_a_class_folder_that_is_a_link_to_the_source_has_its_photos_already(place, monkeypatch, arguments):
-    Path("data/raw").mkdir(parents=True)
-    for class_name in ("man", "woman"):
-        os.symlink(Path("src", class_name).resolve(), Path("data/raw", class_name))
+@pytest.mark.parametrize("arguments", [[], ["TO=test"], ["TEST_RATIO=0.5"], ["TEST_RATIO=0.9"], ["PREFIX=x-"]])
+@pytest.mark.parametrize("before", [[], ["TO=test"], None])
+@pytest.mark.parametrize("way", ["link", "mount"])
+def test_a_class_folder_that_leads_into_the_source_is_refused(place, monkeypatch, arguments, before, way):
+    """Also after a run that has put photos of those names there, so that the record names them."""
+    if before is not None:
+        assert run(monkeypatch, *before) is None
+    folder = Path("data", "test" if before else "raw", "man")
+    if way == "link" and folder.exists():
+        folder.rename("moved")
+    folder.mkdir(parents=True, exist_ok=True)
+    if way == "link":
+        folder.rmdir()
+    lead(folder, Path("src/man"), way)
+    try:
+        photos = everything()
+        assert "of SOURCE lies in" in run(monkeypatch, *arguments)
+        assert everything() == photos
+    finally:
+        if way == "mount":
+            subprocess.run(["umount", folder], check=True)
+
+
+@needs_links
+def test_photos_behind_a_link_are_the_users_and_stay_alone(place, monkeypatch):
+    """A class folder of data/raw that was moved to another place, with a link to it instead."""
+    assert run(monkeypatch) is None
+    Path("data/raw/man").rename("elsewhere")
+    Path("data/raw/man").symlink_to(Path("elsewhere").resolve())
     before = everything()
-    assert run(monkeypatch, *arguments) is None
-    assert {path: data for path, data in everything().items() if path.parts[:2] != ("data", "raw")} == before
-    assert not list(Path("data/test").rglob("*.jpg"))
+    assert run(monkeypatch, "TEST_RATIO=0.5") is None
+    assert {path: data for path, data in before.items() if "woman" not in path.parts} == {
+        path: data for path, data in everything().items() if "woman" not in path.parts}
+    assert not Path("data/test/man").exists()
+
+
+def test_photos_are_placed_before_those_of_another_run_go(place, monkeypatch):
+    """A run that is killed in between leaves a photo twice, and not none."""
+    assert run(monkeypatch) is None
+    photos = {path.read_bytes() for path in Path("src").rglob("*.jpg")}
+    with monkeypatch.context() as patch:
+        def killed(*_):
+            raise MemoryError
+
+        patch.setattr(files, "remove_ours", killed)
+        assert run(monkeypatch, "TO=test")
+    raw, test = sides()
+    assert set(raw) == set(test) == photos
+    assert run(monkeypatch, "TO=test") is None
+    assert sides() == [[], sorted(photos)]
 
 
 def test_another_run_leaves_no_photo_on_both_sides_nor_twice(place, monkeypatch):

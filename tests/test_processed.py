@@ -1,5 +1,6 @@
 """processed.py: any photo in, upright square RGB crops out, nothing lost and nothing overwritten."""
 
+import collections
 import csv
 import os
 import shutil
@@ -16,6 +17,7 @@ import drawn
 import processed
 from faces import cropping, detectors, reading
 from faces.cropping import MARGIN
+from photos import fill
 from terminal import workers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -248,3 +250,36 @@ def test_faces_of_the_papers_photos_are_found():
     found = [sum(detectors.get(name).main_face(reading.read_photo(p)) is not None for p in photos) / len(photos)
              for name in ("haar", "yunet")]
     assert found[0] >= 0.88 and found[1] >= (0.99 if detectors.get("yunet").name == "yunet" else 0.88)
+
+
+def test_a_class_that_is_renamed_by_case_alone_has_its_crops(tmp_path, monkeypatch):
+    """On a disk that takes Hat for hat the crops of before seem to be there, and are those of a class that is gone."""
+    fill(tmp_path / "data" / "raw", 3)
+    assert run(tmp_path, "WORKERS=1").returncode == 0
+    (tmp_path / "data/raw/hat").rename(tmp_path / "data/raw/h")
+    (tmp_path / "data/raw/h").rename(tmp_path / "data/raw/Hat")
+    monkeypatch.chdir(tmp_path)
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path=".": scandir(Path(*(  # as such a disk answers
+        "hat" if part == "Hat" and "faces" in Path(path).parts else part for part in Path(path).parts))))
+    classes = {"Hat": sorted(Path("data/raw/Hat").iterdir()), "beard": sorted(Path("data/raw/beard").iterdir())}
+    counts = {name: collections.Counter() for name in classes}
+    jobs, names = processed.plan(classes, detectors.get(processed.DETECTOR).name, counts, {})
+    assert len(jobs) == 3 and counts["beard"]["before"] == 3 and len(names) == 6
+    monkeypatch.undo()
+    assert "6 of 6 photos kept" in run(tmp_path, "WORKERS=1").stdout
+    assert sorted(p.name for p in (tmp_path / "processed/faces").glob("[!.]*")) == ["Hat", "beard"]
+    assert len(list((tmp_path / "processed/faces/Hat").glob("[!.]*.jpg"))) == 3
+
+
+def test_so_many_processes_as_the_machine_lets_us_have(tmp_path):
+    """joblib asks for affinity and the limits of containers; here it is told a number, as by a scheduler."""
+    fill(tmp_path / "data" / "raw", 1)
+    done = subprocess.run([sys.executable, str(ROOT / "processed.py")], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "LOKY_MAX_CPU_COUNT": "1"}, timeout=100)
+    assert "1 processes" in done.stdout, done.stderr
+
+
+def test_no_script_counts_the_cores_of_others():
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("*/*.py")]:
+        assert path.parent.name == "tests" or "os.cpu_count" not in path.read_text(encoding="utf-8"), path

@@ -310,15 +310,26 @@ def test_ctrl_c_ends_a_camera_and_keeps_what_was_written(tmp_path, monkeypatch, 
     assert cv2.VideoCapture(str(tmp_path / "a.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) >= 1
 
 
-def test_ctrl_c_leaves_no_half_of_a_video(clip, tmp_path, monkeypatch, no_window):
+@pytest.mark.parametrize("frames", [0, 7])
+def test_ctrl_c_leaves_no_half_of_a_video(clip, tmp_path, monkeypatch, no_window, capsys, frames):
+    """What was written of it is whole, and it is said how far it goes."""
+    steps, output = [], tmp_path / "a.mp4"
+
     def step(tracker, frame, now):
-        raise KeyboardInterrupt
+        steps.append(now)
+        if len(steps) > frames:
+            raise KeyboardInterrupt
+        return []
 
     monkeypatch.setattr(tracks.Tracker, "step", step)
-    reader = capture.Reader(str(clip))
+    monkeypatch.setattr(realtime, "OUTPUT", str(output))
     with pytest.raises(KeyboardInterrupt):
-        realtime.play(reader, loading(), str(tmp_path / "a.mp4"))
-    assert [path.name for path in tmp_path.iterdir()] == [files.RECORD]
+        realtime.watch(str(clip), capture.Reader(str(clip)), loading())
+    assert {path.name for path in tmp_path.iterdir()} == {files.RECORD, *[output.name][:frames]}
+    said = capsys.readouterr().out
+    if frames:
+        assert cv2.VideoCapture(str(output)).get(cv2.CAP_PROP_FRAME_COUNT) == frames
+    assert (f"written: {output}, up to second {steps[frames - 1]:.2f}\n" in said) == (frames > 0), said
 
 
 @pytest.fixture

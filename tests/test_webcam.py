@@ -61,11 +61,26 @@ def test_takes_from_clips_are_groups_and_the_last_goes_to_the_test(films, tmp_pa
     assert all(100 < min(size[:2]) and max(size[:2]) <= 640 for size in sizes)
     assert 40 <= len(first) <= 66, "two seconds at five photos per second, less the first frames"
 
-    code, out, err = running.call(webcam, *arguments(films, (0, 1, 2)), cwd=tmp_path)
-    assert code == 0 and "6 takes" in out
-    again = photos()
-    assert len(again) == 2 * len(first) and first.items() <= again.items(), "takes are numbered on, none is changed"
-    assert sum(p.startswith("test/") for p in again) == sum(p.startswith("test/") for p in first)
+    for order in ((0, 1, 2), (2, 1, 0)):
+        code, out, err = running.call(webcam, *arguments(films, order), "RATE=9", cwd=tmp_path)
+        assert code == 0 and out.count("already") == 6 and photos() == first
+
+
+def test_another_clip_is_another_take_and_changes_none(films, tmp_path, monkeypatch):
+    assert running.call(webcam, *arguments(films, (0, 1)), cwd=tmp_path)[0] == 0
+    monkeypatch.chdir(tmp_path)
+    first = photos()
+    for name in (WITH, WITHOUT):
+        (tmp_path / f"{name}0.mp4").write_bytes((films / f"{name}0.mp4").read_bytes())  # under another name
+    code, out, _ = running.call(webcam, *arguments(tmp_path, (0,)), cwd=tmp_path)
+    assert code == 0 and out.count("already") == 2 and photos() == first
+    code, out, _ = running.call(webcam, *arguments(films, (2,)), cwd=tmp_path)
+    taken = photos()
+    assert code == 0 and "3 takes" in out and first.items() <= taken.items(), "takes are numbered on, none is changed"
+    assert {p.split("_take")[1][:2] for p in taken.keys() - first.keys()} == {"03"}
+    assert all(p.startswith("test/") == ("_take03" in p) for p in taken)
+    bytes_of = [data for p, data in taken.items()]
+    assert len(set(bytes_of)) == len(bytes_of), "no photo is in the training and the test"
 
 
 def test_one_person_who_changes_one_thing_gets_through(tmp_path, monkeypatch):

@@ -19,7 +19,6 @@ from terminal import script  # isort: skip  # first, see terminal/script.py
 import csv
 import itertools
 import math
-import os
 import platform
 import re
 import statistics
@@ -35,7 +34,7 @@ from PIL import Image
 import drawn
 from faces import cropping, detectors, reading
 from learn import classifier
-from terminal import rules
+from terminal import rules, workers
 from tools import plain
 
 # ------------------------------------------------------------------------------------------------
@@ -227,7 +226,7 @@ def check_constants():
 
 def main():
     check_constants()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} ({torch.get_num_threads()} "
+    print(f"{platform.machine()}, {workers.cores()} cores, torch {torch.__version__} ({torch.get_num_threads()} "
           f"threads), OpenCV {cv2.__version__}, Python {platform.python_version()}, {platform.system()}")
     print(f"{'':<42}{'here':>10}{'plain':>10}  {'':<9}{'ratio':>6}  (over {REPEATS} repeats)")
     for name in STAGES:

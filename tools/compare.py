@@ -21,7 +21,6 @@ import csv
 import json
 import re
 import statistics
-import subprocess
 
 from tqdm import tqdm
 
@@ -29,7 +28,7 @@ import processed
 import train
 from faces import cropping, reading
 from learn import classifier
-from terminal import rules
+from terminal import rules, workers
 from terminal.files import atomic, claim, claim_table, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
@@ -53,10 +52,10 @@ def run(name, constants):
     """Run another script as a user does, with `constants` on its command line; ends the program where it fails."""
     settings = [f"{key}={value!r}" if not isinstance(value, str) else f"{key}={value}"
                 for key, value in constants.items()]
-    done = subprocess.run([sys.executable, str(ROOT / name), *settings])
-    if done.returncode:
-        script.fail(f"{name} ended with status {done.returncode}, which it has explained above: mend that and start "
-                    "again, what is done stays done")
+    status = workers.run_program(sys.executable, str(ROOT / name), *settings)
+    if status:
+        script.fail(f"{name} ended with status {status}, which it has explained above: mend that and start again, what "
+                    "is done stays done")
 
 
 def equalised(folder, limit):

@@ -1,0 +1,333 @@
+"""What is ours and what is the user's: records, links, temporary files, modes. Only what a record names is touched."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import folders
+import importing
+import processed
+import realtime
+import validation
+from faces import people
+from live import results
+from photos import fill
+from running import LINUX, POSIX, call, start, wait_for
+from shipped import photo
+from terminal import files, script
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """The working folder, with photos of three classes, crops and a split, as the scripts made them."""
+    monkeypatch.setattr(processed.workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
+    fill(tmp_path / "data" / "raw", 4, ("beard", "hat", "x"))
+    step(processed, tmp_path)
+    step(validation, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def step(module, folder=".", code=0):
+    """Run a step. Returns the line of its error."""
+    arguments = ["WORKERS=1"] if module is processed else []
+    status, out, err = call(module, *arguments, cwd=folder)
+    assert status == code and "Traceback" not in err, out + err
+    return err.splitlines()[-1] if code else ""
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*")
+            if path.is_file()}
+
+
+@POSIX
+@pytest.mark.parametrize("place", ["processed/faces", "processed/train", "processed/valid"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_lies_behind_a_link_is_left_alone(made, place, gone):
+    """A class folder that became a link to photos of the user's, which bear the very names of the record."""
+    Path(place, "x").rename("mypics")
+    Path(place, "x").symlink_to(Path("mypics").resolve())
+    before = tree("mypics")
+    assert before
+    if gone:
+        shutil.rmtree("data/raw/x")
+    for module in (processed, validation):
+        call(module, *(["WORKERS=1"] if module is processed else []), cwd=".")
+    assert tree("mypics") == before and Path(place, "x").is_symlink()
+
+
+@POSIX
+def test_a_class_that_is_gone_and_whose_folder_is_a_link_is_forgotten(made):
+    Path("processed/faces/x").rename("mypics")
+    Path("processed/faces/x").symlink_to(Path("mypics").resolve())
+    shutil.rmtree("data/raw/x")
+    step(processed)
+    Path("processed/faces/x").unlink()
+    shutil.copytree("mypics", "processed/faces/x")
+    step(processed)
+    assert tree("processed/faces/x") == tree("mypics"), "a folder of that name is the user's from now on"
+
+
+@POSIX
+def test_a_class_of_a_split_that_is_a_link_is_not_trained_on(made):
+    Path("mypics").mkdir()
+    photo("mypics/1.jpg")
+    Path("processed/train/y").symlink_to(Path("mypics").resolve())
+    assert "processed/train/y" in step(validation, code=1)
+
+
+UNSAFE = ["../holiday.jpg", "/HERE/holiday.jpg", "x/../../../holiday.jpg", "x/../../faces/../../holiday.jpg",
+          "./../../holiday.jpg", "x//../../../holiday.jpg", "../../holiday.jpg", ".", "..", "/", "x/", "a\0b"]
+
+
+@pytest.mark.parametrize("folder", ["processed/faces", "processed/train", "processed/valid"])
+def test_a_strangers_record_leads_nowhere(made, folder):
+    for place in (".", "processed", "processed/faces"):
+        photo(f"{place}/holiday.jpg", "of the user")
+    record = Path(folder, files.RECORD)
+    names = [name.replace("/HERE", Path.cwd().as_posix()) for name in UNSAFE]
+    record.write_text("\n".join([*record.read_text().splitlines(), *names]))
+    shutil.rmtree("data/raw/x")
+    step(processed)
+    step(validation)
+    assert all(Path(place, "holiday.jpg").is_file() for place in (".", "processed", "processed/faces"))
+    assert not set(names) & files.written(folder)
+
+
+@pytest.mark.parametrize("damage", [bytes(4096), b"\0", b"hat/0.jpg\0\0\0\n"])
+def test_a_record_that_a_power_cut_has_damaged_is_no_traceback(made, damage):
+    for folder in ("processed", "processed/faces", "processed/train", "processed/valid"):
+        Path(folder, files.RECORD).write_bytes(damage)
+    before = tree("processed/faces")
+    assert "this project has not written it" in step(processed, code=1)
+    assert "was not put there by validation.py" in step(validation, code=1)
+    assert tree("processed/faces") == before
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe"])
+def test_a_record_that_is_a_link_or_no_file_is_refused(made, kind):
+    record = Path("processed/faces", files.RECORD)
+    record.rename("other.txt")
+    before = Path("other.txt").read_bytes()
+    if kind == "folder":
+        record.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(record)
+    else:
+        record.symlink_to(Path("other.txt" if kind == "link" else "nothing").resolve())
+    shutil.rmtree("data/raw/x")
+    assert f"{record} is a link, or no file" in step(processed, code=1)
+    assert Path("other.txt").read_bytes() == before and not Path("nothing").exists()
+
+
+@POSIX
+def test_a_backup_of_hard_links_stays_as_it_is(made):
+    """cp -al: each file has a second name in the backup."""
+    shutil.copytree("processed", "backup", copy_function=os.link)
+    before = tree("backup")
+    photo("data/raw/hat/new.png", "no photo")
+    shutil.rmtree("data/raw/x")
+    step(processed)
+    step(validation)
+    log = results.Results("faces.csv")
+    log.add([])
+    log.close()
+    os.link("faces.csv", "faces_backup.csv")
+    script.AT_END[0]()  # the run is over
+    log = results.Results("faces.csv")
+    log.add([results.Row("b", 1.0, 1, "hat", 0.9, 1, 2, 3, 4)])
+    log.close()
+    assert tree("backup") == before
+    assert Path("faces_backup.csv").read_text().count("\n") == 1 and Path("faces.csv").read_text().count("\n") == 2
+
+
+def aged(monkeypatch):
+    """As if all files were two hours old."""
+    now = files.time.time
+    monkeypatch.setattr(files.time, "time", lambda: now() + 7200)
+
+
+def test_of_temporary_files_only_those_beside_a_recorded_name_go(made, monkeypatch):
+    mine = [photo(f"{place}/{name}") for place in ("processed/faces/hat", "processed/faces", "processed", ".")
+            for name in (".tmp-thesis22.docx", ".tmp-abcdefgh.jpg", ".tmp-abcdefgh",
+                         ".tmp-0123abcd-0123456789abcdef.jpg", files.temporary("0.jpg").name[:-5])]
+    left = [files.temporary(Path("processed", name)) for name in ("faces/hat/0.jpg", "faces/.written.txt",
+                                                                 "faces/.recipe", "skipped.csv")]
+    for path in left:
+        path.write_bytes(b"half")
+    shutil.rmtree("data/raw/x")
+    aged(monkeypatch)
+    step(processed)
+    assert all(path.is_file() for path in mine) and not any(path.exists() for path in left)
+
+
+@POSIX
+def test_a_temporary_file_in_use_stays_and_one_of_a_killed_run_goes_at_once(tmp_path, monkeypatch):
+    """A lock tells: no hour must pass."""
+    files.claim(tmp_path, ["out.mp4"])
+    killed, now = files.temporary(tmp_path / "out.mp4"), files.time.time
+    killed.write_bytes(b"half")
+    with files.atomic(tmp_path / "out.mp4") as new:
+        monkeypatch.setattr(files.time, "time", lambda: now() + 10)
+        files.sweep(tmp_path)
+        assert new.exists() and not killed.exists()
+    assert (tmp_path / "out.mp4").exists()
+
+
+@POSIX
+def test_what_a_killed_unpacking_left_goes_with_the_next_run(tmp_path, monkeypatch):
+    """And so does the record beside the archive."""
+    monkeypatch.chdir(tmp_path)
+    photo("src/man/1.jpg")
+    photo("src/woman/2.jpg", "w")
+    photo(".tmp-0123abcd/mine.txt")
+    shutil.make_archive("pics", "zip", "src")
+    program = "import os, shutil, sys; sys.path[:0] = sys.argv[1:3]; import importing; " \
+              "shutil.unpack_archive = lambda archive, folder: (open(f'{folder}/a', 'w').close(), os._exit(9)); " \
+              "importing.source_folder('pics.zip', '')"
+    root = Path(importing.__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", program, root, root / "data"]).returncode == 9
+    assert len(list(tmp_path.glob(".tmp-*/a"))) == 1
+    now = files.time.time
+    monkeypatch.setattr(files.time, "time", lambda: now() + 5)
+    assert call(folders, "SOURCE=pics.zip", cwd=".")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-0123abcd", "data", "pics", "pics.zip", "src"]
+
+
+@POSIX
+def test_permissions_stay_and_what_is_read_only_is_refused(made):
+    people.write("people.csv", [("1.jpg", "a", "", "", "")])
+    for path, mode in (("people.csv", 0o600), ("processed/skipped.csv", 0o640), ("processed/faces/.recipe", 0o604)):
+        os.chmod(path, mode)
+    people.write("people.csv", [("2.jpg", "a", "", "", "")])
+    photo("data/raw/hat/new.png", "no photo")
+    step(processed)
+    assert stat.S_IMODE(os.stat("people.csv").st_mode) == 0o600
+    assert stat.S_IMODE(os.stat("processed/skipped.csv").st_mode) == 0o640
+    os.chmod("people.csv", 0o444)
+    os.chmod("processed/skipped.csv", 0o444)
+    before = tree(".")
+    with pytest.raises(script.Problem, match=r"people\.csv is read-only"):
+        people.write("people.csv", [("3.jpg", "a", "", "", "")])
+    assert "skipped.csv is read-only" in step(processed, code=1)
+    photo("src/man/m.jpg")
+    photo("src/woman/w.jpg", "w")
+    code, _, err = call(folders, "SOURCE=src", "PEOPLE=people.csv", "RAW_DIR=raw", cwd=".")
+    assert code == 1 and "people.csv is read-only" in err and not Path("raw").exists()
+    assert before.items() <= tree(".").items() and stat.S_IMODE(os.stat("people.csv").st_mode) == 0o444
+
+
+@POSIX
+def test_new_files_are_as_readable_as_any(tmp_path):
+    old = os.umask(0o027)
+    try:
+        with files.atomic(tmp_path / "a.txt") as new:
+            new.write_text("a")
+        with files.atomic_folder(tmp_path / "b"):
+            pass
+    finally:
+        os.umask(old)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.txt", "b")] == [0o640, 0o750]
+
+
+@pytest.mark.parametrize("constant", ["LOG=seen.csv", "OUTPUT=o.mp4"])
+def test_a_read_only_output_is_said_before_any_work(tmp_path, monkeypatch, constant):
+    monkeypatch.chdir(tmp_path)
+    name = constant.partition("=")[2]
+    files.claim(tmp_path, [name])
+    Path(name).write_text(",".join(results.COLUMNS) + "\n")
+    script.AT_END[0]()
+    os.chmod(name, 0o444)
+    Path("clip.mp4").write_bytes(b"not looked at")
+    code, out, err = call(realtime, "SOURCE=clip.mp4", "SHOW=False", constant, cwd=".")
+    assert code == 1 and f"{name} is read-only" in err, out + err
+    os.chmod(name, 0o644)  # Windows removes nothing else
+
+
+def test_several_runs_at_once_lose_no_name_of_a_record(tmp_path):
+    names = [f"{i}.jpg" for i in range(60)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: files.claim(tmp_path, [name]), names))
+    assert files.written(tmp_path) == set(names) or os.name == "nt"
+
+
+@POSIX
+def test_what_is_no_file_is_never_replaced(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("folder.csv", "pipe.csv"):
+        with pytest.raises(script.Problem, match="is no file"), files.atomic(tmp_path / name):
+            pass
+    assert (tmp_path / "folder.csv").is_dir() and (tmp_path / "pipe.csv").is_fifo()
+
+
+def test_a_drive_that_is_taken_away_is_said(tmp_path, monkeypatch):
+    """processed/ is another folder, an empty one, from the second photo on."""
+    fill(tmp_path / "data" / "raw", 4)
+
+    def in_processes(function, jobs, *_):
+        for i, job in enumerate(jobs):
+            if i == 2:
+                (tmp_path / "processed").rename(tmp_path / "taken")
+                (tmp_path / "processed").mkdir()
+            yield function(job)
+
+    monkeypatch.setattr(processed.workers, "in_processes", in_processes)
+    line = step(processed, tmp_path, code=1)
+    assert "drive taken away" in line and "Run the same command again" in line, line
+
+
+def test_crops_of_a_folder_that_was_exchanged_are_missed(tmp_path, monkeypatch):
+    fill(tmp_path / "data" / "raw", 4)
+
+    def in_processes(function, jobs, *_):
+        for i, job in enumerate(jobs):
+            if i == 2:
+                (tmp_path / "processed").rename(tmp_path / "taken")
+                for name in ("beard", "hat"):
+                    (tmp_path / "processed" / "faces" / name).mkdir(parents=True)
+            yield function(job)
+
+    monkeypatch.setattr(processed.workers, "in_processes", in_processes)
+    assert "2 crops are gone from processed/faces" in step(processed, tmp_path, code=1)
+
+
+@LINUX
+def test_a_folder_taken_away_in_the_midst_of_a_real_run_is_said(tmp_path):
+    fill(tmp_path / "data" / "raw", 40)
+    process = start("processed.py", "WORKERS=2", cwd=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("processed/faces/*/[!.]*.jpg")))
+    (tmp_path / "processed").rename(tmp_path / "taken")
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 1 and "Traceback" not in err and err.count("error: ") == 1, err
+    assert "drive taken away" in err
+
+
+def refuse(*_, **__):
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_a_disk_that_refuses_modes_and_times_will_do(tmp_path, monkeypatch):
+    """As WSL's /mnt/c, NTFS mounted by root, gcsfuse: the times of the photos are remembered instead."""
+    fill(tmp_path / "data" / "raw", 4)
+    monkeypatch.setattr(processed.workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
+    for name in ("chmod", "chown", "utime", "link"):
+        monkeypatch.setattr(os, name, refuse, raising=False)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    said = []
+    for _ in range(3):
+        for module in (processed, validation):
+            code, out, err = call(module, *(["WORKERS=1"] if module is processed else []), cwd=tmp_path)
+            assert code == 0, err
+            said.append(next(line for line in out.splitlines() if "to crop" in line or "SEED" in line))
+        if len(said) == 4:
+            shutil.copyfile(tmp_path / "data/raw/hat/1.png", tmp_path / "data/raw/hat/0.png")
+    assert [line.split()[0] for line in said] == ["8", "written:", "0", "unchanged:", "1", "written:"], said

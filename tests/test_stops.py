@@ -1,0 +1,338 @@
+"""Ctrl-C, SIGTERM and SIGHUP, once or many times: one line, a status, and nothing lost that cannot be done again.
+
+    STOPS=200 python -m pytest tests/test_stops.py     # more random ones
+"""
+
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+
+import clips
+import realtime
+import webcam
+from live import capture, results
+from photos import fill
+from running import POSIX, ROOT, call, start, wait_for
+from terminal import files, script, stops, workers
+from watching import loading
+
+pytestmark = POSIX
+STOPS = int(os.environ.get("STOPS", 4))
+SMALL = ROOT / "weights" / "shipped" / "small.pt"
+CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
+
+
+def send(process, *names, group=True, pause=0.05):
+    """Signals as a terminal sends them, to all processes, or to the first alone."""
+    for name in names:
+        try:
+            (os.killpg if group else os.kill)(process.pid, getattr(signal, name))
+        except ProcessLookupError:
+            return
+        time.sleep(pause)
+
+
+def ended(process, first):
+    """Wait for the end: one line, the status of the first signal, and no process left. Returns what was printed."""
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == CODES[first] and "Traceback" not in err, err
+    assert err.count("stopped by") == 1 and f"stopped by {NAMES[first]}" in err, err
+    with pytest.raises(ProcessLookupError):
+        wait_for(lambda: os.killpg(process.pid, 0), 20)
+    return out
+
+
+def tree(folder):
+    """What is in a folder: {name: bytes}."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*")
+            if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with photos, on which processed.py was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    fill(folder / "data" / "raw", 30)
+    (folder / "data/raw/hat/none.png").write_bytes((folder / "data/raw/hat/1.png").read_bytes()[:500])
+    assert call_processed(folder).returncode == 0
+    return folder
+
+
+def call_processed(folder):
+    process = start("processed.py", "WORKERS=2", cwd=folder)
+    process.communicate(timeout=200)
+    return process
+
+
+def rows(folder):
+    """skipped.csv without the times."""
+    with open(folder / "processed" / "skipped.csv", encoding="utf-8", newline="") as file:
+        return [[row["photo"], row["status"], row["reason"]] for row in csv.DictReader(file)]
+
+
+def same_in_the_end(whole, folder):
+    """One more run, and all is as if it had never been stopped."""
+    process = start("processed.py", "WORKERS=2", cwd=folder)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0 and "60 of 61 photos kept" in out, out + err
+    assert rows(folder) == rows(whole)
+    one, other = ({name: data for name, data in tree(place / "processed").items() if name != "skipped.csv"}
+                  for place in (whole, folder))
+    assert one == other
+
+
+BURSTS = [("SIGINT", "SIGINT"), ("SIGINT",) * 6, ("SIGTERM",), ("SIGHUP", "SIGINT", "SIGINT", "SIGTERM")]
+
+
+@pytest.mark.parametrize("burst", BURSTS, ids="-".join)
+@pytest.mark.parametrize("group", [True, False])
+def test_processed_is_stopped_once_however_often_it_is_asked_to(whole, tmp_path, burst, group):
+    shutil.copytree(whole / "data", tmp_path / "data")
+    process = start("processed.py", "WORKERS=2", cwd=tmp_path)
+    wait_for(lambda: len(list(tmp_path.glob("processed/faces/*/[!.]*.jpg"))) > 3)
+    send(process, *burst, group=group)
+    ended(process, burst[0])
+    crops = {f"{path.parent.name}/{path.name}" for path in tmp_path.glob("processed/faces/*/[!.]*.jpg")}
+    assert crops < files.written(tmp_path / "processed/faces") == crops | {".recipe"}
+    assert not list(tmp_path.rglob(".tmp-*"))
+    same_in_the_end(whole, tmp_path)
+
+
+def test_random_stops_of_processed_end_as_if_there_were_none(whole, tmp_path):
+    rng = random.Random(3)
+    shutil.copytree(whole / "data", tmp_path / "data")
+    for _ in range(STOPS):
+        process = start("processed.py", "WORKERS=2", cwd=tmp_path)
+        time.sleep(rng.uniform(0.3, 6))
+        burst = rng.choices(list(CODES), k=rng.randint(1, 6))
+        send(process, *burst, group=rng.random() < 0.5, pause=rng.uniform(0, 0.3))
+        _, err = process.communicate(timeout=120)
+        assert process.returncode in (*CODES.values(), 0) and "Traceback" not in err, (process.returncode, err)
+    same_in_the_end(whole, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """A clip of a minute."""
+    path = tmp_path_factory.mktemp("film") / "film.avi"
+    clips.write_clip(path, list(clips.frames_of([clips.person("hat", 3)], 30, 1)) * 20, 10.0)
+    return path
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_what_was_written_of_a_clip_stays_and_is_said(film, tmp_path, name):
+    """Also where it was started with &, so that Ctrl-C is ignored."""
+    background = (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if name != "SIGINT" else None
+    command = [sys.executable, ROOT / "realtime.py", f"SOURCE={film}", f"WEIGHTS={SMALL}", "SHOW=False", "OUTPUT=o.mp4",
+               "LOG=seen.csv"]
+    process = subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               start_new_session=True, preexec_fn=background)
+    wait_for(lambda: (tmp_path / "seen.csv").is_file() and (tmp_path / "seen.csv").stat().st_size > 2000)
+    if background:
+        send(process, "SIGINT", "SIGINT")
+        assert process.poll() is None
+    send(process, name, name)
+    out = ended(process, name)
+    until = next(float(line.rpartition(" ")[2]) for line in out.splitlines() if line.startswith("written: o.mp4"))
+    video = cv2.VideoCapture(str(tmp_path / "o.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == round(until * 10) + 1 and 0 < until < 59
+    with open(tmp_path / "seen.csv", encoding="utf-8", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert abs(float(last["time"]) - until) < 0.01
+    assert f"written: seen.csv, up to second {until:.2f}" in out and not list(tmp_path.glob(".tmp*"))
+
+
+def test_in_a_notebook_too(film, tmp_path, monkeypatch):
+    """There no handler is ours before; and the video gets its name before the stop goes on."""
+    monkeypatch.chdir(tmp_path)
+    for setting, value in (("SHOW", False), ("OUTPUT", "o.mp4")):
+        monkeypatch.setattr(realtime, setting, value)
+    add, count = results.Results.add, []
+
+    def stop(self, rows):
+        count.append(1)
+        if len(count) == 5:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        add(self, rows)
+
+    monkeypatch.setattr(results.Results, "add", stop)
+    with pytest.raises(SystemExit) as end:
+        script.run(lambda: realtime.watch(str(film), capture.Reader(str(film)), loading()))
+    assert end.value.code == 130 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert cv2.VideoCapture("o.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 5
+
+
+def test_photos_annotated_until_a_stop_are_said(tmp_path, monkeypatch):
+    fill(tmp_path / "photos", 20)
+    process = start("realtime.py", "SOURCE=photos", f"WEIGHTS={SMALL}", "SHOW=False", "OUTPUT=out", cwd=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("out/*/*.png")))
+    send(process, "SIGTERM")
+    out = ended(process, "SIGTERM")
+    assert "written: out" in out and "photos, " in out and not list(tmp_path.rglob(".tmp*"))
+
+
+PROGRAM = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from terminal import files, script, stops
+
+def slow():
+    print("ending", flush=True)
+    time.sleep(1)
+    open("ended", "w").close()
+
+def main():
+    script.AT_END.append(slow)
+    files.claim(".", ["a.txt", "b.txt"])
+    with files.atomic("a.txt") as new:
+        new.write_text("a")
+    print("working", flush=True)
+    time.sleep(0 if "quick" in sys.argv else 60)
+
+if __name__ == "__main__":
+    stops.IS_PROGRAM = True
+    script.run(main)
+"""
+
+
+@pytest.mark.parametrize("first", CODES)
+def test_the_clean_up_is_not_interrupted(tmp_path, first):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    process = subprocess.Popen([sys.executable, "program.py"], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.readline() == "working\n"
+    send(process, first, "SIGINT", "SIGTERM", "SIGHUP", "SIGINT", "SIGINT", "SIGINT", pause=0.1)
+    ended(process, first)
+    assert (tmp_path / "ended").exists() and files.written(tmp_path) == {"a.txt"}
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_a_stop_when_all_is_done_changes_nothing(tmp_path, name):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    process = subprocess.Popen([sys.executable, "program.py", "quick"], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.readline() == "working\n" and process.stdout.readline() == "ending\n"
+    send(process, name, name)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and not err and files.written(tmp_path) == {"a.txt"}
+
+
+def test_a_terminal_that_is_closed_is_no_error(tmp_path):
+    """Its end of the line is gone: what is printed during the clean-up goes nowhere."""
+    pty = pytest.importorskip("pty")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(tmp_path)
+        os.execv(sys.executable, [sys.executable, "program.py"])
+    assert b"working" in os.read(terminal, 1000)
+    os.close(terminal)  # the system sends SIGHUP
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert (tmp_path / "ended").exists() and files.written(tmp_path) == {"a.txt"}
+
+
+@pytest.mark.parametrize("name", CODES)
+@pytest.mark.parametrize("program", ["data/drawn.py", "data/folders.py", "data/sets.py", "data/congress.py",
+                                     "data/webcam.py", "processed.py", "validation.py"])
+def test_a_stop_while_a_script_imports_is_one_line(tmp_path, program, name):
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "tqdm.py").write_text("import time\nopen('importing', 'w').close()\ntime.sleep(60)\n")
+    process = start(program, cwd=tmp_path, PYTHONPATH=str(tmp_path / "slow"))
+    wait_for((tmp_path / "importing").exists)
+    send(process, name)
+    ended(process, name)
+
+
+@pytest.fixture(scope="module")
+def takes(tmp_path_factory):
+    """CLIPS of two classes, and the photos of a run of data/webcam.py that was never stopped."""
+    folder, chosen = tmp_path_factory.mktemp("takes"), {"a": [], "b": []}
+    for k in range(3):
+        for name, kind in (("a", "hat"), ("b", "beard")):
+            chosen[name].append((folder / f"{name}{k}.mp4").as_posix())
+            clips.write_clip(chosen[name][-1], clips.frames_of([clips.person(kind, k)], 30, k), 10.0)
+    arguments = ["CLASSES=('a', 'b')", "SHOW=False", f"CLIPS={chosen!r}"]
+    assert call(webcam, *arguments, cwd=folder)[0] == 0
+    return folder / "data", arguments
+
+
+def taken(folder):
+    """The photos and people.csv, in any order of its lines."""
+    found = tree(folder)
+    found["people.csv"] = sorted(found["people.csv"].splitlines())
+    return {name: data for name, data in found.items() if files.RECORD not in name} | {
+        name: sorted(data.split()) for name, data in found.items() if files.RECORD in name}
+
+
+@pytest.mark.parametrize("name", [*CODES, "SIGKILL"])
+def test_clips_are_taken_once_and_whole_whatever_stops_it(takes, tmp_path, name):
+    folder, arguments = takes
+    for wanted in (3, 21, 40):  # photos
+        process = start("data/webcam.py", *arguments, cwd=tmp_path)
+        while len(list(tmp_path.glob("data/*/*/[!.]*.jpg"))) < wanted and process.poll() is None:
+            time.sleep(0.01)
+        send(process, name)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode in (CODES.get(name, -9), 0) and "Traceback" not in err, err
+    assert call(webcam, *arguments, cwd=tmp_path)[0] == 0
+    assert taken(tmp_path / "data") == taken(folder)
+    code, out, _ = call(webcam, *arguments, cwd=tmp_path)
+    assert code == 0 and out.count("already") == 6 and taken(tmp_path / "data") == taken(folder)
+
+
+def test_a_program_that_is_run_gets_the_stop_and_is_waited_for(tmp_path):
+    """tools.compare runs train.py so."""
+    child = "import signal, sys, time; from pathlib import Path; " \
+            "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), Path('ended').touch(), sys.exit(0))); " \
+            "Path('ready').touch(); time.sleep(60)"
+    parent = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from terminal import script, stops, workers; " \
+             f"stops.IS_PROGRAM = True; script.run(lambda: workers.run_program(sys.executable, '-c', {child!r}))"
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "ready").exists)
+    send(process, "SIGTERM", "SIGTERM", group=False)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and (tmp_path / "ended").exists(), err
+
+
+def test_an_error_in_a_process_leaves_the_others_to_finish(tmp_path):
+    """joblib would kill them in the midst of a file."""
+    with pytest.raises(ValueError, match="no number 3"):
+        list(workers.in_processes(slowly, [(tmp_path, i) for i in range(9)], 2))
+    began, done = ({path.name for path in tmp_path.glob(pattern)} for pattern in ("began*", "done*"))
+    assert len(began) < 9 and {name.replace("began", "done") for name in began - {"began3"}} == done
+
+
+def slowly(job):
+    folder, i = job
+    (folder / f"began{i}").touch()
+    if i == 3:
+        raise ValueError("no number 3")
+    time.sleep(0.3)
+    (folder / f"done{i}").touch()
+
+
+def test_later_holds_a_stop_until_the_end_of_its_block():
+    done = []
+
+    def main():
+        with stops.later():
+            with stops.later():
+                signal.raise_signal(signal.SIGINT)
+                done.append(1)
+            done.append(2)
+        done.append(3)
+
+    with pytest.raises(SystemExit) as end:
+        script.run(main)
+    assert end.value.code == 130 and done == [1, 2]
