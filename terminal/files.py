@@ -201,13 +201,16 @@ def claim(folder, names, ours=()):
     are ours from now on.
 
     To be called before any work starts. Raises Problem, and changes nothing, where one of them is there and is not
-    ours, or lies behind a link, and where `folder` is a file, read-only or another script's. `ours`: names that count
-    as ours without a record, from versions that kept none.
+    ours, or lies behind a link, or is read-only, and where `folder` is a file, read-only or another script's. `ours`:
+    names that count as ours without a record, from versions that kept none.
     """
     folder, names = Path(folder), list(names)
     if os.path.lexists(folder) and not folder.is_dir():
         raise Problem(f"{folder} is a file and is to be a folder: name another")
     check_names(folder, names, ours)
+    for name in names:
+        if "/" not in name:  # of those in class folders most stay as they are; the others are checked by atomic()
+            check_replaceable(folder / name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -254,8 +257,7 @@ def is_listed(folder, name, listing=os.listdir):
 
 
 def claim_file(path, ours=False):
-    """claim() of one file, which is not read-only. `ours`: it counts as ours without a record."""
-    check_replaceable(path)
+    """claim() of one file. `ours`: it counts as ours without a record."""
     path = Path(path)
     claim(path.parent, [path.name], [path.name] * ours)
 
