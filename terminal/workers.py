@@ -68,7 +68,7 @@ def leaving_threads():
     try:
         yield
     except SystemExit as stop:
-        if not script.IS_PROGRAM or not any(thread.daemon for thread in threading.enumerate()):
+        if not stops.IS_PROGRAM or not any(thread.daemon for thread in threading.enumerate()):
             raise
         status = stop.code or 0
         with contextlib.suppress(OSError):  # nobody reads any more

@@ -208,7 +208,8 @@ def test_names_that_are_no_text_and_files_that_are_no_photos(place, monkeypatch,
     for path in Path("src/woman").iterdir():
         path.unlink()
     photo("src/woman/clip.mp4")
-    assert "woman: has no photos but 1 other file(s), such as clip.mp4" in run(monkeypatch)
+    assert run(monkeypatch) is None
+    assert "no class is woman: has no photos but 1 other file(s), such as clip.mp4" in capsys.readouterr().out
 
 
 def test_a_table_that_cannot_be_read_is_said_before_anything_is_placed(place, monkeypatch):
