@@ -13,6 +13,7 @@ from terminal import script  # isort: skip  # first, see terminal/script.py
 import contextlib
 import filecmp
 import hashlib
+import re
 import shutil
 import tarfile
 import zipfile
@@ -27,6 +28,7 @@ from faces import people
 from terminal import files, stops
 from terminal.files import is_system, normal
 
+DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
@@ -198,8 +200,8 @@ def check_photos(photos, folders):
     for photo in photos:
         for text in (photo.class_name, photo.name):
             if not is_plain(text):
-                raise script.Problem(f"{text!r} is no name of a class or a photo: choose one without / and \\, that "
-                                     "does not begin with a dot")
+                raise script.Problem(f"{text!r} can be no name of a class or a photo on this system: choose another, "
+                                     "of letters, digits and spaces")
         key = normal(f"{photo.class_name}/{photo.name}")
         if key in taken:
             raise script.Problem(f"two photos of SOURCE would both be called {photo.name}: rename one of {taken[key]} "
@@ -209,10 +211,13 @@ def check_photos(photos, folders):
     return targets
 
 
-def is_plain(name):
-    """Whether a text can be the name of a file or folder on all systems, and is none that systems leave behind."""
-    return (isinstance(name, str) and bool(name.strip()) and not is_system(name) and not set(name) & set("/\\\0\n\r")
-            and len(os.fsencode(name)) <= 255)
+def is_plain(name, windows=os.name == "nt"):
+    """Whether a text can be the name of a file or folder here, and is none that systems leave behind."""
+    if not isinstance(name, str) or is_system(name) or len(os.fsencode(name)) > 255:
+        return False
+    if windows and (set(name) & set(':?*"<>|') or name.endswith((".", " ")) or DEVICE.fullmatch(name)):
+        return False
+    return bool(name.strip()) and not set(name) & set("/\\\0\n\r")
 
 
 class Placed:

@@ -27,7 +27,7 @@ from faces import detectors, people, reading
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
 from terminal import rules, script, stops, workers
-from terminal.files import UNSURE, atomic, claim, is_system, normal, remove_ours, written
+from terminal.files import UNSURE, atomic, claim, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
@@ -393,9 +393,8 @@ def take_clip(takes, name, clip):
 def are_classes(chosen):
     """Whether CLASSES can be folders."""
     names = [normal(name) for name in chosen]
-    plain = [name.strip() == name != "" and not set(name) & set('/\\:*?"<>|') and not is_system(name)
-             and name.casefold() != UNSURE for name in names]
-    return 2 <= len(set(names)) == len(chosen) <= 9 and all(plain)
+    plain = all(name.strip() == name and importing.is_plain(name, windows=True) for name in names)
+    return 2 <= len(set(names)) == len(chosen) <= 9 and plain and UNSURE not in map(str.casefold, names)
 
 
 def are_clips(chosen):

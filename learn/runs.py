@@ -202,7 +202,10 @@ def save(run, folders, sources):
     # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
     if row["best"]:
         keep_best(folders.weights, checkpoint, run.history)
-    write_log(folders.plots / "log.csv", run.history, run.constants)
+    try:
+        write_log(folders.plots / "log.csv", run.history, run.constants)
+    except files.Busy as busy:  # as a spreadsheet shows it: the weights are worth more, and the next epoch has all rows
+        print(f"{busy.args[0].partition(':')[0]}: the training goes on", flush=True)
     save_weights(folders.weights / "last.pt", {
         **checkpoint, "net": run.net.state_dict(), "optimizer": run.optimizer.state_dict(), "history": run.history,
         "comparable_from": run.comparable_from, "head_epochs": run.head_epochs, "constants": run.constants,

@@ -1,5 +1,6 @@
 """Frames of cameras, streams and video files, read in a thread of their own. Nothing to run."""
 
+import ctypes
 import os
 import threading
 import time
@@ -29,6 +30,8 @@ WIDEST_PIXEL = 4.0  # width over height of a pixel, and height over width; beyon
 def quiet():
     """Silence OpenCV's and FFmpeg's own warnings: the scripts say in one line what is wrong."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    if os.name == "nt":  # where a library reads the C library's environment, which Python's does not change
+        ctypes.cdll.msvcrt._putenv(b"OPENCV_FFMPEG_LOGLEVEL=" + os.environ["OPENCV_FFMPEG_LOGLEVEL"].encode())
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 

@@ -35,6 +35,7 @@ TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-([0-9a-f]{16})")  # how names that te
 # Seconds after which what a program has left half written is taken for that of one that was killed: where it is locked
 # while it is in use, and on Windows and disks that have no locks.
 UNLOCKED, UNUSED = 1, 3600
+BUSY = 5.0  # seconds to wait for a file that another program holds open
 JUNCTION = 0xA0000003  # the tag of Windows for a folder that leads to another place
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
@@ -63,9 +64,29 @@ def atomic(path):
             yield new
             if before is not None:
                 keep_owner(new, before)
-            os.replace(new, path)
+            replace(new, path)
     finally:
         new.unlink(missing_ok=True)
+
+
+class Busy(Problem):
+    """A file that another program holds open, so that Windows lets nobody replace it."""
+
+
+def replace(new, path):
+    """os.replace(), which on Windows is tried for BUSY seconds where another program, such as Excel or an antivirus,
+    has the file open. Raises Busy, one line, where that does not help."""
+    until = time.monotonic() + BUSY
+    while True:
+        try:
+            return os.replace(new, path)
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in (5, 32):  # access denied; used by another process
+                raise
+            if time.monotonic() > until:
+                raise Busy(f"{path} is open in another program, and cannot be written: close it there, and run the "
+                           "same command again") from None
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -76,7 +97,7 @@ def atomic_folder(path):
         new.mkdir()
         with locked(new):
             yield new
-            os.replace(new, path)
+            replace(new, path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

@@ -12,6 +12,7 @@ from terminal import stops  # isort: skip  # first, see there
 
 import ast
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -151,6 +152,8 @@ def run(main, stopped="run the same command again to continue"):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except OSError as error:
+            if os.name == "nt" and error.errno == errno.EINVAL and not error.filename:
+                sys.exit(1)  # what a reader that has gone is there
             where = f" ({error.filename})" if error.filename else ""
             fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
         except Exception:

@@ -1,8 +1,10 @@
 """Work on all cores, or on many machines, by joblib; and in the background. Nothing to run."""
 
 import contextlib
+import ctypes
 import importlib
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -40,7 +42,9 @@ def start_worker(parent):
     cv2.setNumThreads(1)
 
     def leave_with_parent():
-        while os.getppid() == parent:
+        if os.name == "nt":  # where the number of a parent stays as it was
+            multiprocessing.parent_process().join()
+        while os.getppid() == parent and os.name != "nt":
             time.sleep(1)
         os._exit(1)
 
@@ -172,8 +176,12 @@ def answers(results):
 @contextlib.contextmanager
 def without_stops():
     """Processes started in this block never get a stop: their parent answers it, and waits for them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
+    if os.name == "nt":  # where processes inherit that Ctrl-C is ignored; the next press is answered again
+        ctypes.windll.kernel32.SetConsoleCtrlHandler(None, True)
+        try:
+            yield
+        finally:
+            ctypes.windll.kernel32.SetConsoleCtrlHandler(None, False)
         return
     from joblib.externals.loky.backend import resource_tracker as another
 

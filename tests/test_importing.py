@@ -111,3 +111,9 @@ def test_constants_can_be_set_from_the_command_line():
     space = {"RENAME": folders.RENAME, "TO": "raw", "__file__": "folders.py"}
     script.override(space, ["RENAME={'M': 'man'}", "TO=test"])
     assert space["RENAME"] == {"M": "man"} and space["TO"] == "test"
+
+
+@pytest.mark.parametrize("name", ["con", "AUX.jpg", "nul", "lpt1", "a:b", "what?", "a.", "a ", "a|b"])
+def test_names_that_windows_has_not_are_refused_there(name):
+    assert not importing.is_plain(name, windows=True) and importing.is_plain(name, windows=False)
+    assert importing.is_plain("console", windows=True) and importing.is_plain("Muñoz 早", windows=True)

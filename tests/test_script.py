@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from running import POSIX, ROOT, wait_for
-from terminal import script
+from terminal import files, script
 from terminal.files import atomic, class_folders
 
 
@@ -158,7 +158,7 @@ def test_ctrl_c_works_where_multiprocessing_was_imported_first(started, tmp_path
     program.write_text(f"""if True:
         import multiprocessing, sys, time
         sys.path.insert(0, {str(ROOT)!r})
-        from terminal import script
+        from terminal import files, script
 
         def main():
             open("ready", "w").close()
@@ -197,3 +197,35 @@ def test_names_are_utf_8_whatever_the_locale_says(tmp_path):
     done = subprocess.run([sys.executable, ROOT / "processed.py"], cwd=tmp_path, env=environment, capture_output=True,
                           timeout=100)
     assert "(ni\u00f1a: has no photos)" in done.stderr.decode() and done.returncode == 1
+
+
+def in_use(tries):
+    """os.replace() of a file that another program of Windows holds open for so many tries."""
+    real = os.replace
+
+    def refuse(new, path):
+        tries.append(path)
+        if len(tries) < 4:
+            error = PermissionError(13, "Access denied", str(path))
+            error.winerror = 32
+            raise error
+        real(new, path)
+
+    return refuse
+
+
+def test_a_file_that_another_program_holds_open_is_waited_for(tmp_path, monkeypatch):
+    tries = []
+    monkeypatch.setattr(files.os, "replace", in_use(tries))
+    with atomic(tmp_path / "log.csv") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "log.csv").read_text() == "new" and len(tries) == 4
+
+
+def test_a_file_that_stays_open_is_one_line_that_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BUSY", 0.0)
+    monkeypatch.setattr(files.os, "replace", in_use([]))
+    with pytest.raises(script.Problem, match="log.csv is open in another program"):
+        with atomic(tmp_path / "log.csv") as temporary:
+            temporary.write_text("new")
+    assert list(tmp_path.iterdir()) == []

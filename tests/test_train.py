@@ -439,3 +439,17 @@ def test_the_papers_settings_at_once_and_what_is_chosen_for_few_photos(monkeypat
              "BALANCE": False}
     assert paper.items() <= train.settings(800).items()
     assert train.learning_rate(0.01, 1e-3) == train.learning_rate(0.9, 1e-3) == 1e-3
+
+
+def test_a_log_that_a_spreadsheet_holds_open_does_not_stop_the_training(faces, tmp_path, monkeypatch):
+    real = runs.write_log
+
+    def busy(path, *more):
+        if len(more[0]) == 1:
+            raise files.Busy(f"{path} is open in another program, and cannot be written: close it there")
+        real(path, *more)
+
+    monkeypatch.setattr(runs, "write_log", busy)
+    code, out, err = run(tmp_path, faces, "EPOCHS=2", "IMAGE_SIZE=32")
+    assert code == 0 and out.count("log.csv is open in another program") == out.count("the training goes on") == 1
+    assert len(losses(tmp_path)) == 2, "the next epoch writes all rows"
