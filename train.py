@@ -266,7 +266,7 @@ def fit(hardware):
     reached = 1.0  # where no epoch is left, there is nothing to say of it
     for epoch in range(run.done + 1, constants["EPOCHS"] + 1):
         if START and EPOCHS is None and run.settled:
-            engine.say(f"all {len(valid)} validation crops have been right for a quarter of the {constants['EPOCHS']} "
+            engine.say(f"all {len(valid)} validation crops have been right for an eighth of the {constants['EPOCHS']} "
                        "epochs, which cannot improve: training ends early")
             break
         loss, accuracy, data_s, compute_s = train_epoch(run, train_batches, epoch)

@@ -62,9 +62,9 @@ class Run:
 
     @property
     def settled(self):
-        """Whether all validation crops were right for a quarter of the EPOCHS, up to the last one that is done."""
-        quarter = math.ceil(self.constants["EPOCHS"] / 4)
-        return len(self.candidates) >= quarter and all(row["valid_accuracy"] == 1 for row in self.candidates[-quarter:])
+        """Whether all validation crops were right for an eighth of the EPOCHS, up to the last one that is done."""
+        eighth = math.ceil(self.constants["EPOCHS"] / 8)
+        return len(self.candidates) >= eighth and all(row["valid_accuracy"] == 1 for row in self.candidates[-eighth:])
 
     def trained_in(self, epoch):
         """The network as the steps of an epoch call it: in training mode, frozen but for its head in head_epochs."""

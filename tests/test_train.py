@@ -312,17 +312,17 @@ def test_crops_of_one_person_count_as_one(tmp_path, capsys, monkeypatch, people,
 
 
 def test_training_with_start_ends_where_validation_cannot_improve(faces, tmp_path, monkeypatch):
-    """All right for a quarter of the epochs: here from the third on, and of eight epochs the fourth is the last."""
-    monkeypatch.setattr(train, "settings", lambda n, real=train.settings: {**real(n), "EPOCHS": train.EPOCHS or 8})
+    """All right for an eighth of the epochs: here from the third on, and of 16 epochs the fourth is the last."""
+    monkeypatch.setattr(train, "settings", lambda n, real=train.settings: {**real(n), "EPOCHS": train.EPOCHS or 16})
     monkeypatch.setattr(train, "evaluate", lambda run, batches: (
         (1.0 - 2 * (run.done < 2)) * torch.eye(2)[batches.dataset.labels], batches.dataset.labels))
     start = [f"START={PAPERS.with_name('small.pt')}"]
-    for name, arguments, epochs in (("ends", start, 4), ("asked for", [*start, "EPOCHS=8"], 8), ("new", [], 8)):
+    for name, arguments, epochs in (("ends", start, 4), ("asked for", [*start, "EPOCHS=16"], 16), ("new", [], 16)):
         (tmp_path / name).mkdir()
         code, out, err = run(tmp_path / name, faces, "IMAGE_SIZE=32", *arguments)
         assert code == 0, err
         assert len(losses(tmp_path / name)) == epochs
-        assert out.count("all 4 validation crops have been right for a quarter of the 8 epochs") == (name == "ends")
+        assert out.count("all 4 validation crops have been right for an eighth of the 16 epochs") == (name == "ends")
     code, out, err = run(tmp_path / "ends", faces, "IMAGE_SIZE=32", *start, "RESUME=True")
     assert code == 0 and len(losses(tmp_path / "ends")) == 4 and "training ends early" in out, err
 
