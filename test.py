@@ -23,10 +23,8 @@ from tqdm import tqdm
 
 import processed
 from faces import cropping, detectors, people, reading
-from judge import clips as judged
-from judge import metrics, overlap, pictures, report
-from live import capture
-from live import clips as played
+from judge import clip_metrics, metrics, overlap, pictures, report
+from live import capture, videos
 from terminal import rules, workers
 from terminal.files import atomic, claim, class_folders
 
@@ -59,7 +57,7 @@ IN_PROCESS = 60  # fewer photos than this are done sooner than processes start
 def files_by_class(folder, classes, weights):
     """(photos, clips), each [(path, class)], in folder/<class>/; folders that the weights don't know end the program.
     """
-    both = {name: [played.photos_and_clips(place) for place in places]
+    both = {name: [videos.photos_and_clips(place) for place in places]
             for name, places in class_folders(folder, FILL_TEST).items()}
     found = {name: [path for photos, clips in pairs for path in photos + clips] for name, pairs in both.items()}
     if not found:
@@ -240,9 +238,9 @@ def mistakes(answers):
 
 
 def play(clips, classifier):
-    """Play [(path, class)] as realtime.py does, and print the figures; returns what judge.clips.judge() does."""
+    """Play [(path, class)] as realtime.py does, and print the figures; returns what clip_metrics.judge() does."""
     capture.quiet()
-    return judged.judge(clips, lambda path: played.labels(path, classifier, detectors.get(processed.DETECTOR)))
+    return clip_metrics.judge(clips, lambda path: videos.labels(path, classifier, detectors.get(processed.DETECTOR)))
 
 
 def written():

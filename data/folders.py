@@ -16,7 +16,7 @@ from pathlib import Path
 
 from faces import people, reading
 from importing import Photo
-from live.clips import SUFFIXES
+from live.videos import SUFFIXES
 from terminal import rules, script
 from terminal.files import class_folders, is_system, normal
 

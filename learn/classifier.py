@@ -1,6 +1,6 @@
 """Weights files, read without running code in them, and the classifier that is made of one. Nothing to run.
 
-A weights file is a plain dict: FACTS, `state` (the network's state dict), and whatever else training leaves.
+A weights file is a plain dict: METADATA, `state` (the network's state dict), and whatever else training leaves.
 """
 
 import copy
@@ -28,7 +28,7 @@ class WeightsError(script.Problem):
     """A weights file that cannot be used; the message is one line that says why and what to do."""
 
 
-FACTS = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
+METADATA = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
          "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int,
          "metrics": dict, "ages": list, "state": dict}
 # What older weights files lack, and what holds then.
@@ -41,21 +41,21 @@ OWN = "weights/best_weights.pt"  # what train.py makes
 SHIPPED = "weights/shipped/small.pt"  # the better of the weights that ship
 
 
-def plausible(facts):
-    """Whether the facts of a weights file have types and values that the other scripts can work with."""
-    if not all(isinstance(facts.get(name), kind) for name, kind in FACTS.items()):
+def plausible(metadata):
+    """Whether the metadata of a weights file have types and values that the other scripts can work with."""
+    if not all(isinstance(metadata.get(name), kind) for name, kind in METADATA.items()):
         return False
-    numbers = [*facts["mean"], *facts["std"], facts["margin"], facts["clahe"], facts["temperature"],
-               facts["threshold"]]
+    numbers = [*metadata["mean"], *metadata["std"], metadata["margin"], metadata["clahe"], metadata["temperature"],
+               metadata["threshold"]]
     return (all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
-            and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) >= 1e-3
-            and max(map(abs, [*facts["mean"], *facts["std"]])) <= 1000
-            and 0 <= facts["margin"] <= 2 and 0 <= facts["clahe"] <= 100
-            and 0.01 <= facts["temperature"] <= 1000 and 16 <= facts["image_size"] <= 1024
-            and (facts["model"] != "paper" or facts["image_size"] == networks.image_size("paper"))
-            and len(facts["classes"]) > 1 and all(isinstance(name, str) for name in facts["classes"])
-            and len(set(map(normal, facts["classes"]))) == len(facts["classes"])
-            and all(isinstance(age, int) for age in facts["ages"]) and len(facts["ages"]) <= 200)
+            and len(metadata["mean"]) == len(metadata["std"]) == 3 and min(metadata["std"]) >= 1e-3
+            and max(map(abs, [*metadata["mean"], *metadata["std"]])) <= 1000
+            and 0 <= metadata["margin"] <= 2 and 0 <= metadata["clahe"] <= 100
+            and 0.01 <= metadata["temperature"] <= 1000 and 16 <= metadata["image_size"] <= 1024
+            and (metadata["model"] != "paper" or metadata["image_size"] == networks.image_size("paper"))
+            and len(metadata["classes"]) > 1 and all(isinstance(name, str) for name in metadata["classes"])
+            and len(set(map(normal, metadata["classes"]))) == len(metadata["classes"])
+            and all(isinstance(age, int) for age in metadata["ages"]) and len(metadata["ages"]) <= 200)
 
 
 def load_checkpoint(path):
@@ -85,7 +85,7 @@ def load_checkpoint(path):
 
 
 def load_weights(path):
-    """Read a weights file: (float32 model in evaluation mode, dict of facts). Raises WeightsError.
+    """Read a weights file: (float32 model in evaluation mode, dict of metadata). Raises WeightsError.
 
     The model's outputs are the logits of the classes, and then those of the ages that it tells.
     """
@@ -141,11 +141,12 @@ class Classifier:
 
     def __init__(self, path=None):
         self.path = Path(choose(path))
-        net, facts = load_weights(self.path)
-        self.classes, self.ages, self.name, self.epoch = facts["classes"], facts["ages"], facts["model"], facts["epoch"]
-        self.margin, self.clahe, self.image_size = facts["margin"], facts["clahe"], facts["image_size"]
-        self.threshold, self.temperature, self.flip = facts["threshold"], facts["temperature"], facts["flip"]
-        self.mean, self.std = facts["mean"], facts["std"]
+        net, metadata = load_weights(self.path)
+        self.classes, self.ages = metadata["classes"], metadata["ages"]
+        self.name, self.epoch = metadata["model"], metadata["epoch"]
+        self.margin, self.clahe, self.image_size = metadata["margin"], metadata["clahe"], metadata["image_size"]
+        self.threshold, self.temperature, self.flip = metadata["threshold"], metadata["temperature"], metadata["flip"]
+        self.mean, self.std = metadata["mean"], metadata["std"]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         engine.keep_memory()
         self.net = folded(net).to(self.device, memory_format=torch.channels_last)

@@ -125,9 +125,9 @@ def fingerprint(train, valid):
     their folder moves."""
     digests = {}
     for name, crops in (("training", train), ("validation", valid)):
-        facts = sorted((crops.classes[label], path.name, path.stat().st_size)
+        listed = sorted((crops.classes[label], path.name, path.stat().st_size)
                        for path, label in zip(crops.files, crops.labels.tolist(), strict=True))
-        digests[name] = hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()
+        digests[name] = hashlib.sha256(repr(listed).encode("utf-8", "surrogateescape")).hexdigest()
     return digests
 
 
@@ -240,7 +240,7 @@ def write_log(path, history, constants):
 
 
 def save_weights(path, checkpoint):
-    """Write a weights file: a dict of classifier.FACTS, `state`, and whatever else, of tensors and Python values alone.
+    """Write a weights file: a dict of classifier.METADATA, `state`, and whatever else, of tensors and Python values.
 
     It is written under a temporary name and renamed, so that a stop or a full disk leaves the old one whole.
     """

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 
 from faces import cropping, detectors, reading
-from live import clips, overlay, results, sources, tracks, window, writing
+from live import overlay, results, sources, tracks, videos, window, writing
 from live.controls import BACK, NEXT, PHOTO_HELP
 from terminal import files, script, stops
 from terminal.files import normal
@@ -34,10 +34,10 @@ def photos_of(source):
     """The photos of a folder, or [source] for a photo, or [] for what may be a video."""
     path = Path(source)
     if path.is_dir():
-        paths, videos = clips.photos_and_clips(path)
-        if videos:
-            first = script.command_line(f"SOURCE={videos[0]}")
-            hint = f"{path} has {len(videos)} clip(s), to be played one by one: {first}"
+        paths, clips = videos.photos_and_clips(path)
+        if clips:
+            first = script.command_line(f"SOURCE={clips[0]}")
+            hint = f"{path} has {len(clips)} clip(s), to be played one by one: {first}"
             if not paths:
                 script.fail(hint)
             print(hint, flush=True)

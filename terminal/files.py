@@ -103,7 +103,7 @@ def atomic_folder(path):
 
 
 def temporary(path):
-    """A new Path beside `path`, with its suffix, that tells by a digest whose place it is to take: see sweep()."""
+    """A new Path beside `path`, with its suffix, that tells by a digest whose place it takes: see remove_stale()."""
     path = Path(path)
     suffix = path.suffix if len(os.fsencode(path.suffix)) < 20 else ""
     return path.with_name(f".tmp-{secrets.token_hex(4)}-{digest(path.name)}{suffix}")
@@ -245,7 +245,7 @@ def claim(folder, names, ours=()):
     except OSError as error:
         raise Problem(f"{folder} cannot be written ({error.strerror}): name another folder") from None
     if first:
-        sweep(folder)
+        remove_stale(folder)
 
 
 def check_names(folder, names, ours):
@@ -289,7 +289,7 @@ def release(folder, names):
     change_record(folder, remove=names)
 
 
-def settle():
+def release_unwritten():
     """At the end of a run, take the claimed names that were not written out of the records: they are free again."""
     while CLAIMED:
         folder, names = CLAIMED.popitem()
@@ -351,7 +351,7 @@ def check_apart(**places):
                      "another place")
 
 
-def sweep(folder):
+def remove_stale(folder):
     """Delete what atomic() left in `folder` and below it when a program was killed: what was to take the place of a
     file that the record names, and is not in use."""
     places = defaultdict(list)
@@ -418,4 +418,4 @@ def class_folders(folder, fill_hint):
 
 
 CLAIMED = {}  # {folder: names} of this run
-script.AT_END.append(settle)
+script.AT_END.append(release_unwritten)

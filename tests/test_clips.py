@@ -15,10 +15,9 @@ import processed
 import realtime
 import test as subject
 from faces import detectors
-from judge import clips as judged
+from judge import clip_metrics
 from learn import classifier
-from live import capture
-from live import clips as played
+from live import capture, videos
 from terminal import script
 from watching import StandIn, loading
 
@@ -59,11 +58,11 @@ def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thre
     realtime.watch(str(clip), capture.Reader(str(clip)), loading())
     with open(tmp_path / "faces.csv", encoding="utf-8", newline="") as file:
         logged = list(csv.DictReader(file))
-    rows = [row for _, rows in played.follow(clip, StandIn(by_brightness), detectors.get("haar")) for row in rows]
+    rows = [row for _, rows in videos.follow(clip, StandIn(by_brightness), detectors.get("haar")) for row in rows]
     assert len(rows) > 60 and [[str(cell) for cell in row.cells()] for row in rows] == [
         list(row.values()) for row in logged]
 
-    figures = judged.measure(list(played.labels(clip, StandIn(by_brightness), detectors.get("haar"))), "hat")
+    figures = clip_metrics.measure(list(videos.labels(clip, StandIn(by_brightness), detectors.get("haar"))), "hat")
     by_time = {time: max(group, key=lambda row: int(row["width"]) * int(row["height"]))["class"]
                for time, group in itertools.groupby(logged, lambda row: row["time"])}
     classes = [name for name in by_time.values() if name in StandIn().classes]
@@ -80,25 +79,25 @@ def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thre
 def test_figures_of_labels():
     labels = [(i / 10, name) for i, name in enumerate(
         [None, None, "", "man", "man", "unsure", "man", "woman", "woman", None, "man"])]
-    figures = judged.measure(labels, "man")
-    assert {name: figures[name] for name in judged.COUNTS} == {
+    figures = clip_metrics.measure(labels, "man")
+    assert {name: figures[name] for name in clip_metrics.COUNTS} == {
         "frames": 11, "with_face": 8, "labelled": 6, "right": 4, "unsure": 1, "flips": 2}
     assert figures["first_label"] == 0.3 and figures["predicted"] == "man" and figures["seconds"] == pytest.approx(0.8)
     assert figures["labelled_share"] == 0.75 and figures["unsure_share"] == 0.125
     assert figures["flips_per_minute"] == pytest.approx(150)
-    nobody = judged.measure([(0.0, None), (0.1, None)], "man")
+    nobody = clip_metrics.measure([(0.0, None), (0.1, None)], "man")
     assert nobody["labelled_share"] is nobody["first_label"] is nobody["predicted"] is None
-    all_of_them = judged.together([figures, nobody, judged.measure([], "man")])
+    all_of_them = clip_metrics.together([figures, nobody, clip_metrics.measure([], "man")])
     assert all_of_them["clips"] == 3 and all_of_them["frames"] == 13 and all_of_them["right_share"] == 0.666667
-    assert "labelled 75.0%, of these right 66.7%, unsure 12.5%" in judged.summary(figures)
-    assert "first label never" in judged.summary(nobody)
+    assert "labelled 75.0%, of these right 66.7%, unsure 12.5%" in clip_metrics.summary(figures)
+    assert "first label never" in clip_metrics.summary(nobody)
 
 
 @pytest.mark.parametrize("data", [b"", b"no video"])
 def test_a_file_that_is_no_clip(data, tmp_path):
     (tmp_path / "a.mp4").write_bytes(data)
     with pytest.raises(script.Problem, match="unreadable"):
-        list(played.follow(tmp_path / "a.mp4", StandIn(by_brightness), detectors.get("haar")))
+        list(videos.follow(tmp_path / "a.mp4", StandIn(by_brightness), detectors.get("haar")))
 
 
 def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thread):
@@ -127,11 +126,11 @@ def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thre
     told = read["with"].pop("clips")
     assert read["with"] == read["without"] and read["alone"]["clips"] == told
     loaded = classifier.Classifier(weights)
-    labels = list(played.labels(clip, loaded,
+    labels = list(videos.labels(clip, loaded,
                                 detectors.get(processed.DETECTOR)))
     each, = told["each"]
     file = (tmp_path / "test/man/café.mp4").as_posix()
-    assert each == {"file": file, "class": "man", **judged.measure(labels, "man")}
+    assert each == {"file": file, "class": "man", **clip_metrics.measure(labels, "man")}
     assert told["unreadable"] == 1 and told["all"]["clips"] == 1 and each["with_face"] > 40
     with open(tmp_path / "with" / "predictions.csv", encoding="utf-8", newline="") as file:
         rows = {Path(row["file"]).name: row for row in csv.DictReader(file)}

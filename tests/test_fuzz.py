@@ -119,7 +119,7 @@ def test_damaged_weights_are_loaded_or_refused(tmp_path):
     for case in range(CASES // 8):
         path.write_bytes(mutated(whole, np.random.default_rng([8, case])))
         try:
-            assert set(classifier.FACTS) <= set(classifier.load_checkpoint(path))
+            assert set(classifier.METADATA) <= set(classifier.load_checkpoint(path))
             answers["read"] += 1
         except classifier.WeightsError as error:
             assert "\n" not in str(error)

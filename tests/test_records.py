@@ -177,7 +177,7 @@ def test_a_temporary_file_in_use_stays_and_one_of_a_killed_run_goes_at_once(tmp_
     killed.write_bytes(b"half")
     with files.atomic(tmp_path / "out.mp4") as new:
         monkeypatch.setattr(files.time, "time", lambda: now() + 10)
-        files.sweep(tmp_path)
+        files.remove_stale(tmp_path)
         assert new.exists() and not killed.exists()
     assert (tmp_path / "out.mp4").exists()
 

@@ -29,7 +29,7 @@ OUTPUT = "weights/model.onnx"
 # ------------------------------------------------------------------------------------------------
 
 OPSET = 17  # of ONNX; OpenCV 4.10 reads it
-FACTS = ("classes", "ages", "image_size", "margin", "clahe", "threshold", "name", "epoch")
+METADATA = ("classes", "ages", "image_size", "margin", "clahe", "threshold", "name", "epoch")
 
 
 def whole(classifier):
@@ -90,7 +90,7 @@ def main():
                           opset_version=OPSET, input_names=["crops"], output_names=["probabilities"],
                           dynamic_axes={"crops": {0: "n"}, "probabilities": {0: "n"}})
     with atomic(facts) as temporary:
-        temporary.write_text(json.dumps({name: getattr(classifier, name) for name in FACTS}, indent=1,
+        temporary.write_text(json.dumps({name: getattr(classifier, name) for name in METADATA}, indent=1,
                                         ensure_ascii=False), encoding="utf-8")
     print(f"{classifier.path} ({classifier.name}, {size}x{size}, classes {', '.join(classifier.classes)}) -> {OUTPUT}, "
           f"{Path(OUTPUT).stat().st_size / 1e6:.1f} MB, and {facts}")

@@ -11,7 +11,7 @@ COUNTS = ("frames", "with_face", "labelled", "right", "unsure", "flips")
 
 
 def measure(labels, wanted):
-    """Figures of a clip: dict. `labels`: (seconds, label) of each frame, in order, as live.clips.labels() gives them:
+    """Figures of a clip: dict. `labels`: (seconds, label) of each frame, in order, as live.videos.labels() gives them:
     None for no face, "" for one not yet classified, "unsure", or a class; `wanted`: the class of the clip.
 
     Counts of frames: frames, with_face, and of these labelled (a class is shown), right (the clip's own), unsure.
