@@ -111,7 +111,7 @@ def view(photos, loading, output, detector, screen, note=""):
     counts = stills.annotate(photos, loading.result(), controls, log, detector.result(), screen, note)
     for name in filter(None, (output if counts["photos"] else None, log.written())):
         print(f"written: {name}")
-    if counts["stopped"]:
+    if counts.get("stopped"):
         raise KeyboardInterrupt
     return int(counts["photos"] == 0)
 

@@ -155,12 +155,12 @@ class Viewer:
     shows them as often as the keys ask.
 
     `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(); `note`: a
-    line to show with each. `counts` has what there was, by LINES, and whether it was "stopped".
+    line to show with each. `counts` has what there was, by LINES, and "stopped" after a stop.
     """
 
     def __init__(self, photos, classifier, controls, log, detector, note=""):
         self.photos, self.classifier, self.controls, self.log = photos, classifier, controls, log
-        self.detector, self.note, self.counts = detector, note, dict.fromkeys((*LINES, "stopped"), 0)
+        self.detector, self.note, self.counts = detector, note, dict.fromkeys(LINES, 0)
         self.faces = {}  # place of a photo that was looked at -> its faces; none where it could not be read
 
     def look(self, place):
