@@ -36,7 +36,7 @@ def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys)
     (folder / "broken.jpg").write_bytes(b"no photo")
     album = stills.album(folder, target)
     counts = stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
-    assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1, "stopped": 0}
+    assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1}
     assert sorted(p.name for p in target.rglob("[!.]*.*")) == ["face.png", "wall.jpg"]
     assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
     assert "sub/face.png: hat 90%" in capsys.readouterr().out
