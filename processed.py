@@ -56,6 +56,8 @@ def one_photo(job):
         if face is None:
             return "no face", "no face found"
         cropping.write_crop(target, cropping.crop_face(image, face.box, cropping.MARGIN, CLAHE, face.roll), time)
+    except reading.PassingError as error:
+        return "unreadable now", str(error)
     except reading.PhotoError as error:
         return "unreadable", str(error)
     return "kept", ""
@@ -118,9 +120,9 @@ def write_noted(recipe, times):
 class Skipped(NamedTuple):
     """A row of skipped.csv, beside the photo's name."""
 
-    time: str  # of the photo, nanoseconds; "" where it is not known
+    time: str  # of the photo, nanoseconds; "" where it is not known, or the photo is to be tried again
     recipe: str  # recipe() of that run
-    status: str  # 'no face', 'unreadable' or 'no photo'
+    status: str  # 'no face', 'unreadable', 'unreadable now' or 'no photo'
     reason: str
 
 
@@ -274,12 +276,13 @@ def main():
         with contextlib.closing(crop_all(jobs)) as done:
             for job, (status, reason) in done:
                 photo, time, target, _ = job
-                counts[target.parent.name][status] += 1
+                counts[target.parent.name][status.removesuffix(" now")] += 1
                 if status == "kept":
                     kept.append(job)
                 else:
                     without.append(crop_of(job))
-                    skipped[photo.as_posix()] = Skipped(str(time), recipe(detector), status, reason)
+                    known = "" if status == "unreadable now" else str(time)  # what may pass is tried again
+                    skipped[photo.as_posix()] = Skipped(known, recipe(detector), status, reason)
     finally:
         with stops.later():
             files.remove_ours(FACES_DIR, without)

@@ -47,6 +47,10 @@ class PhotoError(script.Problem):
     """A photo that cannot be read; the message is the reason, in short."""
 
 
+class PassingError(PhotoError):
+    """A photo that cannot be read now, as for want of permission or memory, or since a network drive fails."""
+
+
 def list_photos(folder, others=None):
     """Sorted paths of the photos under `folder`, at any depth, known by their names or else by how they begin.
 
@@ -71,7 +75,9 @@ def class_photos(folder, fill_hint, what="photos", others=None, least=2):
     """
     others = [] if others is None else others
     listed, empty = {}, []
-    for name, places in class_folders(folder, fill_hint).items():
+    classes = class_folders(folder, fill_hint)
+    check_parts(classes)
+    for name, places in classes.items():
         beside = []
         photos = [photo for place in places for photo in list_photos(place, beside)]
         if photos:
@@ -90,6 +96,19 @@ def class_photos(folder, fill_hint, what="photos", others=None, least=2):
     if hidden:
         print(f"{folder}: hidden folders are no classes: {', '.join(sorted(hidden))}")
     return listed
+
+
+def check_parts(classes):
+    """End the program where the class folders, {class: [its folders]}, are parts of a data set that have the classes
+    inside, as Training/{male,female} and Validation/{male,female}."""
+    inner = [{p.name for p in place.iterdir() if p.is_dir() and not is_system(p.name)}
+             for places in classes.values() for place in places]
+    common = set.intersection(*inner) if len(inner) > 1 else set()
+    photos = any(named_as_photo(p) for places in classes.values() for place in places for p in place.iterdir())
+    if len(common) > 1 and not photos:
+        folder = next(iter(classes.values()))[0].parent
+        script.fail(f"{folder} has {', '.join(classes)}, and each of them {', '.join(sorted(common))}, which seem "
+                    f"to be the classes: move all that out of {folder}, and import each part with data/folders.py")
 
 
 def named_as_photo(path):
@@ -141,12 +160,13 @@ def read_photo(path):
     except Image.DecompressionBombError:
         raise PhotoError("too large") from None
     except MemoryError:
-        raise PhotoError("too large for this machine's memory") from None
+        raise PassingError("too large for this machine's memory") from None
     except UnidentifiedImageError:  # its message has an address in memory
         raise PhotoError("not an image") from None
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise PhotoError(f"unreadable ({' '.join(reason.split())[:80]})") from None
+        kind = PassingError if getattr(error, "errno", None) else PhotoError  # decoders raise OSError without a number
+        raise kind(f"unreadable ({' '.join(reason.split())[:80]})") from None
 
 
 def decode(file, path):

@@ -414,6 +414,11 @@ def class_folders(folder, fill_hint):
         if normal(path.name).casefold() == UNSURE:
             fail(f"the class folder {path} is named as what is said of a face that is not sure: rename it")
         found.setdefault(normal(path.name), []).append(path)
+    folded = {}
+    for name in found:
+        if (other := folded.setdefault(name.casefold(), name)) != name:
+            fail(f"{folder} has the classes {other} and {name}, which are one name on many disks: rename one, or move "
+                 "its photos to the other")
     return dict(sorted(found.items()))
 
 

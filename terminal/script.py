@@ -145,8 +145,6 @@ def run(main, stopped="run the same command again to continue"):
             stop(stopped)
         except Problem as problem:
             fail(problem)
-        except MemoryError:
-            fail("out of memory: close other programs or lower BATCH_SIZE")
         except BrokenPipeError:
             # The reader of our output has gone (`| head`): nothing to say, and nobody to say it to.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -156,13 +154,22 @@ def run(main, stopped="run the same command again to continue"):
                 sys.exit(1)  # what a reader that has gone is there
             where = f" ({error.filename})" if error.filename else ""
             fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
-        except Exception:
+        except Exception as error:
+            if out_of_memory(error):
+                fail("out of memory: close other programs or lower BATCH_SIZE")
             if not stops.came:
                 raise
             stop(stopped)  # as where another process of a training was stopped first
         finally:
             if not stops.IS_PROGRAM:
                 os.chdir(folder)
+
+
+def out_of_memory(error):
+    """Whether Python, PyTorch on a CPU or a GPU, or OpenCV has found no memory."""
+    said = ("DefaultCPUAllocator: can't allocate", "not enough memory: you tried to allocate", "Insufficient memory")
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(text in str(error) for text in said)
 
 
 def stop(stopped):

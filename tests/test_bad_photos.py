@@ -153,3 +153,38 @@ def test_a_name_that_is_no_text(tmp_path, monkeypatch, capsys):
     os.rename(os.fsencode(tmp_path / "raw" / "hat"), os.fsencode(tmp_path / "raw") + b"/h\xe9")
     with pytest.raises(SystemExit, match="is no text in UTF-8: rename it"):
         class_folders(tmp_path / "raw", "")
+
+
+def test_what_may_pass_is_tried_again(tmp_path, monkeypatch, capsys):
+    """A drive in the cloud that fails once: the next run reads the photo, though its time is as it was."""
+    monkeypatch.chdir(tmp_path)
+    for name in drawn.CLASSES:
+        Path("data/raw", name).mkdir(parents=True)
+        for i in range(2):
+            face(i, name).save(f"data/raw/{name}/{i}.png")
+    real = reading.decode
+
+    def fail_once(file, path):
+        if path.name == "0.png":
+            raise OSError(5, "Input/output error")
+        return real(file, path)
+
+    monkeypatch.setattr(processed, "WORKERS", 1)
+    monkeypatch.setattr(processed, "crop_all", lambda jobs: ((job, processed.one_photo(job)) for job in jobs))
+    monkeypatch.setattr(reading, "decode", fail_once)
+    processed.main()
+    assert len(list(Path("processed/faces").glob("*/*.jpg"))) == 2 and "Input/output error" in Path(
+        "processed/skipped.csv").read_text()
+    monkeypatch.setattr(reading, "decode", real)
+    processed.main()
+    assert len(list(Path("processed/faces").glob("*/*.jpg"))) == 4
+
+
+def test_parts_of_a_data_set_are_no_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for part in ("Training", "Validation"):
+        for name in ("male", "female"):
+            Path("data/raw", part, name).mkdir(parents=True)
+            face().save(f"data/raw/{part}/{name}/0.png")
+    with pytest.raises(SystemExit, match="Training, Validation, and each of them female, male, which seem to be the"):
+        processed.main()

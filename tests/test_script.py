@@ -229,3 +229,24 @@ def test_a_file_that_stays_open_is_one_line_that_names_it(tmp_path, monkeypatch)
         with atomic(tmp_path / "log.csv") as temporary:
             temporary.write_text("new")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB"), MemoryError()])
+def test_out_of_memory_is_one_line(error):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit, match="^error: out of memory: .* lower BATCH_SIZE$"):
+        script.run(main)
+
+
+def test_classes_that_differ_by_case_alone_are_one_line(tmp_path):
+    for name in ("Man", "man"):
+        try:
+            (tmp_path / name).mkdir()
+        except FileExistsError:
+            pytest.skip("this disk ignores case")
+    with pytest.raises(SystemExit, match="the classes Man and man, which are one name on many disks"):
+        class_folders(tmp_path, "")
