@@ -305,7 +305,7 @@ def test_few_crops_that_are_all_right_do_not_make_it_sure_of_everything(n_classe
 def test_crops_of_one_person_count_as_one(tmp_path, capsys, monkeypatch, people, line):
     monkeypatch.setattr(runs, "plot", lambda history, path: None)
     row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 1.0}
-    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98}, {}, {}, history=[row])
+    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PICTURES": "png"}, {}, {}, history=[row])
     valid = type("Valid", (list,), {"people": people})(range(60))
     runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), 1.0, valid)
     assert capsys.readouterr().out.startswith(line or "1 epochs done")
