@@ -52,7 +52,7 @@ def atomic(path):
     path = Path(path)
     check_replaceable(path)
     if not path.parent.is_dir():
-        if CLAIMED.keys() & set(path.absolute().parents):
+        if any(not folder.is_dir() for folder in CLAIMED.keys() & set(path.absolute().parents)):
             raise gone(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
     before = path.stat() if path.is_file() else None

@@ -355,7 +355,7 @@ def lines(monkeypatch, tmp_path):
     monkeypatch.setattr(window, "Window", Screen)
     monkeypatch.setattr(capture, "open_capture", lambda *_: None)
     monkeypatch.setattr(capture, "OPENING", 0.5)
-    monkeypatch.setattr(sources, "why_not", lambda source: f"there is no camera {source}: connect one")
+    monkeypatch.setattr(sources, "why_not", lambda source, *_: f"there is no camera {source}: connect one")
     monkeypatch.setattr(realtime, "RETRY", 0.5)
     return shown
 
