@@ -23,20 +23,27 @@ from shipped import photo
 from terminal import files, script
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """A folder with photos of three classes, crops and a split, as the scripts made them."""
+    folder = tmp_path_factory.mktemp("once")
+    fill(folder / "data" / "raw", 4, ("beard", "hat", "x"))
+    step(processed, folder)
+    step(validation, folder)
+    return folder
+
+
 @pytest.fixture
-def made(tmp_path, monkeypatch):
-    """The working folder, with photos of three classes, crops and a split, as the scripts made them."""
+def made(once, tmp_path, monkeypatch):
+    """A copy of it, the working folder; crops are made in this process."""
     monkeypatch.setattr(processed.workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
-    fill(tmp_path / "data" / "raw", 4, ("beard", "hat", "x"))
-    step(processed, tmp_path)
-    step(validation, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    shutil.copytree(once, tmp_path / "made")
+    monkeypatch.chdir(tmp_path / "made")
 
 
 def step(module, folder=".", code=0):
     """Run a step. Returns the line of its error."""
-    arguments = ["WORKERS=1"] if module is processed else []
+    arguments = ["WORKERS=1", "DETECTOR=haar"] if module is processed else []
     status, out, err = call(module, *arguments, cwd=folder)
     assert status == code and "Traceback" not in err, out + err
     return err.splitlines()[-1] if code else ""
@@ -59,7 +66,7 @@ def test_what_lies_behind_a_link_is_left_alone(made, place, gone):
     if gone:
         shutil.rmtree("data/raw/x")
     for module in (processed, validation):
-        call(module, *(["WORKERS=1"] if module is processed else []), cwd=".")
+        call(module, *(["WORKERS=1", "DETECTOR=haar"] if module is processed else []), cwd=".")
     assert tree("mypics") == before and Path(place, "x").is_symlink()
 
 

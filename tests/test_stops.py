@@ -91,11 +91,9 @@ def same_in_the_end(whole, folder):
     assert one == other
 
 
-BURSTS = [("SIGINT", "SIGINT"), ("SIGINT",) * 6, ("SIGTERM",), ("SIGHUP", "SIGINT", "SIGINT", "SIGTERM")]
-
-
-@pytest.mark.parametrize("burst", BURSTS, ids="-".join)
-@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize(("burst", "group"), [
+    (("SIGINT", "SIGINT"), True), (("SIGINT",) * 6, False), (("SIGTERM",), False), (("SIGTERM",) * 2, True),
+    (("SIGHUP", "SIGINT", "SIGINT", "SIGTERM"), True)])
 def test_processed_is_stopped_once_however_often_it_is_asked_to(whole, tmp_path, burst, group):
     shutil.copytree(whole / "data", tmp_path / "data")
     process = start("processed.py", "WORKERS=2", cwd=tmp_path)
@@ -242,9 +240,10 @@ def test_a_terminal_that_is_closed_is_no_error(tmp_path):
     assert (tmp_path / "ended").exists() and files.written(tmp_path) == {"a.txt"}
 
 
-@pytest.mark.parametrize("name", CODES)
-@pytest.mark.parametrize("program", ["data/drawn.py", "data/folders.py", "data/sets.py", "data/congress.py",
-                                     "data/webcam.py", "processed.py", "validation.py"])
+@pytest.mark.parametrize(("program", "name"), [
+    ("data/drawn.py", "SIGINT"), ("data/folders.py", "SIGTERM"), ("data/sets.py", "SIGHUP"),
+    ("data/congress.py", "SIGINT"), ("data/webcam.py", "SIGINT"), ("processed.py", "SIGHUP"),
+    ("validation.py", "SIGTERM")])
 def test_a_stop_while_a_script_imports_is_one_line(tmp_path, program, name):
     (tmp_path / "slow").mkdir()
     (tmp_path / "slow" / "tqdm.py").write_text("import time\nopen('importing', 'w').close()\ntime.sleep(60)\n")
