@@ -21,10 +21,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from faces import cropping, people, reading
+from faces import cropping, people, reading, splits
 from faces.cropping import MARGIN
 from terminal import script, workers
-from terminal.files import SPLIT, atomic, claim, remove_ours, written
+from terminal.files import atomic, claim, normal, remove_ours, written
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
 CACHE_GB = 10.0  # of disk that the pixels of a split may take; a larger split is decoded anew in every epoch
@@ -66,14 +66,16 @@ class Crops(Dataset):
     `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], weights float32 [3], auxiliary int64
     [3, tasks]). `weights` are what the crops count for in the training loss: all ones unless balance() sets them.
     `auxiliary`, `task_sizes` and `ages` are those of auxiliary.labels(), of no task unless train.py sets them.
-    `source` is which of the `sources` each crop is from, int64 [N]: one, "all", where data/people.csv names none.
-    `people` is how many people and takes they show, as far as it knows them; all other crops count one each.
+    `known` is what validation.py has noted of each crop, a people.Person, and `clahe` the clip limit of their
+    equalisation. `source` is which of the `sources` each crop is from, int64 [N]: one, "all", where none is known.
+    `people` is how many people and takes they show, as far as they are known; all other crops count one each.
     """
 
     def __init__(self, folder, image_size, margin=MARGIN):
         self.folder = folder = Path(folder)
-        if problem := problem_of(folder):
-            script.fail(f"{folder}: {problem}")
+        split = splits.read(folder)
+        if split and split.problem:
+            script.fail(f"{folder}: {split.problem}")
         hint = "run 'python validation.py' (and 'python processed.py' before it)"
         by_class = reading.class_photos(folder, hint, "crops")
         self.classes, found = list(by_class), list(by_class.values())
@@ -81,9 +83,12 @@ class Crops(Dataset):
         self.labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(files) for files in found]))
         self.weights = torch.ones(len(self.files))
         self.auxiliary, self.task_sizes, self.ages = torch.empty(len(self.files), 0, dtype=torch.int64), [], []
-        table = people.read() or {}
-        self.sources, self.source = sources_of(self.files, table)
-        self.people = len(set(people.clusters(table, self.files).tolist()))
+        made_by_hand = split is None
+        names = (normal(path.relative_to(folder).as_posix()) for path in self.files)
+        self.known = [people.Person() if made_by_hand else split.crops.get(name, people.Person()) for name in names]
+        self.clahe = 0.0 if made_by_hand else split.clahe
+        self.sources, self.source = sources_of(self.known)
+        self.people = len(set(people.clusters(self.known).tolist()))
         self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
         self.cache = None  # path of the array of pixels on disk
         self.on_gpu = None  # all pixels in the memory of a GPU, uint8 [N, S, S, 3]
@@ -179,22 +184,11 @@ class Crops(Dataset):
         return pixels.permute(0, 3, 1, 2), self.labels[index], self.weights[index], self.auxiliary[index]
 
 
-def problem_of(folder):
-    """Why the split in a folder cannot be trained on, as validation.py notes it, one line; None: it can be, as one that
-    was made by hand."""
-    try:
-        return json.loads(Path(folder, SPLIT).read_text("utf-8")).get("problem")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def sources_of(files, table):
-    """(names of the sources that `table`, of people.read(), gives, list; which of them each crop is from, int64 [N]).
-    """
-    names = [(people.of(table, path) or people.Person()).source or "others" for path in files]
-    known, numbers = np.unique(names, return_inverse=True)
-    known = known.tolist()
-    return ["all"] if known == ["others"] else known, torch.from_numpy(numbers).long()
+def sources_of(known):
+    """(names of the sources, list; which of them each crop is from, int64 [N]). `known`: the people.Person of each."""
+    names, numbers = np.unique([person.source or "others" for person in known], return_inverse=True)
+    names = names.tolist()
+    return ["all"] if names == ["others"] else names, torch.from_numpy(numbers).long()
 
 
 class Batches(Sampler):

@@ -14,7 +14,6 @@ import contextlib
 import csv
 import hashlib
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,11 +99,11 @@ def recipe(detector):
     return f"{detector} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
-def noted():
-    """What RECIPE says of the crops in FACES_DIR: (their recipe(), "" where there are none, and of an old version a
-    digest alone; {name of a crop: time of its photo, ns} of those that could not be given it)."""
+def noted(folder=None):
+    """What RECIPE says of the crops in `folder`, None: FACES_DIR: (their recipe(), "" where there are none; {name of a
+    crop: time of its photo, ns} of those that could not be given it)."""
     try:
-        first, *lines = Path(FACES_DIR, RECIPE).read_text(**TEXT).split("\n")
+        first, *lines = Path(folder or FACES_DIR, RECIPE).read_text(**TEXT).split("\n")
     except (FileNotFoundError, NotADirectoryError):
         return "", {}
     times = (line.partition(" ") for line in lines)
@@ -189,14 +188,11 @@ def plan(classes, detector, counts, skipped):
 def prepare(classes, jobs, names, detector):
     """Claim all files that are about to be written, and remove crops that are not to stay; returns how many those were.
 
-    Only crops that the record names are removed. An old version kept no record: its crops bear the time of their photo.
+    Only crops that the record names are removed.
     """
-    before, ours = noted()[0], []
-    if not files.written(FACES_DIR) and re.fullmatch("[0-9a-f]{12}", before):
-        made = made_of(classes)
-        ours = [RECIPE, *(crop_of(job) for job in jobs if same_time(made.get(crop_of(job)), job[1]))]
+    before = noted()[0]
     files.claim_table(SKIPPED, ("photo", *Skipped._fields), ours=True)
-    files.claim(FACES_DIR, [RECIPE, *names], ours)
+    files.claim(FACES_DIR, [RECIPE, *names])
     crops = {name for name in files.read_record(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
     gone = files.remove_ours(FACES_DIR, crops.difference(names))
     if before != recipe(detector):

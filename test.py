@@ -197,9 +197,8 @@ def by_group(answers, table):
     found = np.array([r["status"] == "ok" for r in readable])
     correct, sure = np.zeros((2, len(readable)), bool)
     correct[found], sure[found] = answers.correct, answers.sure
-    paths = [r["path"] for r in readable]
-    groups = metrics.group_report([people.of(table, path) for path in paths], [r["class"] for r in readable],
-                                  found, correct, sure, people.clusters(table, paths))
+    known = people.of_all(table, [r["path"] for r in readable])
+    groups = metrics.group_report(known, [r["class"] for r in readable], found, correct, sure, people.clusters(known))
     if groups:
         report.show_groups(groups)
     else:
@@ -298,7 +297,8 @@ def main():
         report.write_predictions(plots / "predictions.csv", rows, None, classes)
         write_metrics(plots, {"weights": loaded[-1].path.as_posix(), "classes": classes, "clips": figures})
         return
-    copied = overlap.report(photos, training_photos(), people.takes(table or {}, [path for path, _ in photos]))
+    takes = people.takes(people.of_all(table, [path for path, _ in photos]))
+    copied = overlap.report(photos, training_photos(), takes)
     rows, outputs = classify(photos, loaded)
     found = [r for r in rows if r["status"] == "ok"]
     if not found:
@@ -307,7 +307,7 @@ def main():
                     f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
     without = [r for r in rows if r["status"] == "no face"]
     labels, missed = (np.array([classes.index(r["class"]) for r in part], int) for part in (found, without))
-    clusters = people.clusters(table or {}, [r["path"] for r in found + without])
+    clusters = people.clusters(people.of_all(table, [r["path"] for r in found + without]))
     summaries = [metrics.summary(probabilities, labels, missed, clusters, SEED) for probabilities, _ in outputs]
     best = report.compare(loaded, summaries) if len(loaded) > 1 else 0
     answers = Answers(rows, found, labels, *outputs[best], loaded[best], clusters[:len(found)])

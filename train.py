@@ -23,7 +23,6 @@ from torch.nn import functional
 
 import dataset
 import model as networks
-import processed
 from faces import cropping
 from judge import pictures
 from learn import augment, auxiliary, classifier, engine, runs
@@ -60,7 +59,6 @@ AUXILIARY = ()
 # Margin of the crops at validation, and with the weights from then on. Crops that are enlarged at random in training
 # are judged better a little enlarged: Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019.
 JUDGED_MARGIN = None
-CLAHE = None  # clip limit of the equalisation that the crops were made with, for the weights; None: processed.CLAHE
 # realtime.py says "unsure" below the confidence from which validation accuracy is at least this. Groups that a network
 # fails more often need it high.
 TARGET_ACCURACY = 0.98
@@ -79,7 +77,6 @@ def settings(n_crops):
         # Fine-tuning needs about 400 steps: see docs/experiments.md.
         steps_per_epoch = math.ceil(n_crops / (BATCH_SIZE or defaults["BATCH_SIZE"]))
         defaults |= {"EPOCHS": max(4, math.ceil(400 / steps_per_epoch)), "LR": 3e-4}
-    defaults["CLAHE"] = processed.CLAHE
     chosen = {name: value for name, value in defaults.items() if constants[name] is None}
     return constants | chosen | fixed
 
@@ -217,7 +214,7 @@ def load_data(start, device):
     if lacking := sorted({*train.classes} ^ {*valid.classes}):
         script.fail(f"of {TRAIN_DIR} and {VALID_DIR} one has no crops of {', '.join(lacking)}: run 'python "
                     "validation.py'")
-    train.auxiliary, train.task_sizes, train.ages = auxiliary.labels(train.files, AUXILIARY)
+    train.auxiliary, train.task_sizes, train.ages = auxiliary.labels(train.known, AUXILIARY)
     for crops in (train, valid):
         crops.move_to(device)
     return train, valid
@@ -238,7 +235,7 @@ def begin(train, valid, constants, hardware):
         engine.say(problem)
     # What test.py and realtime.py need to know, saved with the weights.
     metadata = {"model": MODEL, "classes": train.classes, "image_size": valid.shape[1], "mean": dataset.MEAN,
-                "std": dataset.STD, "margin": valid.margin, "clahe": float(constants["CLAHE"]), "flip": not PAPER,
+                "std": dataset.STD, "margin": valid.margin, "clahe": train.clahe, "flip": not PAPER,
                 "ages": train.ages}
     optimizer = torch.optim.AdamW(net.parameters(), constants["LR"], weight_decay=constants["WEIGHT_DECAY"],
                                   fused=hardware.device.type != "mps")
@@ -297,7 +294,7 @@ def check_constants():
         RESUME=bool, DEVICE=("auto", "cpu", "cuda", "mps"), PAPER=bool, AUGMENT=augment.AUGMENTATIONS,
         WEIGHT_DECAY=(float, 0, 1), LABEL_SMOOTHING=(float, 0, 0.99), EMA=(float, 0, 0.99999), BALANCE=bool,
         AUXILIARY=rules.some_of(auxiliary.TASKS), JUDGED_MARGIN=rules.optional((float, 0, cropping.MARGIN)),
-        CLAHE=rules.optional((float, 0, 40)), TARGET_ACCURACY=(float, 0.01, 0.9999),
+        TARGET_ACCURACY=(float, 0.01, 0.9999),
         PRECISION=("auto", "float32", "bfloat16"), TRAIN_DIR=str, VALID_DIR=str)
     if MODEL == "paper" and IMAGE_SIZE not in (None, 224):
         script.fail(f"IMAGE_SIZE={IMAGE_SIZE}: must be None or 224, since the paper's network takes 224 alone")

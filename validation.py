@@ -20,7 +20,6 @@ if __name__ == "__main__":  # before NumPy is imported: threads share the work, 
 import contextlib
 import hashlib
 import itertools
-import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +27,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from faces import copies, people, reading
+import processed
+from faces import copies, detectors, people, reading, splits
 from processed import FACES_DIR, RAW_DIR
 from terminal import files, rules, workers
 from terminal.files import SPLIT
@@ -126,29 +126,28 @@ def why_none(name, own, groups, known, pairs, keys):
     return why, f"add photos {'of other people' if persons else 'that are no copies'} to {RAW_DIR}/{name}"
 
 
-def split(crops, table):
-    """Decide the split. crops: {"class/name": Path}; table: of people.read(). Returns ({"class/name": True for
-    validation}, report lines, one line on why nothing can be trained on it, or None)."""
+def split(crops, persons):
+    """Decide the split. crops: {"class/name": Path}; persons: {"class/name": people.Person}. Returns
+    ({"class/name": True for validation}, report lines, one line on why nothing can be trained on it, or None)."""
     with ThreadPoolExecutor(workers.cores()) as pool:  # OpenCV lets other threads run
         outlines, small, digests, read = copies.thumbnails(list(crops.values()), pool)
         keys, unread = list(itertools.compress(crops, read)), list(itertools.compress(crops, ~read))
         labels = [key.split("/", 1)[0] for key in keys]
         for name in sorted({key.split("/", 1)[0] for key in unread} - set(labels)):
             script.fail(f"no crop of {name} can be read: delete {crops[unread[0]].parent} and {FILL_FACES}")
-        paths = [Path(key) for key in keys]
+        known = [persons[key] for key in keys]
         # All takes of one person at one desk look alike. What belongs to one take is known, and need not be seen.
-        free = np.flatnonzero(~people.takes(table, paths))
+        free = np.flatnonzero(~people.takes(known))
         pairs = copies.near_copies(outlines[free], small[free], [digests[i] for i in free], pool)
         pairs = free[np.concatenate([pairs, copies.bursts([keys[i] for i in free], outlines[free], pool)])]
-    same = np.stack([people.clusters(table, paths), np.arange(len(keys))], 1)
-    copied, persons = copies.components(len(keys), pairs), copies.components(len(keys), same)
+    same = np.stack([people.clusters(known), np.arange(len(keys))], 1)
+    copied, together = copies.components(len(keys), pairs), copies.components(len(keys), same)
     groups = copies.components(len(keys), np.concatenate([pairs, same]))
     # By source too: a large group takes more than the share of a class, which a source of single photos has filled.
-    known = [people.of(table, path) or people.Person() for path in paths]
     strata = [(person.source, label) for person, label in zip(known, labels, strict=True)]
     valid = assign(groups, keys, strata, VALID_RATIO, SEED)
 
-    report = [describe("near-copies", copied, keys), describe("one person or take", persons, keys),
+    report = [describe("near-copies", copied, keys), describe("one person or take", together, keys),
               describe("kept on one side in all", groups, keys)]
     conflicts = [g for g in copied if len({labels[i] for i in g}) > 1]
     report.append(f"label conflicts (near-copies in different classes): {len(conflicts)}")
@@ -166,56 +165,52 @@ def split(crops, table):
     return dict(zip(keys, valid.tolist(), strict=True)), report, problem
 
 
-def read_record(folder):
-    """What SPLIT in `folder` says, a dict; an empty one if there is none."""
-    try:
-        record = json.loads(Path(folder, SPLIT).read_text("utf-8"))
-        return record if isinstance(record, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def write_record(folder, settings, report, problem):
-    """Write SPLIT. `problem`: why it cannot be trained on, which train.py then says; None: all is there."""
-    with files.atomic(Path(folder, SPLIT)) as temporary:
-        temporary.write_text(json.dumps({"settings": settings, "report": report, "problem": problem}), "utf-8")
-
-
 def check_folder(folder):
     """End with one line where `folder` holds photos that are not of a split, since they would be trained on.
 
-    Returns (the record of the split there, the number of its crops, names that are ours though only the record of an
-    old version says so).
+    Returns the number of crops that are there.
     """
-    record, depth = read_record(folder), len(Path(folder).parts)
+    depth = len(Path(folder).parts)
     for place in (Path(folder), *Path(folder).glob("*")):
         if files.is_link(place) and place.is_dir():
             script.fail(f"{place} is a link: what it leads to would be trained on; move it away, or name another place")
-    known = files.written(folder)
-    ours = [] if known else [SPLIT, *record["files"]] if isinstance(record.get("files"), list) else []
-    crops, there = known | set(ours), reading.list_photos(folder)
+    ours, there = files.written(folder), reading.list_photos(folder)
     for path in there:
-        if "/".join(path.parts[depth:]) not in crops:
+        if "/".join(path.parts[depth:]) not in ours:
             script.fail(f"{path} was not put there by validation.py, and would be trained on: move it elsewhere")
-    return record, len(there), ours
+    return len(there)
 
 
-def replace(crops, sides, settings, report, problem):
-    """Put the split on disk; where there is a problem, no crop. Until all is there, the records say that it is not."""
-    both = ((TRAIN_DIR, False), (VALID_DIR, True))
-    for folder, _ in both:
-        write_record(folder, settings, report, "half a split, since 'python validation.py' was stopped: run it again")
-    for folder, side in both:
-        names = set() if problem else {key for key in crops if sides.get(key) is side}
-        files.remove_ours(folder, files.written(folder) - names - {SPLIT})
+def replace(crops, sides, persons, record):
+    """Put the split on disk; where there is a problem, no crop. Until all is there, the records say that it is not.
+
+    crops, sides, persons: what split() takes and gives; record: the splits.Split, without crops.
+    """
+    members = {folder: [key for key in crops if sides.get(key) is side and not record.problem]
+               for folder, side in ((TRAIN_DIR, False), (VALID_DIR, True))}
+    for folder in members:
+        splits.write(folder, record._replace(problem="half a split, since 'python validation.py' was stopped: run it "
+                                             "again"))
+    for folder, names in members.items():
+        files.remove_ours(folder, files.written(folder) - {*names, SPLIT})
         for place in [*Path(folder).iterdir()]:  # an empty folder would be a class without crops
             with contextlib.suppress(OSError):
                 place.rmdir()
-        for key in tqdm(sorted(names), desc=f"linking {Path(folder).name}", unit="crop", disable=None):
+        for key in tqdm(names, desc=f"linking {Path(folder).name}", unit="crop", disable=None):
             Path(folder, key).parent.mkdir(parents=True, exist_ok=True)
             files.link(crops[key], Path(folder, key))
-    for folder, _ in reversed(both):  # the one that train.py asks for first comes last
-        write_record(folder, settings, report, problem)
+    for folder in (VALID_DIR, TRAIN_DIR):  # the one that train.py asks for first comes last
+        splits.write(folder, record._replace(crops={key: persons[key] for key in members[folder]}))
+
+
+def equalisation():
+    """The clip limit that the crops in FACES_DIR were equalised with; ends the program where processed.py would make
+    other crops today."""
+    noted = processed.noted(FACES_DIR)[0]
+    if noted and noted not in map(processed.recipe, detectors.DETECTORS):
+        script.fail(f"{FACES_DIR} was made with other constants of processed.py, or by another version: run 'python "
+                    "processed.py' again")
+    return processed.CLAHE
 
 
 def check_constants():
@@ -230,7 +225,7 @@ def main():
     links = {f"FACES_DIR/{path.name}": path for path in Path(FACES_DIR).glob("*") if path.is_symlink()}
     for name, place in {"FACES_DIR": FACES_DIR, "RAW_DIR": RAW_DIR, **links}.items():
         files.check_apart(**{name: place}, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
-    table, crops = people.read(PEOPLE) or {}, {}
+    table, crops, clahe = people.read(PEOPLE), {}, equalisation()
     for name, found in reading.class_photos(FACES_DIR, FILL_FACES, "crops").items():
         for path in found:
             inner = path.relative_to(FACES_DIR).parts[1:]
@@ -239,26 +234,28 @@ def main():
             crops["/".join((name, "again", *inner)) if key in crops else key] = path
     crops = dict(sorted(crops.items()))
     listing = hashlib.blake2b()
+    persons = dict(zip(crops, people.of_all(table, map(Path, crops)), strict=True))
     for key, path in crops.items():
         status = path.stat()
-        source, person, *_ = people.of(table, Path(key)) or people.Person()
-        listing.update(f"{key}\0{status.st_size}\0{status.st_mtime_ns}\0{source}\0{person}\n"
+        listing.update("\0".join([key, str(status.st_size), str(status.st_mtime_ns), *persons[key], "\n"])
                        .encode(errors="surrogateescape"))
     settings = {"seed": SEED, "ratio": VALID_RATIO, "crops": listing.hexdigest(),
-                "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
-    checked = {folder: check_folder(folder) for folder in (TRAIN_DIR, VALID_DIR)}
-    done = all(record.get("settings") == settings and record.get("problem", "") is None
-               and there == len(files.written(folder)) - 1 for folder, (record, there, _) in checked.items())
+                "clahe": clahe, "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
+    folders = (TRAIN_DIR, VALID_DIR)
+    there, before = [check_folder(folder) for folder in folders], [splits.read(folder) for folder in folders]
+    done = all(record and record.settings == settings and not record.problem and count == len(record.crops)
+               for record, count in zip(before, there, strict=True))
     if done:
-        report, problem = checked[TRAIN_DIR][0]["report"], None
+        record = before[0]
     else:
-        for folder, (_, _, ours) in checked.items():
-            files.claim(folder, [SPLIT, *crops], ours)  # either folder may get any of them
-        sides, report, problem = split(crops, table)
-        replace(crops, sides, settings, report, problem)
-    print("\n".join(report))
-    if problem:
-        script.fail(problem)
+        for folder in folders:
+            files.claim(folder, [SPLIT, *crops])  # either may get any of them
+        sides, report, problem = split(crops, persons)
+        record = splits.Split(settings, report, problem, clahe, {})
+        replace(crops, sides, persons, record)
+    print("\n".join(record.report))
+    if record.problem:
+        script.fail(record.problem)
     print(f"{'unchanged' if done else 'written'}: {TRAIN_DIR} and {VALID_DIR} (SEED={SEED}, VALID_RATIO={VALID_RATIO})")
 
 

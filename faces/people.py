@@ -1,8 +1,8 @@
 """data/people.csv: who is in a photo, where the photo is from, and the age and ethnicity that its data set states.
 
 Its columns are file, source, person, age and ethnicity; all but `file` may be empty. Importers write it. validation.py
-keeps the photos of a person on one side, train.py balances the classes within each source, and test.py reports by age
-and ethnicity, and draws the photos of a person together. Nothing to run.
+keeps the photos of a person on one side and notes what is known of each crop, by which train.py balances the classes
+within each source; test.py reports by age and ethnicity, and draws the photos of a person together. Nothing to run.
 """
 
 import bisect
@@ -87,30 +87,34 @@ def of(table, path):
     return table.get(shortened[1]) if shortened else None
 
 
-def persons(table, paths):
-    """The photos or crops of each person of whom there are several: {person: ascending indices into `paths`}.
+def of_all(table, paths):
+    """The Person of each photo or crop, list of N; an empty one where nothing is known. `table`: of read(), or None."""
+    return [of(table or {}, path) or Person() for path in paths]
+
+
+def persons(known):
+    """The photos of each person of whom there are several: {person: ascending indices into `known`, N Persons}.
 
     Upper and lower case are one. A person who is a mere number is known within its source only.
     """
     found = {}
-    for i, path in enumerate(paths):
-        if (known := of(table, path)) and known.person:
-            name = normal(known.person).casefold()
-            found.setdefault(f"{known.source} {name}" if name.isdecimal() else name, []).append(i)
+    for i, (source, person, *_) in enumerate(known):
+        if person:
+            name = normal(person).casefold()
+            found.setdefault(f"{source} {name}" if name.isdecimal() else name, []).append(i)
     return {name: indices for name, indices in found.items() if len(indices) > 1}
 
 
-def takes(table, paths):
-    """Which photos or crops are of takes of data/webcam.py: bool [N]."""
-    known = [of(table, path) or Person() for path in paths]
-    return np.array([person.source == TAKES and person.person != "" for person in known], bool)
+def takes(known):
+    """Which of N Persons are takes of data/webcam.py: bool [N]."""
+    return np.array([source == TAKES and person != "" for source, person, *_ in known], bool)
 
 
-def clusters(table, paths):
-    """A number for each photo or crop, int [N]: those of one person or take have the same, all others one of their own.
+def clusters(known):
+    """A number for each of N Persons, int [N]: one person or take has one number, and who is not known one of its own.
     """
-    numbers = np.arange(len(paths))
-    for indices in persons(table, paths).values():
+    numbers = np.arange(len(known))
+    for indices in persons(known).values():
         numbers[indices] = indices[0]
     return numbers
 

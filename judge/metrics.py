@@ -221,15 +221,15 @@ def group_row(name, correct, found, sure, clusters):
 def group_report(groups, names, found, correct, sure, clusters):
     """Accuracy by age band, ethnicity and their combinations with class; each list has its worst group first.
 
-    For each photo `groups` has a people.Person or None, `names` its class, `found` whether it has a face, `correct`
+    For each photo `groups` has a people.Person, `names` its class, `found` whether it has a face, `correct`
     whether its face is judged right, `sure` whether it has a face that is not called unsure, and `clusters` which
     photos belong together, int.
     Returns None where no photo has a group.
     """
     (found, correct, sure), clusters = (np.asarray(v, bool) for v in (found, correct, sure)), np.asarray(clusters)
-    bands = [people.age_band(g.age) if g else (None, None) for g in groups]
+    bands = [people.age_band(g.age) for g in groups]
     age = [band for band, _ in bands]
-    ethnicity = [(g.ethnicity or None) if g else None for g in groups]
+    ethnicity = [g.ethnicity or None for g in groups]
     kinds = {"age": [age], "ethnicity": [ethnicity], "age_class": [age, names], "ethnicity_class": [ethnicity, names],
              "age_ethnicity_class": [age, ethnicity, names]}
     report = {}

@@ -15,27 +15,25 @@ WEIGHT = 0.2  # of the loss of each task, beside that of the class
 AGES = (0, 1, 2, 3, 5, 8, 11, 14, 17, 20, 24, 28, 33, 40, 50, 60, 70, 80)  # where the classes of "age" begin
 
 
-def labels(files, columns):
-    """What the crops `files` (paths) are in each of `columns`: (labels int64 [N, tasks], -1 where it is not known;
-    number of classes of each task; first years of the classes of "age", or []).
+def labels(known, columns):
+    """What the crops, of each of which a people.Person is `known`, are in each of `columns`: (labels int64 [N, tasks],
+    -1 where it is not known; number of classes of each task; first years of the classes of "age", or []).
 
     Tasks come in the order of TASKS.
     """
     ages = []
     if not columns:
-        return torch.empty(len(files), 0, dtype=torch.int64), [], ages
-    table = people.read()
-    if table is None:
-        script.fail(f"AUXILIARY={columns}: no {people.PEOPLE}, which importers in data/ write; set AUXILIARY=()")
+        return torch.empty(len(known), 0, dtype=torch.int64), [], ages
     found, sizes = [], []
     for column in sorted(columns, key=TASKS.index):
-        values = [getattr(people.of(table, file) or people.Person(), column) or None for file in files]
+        values = [getattr(person, column) or None for person in known]
         if column == "age":
             years = [people.age_band(text)[1] for text in values]
             values = [None if year is None else AGES[bisect.bisect(AGES, year) - 1] for year in years]
         kinds = sorted(set(values) - {None})
         if len(kinds) < 2:
-            script.fail(f"{people.PEOPLE} tells no {column} of these crops: leave it out of AUXILIARY")
+            script.fail(f"validation.py has found no {column} of these crops in {people.PEOPLE}, which importers in "
+                        "data/ write: leave it out of AUXILIARY")
         if column == "age":
             ages = kinds
         found.append([-1 if value is None else kinds.index(value) for value in values])

@@ -1,7 +1,5 @@
 """Auxiliary tasks of train.py: what is learned beside the class, and what weights files keep of it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,42 +7,36 @@ from torch.nn import functional
 
 import model as networks
 import strangers
+from faces import people
 from learn import auxiliary, classifier, runs
-from test_dataset import both_splits
+from test_dataset import both_splits, record
 from test_train import losses, run
 
-FILES = [Path(f"{name}.jpg") for name in ("a", "b", "c", "d", "e")]
+
+def persons(*facts):
+    """People of whom the age, or the age and the ethnicity, are known."""
+    return [people.Person("", "", *each) for each in facts]
 
 
-@pytest.fixture
-def table(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "data" / "people.csv"
-    path.parent.mkdir()
-    path.write_text("file,age,ethnicity\na.jpg,1,Asian\nb.jpg,30,White\nc.png,,White\nd.jpg,31,\n", encoding="utf-8")
-    return path
-
-
-def test_ages_become_bands_and_what_is_not_known_is_minus_one(table):
+def test_ages_become_bands_and_what_is_not_known_is_minus_one():
+    known = persons(("1", "Asian"), ("30", "White"), ("", "White"), ("31", ""), ())
     for columns in (("age", "ethnicity"), ("ethnicity", "age")):
-        labels, sizes, ages = auxiliary.labels(FILES, columns)
+        labels, sizes, ages = auxiliary.labels(known, columns)
         assert labels.tolist() == [[0, 0], [1, 1], [-1, 1], [1, -1], [-1, -1]], "the age comes first"
         assert sizes == [2, 2] and ages == [1, 28]
-    labels, sizes, ages = auxiliary.labels(FILES, ())
+    labels, sizes, ages = auxiliary.labels(known, ())
     assert labels.shape == (5, 0) and sizes == ages == []
 
 
-def test_ages_published_as_bands_count_from_their_first_year(table):
-    table.write_text("file,age,ethnicity\na.jpg,0-2,\nb.jpg,20-29,\nc.jpg,24,\nd.jpg,70+,\n", encoding="utf-8")
-    assert auxiliary.labels(FILES, ("age",))[0][:, 0].tolist() == [0, 1, 2, 3, -1]
+def test_ages_published_as_bands_count_from_their_first_year():
+    known = persons(("0-2",), ("20-29",), ("24",), ("70+",), ())
+    assert auxiliary.labels(known, ("age",))[0][:, 0].tolist() == [0, 1, 2, 3, -1]
 
 
-def test_what_is_missing_is_one_line(table):
-    with pytest.raises(SystemExit, match="tells no age of these crops"):
-        auxiliary.labels(FILES[2:3], ("age",))
-    table.unlink()
-    with pytest.raises(SystemExit, match="no data/people.csv, which importers"):
-        auxiliary.labels(FILES, ("age",))
+def test_what_is_missing_is_one_line():
+    for known in (persons(("", "White")), persons((), ())):
+        with pytest.raises(SystemExit, match="found no age of these crops in data/people.csv, which importers"):
+            auxiliary.labels(known, ("age",))
 
 
 def test_the_loss_leaves_out_what_is_not_known():
@@ -79,13 +71,13 @@ def test_a_network_with_more_outputs_starts_from_one_without(tmp_path):
 def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_path):
     faces = both_splits(tmp_path / "faces")
     files = sorted((faces / "train").glob("*/*.jpg"))
-    rows = [f"{f.name},{(5, 40)[i % 2]},{'Asian' if i % 3 else 'White'}" for i, f in enumerate(files)]
+    known = {f"{f.parent.name}/{f.name}": ("", "", str((5, 40)[i % 2]), "Asian" if i % 3 else "White")
+             for i, f in enumerate(files)}
     tasks = ["MODEL=small", "IMAGE_SIZE=32", "AUXILIARY=('age', 'ethnicity')"]
 
     def start(name, *arguments):
-        (tmp_path / name / "data").mkdir(parents=True, exist_ok=True)
-        text = "file,age,ethnicity\n" + "\n".join(rows)
-        (tmp_path / name / "data" / "people.csv").write_text(text, encoding="utf-8")
+        (tmp_path / name).mkdir(exist_ok=True)
+        record(faces / "train", known)
         return run(tmp_path / name, faces, *tasks, *arguments)
 
     results = {}
@@ -111,6 +103,6 @@ def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_pa
     for other in ("AUXILIARY=()", "EMA=0.0"):
         code, _, err = start("whole", "EPOCHS=3", "RESUME=True", other)
         assert code == 1 and f"{other.split('=')[0]} is not what the run began with" in err and err.count("\n") == 1
-    rows[-1] = rows[-1].replace("Asian", "Other").replace("White", "Other")
+    known[max(known)] = ("", "", "40", "Other")
     code, _, err = start("whole", "EPOCHS=3", "RESUME=True")
     assert code == 1 and "does not fit this run" in err and err.count("\n") == 1

@@ -106,7 +106,7 @@ def test_photos_of_one_name_in_two_classes_are_told_apart(tmp_path):
 
 
 def test_persons():
-    table = {"a.jpg": people.Person("x", "1"), "b.jpg": people.Person("y", "1"), "c.jpg": people.Person("x", "1"),
-             "d.jpg": people.Person("x", "Zoe\u0308"), "e.jpg": people.Person("y", "ZO\u00cb"), "f.jpg": NOBODY}
-    found = people.persons(table, [Path("m", name) for name in [*table, "unknown.jpg"]])
-    assert sorted(found.values()) == [[0, 2], [3, 4]], "a number is a person of its source, a name one of all"
+    known = [people.Person("x", "1"), people.Person("y", "1"), people.Person("x", "1"),
+             people.Person("x", "Zoe\u0308"), people.Person("y", "ZO\u00cb"), NOBODY, people.Person()]
+    several = sorted(people.persons(known).values())
+    assert several == [[0, 2], [3, 4]], "a number is a person of its source, a name one of all"

@@ -1,6 +1,5 @@
 """The split: same from the same seed, in proportion, without leaks, and never half of two."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import dataset
+import processed
 import validation
 from crops import CLASSES, fill, picture, save, sides, snapshot
+from faces import people, splits
 from terminal import files
 
 
@@ -178,20 +179,6 @@ def test_a_split_that_was_stopped_is_not_trained_on_and_is_finished_by_the_next_
     assert sorted(p.name for p in Path("processed").iterdir()) == ["faces", "train", "valid"]
 
 
-def test_a_split_of_an_old_version_is_taken_over(place):
-    """It had the names of its crops in .split.json, and no other record."""
-    fill(place, 10, 10)
-    validation.main()
-    first = sides()
-    for side in ("train", "valid"):
-        names = [key for key, where in first.items() if where == side]
-        Path("processed", side, files.RECORD).unlink()
-        Path("processed", side, files.SPLIT).write_text(json.dumps({"settings": {}, "report": [], "files": names}))
-    Path("processed/train/man/notes.txt").write_text("of the user")
-    validation.main()
-    assert sides() == first and Path("processed/train/man/notes.txt").read_text() == "of the user"
-
-
 def test_photos_of_the_user_are_never_deleted(place, monkeypatch):
     fill(place, 5, 5)
     own = Path(validation.TRAIN_DIR, "man", "mine.jpg")
@@ -271,4 +258,30 @@ def test_large_groups_of_several_classes_are_split_too():
 def test_a_note_that_is_damaged_is_no_traceback(tmp_path):
     for text in ("[]", "3", "null", "{", ""):
         (tmp_path / files.SPLIT).write_text(text)
-        assert validation.read_record(tmp_path) == {} and dataset.problem_of(tmp_path) is None
+        assert splits.read(tmp_path).settings == {} and "run 'python validation.py'" in splits.read(tmp_path).problem
+
+
+def test_what_is_known_of_a_crop_is_noted_once_and_train_reads_that(place, capsys):
+    fill(place, 10, 8)
+    Path("data").mkdir()
+    Path("data/people.csv").write_text("file,source,person,age\nman/face_9.jpg,news,Ann,30\n", "utf-8")
+    validation.main()
+    Path("data/people.csv").unlink()
+    both = [dataset.Crops(folder, 32) for folder in (validation.TRAIN_DIR, validation.VALID_DIR)]
+    known = {f"{path.parent.name}/{path.name}": person for crops in both
+             for path, person in zip(crops.files, crops.known, strict=True)}
+    assert known.pop("man/face_9.jpg") == ("news", "Ann", "30", "") and set(known.values()) == {people.Person()}
+    validation.main()
+    assert "written:" in capsys.readouterr().out.splitlines()[-1], "another table is another split"
+
+
+def test_the_equalisation_of_crops_goes_with_them_and_stale_crops_are_refused(place, monkeypatch):
+    faces = fill(place, 5, 5)
+    monkeypatch.setattr(processed, "CLAHE", 2.0)
+    (faces / files.RECIPE).write_text(processed.recipe("haar"))
+    validation.main()
+    assert {dataset.Crops(folder, 32).clahe for folder in (validation.TRAIN_DIR, validation.VALID_DIR)} == {2.0}
+    monkeypatch.setattr(processed, "CLAHE", 0.0)
+    with pytest.raises(SystemExit) as error:
+        validation.main()
+    one_line(error, "made with other constants of processed.py", "run 'python processed.py' again")

@@ -26,13 +26,13 @@ from tqdm import tqdm
 
 import processed
 import train
-from faces import cropping, reading
+from faces import cropping, reading, splits
 from learn import classifier
 from terminal import rules, workers
-from terminal.files import atomic, claim, claim_table, remove_ours, written
+from terminal.files import SPLIT, atomic, claim, claim_table, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
-# Name -> constants of train.py that differ; with CLAHE the crops are equalised too.
+# Name -> constants of train.py that differ, and CLAHE, the clip limit with which the crops are equalised.
 VARIANTS = {"plain": {}, "CLAHE": {"CLAHE": 2.0}, "occlusion": {"AUGMENT": "occlusion"},
             "both": {"CLAHE": 2.0, "AUGMENT": "occlusion"}}
 SEEDS = (0, 1, 2)
@@ -65,8 +65,8 @@ def equalised(folder, limit):
     """
     copy = Path(RUNS_DIR, f"clahe_{limit:g}", Path(folder).parent.name, Path(folder).name)
     wanted = {p.relative_to(folder).as_posix(): p for p in reading.list_photos(folder)}
-    remove_ours(copy, written(copy) - wanted.keys())  # moved to the other side since, perhaps
-    claim(copy, wanted)
+    remove_ours(copy, written(copy) - wanted.keys() - {SPLIT})  # moved to the other side since, perhaps
+    claim(copy, [SPLIT, *wanted])
     strange = {p.relative_to(copy).as_posix() for p in reading.list_photos(copy)} - wanted.keys()
     if strange:
         script.fail(f"{copy / min(strange)} was not put there by this script: move it elsewhere")
@@ -74,10 +74,12 @@ def equalised(folder, limit):
         target, time = copy / name, crop.stat().st_mtime_ns
         if not target.is_file() or target.stat().st_mtime_ns != time:
             cropping.write_crop(target, cropping.equalise(cropping.read_crop(crop), limit), time)
+    record = splits.read(folder) or splits.Split({}, [], None, 0.0, {})
+    splits.write(copy, record._replace(clahe=limit))
     return copy
 
 
-def splits(seed):
+def folders_of(seed):
     """The folders that a run with this seed trains on and is judged on."""
     if not NEW_SPLITS:
         return TRAIN_DIR, VALID_DIR
@@ -95,8 +97,9 @@ def one_run(variant, seed):
     if not (weights / "done").is_file():
         print(f"\n{variant}, seed {seed}: {settings}", flush=True)
         limit = settings.get("CLAHE") or 0.0
-        train_dir, valid_dir = (str(equalised(f, limit) if limit else f) for f in splits(seed))
-        run("train.py", {**settings, "SEED": seed, "RESUME": (weights / "last.pt").is_file(), "TRAIN_DIR": train_dir,
+        train_dir, valid_dir = (str(equalised(f, limit) if limit else f) for f in folders_of(seed))
+        of_training = {name: value for name, value in settings.items() if name != "CLAHE"}
+        run("train.py", {**of_training, "SEED": seed, "RESUME": (weights / "last.pt").is_file(), "TRAIN_DIR": train_dir,
                          "VALID_DIR": valid_dir, "WEIGHTS_DIR": str(weights), "PLOTS_DIR": str(plots)})
         (weights / "done").touch()
     best = classifier.load_checkpoint(weights / "best_weights.pt")["metrics"]
@@ -161,14 +164,15 @@ def check_constants():
                 VARIANTS=rules.Rule(are_variants, "constants of each variant by its name, as {'low': {'LR': 5e-4}}"),
                 SETTINGS=rules.Rule(are_settings, "constants of train.py, as {'EPOCHS': 6}"), TRAIN_DIR=str,
                 VALID_DIR=str, TEST_DIR=rules.TEXT, RUNS_DIR=str, NEW_SPLITS=bool, ROBUSTNESS_PHOTOS=(int, 0, None))
-    known = script.constants(vars(train)).keys() - OWN
+    known = {"CLAHE", *script.constants(vars(train))} - OWN
     for name, constants in VARIANTS.items():
         if not re.fullmatch(r"[\w.+-]+( [\w.+-]+)*", name):
             script.fail(f"VARIANTS: {name!r} must be a plain name, fit for a folder")
         settings = {**SETTINGS, **constants}
         wrong = settings.keys() - known
         if wrong:
-            script.fail(f"VARIANTS: {', '.join(sorted(wrong))} is no constant of train.py that can be varied here")
+            script.fail(f"VARIANTS: {', '.join(sorted(wrong))} is neither CLAHE nor a constant of train.py that can be "
+                        "varied here")
         limit = settings.get("CLAHE") or 0.0
         if processed.CLAHE or not isinstance(limit, (int, float)) or not 0 <= limit <= 40:
             script.fail("CLAHE of a variant must be a number from 0 to 40, and that of processed.py 0.0")
