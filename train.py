@@ -5,9 +5,9 @@
     python train.py PAPER=True         the paper's own settings
     torchrun --nproc-per-node=2 train.py       the same on two GPUs, or processes, at once
 
-Writes weights/best_weights_<epoch>.pt whenever the validation loss, mean over the sources of the crops, improves (and
-weights/best_weights.pt, which test.py and realtime.py read), weights/last.pt and plots/log.csv after every epoch, and
-plots/metrics_<epoch>.png at the end. The files of an earlier run are kept in weights/run_<number>/.
+Whenever the validation loss improves, the mean over the sources of the crops, it writes weights/best_weights_<epoch>.pt
+and weights/best_weights.pt, which test.py and realtime.py read; after every epoch weights/last.pt and plots/log.csv; at
+the end plots/metrics_<epoch>.png. The files of an earlier run are kept in weights/run_<number>/.
 """
 
 from terminal import script  # isort: skip  # first, see terminal/script.py
@@ -180,7 +180,8 @@ def evaluate(run, batches):
 
 
 def by_source(logits, labels, crops):
-    """{source: (loss, recall of each class)} of a split, floats; a recall is nan where a source has none of a class.
+    """{source: (number of crops, loss, recall of each class)} of a split; a recall is nan where a source has none of a
+    class.
 
     `logits` float32 [N, n_classes], `labels` int64 [N]; `crops`: the dataset.Crops they are of.
     """
@@ -189,8 +190,15 @@ def by_source(logits, labels, crops):
         own = crops.source == number
         right = logits[own].argmax(1) == labels[own]
         recalls = [right[labels[own] == c].float().mean().item() for c in range(len(crops.classes))]
-        results[source] = functional.cross_entropy(logits[own], labels[own]).item(), recalls
+        results[source] = int(own.sum()), functional.cross_entropy(logits[own], labels[own]).item(), recalls
     return results
+
+
+def mean_loss(sources):
+    """The mean of the sources' losses, of by_source(), each weighted by the square root of its number of crops: a large
+    source does not hide the others, and five photos of a webcam do not count as much as 20,000."""
+    weights = [math.sqrt(count) for count, _, _ in sources.values()]
+    return sum(w * loss for w, (_, loss, _) in zip(weights, sources.values(), strict=True)) / sum(weights)
 
 
 def read_start():
@@ -274,7 +282,7 @@ def fit(hardware):
         sources = by_source(logits, labels, valid)
         run.note(epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
                  valid_accuracy=(logits.argmax(1) == labels).float().mean().item(),
-                 mean_loss=sum(source_loss for source_loss, _ in sources.values()) / len(sources),
+                 mean_loss=mean_loss(sources),
                  lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
         temperature, threshold, reached = engine.calibrate(logits, labels, TARGET_ACCURACY,
                                                             few=valid.people < runs.ENOUGH)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import cv2
 
-from faces import detectors, people, reading
+from faces import cropping, detectors, people, reading
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
 from terminal import rules, script, stops, workers
@@ -48,7 +48,6 @@ ENOUGH_TAKES = 3  # of a class: training, validation and test need one each; fiv
 FEWER = 0.5  # a class with less than this share of the photos of another is named
 REPEAT = 0.8  # seconds: a key that comes again within it is held down (systems wait up to 0.66 s before they repeat it)
 RELEASED = 0.4  # seconds without a key after which one that was held has been let go
-JPEG_QUALITY = 95
 JFIF = 20  # bytes of a JPEG of OpenCV after which a comment may stand
 
 
@@ -76,7 +75,7 @@ class Takes:
 
     def add(self, photo):
         """Write a photo, uint8 [H, W, 3] BGR, of the take that is under way."""
-        data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+        data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, cropping.JPEG_QUALITY])[1].tobytes()
         with stops.later():
             if not self.last():
                 self.take_number()

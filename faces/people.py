@@ -21,7 +21,6 @@ from terminal.script import Problem
 
 # ------------------------------------------------------------------------------------------------
 PEOPLE = "data/people.csv"  # without it: no report by group, one source, and persons are not known
-BEFORE = "groups.csv"  # its former name, with the columns file, age and ethnicity: read where there is no people.csv
 TAKES = "webcam"  # source of the photos of data/webcam.py: their persons are takes, whoever is in them
 AGE_BANDS = (0, 3, 10, 15, 20, 30, 40, 50, 60, 70)  # first age of each band; the last one is open
 # ------------------------------------------------------------------------------------------------
@@ -53,7 +52,7 @@ def read(path=PEOPLE):
     A photo is known by all its names: with and without its folders, joined by "__", and its ending. Names that stand
     for different photos are left out. Raises Problem for a file that is no table with a column `file`.
     """
-    sheet = read_sheet(path)
+    sheet = read_sheet(Path(path))
     if sheet is None:
         return None
     photos = {key_of(cell(sheet, row, "file")): Person(*(cell(sheet, row, name) for name in Person._fields))
@@ -151,14 +150,13 @@ def write(path, rows):
 
 def check(path):
     """Raise Problem where write() could not merge anything into people.csv."""
-    read_sheet(path)
+    read_sheet(Path(path))
     check_replaceable(path)
 
 
 def read_sheet(path):
-    """The Sheet in `path`, or in the groups.csv beside it; None where neither is there. Raises Problem, one line."""
-    path = next((p for p in (Path(path), Path(path).with_name(BEFORE)) if p.exists()), None)
-    if path is None:
+    """The Sheet in `path`, a Path; None where there is no such file. Raises Problem, one line."""
+    if not path.exists():
         return None
     try:
         data = path.read_bytes()

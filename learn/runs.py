@@ -214,7 +214,7 @@ def save(run, folders, sources):
     print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in row.values()), flush=True)
     if len(sources) > 1:
         parts = []
-        for name, (loss, recalls) in sources.items():
+        for name, (_, loss, recalls) in sources.items():
             shares = ", ".join(f"{c} {recall:.1%}" for c, recall in zip(classes, recalls, strict=True))
             parts.append(f"{name} {loss:.3f} ({shares})")
         print(" " * 15 + "   ".join(parts), flush=True)

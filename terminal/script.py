@@ -34,7 +34,8 @@ class Problem(ValueError):
 def fail(message):
     """End the program with one line on stderr and exit status 1. The line says what is wrong and what to do."""
     # The address that a file can be had from is shown whole; what a user has named may have a secret in it.
-    words = [word if re.search("https://[^@?]+$", word) else public(word) for word in str(message).split()]
+    line = re.sub("[\r\n\t]+ *", " ", str(message)).strip()
+    words = [word if re.search("https://[^@?]+$", word) else public(word) for word in line.split(" ")]
     raise SystemExit(f"error: {' '.join(words)}")
 
 
@@ -127,7 +128,7 @@ def run(main, stopped="run the same command again to continue"):
     handler of Ctrl-C are as they were afterwards.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a notebook's has it not
+        if hasattr(stream, "reconfigure"):  # a notebook's stream has no such method
             # A Windows console with a legacy code page must not turn a photo's name into a traceback.
             stream.reconfigure(errors="replace")
     folder = os.getcwd()

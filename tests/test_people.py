@@ -57,16 +57,6 @@ def test_rows_of_two_sources_are_kept_and_a_new_value_counts(tmp_path):
     assert people.of(table, Path("b.jpg")) == ("y", "", "3-9", "Black")
 
 
-def test_a_groups_file_of_before_is_read_and_becomes_people(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("data").mkdir()
-    Path("data/groups.csv").write_text("file,age,ethnicity\na.jpg,1,Asian\n", encoding="utf-8")
-    assert people.of(people.read(), Path("a.jpg")) == ("", "", "1", "Asian")
-    people.write(people.PEOPLE, [("b.jpg", "x", "B", "", "")])
-    assert people.of(people.read(), Path("a.jpg")) == ("", "", "1", "Asian")
-    assert Path("data/groups.csv").read_text(encoding="utf-8") == "file,age,ethnicity\na.jpg,1,Asian\n"
-
-
 @pytest.mark.parametrize("data", [b"", b"name,age\na.jpg,3\n", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xfea", b"\n\n",
                                   "file".encode("utf-32"), b'file,"' + b"x" * 200_000, None])
 def test_what_is_no_table_is_one_line_and_stays(tmp_path, data):

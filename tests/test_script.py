@@ -250,3 +250,8 @@ def test_classes_that_differ_by_case_alone_are_one_line(tmp_path):
             pytest.skip("this disk ignores case")
     with pytest.raises(SystemExit, match="the classes Man and man, which are one name on many disks"):
         class_folders(tmp_path, "")
+
+
+def test_a_name_with_two_spaces_is_said_as_it_is_and_a_message_is_one_line():
+    with pytest.raises(SystemExit, match="^error: data/a  b.jpg: it is no photo$"):
+        script.fail("data/a  b.jpg:\n    it is no photo")
