@@ -76,7 +76,7 @@ def files_by_class(folder, classes, weights):
         print(f"no photos of {', '.join(absent)} in {folder}: recall there stays unknown, "
               f"and so does the AUC where only one class is left")
     if CROPPED and clips:
-        print(f"{len(clips)} clips, such as {clips[0][0]}, are left out: CROPPED=True takes crops alone")
+        print(f"{len(clips)} clips, such as {clips[0][0].as_posix()}, are left out: CROPPED=True takes crops alone")
     return photos, [] if CROPPED else clips
 
 

@@ -35,7 +35,13 @@ def fail(message):
     """End the program with one line on stderr and exit status 1. The line says what is wrong and what to do."""
     # The address that a file can be had from is shown whole; what a user has named may have a secret in it.
     words = [word if re.search("https://[^@?]+$", word) else public(word) for word in str(message).split()]
-    raise SystemExit(f"error: {' '.join(words)}")
+    raise SystemExit(f"error: {slashed(' '.join(words))}")
+
+
+def slashed(text, windows=os.name == "nt"):
+    """A text in which paths of Windows are written as in scripts and documents, so that every shell takes them:
+    data\\raw is data/raw. What repr() has doubled stays."""
+    return re.sub(r"(?<=[^\s\\])\\(?=[^\s\\])", "/", text) if windows else text
 
 
 def public(text):
@@ -96,12 +102,12 @@ def with_paths(name, value, change):
     return change(value) if is_path(name, value) else value
 
 
-def parse(name, text, default):
+def parse(name, text, default, windows=os.name == "nt"):
     """The value of `text`: a Python literal, or else a string. Another type than the default's ends the program, but an
-    int is taken for a float, and anything for None.
+    int is taken for a float, and anything for None. On Windows a backslash is that of a path, as in 'C:\\new.mp4'.
     """
     try:
-        value = ast.literal_eval(text)
+        value = ast.literal_eval(text.replace("\\", "\\\\") if windows else text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
     if isinstance(default, str):
