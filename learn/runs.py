@@ -276,7 +276,7 @@ def conclude(run, folders, reached, valid):
         found = (f"of what it is sure of, {reached:.1%} of the validation crops are right" if reached >= 0 else
                  "the network is not confident enough of any validation crop")
         print(f"TARGET_ACCURACY={wanted} was not reached: {found}")
-    best = folders.weights / "best_weights.pt"
+    best = (folders.weights / "best_weights.pt").as_posix()
     named = [] if files.same_file(best, classifier.OWN) else [f"WEIGHTS={best}"]  # others have to be named
     print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
           f"accuracy {top['valid_accuracy']:.2%} -> {best}; next: {script.command_line('python', 'test.py', *named)}")

@@ -16,7 +16,6 @@ import errno
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -122,8 +121,10 @@ def parse(name, text, default, windows=os.name == "nt"):
 
 
 def command_line(*words):
-    """A command as one types it, with quotes where a shell needs them."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    """A command as one types it, with quotes where a shell needs them, on Windows cmd as well as PowerShell."""
+    if os.name == "nt":
+        return " ".join(word if re.fullmatch(r"[\w./:=+-]+", word) else f'"{word}"' for word in words)
+    return shlex.join(words)
 
 
 def run(main, stopped="run the same command again to continue"):

@@ -81,7 +81,8 @@ def test_the_readme_has_both_commands_to_copy():
 def test_commands_are_the_same_in_bash_cmd_and_powershell():
     """One a line, without what one of the three reads otherwise; quotes are double, and single ones stand within."""
     for name in [*DOCUMENTS, "CONTRIBUTING.md"]:
-        blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        text = (ROOT / name).read_text(encoding="utf-8")
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         for line in (line for language, block in blocks if not language for line in block.splitlines()):
             assert re.match("(python|pip|uv|torchrun|ruff|git) ", line), f"{name}: {line}"
             assert not re.search(r"[&;|<>#%$`!^\\~]", line), f"{name}: {line}"

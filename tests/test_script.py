@@ -268,3 +268,10 @@ def test_paths_of_windows_are_told_as_in_the_documents():
     ("{'a': 'C:\\clips\\'}", {"a": "C:\\clips\\"}), ("{'a': 'b/new.mp4'}", {"a": "b/new.mp4"})])
 def test_a_backslash_in_a_constant_is_that_of_a_path_on_windows(text, value):
     assert script.parse("CLIPS", text, {}, windows=True) == value
+
+
+def test_a_command_that_is_told_has_quotes_where_cmd_and_powershell_need_them(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(script.os, "name", "nt")
+        told = script.command_line("python", "train.py", "LR=0.001", "WEIGHTS=my own/a.pt", "SOURCE=a&b(1).mp4", "X=")
+    assert told == 'python train.py LR=0.001 "WEIGHTS=my own/a.pt" "SOURCE=a&b(1).mp4" X='
