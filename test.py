@@ -324,7 +324,7 @@ def main():
     played_rows, result["clips"] = play(clips, loaded[best])
     write(plots, answers, result, played_rows)
     print(f"\n{result['n']} faces, {result['no_face']} photos without a face, {result['unreadable']} unreadable; "
-          f"pictures, predictions.csv and test_metrics.json are in {plots}")
+          f"pictures, predictions.csv and test_metrics.json are in {plots.as_posix()}")
 
 
 if __name__ == "__main__":

@@ -453,3 +453,15 @@ def test_a_log_that_a_spreadsheet_holds_open_does_not_stop_the_training(faces, t
     code, out, err = run(tmp_path, faces, "EPOCHS=2", "IMAGE_SIZE=32")
     assert code == 0 and out.count("log.csv is open in another program") == out.count("the training goes on") == 1
     assert len(losses(tmp_path)) == 2, "the next epoch writes all rows"
+
+
+@running.WINDOWS
+def test_a_log_that_another_process_holds_open_does_not_stop_the_training(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BUSY", 0.3)
+    assert run(tmp_path, faces, "EPOCHS=1", "IMAGE_SIZE=32")[0] == 0
+    with running.held_open(tmp_path / "plots" / "log.csv"):
+        code, out, err = run(tmp_path, faces, "EPOCHS=2", "IMAGE_SIZE=32", "RESUME=True")
+        assert code == 0 and "log.csv is open in another program, and stays as it is: the training goes on" in out, err
+    assert len(losses(tmp_path)) == 1
+    assert run(tmp_path, faces, "EPOCHS=3", "IMAGE_SIZE=32", "RESUME=True")[0] == 0
+    assert len(losses(tmp_path)) == 3, "no epoch is lost"
