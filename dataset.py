@@ -111,9 +111,9 @@ class Crops(Dataset):
         self.remove_unused()
         size = math.prod(self.shape)
         room = max(0, min(CACHE_GB * 1e9, shutil.disk_usage(self.folder.parent).free - KEEP_FREE))
-        place, instead = f"kept in {self.cache}", "decoded batch by batch in every epoch instead"
+        place, instead = f"kept in {self.cache.as_posix()}", "decoded batch by batch in every epoch instead"
         if not self.cache.is_file() and not os.access(self.folder.parent, os.W_OK):
-            self.cache, place = None, f"and {self.folder.parent} is read-only: {instead}"
+            self.cache, place = None, f"and {self.folder.parent.as_posix()} is read-only: {instead}"
         elif not self.cache.is_file() and size > room:
             self.cache = None
             place = f"and {room / 1e9:.2f} GB may be used (dataset.CACHE_GB, and what is free): {instead}"

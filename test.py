@@ -76,7 +76,7 @@ def files_by_class(folder, classes, weights):
         print(f"no photos of {', '.join(absent)} in {folder}: recall there stays unknown, "
               f"and so does the AUC where only one class is left")
     if CROPPED and clips:
-        print(f"{len(clips)} clips, such as {clips[0][0]}, are left out: CROPPED=True takes crops alone")
+        print(f"{len(clips)} clips, such as {clips[0][0].as_posix()}, are left out: CROPPED=True takes crops alone")
     return photos, [] if CROPPED else clips
 
 
@@ -324,7 +324,7 @@ def main():
     played_rows, result["clips"] = play(clips, loaded[best])
     write(plots, answers, result, played_rows)
     print(f"\n{result['n']} faces, {result['no_face']} photos without a face, {result['unreadable']} unreadable; "
-          f"pictures, predictions.csv and test_metrics.json are in {plots}")
+          f"pictures, predictions.csv and test_metrics.json are in {plots.as_posix()}")
 
 
 if __name__ == "__main__":

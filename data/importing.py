@@ -103,7 +103,7 @@ def source_folder(source, hint, raw_dir="data/raw", test_dir="data/test"):
         return folder
     if not ending or not source.is_file():
         script.fail(f"there is no {source}: {hint}, then name it with SOURCE=<folder or archive>")
-    print(f"unpacking {source.name} into {folder}")
+    print(f"unpacking {source.name} into {folder.as_posix()}")
     files.claim(source.parent, [folder.name])
     try:
         # Under another name until it is whole, so that a stopped run leaves nothing that looks complete.

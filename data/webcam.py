@@ -172,8 +172,8 @@ class Takes:
             print(f"{name}: {photos} photos in {plural(count, 'take')}, {len(chosen & takes.keys())} of them for the "
                   "test")
         print(f"the photos are in {RAW_DIR} and {TEST_DIR}, and nowhere else")
-        print("\n".join(self.hints()) or "next: python processed.py && python validation.py && "
-              "python train.py MODEL=small START=weights/shipped/small.pt")
+        print("\n".join(self.hints()) or "next:\n  python processed.py\n  python validation.py\n"
+              "  python train.py MODEL=small START=weights/shipped/small.pt")
 
 
 def takes_in(folder, name):

@@ -145,7 +145,7 @@ def write(path, rows):
     lines += [new[file] for file in sorted(new)]
     if not path.is_file() or [header, *lines] != sheet.rows:
         write_sheet(path, sheet._replace(rows=[header, *lines]))
-    print(f"{path}: {len(lines)} photos")
+    print(f"{path.as_posix()}: {len(lines)} photos")
 
 
 def check(path):

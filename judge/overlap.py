@@ -56,6 +56,6 @@ def report(test, training, takes):
     for found, what in ((known, "have a copy among the photos of training: what is measured on them is too good"),
                         (torn, "have a copy in another class of the test: one of the two labels is wrong")):
         if found:
-            print(f"{len(found)} of {len(test)} photos, such as {paths[min(found)]}, {what}")
+            print(f"{len(found)} of {len(test)} photos, such as {paths[min(found)].as_posix()}, {what}")
     return {"in_training": [paths[i].as_posix() for i in sorted(known)],
             "in_two_classes": [paths[i].as_posix() for i in sorted(torn)]}

@@ -109,7 +109,7 @@ class Folders(NamedTuple):
                 files.link(path, temporary / path.name)
         # What the new run replaces stays until then, so that test.py and realtime.py always have weights.
         files.remove_ours(self.weights, [name for name in names if name.startswith("best_weights_")])
-        print(f"kept the {len(old)} files of the run before in {folder}")
+        print(f"kept the {len(old)} files of the run before in {folder.as_posix()}")
 
 
 def is_ours(path):
@@ -202,10 +202,11 @@ def save(run, folders, sources):
     # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
     if row["best"]:
         keep_best(folders.weights, checkpoint, run.history)
+    log = folders.plots / "log.csv"
     try:
-        write_log(folders.plots / "log.csv", run.history, run.constants)
-    except files.Busy as busy:  # as a spreadsheet shows it: the weights are worth more, and the next epoch has all rows
-        print(f"{busy.args[0].partition(':')[0]}: the training goes on", flush=True)
+        write_log(log, run.history, run.constants)
+    except files.Busy:  # as a spreadsheet shows it: the weights are worth more, and the next epoch has all rows
+        print(f"{log.as_posix()} is open in another program, and stays as it is: the training goes on", flush=True)
     save_weights(folders.weights / "last.pt", {
         **checkpoint, "net": run.net.state_dict(), "optimizer": run.optimizer.state_dict(), "history": run.history,
         "comparable_from": run.comparable_from, "head_epochs": run.head_epochs, "constants": run.constants,
@@ -275,7 +276,7 @@ def conclude(run, folders, reached, valid):
         found = (f"of what it is sure of, {reached:.1%} of the validation crops are right" if reached >= 0 else
                  "the network is not confident enough of any validation crop")
         print(f"TARGET_ACCURACY={wanted} was not reached: {found}")
-    best = folders.weights / "best_weights.pt"
+    best = (folders.weights / "best_weights.pt").as_posix()
     named = [] if files.same_file(best, classifier.OWN) else [f"WEIGHTS={best}"]  # others have to be named
     print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
           f"accuracy {top['valid_accuracy']:.2%} -> {best}; next: {script.command_line('python', 'test.py', *named)}")

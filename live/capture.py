@@ -29,9 +29,10 @@ WIDEST_PIXEL = 4.0  # width over height of a pixel, and height over width; beyon
 
 def quiet():
     """Silence OpenCV's and FFmpeg's own warnings: the scripts say in one line what is wrong."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    if os.name == "nt":  # where a library reads the C library's environment, which Python's does not change
-        ctypes.cdll.msvcrt._putenv(b"OPENCV_FFMPEG_LOGLEVEL=" + os.environ["OPENCV_FFMPEG_LOGLEVEL"].encode())
+    for name, level in (("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("OPENCV_LOG_LEVEL", "SILENT")):
+        os.environ.setdefault(name, level)
+        if os.name == "nt":  # where FFmpeg's part reads the C library's environment, which Python's does not change
+            ctypes.cdll.msvcrt._putenv(f"{name}={os.environ[name]}".encode())
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 

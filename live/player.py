@@ -185,7 +185,7 @@ class Player:
         if self.record:
             record, self.record = self.record, None
             record.close()
-            print(f"recorded: {record.path}" if record.frames else
+            print(f"recorded: {record.path.as_posix()}" if record.frames else
                   "no frame came while it was to be recorded: there is no record", flush=True)
 
     def lines(self, first):

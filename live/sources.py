@@ -3,13 +3,13 @@
 import os
 import re
 import sys
-import urllib.parse
 import urllib.request
 from pathlib import Path
 
 from terminal import script
 
 KINDS = "video, photo or folder"  # of files, what realtime.py takes
+FILE = re.compile(r"file:(//(localhost)?(?=/))?", re.IGNORECASE)  # how the address of a file on this machine begins
 
 
 def named(source):
@@ -17,8 +17,9 @@ def named(source):
     if not isinstance(source, str) or os.path.exists(source):
         return source
     source = source.strip()
-    if source.lower().startswith("file:"):
-        return urllib.request.url2pathname(urllib.parse.urlsplit(source, allow_fragments=False).path)
+    if start := FILE.match(source):
+        path = source[start.end():]
+        return urllib.request.url2pathname(path.replace("\\", "/") if os.name == "nt" else path)
     return source if is_url(source) else os.path.expanduser(source)
 
 

@@ -36,8 +36,8 @@ def photos_of(source):
     if path.is_dir():
         paths, clips = videos.photos_and_clips(path)
         if clips:
-            first = script.command_line(f"SOURCE={clips[0]}")
-            hint = f"{path} has {len(clips)} clip(s), to be played one by one: {first}"
+            first = script.command_line(f"SOURCE={clips[0].as_posix()}")
+            hint = f"{path.as_posix()} has {len(clips)} clip(s), to be played one by one: {first}"
             if not paths:
                 script.fail(hint)
             print(hint, flush=True)
@@ -94,16 +94,16 @@ def apart(paths):
     def stays(path):
         return path.suffix.lower() in (".jpg", ".jpeg", ".png")
 
-    names, taken = {}, set()
-    for photo in sorted(paths, key=stays, reverse=True):  # names that can stay come first
+    names, taken = [None] * len(paths), set()  # by number, since a Path of Windows equals one in other case
+    for i, photo in sorted(enumerate(paths), key=lambda pair: stays(pair[1]), reverse=True):  # those that stay first
         path, count = photo if stays(photo) else photo.with_name(photo.name + ".jpg"), 1
         stem = path.stem
         while normal(str(path)).lower() in taken:
             count += 1
             path = path.with_name(f"{stem}-{count}{path.suffix}")
         taken.add(normal(str(path)).lower())
-        names[photo] = path
-    return [names[photo] for photo in paths]
+        names[i] = path
+    return names
 
 
 class Photo(NamedTuple):

@@ -61,6 +61,13 @@ def display_problem():
     return None
 
 
+def remedy():
+    """What to do where a window cannot be opened."""
+    if sys.platform.startswith("linux"):
+        return "run it in a desktop session or with 'ssh -X', and leave QT_QPA_PLATFORM unset"
+    return "log in at the machine itself, or to its remote desktop, and run it there"
+
+
 def screen_size():
     """Width and height of the screen, in the pixels that windows are measured in."""
     try:
@@ -131,8 +138,7 @@ class Window:
         self.errors.seek(0)
         lines = [line.strip() for line in self.errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
         reason = next((line for line in lines if line.startswith("qt.qpa")), lines[-1] if lines else "no reason given")
-        raise NoWindow(f"no window can be opened on this display ({reason}): run it in a desktop session or with "
-                       "'ssh -X', and leave QT_QPA_PLATFORM unset")
+        raise NoWindow(f"no window can be opened on this display ({reason}): {remedy()}")
 
     def close(self):
         """Close it."""

@@ -102,4 +102,4 @@ def snapshot(picture):
     path = stamped("snapshot", ".jpg")
     files.claim_file(path)
     save_photo(path, picture)
-    print(f"snapshot: {path}", flush=True)
+    print(f"snapshot: {path.as_posix()}", flush=True)

@@ -166,6 +166,7 @@ def read_record(folder):
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise Problem(f"{path} is a link, or no file, and is to be a record of this project: move it away")
         text = path.read_bytes().decode("utf-8", "surrogateescape")
+        text = text.replace("\r\n", "\n") if os.name == "nt" else text  # an editor there may have saved it
     except (FileNotFoundError, NotADirectoryError):
         return set()
     return set(filter(is_inner, text.split("\n")))

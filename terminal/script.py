@@ -16,7 +16,6 @@ import errno
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -36,7 +35,13 @@ def fail(message):
     # The address that a file can be had from is shown whole; what a user has named may have a secret in it.
     line = re.sub("[\r\n\t]+ *", " ", str(message)).strip()
     words = [word if re.search("https://[^@?]+$", word) else public(word) for word in line.split(" ")]
-    raise SystemExit(f"error: {' '.join(words)}")
+    raise SystemExit(f"error: {slashed(' '.join(words))}")
+
+
+def slashed(text, windows=os.name == "nt"):
+    """A text in which paths of Windows are written as in scripts and documents, so that every shell takes them:
+    data\\raw is data/raw. What repr() has doubled stays."""
+    return re.sub(r"(?<=[^\s\\])\\(?=[^\s\\])", "/", text) if windows else text
 
 
 def public(text):
@@ -97,12 +102,12 @@ def with_paths(name, value, change):
     return change(value) if is_path(name, value) else value
 
 
-def parse(name, text, default):
+def parse(name, text, default, windows=os.name == "nt"):
     """The value of `text`: a Python literal, or else a string. Another type than the default's ends the program, but an
-    int is taken for a float, and anything for None.
+    int is taken for a float, and anything for None. On Windows a backslash is that of a path, as in 'C:\\new.mp4'.
     """
     try:
-        value = ast.literal_eval(text)
+        value = ast.literal_eval(text.replace("\\", "\\\\") if windows else text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
     if isinstance(default, str):
@@ -117,8 +122,10 @@ def parse(name, text, default):
 
 
 def command_line(*words):
-    """A command as one types it, with quotes where a shell needs them."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    """A command as one types it, with quotes where a shell needs them, on Windows cmd as well as PowerShell."""
+    if os.name == "nt":
+        return " ".join(word if re.fullmatch(r"[\w./:=+-]+", word) else f'"{word}"' for word in words)
+    return shlex.join(words)
 
 
 def run(main, stopped="run the same command again to continue"):

@@ -14,6 +14,7 @@ from terminal import script
 
 ROOT = Path(__file__).resolve().parent.parent
 POSIX = pytest.mark.skipif(os.name == "nt", reason="process groups, limits and links of POSIX")
+WINDOWS = pytest.mark.skipif(os.name != "nt", reason="elsewhere a file that another program has open can be replaced")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc, /dev and X11 of Linux")
 
 
@@ -60,6 +61,16 @@ def wait_for(what, seconds=60):
     while not what():
         assert time.monotonic() < until, "it did not come to that"
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def held_open(path):
+    """In this block another process has a file open, as a spreadsheet or an antivirus has it on Windows."""
+    code = "import sys; file = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline().strip() == b"open"
+        yield
 
 
 def children(pid):

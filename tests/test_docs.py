@@ -73,6 +73,17 @@ def test_tests_that_are_named_exist(document):
 
 def test_the_readme_has_both_commands_to_copy():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for command in ("pip install -r requirements.txt && python realtime.py",
-                    "pip install -r requirements-dev.txt && python -m pytest"):
-        assert f"```\n{command}\n```" in text
+    for commands in ("pip install -r requirements.txt\npython realtime.py",
+                     "pip install -r requirements-dev.txt\npython -m pytest"):
+        assert f"```\n{commands}\n```" in text
+
+
+def test_commands_are_the_same_in_bash_cmd_and_powershell():
+    """One a line, without what one of the three reads otherwise; quotes are double, and single ones stand within."""
+    for name in [*DOCUMENTS, "CONTRIBUTING.md"]:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        for line in (line for language, block in blocks if not language for line in block.splitlines()):
+            assert re.match("(python|pip|uv|torchrun|ruff|git) ", line), f"{name}: {line}"
+            assert not re.search(r"[&;|<>#%$`!^\\~]", line), f"{name}: {line}"
+            assert not re.search(r"['(){}]", re.sub('"[^"]*"', "", line)), f"{name}: {line}"

@@ -237,6 +237,6 @@ def test_drawn_faces_and_portraits_replace_no_picture_of_the_user(place, monkeyp
         monkeypatch.setattr(congress, "TEST_RATIO", ratio)
         theirs = photo(f"portraits/{other}/{inner}", "of the user")
         assert congress.folder_for("A000001", inner) == f"portraits/{other}", "it stays there alone"
-        Path(f"portraits/{other}", files.RECORD).write_text(inner + "\n", encoding="utf-8")
+        Path(f"portraits/{other}", files.RECORD).write_bytes(inner.encode() + b"\n")
         assert congress.folder_for("A000001", inner) == f"portraits/{side}"
         assert not theirs.exists() and Path("portraits", side, inner).is_file()

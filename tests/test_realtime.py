@@ -1,6 +1,7 @@
 """realtime.py from source to output: cameras that fail, videos kept whole, photos, texts, threads and memory."""
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -402,3 +403,18 @@ def test_a_camera_that_gives_no_frames_is_one_line_after_retry(kind, tmp_path, m
 def test_numbers_out_of_range_are_one_line(setting, tmp_path):
     code, _, err = call(realtime, "SHOW=False", setting, cwd=tmp_path)
     assert code == 1 and err.startswith(f"error: {setting.partition('=')[0]}=") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("system", ["linux", "win32", "darwin"])
+def test_where_no_window_can_be_opened_the_remedy_is_the_systems_own(system, monkeypatch):
+    """Its process ends at once, with a reason. Neither ssh -X nor Qt is there on Windows and macOS."""
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **files: start(
+        [sys.executable, "-c", "raise SystemExit('no screen')"], **files))
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setenv("DISPLAY", ":0")
+    shown = window.Window(True)
+    with pytest.raises(window.NoWindow, match="no screen") as told:
+        shown.key(np.zeros((48, 64, 3), np.uint8))
+    shown.close()
+    assert ("ssh" in str(told.value)) == ("QT_" in str(told.value)) == (system == "linux")

@@ -111,7 +111,7 @@ def test_paths_on_the_command_line_belong_to_where_one_stands(tmp_path, monkeypa
     here = tmp_path / "here"
     assert namespace == {
         "RAW_DIR": str(here / "photos"), "FACES_DIR": "faces", "SOURCE": "rtsp://host/a", "LOG": "a.csv", "SEED": 3,
-        "OUTPUT": os.path.expanduser("~/out"), "LISTS": {"man": str(here / "x.txt")}, "NAME": "c.txt",
+        "OUTPUT": os.path.abspath(os.path.expanduser("~/out")), "LISTS": {"man": str(here / "x.txt")}, "NAME": "c.txt",
         "WEIGHTS": (str(here / "b.pt"), str(tmp_path / "c.pt")), "START": os.path.expanduser("~/a.pt")}
 
 
@@ -255,3 +255,28 @@ def test_classes_that_differ_by_case_alone_are_one_line(tmp_path):
 def test_a_name_with_two_spaces_is_said_as_it_is_and_a_message_is_one_line():
     with pytest.raises(SystemExit, match="^error: data/a  b.jpg: it is no photo$"):
         script.fail("data/a  b.jpg:\n    it is no photo")
+
+
+def test_paths_of_windows_are_told_as_in_the_documents():
+    """bash there reads a backslash as something else; what repr() has doubled, and a regular expression, stay."""
+    assert script.slashed(r"there is no folder data\raw\niña 早: fill it", windows=True) == (
+        "there is no folder data/raw/niña 早: fill it")
+    for text in (r"'a\\b' can be no name", r"PERSON is no regular expression (bad escape \y at position 0)"):
+        assert script.slashed(text, windows=True) == text
+    assert script.slashed(r"a\b", windows=False) == r"a\b"
+    with pytest.raises(SystemExit, match="there is no folder .*data/raw: fill it"):
+        class_folders(Path("data", "raw"), "fill it")
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    (r"{'a': 'C:\Users\me\new.mp4', 'b': ('x\\y.mp4',)}", {"a": r"C:\Users\me\new.mp4", "b": (r"x\\y.mp4",)}),
+    ("{'a': 'C:\\clips\\'}", {"a": "C:\\clips\\"}), ("{'a': 'b/new.mp4'}", {"a": "b/new.mp4"})])
+def test_a_backslash_in_a_constant_is_that_of_a_path_on_windows(text, value):
+    assert script.parse("CLIPS", text, {}, windows=True) == value
+
+
+def test_a_command_that_is_told_has_quotes_where_cmd_and_powershell_need_them(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(script.os, "name", "nt")
+        told = script.command_line("python", "train.py", "LR=0.001", "WEIGHTS=my own/a.pt", "SOURCE=a&b(1).mp4", "X=")
+    assert told == 'python train.py LR=0.001 "WEIGHTS=my own/a.pt" "SOURCE=a&b(1).mp4" X='

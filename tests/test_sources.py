@@ -47,8 +47,11 @@ def test_names_that_look_like_something_else(name, tmp_path, monkeypatch):
 def test_what_a_source_is(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = write(tmp_path / "a b.mp4", 25.0)
-    for written in (f" {path} ", f"file://{path}", f"file://{path}".replace(" ", "%20"), str(path)):
+    for written in (f" {path} ", f"file://{path}", f"file://{path}".replace(" ", "%20"), str(path), path.as_uri(),
+                    path.as_uri().replace("///", "//localhost/")):
         assert sources.named(written) == str(path), written
+    # A file that is not there keeps its name: "" would be the folder that one stands in.
+    assert sources.named("file://a.mp4").strip(r"\/") == "a.mp4" and sources.named("file:a?b.mp4") == "a?b.mp4"
     for address in ("rtsp://a/b", "http://x:80/v.mp4", "rtmp://h/live", "RTSP://H", "udp://@:1234"):
         assert sources.is_url(address) and sources.is_live(address) and not sources.is_camera(address)
     for file in ("C:\\x.mp4", "C:/x.mp4", "12:30.mp4", "a.mp4", str(path)):

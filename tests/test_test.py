@@ -19,13 +19,14 @@ from sklearn import metrics as reference
 import dataset
 import drawn
 import model
+import running
 import strangers
 import test as subject
 from faces import cropping, detectors, reading
 from judge import damage, overlap, report
 from learn import classifier, runs
 from processed import DETECTOR
-from terminal import script
+from terminal import files, script
 
 CLASSES = ["beard", "hat"]
 PER_CLASS = 10
@@ -366,3 +367,13 @@ def test_command_line_ends_with_one_line(tmp_path):
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@running.WINDOWS
+def test_a_table_that_another_process_holds_open_is_one_line_that_names_it(world, monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "BUSY", 0.3)
+    _, before = run(monkeypatch, world, tmp_path)
+    with running.held_open(tmp_path / "plots" / "predictions.csv"):
+        with pytest.raises(script.Problem, match=r"predictions\.csv is open in another program.*close it there"):
+            run(monkeypatch, world, tmp_path)
+    assert run(monkeypatch, world, tmp_path)[1] == before and not list((tmp_path / "plots").glob(".tmp*"))

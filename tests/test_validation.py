@@ -225,7 +225,7 @@ def test_constants_that_make_no_split(place, monkeypatch, name, value, words):
 def test_missing_and_empty_folders_name_the_command(place):
     with pytest.raises(SystemExit) as error:
         validation.main()
-    one_line(error, "processed/faces".replace("/", os.sep), "python processed.py")
+    one_line(error, "processed/faces", "python processed.py")
     fill(place, 3, 0)
     Path(validation.FACES_DIR, "woman").mkdir()
     with pytest.raises(SystemExit) as error:

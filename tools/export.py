@@ -92,8 +92,8 @@ def main():
     with atomic(facts) as temporary:
         temporary.write_text(json.dumps({name: getattr(classifier, name) for name in METADATA}, indent=1,
                                         ensure_ascii=False), encoding="utf-8")
-    print(f"{classifier.path} ({classifier.name}, {size}x{size}, classes {', '.join(classifier.classes)}) -> {OUTPUT}, "
-          f"{Path(OUTPUT).stat().st_size / 1e6:.1f} MB, and {facts}")
+    print(f"{classifier}, {size}x{size} pixels -> {OUTPUT}, "
+          f"{Path(OUTPUT).stat().st_size / 1e6:.1f} MB, and {facts.as_posix()}")
 
 
 if __name__ == "__main__":
