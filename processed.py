@@ -14,6 +14,7 @@ import contextlib
 import csv
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,29 +38,53 @@ DETECTOR = "yunet"
 CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lightness, such as 2.0; 0.0: none
 # ------------------------------------------------------------------------------------------------
 
-TIME_UNITS = (1, 100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)  # nanoseconds that disks round times of files to
+NOTED_EVERY = 1000  # photos after which it is written down what was done, for a run that is killed
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files need not be text
 FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
 
 
 def one_photo(job):
-    """Worker: (photo, its time, crop path, name of the detector) -> (status, reason), see Skipped; 'kept' and '' where
-    there is a crop. It bears its photo's time, so that a photo that changes, or is replaced by an older one, is seen.
+    """Worker: (photo, its seen_now(), what is known of it, crop path, name of the detector) -> (status, reason, digest
+    of the photo); status and reason: see Skipped, 'kept' and '' where there is a crop, 'unchanged' where the photo is
+    known by its digest.
     """
-    photo, time, target, detector = job
+    photo, _, known, target, detector = job
     if not target.parent.is_dir():
         raise files.gone(target.parent)
+    digest = digest_of(photo)
+    if digest and digest == known.rpartition("-")[2]:
+        return "unchanged", "", digest
     try:
         image = reading.read_photo(photo)
         face = detectors.get(detector, strict=True).main_face(image)
         if face is None:
-            return "no face", "no face found"
-        cropping.write_crop(target, cropping.crop_face(image, face.box, cropping.MARGIN, CLAHE, face.roll), time)
+            return "no face", "no face found", digest
+        cropping.write_crop(target, cropping.crop_face(image, face.box, cropping.MARGIN, CLAHE, face.roll))
     except reading.PassingError as error:
-        return "unreadable now", str(error)
+        return "unreadable now", str(error), ""
     except reading.PhotoError as error:
-        return "unreadable", str(error)
-    return "kept", ""
+        return "unreadable", str(error), digest
+    return "kept", "", digest
+
+
+def seen_now(photo):
+    """How a photo is known again: text of its time, size, number on the disk and time of its last change of any kind,
+    since archives give all files one time. Where it differs, digest_of() decides, which is noted behind it."""
+    status = os.stat(photo)
+    return f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}-{status.st_ctime_ns}"
+
+
+def digest_of(photo):
+    """A digest of a photo's bytes; "" where they cannot be read, or are more than photos have."""
+    digest = hashlib.blake2b(digest_size=12)
+    with contextlib.suppress(OSError):
+        status = os.stat(photo)
+        if stat.S_ISREG(status.st_mode) and status.st_size <= reading.MAX_MENDED:
+            with open(photo, "rb") as file:
+                while data := file.read(2**20):
+                    digest.update(data)
+            return digest.hexdigest()
+    return ""
 
 
 def targets(photos, folder, faces_dir):
@@ -85,14 +110,6 @@ def targets(photos, folder, faces_dir):
     return [Path(faces_dir, folder.name, f"{name}.jpg") for name in names]
 
 
-def same_time(crop, photo):
-    """Whether a crop's time, None where there is no crop, is its photo's: nanoseconds, as the crop's disk keeps them.
-
-    exFAT counts in 2 seconds.
-    """
-    return crop is not None and any(crop in (photo // unit * unit, -(-photo // unit) * unit) for unit in TIME_UNITS)
-
-
 def recipe(detector):
     """The detector's name and a short fingerprint of all that shapes a crop: where it differs, crops are made anew."""
     facts = (cropping.IMAGE_SIZE, cropping.MARGIN, CLAHE, *detectors.DETECTORS[detector].recipe, cropping.JPEG_QUALITY)
@@ -101,35 +118,36 @@ def recipe(detector):
 
 def noted(folder=None):
     """What RECIPE says of the crops in `folder`, None: FACES_DIR: (their recipe(), "" where there are none; {name of a
-    crop: time of its photo, ns} of those that could not be given it)."""
+    crop: its photo as it was, which is seen_now(), "-" and digest_of()})."""
     try:
         first, *lines = Path(folder or FACES_DIR, RECIPE).read_text(**TEXT).split("\n")
     except (FileNotFoundError, NotADirectoryError):
         return "", {}
-    times = (line.partition(" ") for line in lines)
-    return first, {name: int(time) for time, _, name in times if time.isdecimal()}
+    return first, {name: seen for seen, _, name in (line.partition(" ") for line in lines)}
 
 
-def write_noted(recipe, times):
+def write_noted(recipe, seen):
     """Write RECIPE, from which noted() reads."""
     with files.atomic(Path(FACES_DIR, RECIPE)) as temporary:
-        temporary.write_text("\n".join([recipe, *(f"{time} {name}" for name, time in sorted(times.items()))]), **TEXT)
+        temporary.write_text("\n".join([recipe, *(f"{value} {name}" for name, value in sorted(seen.items()))]), **TEXT)
 
 
 class Skipped(NamedTuple):
     """A row of skipped.csv, beside the photo's name."""
 
-    time: str  # of the photo, nanoseconds; "" where it is not known, or the photo is to be tried again
+    time: str  # the photo as it was, as noted() has it; "" where it is to be tried again
     recipe: str  # recipe() of that run
     status: str  # 'no face', 'unreadable', 'unreadable now' or 'no photo'
     reason: str
 
 
 def load_skipped(path):
-    """The rows of the last run's skipped.csv: photo -> Skipped; empty where there is none."""
+    """The rows of the last run's skipped.csv that are not to be tried again: photo -> Skipped; empty where there is
+    none."""
     try:
         with open(path, newline="", **TEXT) as file:
-            return {row["photo"]: Skipped(*(row[column] for column in Skipped._fields)) for row in csv.DictReader(file)}
+            return {row["photo"]: Skipped(*(row[column] for column in Skipped._fields)) for row in csv.DictReader(file)
+                    if row["time"]}
     except (OSError, KeyError, csv.Error):
         return {}
 
@@ -143,45 +161,46 @@ def write_skipped(skipped, others, recipe):
         rows.writerows([path.as_posix(), *Skipped("", recipe, "no photo", "not an image")] for path in sorted(others))
 
 
-def times_of(name):
-    """{name: time of modification, ns} of the crops of a class; names are those of records, "class/file"."""
+def crops_in(name):
+    """The names of the crops of a class that are there, "class/file" as in records: set of str."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         # Some disks take Hat for hat: but crops in Hat are those of another class.
         if name in map(normal, os.listdir(FACES_DIR)):
             with os.scandir(Path(FACES_DIR, name)) as entries:
-                return {f"{name}/{normal(entry.name)}": entry.stat().st_mtime_ns for entry in entries
-                        if entry.is_file()}
-    return {}
+                return {f"{name}/{normal(entry.name)}" for entry in entries if entry.is_file()}
+    return set()
 
 
-def plan(classes, detector, counts, skipped):
+def plan(classes, detector, before, counts, skipped):
     """What is to be done: the jobs of one_photo(), and the names of all crops that are to be in FACES_DIR. Only reads.
 
-    `classes`: the photos of each. Adds what is unchanged to `counts` (a Counter for each class) and `skipped` (photo ->
-    Skipped). A new recipe makes all crops anew.
+    `classes`: the photos of each; `before`: of load_skipped(). Adds what is unchanged to `counts` (a Counter for each
+    class) and `skipped` (photo -> Skipped). A new recipe makes all crops anew.
     """
-    now, (noted_recipe, noted_times) = recipe(detector), noted()
+    now, (noted_recipe, seen) = recipe(detector), noted()
     same_recipe = noted_recipe == now
-    before = load_skipped(SKIPPED) if same_recipe else {}
     jobs, names = [], []
     for name, photos in classes.items():
-        made = times_of(name) if same_recipe else {}
+        made = crops_in(name) if same_recipe else set()
         for photo, target in zip(photos, targets(photos, Path(RAW_DIR, name), FACES_DIR), strict=True):
-            old = before.get(photo.as_posix())
+            crop, old = f"{name}/{target.name}", before.get(photo.as_posix()) if same_recipe else None
+            known = old.time if old else seen.get(crop, "") if crop in made else ""
             try:
-                time = photo.stat().st_mtime_ns
-            except OSError as error:
-                time, old = "", Skipped("", now, "unreadable", f"unreadable ({error.strerror})")
-            if old and old.time == str(time):
+                found = seen_now(photo)
+            except OSError as error:  # as where it is a link to a drive that is not there: a crop stays
+                counts[name]["unreadable"] += 1
+                skipped[photo.as_posix()] = Skipped("", now, "unreadable now", f"unreadable ({error.strerror})")
+                names += [crop] * (crop in made)
+                continue
+            if known.rpartition("-")[0] != found:
+                jobs.append((photo, found, known, target, detector))
+            elif old:
                 counts[name][old.status] += 1
                 skipped[photo.as_posix()] = old
                 continue
-            crop = f"{name}/{target.name}"
-            names.append(crop)
-            if same_time(made.get(crop), time) or crop in made and noted_times.get(crop) == time:
-                counts[name]["before"] += 1
             else:
-                jobs.append((photo, time, target, detector))
+                counts[name]["before"] += 1
+            names.append(crop)
     return jobs, names
 
 
@@ -190,15 +209,17 @@ def prepare(classes, jobs, names, detector):
 
     Only crops that the record names are removed.
     """
-    before = noted()[0]
     files.claim_table(SKIPPED, ("photo", *Skipped._fields), ours=True)
     files.claim(FACES_DIR, [RECIPE, *names])
     crops = {name for name in files.read_record(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
     gone = files.remove_ours(FACES_DIR, crops.difference(names))
+    before, seen = noted()
     if before != recipe(detector):
         for name in names:
             Path(FACES_DIR, name).unlink(missing_ok=True)
-        write_noted(recipe(detector), {})
+    # What is about to be replaced is not known any more, should this run be killed.
+    unchanged = set(names).difference(map(crop_of, jobs))
+    write_noted(recipe(detector), {name: value for name, value in seen.items() if name in unchanged})
     for name in classes:
         Path(FACES_DIR, name).mkdir(exist_ok=True)
     return gone
@@ -206,29 +227,28 @@ def prepare(classes, jobs, names, detector):
 
 def crop_of(job):
     """The name of the crop that a job of one_photo() makes, as records have it."""
-    return f"{job[2].parent.name}/{job[2].name}"
+    target = job[3]
+    return f"{target.parent.name}/{target.name}"
 
 
-def made_of(classes):
-    """times_of() all classes."""
-    return {crop: time for name in classes for crop, time in times_of(name).items()}
-
-
-def note_times(classes, jobs, names):
-    """Write down the times of the photos of those of `jobs` whose crops do not bear them: some disks refuse that.
-
-    Returns the `names` of crops that are not there.
-    """
-    made, (noted_recipe, before) = made_of(classes), noted()
-    times = {name: time for name, time in before.items() if name in names}
-    for job in jobs:
-        name, time = crop_of(job), job[1]
-        times.pop(name, None)
-        if name in made and not same_time(made[name], time):
-            times[name] = time
-    if times != before:
-        write_noted(noted_recipe, times)
-    return [name for name in sorted(names - made.keys()) if not Path(FACES_DIR, name).is_file()]
+def take(job, answer, before, counts, skipped, seen):
+    """Take the answer of one_photo() to a job into `counts` and `skipped`, see plan(), and `seen`, see noted(). Returns
+    whether there is to be a crop."""
+    photo, found, known, target, detector = job
+    status, reason, digest = answer
+    passing, old = status == "unreadable now", before.get(photo.as_posix())
+    if status == "unchanged":
+        status, reason = (old.status, old.reason) if old else ("before", "")
+    counts[target.parent.name][status.removesuffix(" now")] += 1
+    if status in ("kept", "before"):
+        seen[crop_of(job)] = f"{found}-{digest}"
+        return True
+    time = "" if passing else f"{found}-{digest}"
+    skipped[photo.as_posix()] = Skipped(time, recipe(detector), status, reason)
+    if passing and target.is_file():  # no crop goes for a photo that cannot be read now
+        seen[crop_of(job)] = f"-{known.rpartition('-')[2]}"
+        return True
+    return False
 
 
 def report(classes, counts, others):
@@ -263,27 +283,27 @@ def main():
     # Without YuNet's model, crops that it made must not be replaced by others.
     detector = detectors.get(DETECTOR, strict=noted()[0] not in ("", recipe("haar"))).name
     counts, skipped = {name: collections.Counter() for name in classes}, {}
-    jobs, names = plan(classes, detector, counts, skipped)
+    before = load_skipped(SKIPPED)
+    jobs, names = plan(classes, detector, before, counts, skipped)
     old_crops = prepare(classes, jobs, names, detector)
     print(f"{len(jobs)} photos to crop, {sum(count.total() for count in counts.values())} unchanged, "
           f"{old_crops} old crops removed, {WORKERS or workers.cores()} processes")
-    kept, without = [], []  # jobs of this run that gave a crop; names of crops that there are not to be
+    seen, without = noted()[1], []  # names of crops that there are not to be
     try:
         with contextlib.closing(crop_all(jobs)) as done:
-            for job, (status, reason) in done:
-                photo, time, target, _ = job
-                counts[target.parent.name][status.removesuffix(" now")] += 1
-                if status == "kept":
-                    kept.append(job)
-                else:
+            for number, (job, answer) in enumerate(done, 1):
+                if not take(job, answer, before, counts, skipped, seen):
                     without.append(crop_of(job))
-                    known = "" if status == "unreadable now" else str(time)  # what may pass is tried again
-                    skipped[photo.as_posix()] = Skipped(known, recipe(detector), status, reason)
+                if number % NOTED_EVERY == 0:
+                    write_noted(recipe(detector), seen)
     finally:
         with stops.later():
             files.remove_ours(FACES_DIR, without)
-            gone = note_times(classes, kept, set(names).difference(without))
             write_skipped(skipped, others, recipe(detector))
+            write_noted(recipe(detector), seen)
+            made = set().union(*map(crops_in, classes))
+    wanted = set(names).difference(without)
+    gone = [name for name in sorted(wanted - made) if not Path(FACES_DIR, name).is_file()]
     if gone:
         script.fail(f"{len(gone)} crops are gone from {FACES_DIR}, such as {gone[0]}: was its drive taken away, or "
                     "were they deleted? Run the same command again")
@@ -296,7 +316,7 @@ def crop_all(jobs):
         return
     count = min(WORKERS or workers.cores(), len(jobs))
     # Other machines stand in other folders.
-    absolute = [(photo.absolute(), time, target.absolute(), detector) for photo, time, target, detector in jobs]
+    absolute = [(photo.absolute(), *known, target.absolute(), detector) for photo, *known, target, detector in jobs]
     with contextlib.closing(workers.in_processes(one_photo, absolute, count, BACKEND)) as answers:
         yield from zip(jobs, tqdm(answers, total=len(jobs), unit="photo", smoothing=0), strict=True)
 

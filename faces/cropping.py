@@ -1,8 +1,6 @@
 """From a face to an upright square crop, and crops written and read. Nothing to run."""
 
-import contextlib
 import math
-import os
 from pathlib import Path
 
 import cv2
@@ -115,19 +113,18 @@ def recut(crop, made_with, margin):
     return crop_face(crop, ((side - box) / 2, (side - box) / 2, box, box), margin, size=side)
 
 
-def write_crop(path, crop, time=None):
-    """Save an RGB crop as JPEG, whole or not at all; full colour resolution, so that disk and live agree.
-
-    `time`: nanoseconds, becomes the file's time of modification, where the disk allows that.
-    """
+def encode(crop):
+    """The bytes of an RGB crop as JPEG, of full colour resolution, so that disk and live agree."""
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY,
                 cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
+    return data.tobytes()
+
+
+def write_crop(path, crop):
+    """Save an RGB crop as JPEG, whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_bytes(data.tobytes())
-        if time is not None:
-            with contextlib.suppress(OSError):
-                os.utime(temporary, ns=(time, time))
+        temporary.write_bytes(encode(crop))
 
 
 def read_crop(path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,23 @@ def test_a_crop_that_changed_sides_leaves_the_copy(world):
     copies = [compare.equalised(side, 2.0) for side in ("train", "valid")]
     names = [{p.relative_to(c).as_posix() for p in reading.list_photos(c)} for c in copies]
     assert "hat/1.jpg" not in names[0] and "hat/moved.jpg" in names[1] and len(names[0]) == 7
+
+
+def test_crops_that_were_swapped_are_swapped_in_the_copy(world):
+    """All have one time, as an archive makes them."""
+    for crop in Path("train").rglob("*.jpg"):
+        os.utime(crop, (1e9, 1e9))
+    copy = Path(compare.equalised("train", 2.0))
+    one, other = (crop.relative_to("train") for crop in sorted(Path("train").rglob("*.jpg"))[:2])
+    before = [(copy / name).read_bytes() for name in (other, one)]
+    Path("train", one).rename("x")
+    Path("train", other).rename(Path("train", one))
+    Path("x").rename(Path("train", other))
+    compare.equalised("train", 2.0)
+    assert [(copy / name).read_bytes() for name in (one, other)] == before
+    written = (copy / one).stat().st_mtime_ns
+    compare.equalised("train", 2.0)
+    assert (copy / one).stat().st_mtime_ns == written
 
 
 def test_files_that_are_not_ours_stay(world):

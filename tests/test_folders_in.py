@@ -145,28 +145,3 @@ def test_both_forms_of_a_name_are_one_class(tmp_path, monkeypatch, two_forms, ca
     validation.main()
     assert sorted(p.name for p in Path("t").iterdir() if p.is_dir()) == ["man", composed]
     assert len([p for side in ("t", "v") for p in Path(side, composed).rglob("*.png")]) == 4
-
-
-@pytest.mark.parametrize("unit", [100, 10 ** 3, 10 ** 7, 10 ** 9, 2 * 10 ** 9])
-def test_crops_on_a_disk_that_rounds_times_are_known_again(unit, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    settle(processed, monkeypatch, "WORKERS=1", "DETECTOR=haar")
-    fill(Path("data/raw"), 1)
-    for i, photo in enumerate(sorted(Path("data/raw").rglob("*.png"))):
-        os.utime(photo, ns=(1_700_000_000_123_456_789 + i, 1_700_000_001_123_456_789 + i))
-    processed.main()
-    assert capsys.readouterr().out.startswith("2 photos to crop")
-    for i, crop in enumerate(Path("processed/faces").rglob("*.jpg")):
-        time = crop.stat().st_mtime_ns  # on NTFS in units of 100 ns
-        kept = -(-time // unit) * unit if i else time // unit * unit  # rounded up, and cut off
-        os.utime(crop, ns=(kept, kept))
-    processed.main()
-    assert capsys.readouterr().out.startswith("0 photos to crop, 2 unchanged")
-    os.utime("data/raw/hat/0.png", ns=(1_700_000_009_123_456_789, 1_700_000_009_123_456_789))
-    processed.main()
-    assert capsys.readouterr().out.startswith("1 photos to crop, 1 unchanged")
-
-
-def test_a_time_that_was_not_rounded_is_another():
-    assert processed.same_time(10 ** 18 + 5, 10 ** 18 + 5) and not processed.same_time(10 ** 18 + 5, 10 ** 18 + 6)
-    assert not processed.same_time(10 ** 18 + 1, 10 ** 18 + 10 ** 9)

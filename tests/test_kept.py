@@ -188,22 +188,6 @@ def test_a_crop_of_ones_own_for_a_photo_without_a_face_stays(place):
     assert "wall.jpg is there already" in check(place, processed, "WORKERS=1", "DETECTOR=haar", "CLAHE=2.0")[1]
 
 
-def test_crops_of_an_old_version_are_taken_over(place):
-    """It kept no record: a crop that bears its photo's time is ours, and no other."""
-    faces = place / "processed/faces"
-    for changed in (False, True):
-        for record in (faces / files.RECORD, place / "processed" / files.RECORD):
-            record.unlink()
-        (faces / ".recipe").write_text("0123456789ab")
-        (faces / "hat/me.jpg").write_bytes(b"mine")
-        if changed:
-            os.utime(faces / "hat/0.jpg", (1, 1))
-        code, out, err = call(processed, "WORKERS=1", "DETECTOR=haar", cwd=place)
-        assert code == changed, err
-        assert "0.jpg is there already" in err if changed else out.startswith("4 photos to crop")
-        assert (faces / "hat/me.jpg").read_bytes() == b"mine"
-
-
 def test_no_script_replaces_or_removes_what_another_has_made(place):
     """Best weights in a folder of crops or of a split would go with the next crops or split."""
     for folder in ("processed/faces", "processed/train", "processed/valid"):

@@ -17,7 +17,8 @@ import drawn
 import processed
 from faces import cropping, detectors, reading
 from faces.cropping import MARGIN
-from photos import fill
+from photos import fill, rows
+from running import call
 from terminal import workers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -264,7 +265,7 @@ def test_a_class_that_is_renamed_by_case_alone_has_its_crops(tmp_path, monkeypat
         "hat" if part == "Hat" and "faces" in Path(path).parts else part for part in Path(path).parts))))
     classes = {"Hat": sorted(Path("data/raw/Hat").iterdir()), "beard": sorted(Path("data/raw/beard").iterdir())}
     counts = {name: collections.Counter() for name in classes}
-    jobs, names = processed.plan(classes, detectors.get(processed.DETECTOR).name, counts, {})
+    jobs, names = processed.plan(classes, detectors.get(processed.DETECTOR).name, {}, counts, {})
     assert len(jobs) == 3 and counts["beard"]["before"] == 3 and len(names) == 6
     monkeypatch.undo()
     assert "6 of 6 photos kept" in run(tmp_path, "WORKERS=1").stdout
@@ -283,3 +284,96 @@ def test_so_many_processes_as_the_machine_lets_us_have(tmp_path):
 def test_no_script_counts_the_cores_of_others():
     for path in [*ROOT.glob("*.py"), *ROOT.glob("*/*.py")]:
         assert path.parent.name == "tests" or "os.cpu_count" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.fixture
+def of_one_time(tmp_path, monkeypatch):
+    """Photos of one time and one size, as archives and cameras' uncompressed pictures are, and their crops."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
+    for number, name in enumerate(drawn.CLASSES):
+        Path("data/raw", name).mkdir(parents=True)
+        for i in range(4):
+            path = Path("data/raw", name, f"{i}.bmp")
+            Image.fromarray(face(4 * number + i, name) if i < 3 else RED).resize((200, 260)).save(path)
+            os.utime(path, (1e9, 1e9))
+    assert crop_again().startswith("8 photos to crop, 0 unchanged")
+    return Path("data/raw")
+
+
+def crop_again():
+    """What processed.py prints."""
+    code, out, err = call(processed, "DETECTOR=haar", cwd=".")
+    assert code == 0, err
+    return out
+
+
+def swap(one, other, rename=os.rename):
+    """Two photos get each other's name, and keep their times."""
+    rename(one, "x.bmp")
+    rename(other, one)
+    rename("x.bmp", other)
+
+
+def crops():
+    return {path.relative_to("processed/faces").as_posix(): path.read_bytes()
+            for path in Path("processed/faces").glob("*/*.jpg")}
+
+
+@pytest.mark.parametrize("rename", [os.rename, shutil.copy2])
+def test_photos_of_one_time_that_were_swapped_are_cropped_anew(of_one_time, rename):
+    before = crops()
+    swap(of_one_time / "hat/0.bmp", of_one_time / "beard/1.bmp", rename)
+    crop_again()
+    names = {"hat/0.jpg": "beard/1.jpg", "beard/1.jpg": "hat/0.jpg"}
+    assert crops() == {names.get(name, name): data for name, data in before.items()}
+    assert crop_again().startswith("0 photos to crop, 8 unchanged")
+
+
+def test_photos_of_one_time_that_move_up_are_cropped_anew(of_one_time):
+    before = crops()
+    (of_one_time / "hat/2.bmp").replace(of_one_time / "hat/1.bmp")
+    crop_again()
+    assert crops()["hat/1.jpg"] == before["hat/2.jpg"] and "hat/2.jpg" not in crops()
+
+
+def test_a_photo_without_a_face_that_was_swapped_is_looked_at_again(of_one_time):
+    before = crops()
+    assert "hat/3.jpg" not in before
+    swap(of_one_time / "hat/0.bmp", of_one_time / "hat/3.bmp")
+    crop_again()
+    assert "hat/0.jpg" not in crops() and crops()["hat/3.jpg"] == before["hat/0.jpg"]
+    assert [Path(photo).name for photo in rows()] == ["3.bmp", "0.bmp"]
+
+
+def test_a_copy_of_a_project_keeps_its_crops(of_one_time):
+    """On another disk all files have other numbers and times; what is in them decides."""
+    crops_before = {path: path.stat().st_mtime_ns for path in Path("processed/faces").glob("*/*.jpg")}
+    shutil.copytree(of_one_time, "copy", copy_function=shutil.copyfile)
+    shutil.rmtree(of_one_time)
+    Path("copy").rename(of_one_time)
+    swap(of_one_time / "hat/0.bmp", of_one_time / "hat/1.bmp")
+    out = crop_again()
+    changed = {path.as_posix() for path, time in crops_before.items() if path.stat().st_mtime_ns != time}
+    assert changed == {"processed/faces/hat/0.jpg", "processed/faces/hat/1.jpg"}
+    assert [line.split()[1:] for line in out.splitlines()[-3:-1]] == [["3", "1", "0", "0"], ["3", "1", "0", "2"]], out
+    assert crop_again().startswith("0 photos to crop, 8 unchanged")
+
+
+def test_a_killed_run_has_noted_what_it_did(of_one_time, monkeypatch):
+    """And knows nothing any more of what it was about to replace."""
+    for photo in of_one_time.rglob("*.bmp"):
+        Image.fromarray(face(9)).resize((200, 260)).save(photo)
+    with monkeypatch.context() as patch:
+        def one_by_one(function, jobs, *_):
+            for i, job in enumerate(jobs):
+                if i == 5:
+                    patch.setattr(processed, "write_noted", lambda *_: None)
+                    raise SystemExit(9)
+                yield function(job)
+
+        patch.setattr(processed, "NOTED_EVERY", 2)
+        patch.setattr(workers, "in_processes", one_by_one)
+        with pytest.raises(AssertionError):
+            crop_again()
+    assert crop_again().startswith("4 photos to crop, 4 unchanged")

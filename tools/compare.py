@@ -61,7 +61,8 @@ def run(name, constants):
 def equalised(folder, limit):
     """A copy of a split with CLAHE in every crop, as processed.py would have made it. Returns the copy's path.
 
-    The split stays the same, so that variants differ by nothing else; the crops go through JPEG once more.
+    The split stays the same, so that variants differ by nothing else; the crops go through JPEG once more. All are made
+    anew, since neither names nor times say that a crop is still the same, and written where they differ.
     """
     copy = Path(RUNS_DIR, f"clahe_{limit:g}", Path(folder).parent.name, Path(folder).name)
     wanted = {p.relative_to(folder).as_posix(): p for p in reading.list_photos(folder)}
@@ -71,9 +72,10 @@ def equalised(folder, limit):
     if strange:
         script.fail(f"{copy / min(strange)} was not put there by this script: move it elsewhere")
     for name, crop in tqdm(wanted.items(), desc=f"CLAHE {limit:g}, {copy.name}", unit="crop", leave=False):
-        target, time = copy / name, crop.stat().st_mtime_ns
-        if not target.is_file() or target.stat().st_mtime_ns != time:
-            cropping.write_crop(target, cropping.equalise(cropping.read_crop(crop), limit), time)
+        target, data = copy / name, cropping.encode(cropping.equalise(cropping.read_crop(crop), limit))
+        if not target.is_file() or target.read_bytes() != data:
+            with atomic(target) as temporary:
+                temporary.write_bytes(data)
     record = splits.read(folder) or splits.Split({}, [], None, 0.0, {})
     splits.write(copy, record._replace(clahe=limit))
     return copy
