@@ -63,8 +63,8 @@ def to_batch(crops):
 class Crops(Dataset):
     """The crops of a split, in the order of their paths, cut to `margin` (see cropping.recut()).
 
-    `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], weights float32 [3], auxiliary int64
-    [3, tasks]). `weights` are what the crops count for in the training loss: all ones unless balance() sets them.
+    `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], sample weights float32 [3], auxiliary int64
+    [3, tasks]). `sample_weights` are what the crops count for in the training loss: 1 unless balance() sets them.
     `auxiliary`, `task_sizes` and `ages` are those of auxiliary.labels(), of no task unless train.py sets them.
     `known` is what validation.py has noted of each crop, a people.Person, and `clahe` the clip limit of their
     equalisation. `source` is which of the `sources` each crop is from, int64 [N]: one, "all", where none is known.
@@ -79,33 +79,33 @@ class Crops(Dataset):
         hint = "run 'python validation.py' (and 'python processed.py' before it)"
         by_class = reading.class_photos(folder, hint, "crops")
         self.classes, found = list(by_class), list(by_class.values())
-        self.files = [path for files in found for path in files]
+        self.paths = [path for files in found for path in files]
         self.labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(files) for files in found]))
-        self.weights = torch.ones(len(self.files))
-        self.auxiliary, self.task_sizes, self.ages = torch.empty(len(self.files), 0, dtype=torch.int64), [], []
+        self.sample_weights = torch.ones(len(self.paths))
+        self.auxiliary, self.task_sizes, self.ages = torch.empty(len(self.paths), 0, dtype=torch.int64), [], []
         made_by_hand = split is None
-        names = (normal(path.relative_to(folder).as_posix()) for path in self.files)
+        names = (normal(path.relative_to(folder).as_posix()) for path in self.paths)
         self.known = [people.Person() if made_by_hand else split.crops.get(name, people.Person()) for name in names]
         self.clahe = 0.0 if made_by_hand else split.clahe
         self.sources, self.source = sources_of(self.known)
         self.people = len(set(people.clusters(self.known).tolist()))
-        self.shape, self.margin = (len(self.files), image_size, image_size, 3), margin
+        self.shape, self.margin = (len(self.paths), image_size, image_size, 3), margin
         self.cache = None  # path of the array of pixels on disk
         self.on_gpu = None  # all pixels in the memory of a GPU, uint8 [N, S, S, 3]
         self.pool = ThreadPoolExecutor(workers.cores())
 
     def balance(self):
-        """Set `weights` so that all classes of a source count the same, and all crops 1 on average."""
+        """Set `sample_weights` so that all classes of a source count the same, and all crops 1 on average."""
         for number in range(len(self.sources)):
             own = self.source == number
             counts = torch.bincount(self.labels[own], minlength=len(self.classes)).float()
-            self.weights[own] = (counts.sum() / (counts.clamp_min(1) * (counts > 0).sum()))[self.labels[own]]
+            self.sample_weights[own] = (counts.sum() / (counts.clamp_min(1) * (counts > 0).sum()))[self.labels[own]]
 
     def prepare(self, quiet=False):
         """Decode the crops into an array on disk, unless that is done already or it would be too large; says so in a
         line unless `quiet`. Returns self."""
         stats = [(path.as_posix(), status.st_size, status.st_mtime_ns)
-                 for path, status in zip(self.files, map(os.stat, self.files), strict=True)]
+                 for path, status in zip(self.paths, map(os.stat, self.paths), strict=True)]
         mark = hashlib.sha256(json.dumps([self.shape, self.margin, stats]).encode()).hexdigest()[:16]
         self.cache = self.folder.parent / f".{self.folder.name}_{self.shape[1]}_{mark}.npy"
         self.remove_unused()
@@ -146,10 +146,10 @@ class Crops(Dataset):
         """The pixels of crops, from their own files: uint8 [N, S, S, 3]."""
         def one(i):
             try:
-                crop = cropping.recut(cropping.read_crop(self.files[i]), MARGIN, self.margin)
+                crop = cropping.recut(cropping.read_crop(self.paths[i]), MARGIN, self.margin)
                 return resize(to_batch([crop]), self.shape[1])
             except reading.PhotoError as error:
-                script.fail(f"{self.files[i]}: {error}; delete it and run 'python processed.py' and "
+                script.fail(f"{self.paths[i]}: {error}; delete it and run 'python processed.py' and "
                             "'python validation.py'")
 
         if not len(index):  # a process's share of a small batch
@@ -174,14 +174,14 @@ class Crops(Dataset):
             self.on_gpu[index[0]:index[-1] + 1] = torch.from_numpy(self.pixels(index.tolist()))
 
     def __len__(self):
-        return len(self.files)
+        return len(self.paths)
 
     def __getitem__(self, index):
         if self.on_gpu is not None:
             pixels = self.on_gpu[torch.as_tensor(index).to(self.on_gpu.device, non_blocking=True)]
         else:
             pixels = torch.from_numpy(np.ascontiguousarray(self.pixels(index)))
-        return pixels.permute(0, 3, 1, 2), self.labels[index], self.weights[index], self.auxiliary[index]
+        return pixels.permute(0, 3, 1, 2), self.labels[index], self.sample_weights[index], self.auxiliary[index]
 
 
 def sources_of(known):

@@ -94,20 +94,23 @@ def targets(photos, folder, faces_dir):
     digest instead.
     """
     depth = len(folder.parts)
-    names = [normal("__".join(p.parts[depth:])) for p in photos]
-    stems = [name[:dot] if 0 < (dot := name.rfind(".")) < len(name) - 1 else name for name in names]  # as Path.stem
-    count = collections.Counter(stem.lower() for stem in stems)
-    names = [n if count[stem.lower()] > 1 else stem for n, stem in zip(names, stems, strict=True)]
-    count = collections.Counter(n.lower() for n in names)
-    for i, name in enumerate(names):
+    whole = [normal("__".join(photo.parts[depth:])) for photo in photos]
+    stems = [people.stem(name) for name in whole]
+    stem_count = collections.Counter(stem.lower() for stem in stems)
+    names = [name if stem_count[stem.lower()] > 1 else stem for name, stem in zip(whole, stems, strict=True)]
+    count = collections.Counter(name.lower() for name in names)
+    crops = []
+    for photo, name in zip(photos, names, strict=True):
         raw = os.fsencode(name)
         text = raw.decode("utf-8", "ignore")
         if count[name.lower()] > 1 or len(raw) > 200 or text != name or "\n" in name:
-            # A class may have two folders, see class_folders().
-            place = photos[i].parts[depth - (photos[i].parts[depth - 1] != folder.name):]
+            # A class may have two folders, see class_folders(): with the other one's name before it, a path is unique.
+            within_class = photo.parts[depth - 1] == folder.name
+            path = photo.parts[depth:] if within_class else photo.parts[depth - 1:]
             start = text[:40].replace("\n", " ")
-            names[i] = f"{start}-{people.digest('/'.join(place))}"
-    return [Path(faces_dir, folder.name, f"{name}.jpg") for name in names]
+            name = f"{start}-{people.digest('/'.join(path))}"
+        crops.append(Path(faces_dir, folder.name, f"{name}.jpg"))
+    return crops
 
 
 def recipe(detector):
@@ -190,7 +193,8 @@ def plan(classes, detector, before, counts, skipped):
             except OSError as error:  # as where it is a link to a drive that is not there: a crop stays
                 counts[name]["unreadable"] += 1
                 skipped[photo.as_posix()] = Skipped("", now, "unreadable now", f"unreadable ({error.strerror})")
-                names += [crop] * (crop in made)
+                if crop in made:
+                    names.append(crop)
                 continue
             if known.rpartition("-")[0] != found:
                 jobs.append((photo, found, known, target, detector))
@@ -251,7 +255,7 @@ def take(job, answer, before, counts, skipped, seen):
     return False
 
 
-def report(classes, counts, others):
+def print_counts(classes, counts, others):
     """The table: what each class gave; "new" are the crops that this run made."""
     print(f"{'class':<16}{'kept':>8}{'no face':>9}{'unreadable':>12}{'new':>9}")
     for name in classes:
@@ -307,7 +311,7 @@ def main():
     if gone:
         script.fail(f"{len(gone)} crops are gone from {FACES_DIR}, such as {gone[0]}: was its drive taken away, or "
                     "were they deleted? Run the same command again")
-    report(classes, counts, others)
+    print_counts(classes, counts, others)
 
 
 def crop_all(jobs):

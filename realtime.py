@@ -72,7 +72,7 @@ def play(reader, loading, output=None, mirror=False, source="", detector=None, s
     return player.Player(reader, loading, controls_of(mirror=mirror), log, detector, screen).play(output)
 
 
-def report(result):
+def print_summary(result):
     """The last lines: counts and latency."""
     if result["unusable"]:
         print(f"{result['unusable']} frames were skipped: empty, or of an unknown kind")
@@ -92,8 +92,8 @@ def watch(source, reader, loading, detector=None, screen=None):
         writing.check_video_name(OUTPUT, source)
     mirror = MIRROR and sources.is_camera(source)
     result = play(reader, loading, OUTPUT, mirror, results.name_of(source), detector, screen)
-    report(result)
-    until = f", up to second {result['moment']:.2f}" if result["stopped"] else ""
+    print_summary(result)
+    until = f", up to second {result['timestamp']:.2f}" if result["stopped"] else ""
     for name in filter(None, result["written"]):
         print(f"written: {name}{until}")
     if result["stopped"] and not reader.live:  # a camera has no other end

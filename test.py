@@ -298,7 +298,7 @@ def main():
         write_metrics(plots, {"weights": loaded[-1].path.as_posix(), "classes": classes, "clips": figures})
         return
     takes = people.takes(people.of_all(table, [path for path, _ in photos]))
-    copied = overlap.report(photos, training_photos(), takes)
+    copied = overlap.find_copies(photos, training_photos(), takes)
     rows, outputs = classify(photos, loaded)
     found = [r for r in rows if r["status"] == "ok"]
     if not found:

@@ -91,15 +91,15 @@ def learning_rate(progress, peak):
     return peak * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
 
 
-def training_loss(outputs, labels, weights, tasks, task_sizes, smoothing):
+def training_loss(outputs, labels, sample_weights, tasks, task_sizes, smoothing):
     """What a step minimises, summed over the batch: weighted cross-entropy of the classes, and the auxiliary tasks'.
 
-    outputs: logits of the classes, then those of the tasks, [N, C + sum of task_sizes]; labels, weights: [N]; tasks:
-    [N, tasks].
+    outputs: logits of the classes, then those of the tasks, [N, C + sum of task_sizes]; labels, sample_weights: [N];
+    tasks: [N, tasks].
     """
     n_classes = outputs.shape[1] - sum(task_sizes)
-    losses = weights * functional.cross_entropy(outputs[:, :n_classes], labels, reduction="none",
-                                                label_smoothing=smoothing)
+    losses = functional.cross_entropy(outputs[:, :n_classes], labels, reduction="none", label_smoothing=smoothing)
+    losses = losses * sample_weights
     if task_sizes:
         losses = losses + auxiliary.WEIGHT * auxiliary.loss(outputs[:, n_classes:], tasks, task_sizes)
     return losses.sum()
@@ -119,7 +119,7 @@ def train_epoch(run, batches, epoch):
     waiting_since = began
     bar = engine.progress(batches, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img")
     for step, batch in enumerate(bar):
-        images, labels, weights, tasks = (part.to(device, non_blocking=device.type == "cuda") for part in batch)
+        images, labels, sample_weights, tasks = (part.to(device, non_blocking=device.type == "cuda") for part in batch)
         batch_size = batches.sampler.sizes[step]  # of the whole batch; each process has some of its rows
         images = augment.augment(images, constants["AUGMENT"], dataset.generator_for(SEED, epoch, step),
                                  batches.sampler.rows, batch_size)
@@ -130,7 +130,7 @@ def train_epoch(run, batches, epoch):
             group["lr"] = learning_rate((steps_done + 0.5) / (constants["EPOCHS"] * len(batches)), constants["LR"])
         with run.hardware.autocast():
             outputs = model(images).float()
-        loss = training_loss(outputs, labels, weights, tasks, crops.task_sizes, constants["LABEL_SMOOTHING"])
+        loss = training_loss(outputs, labels, sample_weights, tasks, crops.task_sizes, constants["LABEL_SMOOTHING"])
         run.optimizer.zero_grad(set_to_none=True)
         (loss * engine.WORLD / batch_size).backward()  # processes average their gradients
         run.optimizer.step()
@@ -139,9 +139,9 @@ def train_epoch(run, batches, epoch):
 
         with torch.no_grad():  # the log has the loss without smoothing, weights and auxiliary tasks
             logits = outputs[:, :len(crops.classes)]
-            plain = functional.cross_entropy(logits, labels, reduction="sum")
+            cross_entropy = functional.cross_entropy(logits, labels, reduction="sum")
             right = (logits.argmax(1) == labels).sum()
-            sums.append(torch.stack([plain, right, torch.full_like(right, len(labels))]))
+            sums.append(torch.stack([cross_entropy, right, torch.full_like(right, len(labels))]))
         if step % 50 == 0:  # .item() waits for the GPU
             check_loss(loss.item(), epoch)
         waiting_since = time.perf_counter()

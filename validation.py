@@ -128,7 +128,7 @@ def why_none(name, own, groups, known, pairs, keys):
 
 def split(crops, persons):
     """Decide the split. crops: {"class/name": Path}; persons: {"class/name": people.Person}. Returns
-    ({"class/name": True for validation}, report lines, one line on why nothing can be trained on it, or None)."""
+    ({"class/name": True for validation}, lines to print, one line on why nothing can be trained on it, or None)."""
     with ThreadPoolExecutor(workers.cores()) as pool:  # OpenCV lets other threads run
         outlines, small, digests, read = copies.thumbnails(list(crops.values()), pool)
         keys, unread = list(itertools.compress(crops, read)), list(itertools.compress(crops, ~read))
@@ -147,22 +147,22 @@ def split(crops, persons):
     strata = [(person.source, label) for person, label in zip(known, labels, strict=True)]
     valid = assign(groups, keys, strata, VALID_RATIO, SEED)
 
-    report = [describe("near-copies", copied, keys), describe("one person or take", together, keys),
+    lines = [describe("near-copies", copied, keys), describe("one person or take", together, keys),
               describe("kept on one side in all", groups, keys)]
     conflicts = [g for g in copied if len({labels[i] for i in g}) > 1]
-    report.append(f"label conflicts (near-copies in different classes): {len(conflicts)}")
-    report += ["    " + ", ".join(keys[i] for i in g[:4]) for g in conflicts[:5]]
+    lines.append(f"label conflicts (near-copies in different classes): {len(conflicts)}")
+    lines += ["    " + ", ".join(keys[i] for i in g[:4]) for g in conflicts[:5]]
     if unread:
-        report.append(f"left out, cannot be read: {len(unread)} ({unread[0]}): delete and run 'python processed.py'")
-    report += table_of(labels, valid)
+        lines.append(f"left out, cannot be read: {len(unread)} ({unread[0]}): delete and run 'python processed.py'")
+    lines += table_of(labels, valid)
     problem, without = None, sorted(set(labels) - set(itertools.compress(labels, valid)))
     for name in without:
         own = {i for i, label in enumerate(labels) if label == name}
         why, remedy = why_none(name, own, groups, known, pairs, keys)
-        report.append(f"nothing for validation: {why}")
+        lines.append(f"nothing for validation: {why}")
         problem = problem or (f"nothing is left for the validation of {', '.join(without)}: {why}; {remedy}, and run "
                               "'python processed.py' and 'python validation.py'")
-    return dict(zip(keys, valid.tolist(), strict=True)), report, problem
+    return dict(zip(keys, valid.tolist(), strict=True)), lines, problem
 
 
 def check_folder(folder):
@@ -181,15 +181,15 @@ def check_folder(folder):
     return len(there)
 
 
-def replace(crops, sides, persons, record):
-    """Put the split on disk; where there is a problem, no crop. Until all is there, the records say that it is not.
+def replace(crops, sides, persons, notes):
+    """Put the split on disk; where there is a problem, no crop. Until all is there, the notes say that it is not.
 
-    crops, sides, persons: what split() takes and gives; record: the splits.Split, without crops.
+    crops, sides, persons: what split() takes and gives; notes: the splits.Split, without crops.
     """
-    members = {folder: [key for key in crops if sides.get(key) is side and not record.problem]
+    members = {folder: [key for key in crops if sides.get(key) is side and not notes.problem]
                for folder, side in ((TRAIN_DIR, False), (VALID_DIR, True))}
     for folder in members:
-        splits.write(folder, record._replace(problem="half a split, since 'python validation.py' was stopped: run it "
+        splits.write(folder, notes._replace(problem="half a split, since 'python validation.py' was stopped: run it "
                                              "again"))
     for folder, names in members.items():
         files.remove_ours(folder, files.written(folder) - {*names, SPLIT})
@@ -200,7 +200,7 @@ def replace(crops, sides, persons, record):
             Path(folder, key).parent.mkdir(parents=True, exist_ok=True)
             files.link(crops[key], Path(folder, key))
     for folder in (VALID_DIR, TRAIN_DIR):  # the one that train.py asks for first comes last
-        splits.write(folder, record._replace(crops={key: persons[key] for key in members[folder]}))
+        splits.write(folder, notes._replace(crops={key: persons[key] for key in members[folder]}))
 
 
 def equalisation():
@@ -243,19 +243,19 @@ def main():
                 "clahe": clahe, "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
     folders = (TRAIN_DIR, VALID_DIR)
     there, before = [check_folder(folder) for folder in folders], [splits.read(folder) for folder in folders]
-    done = all(record and record.settings == settings and not record.problem and count == len(record.crops)
-               for record, count in zip(before, there, strict=True))
+    done = all(notes and notes.settings == settings and not notes.problem and count == len(notes.crops)
+               for notes, count in zip(before, there, strict=True))
     if done:
-        record = before[0]
+        notes = before[0]
     else:
         for folder in folders:
             files.claim(folder, [SPLIT, *crops])  # either may get any of them
-        sides, report, problem = split(crops, persons)
-        record = splits.Split(settings, report, problem, clahe, {})
-        replace(crops, sides, persons, record)
-    print("\n".join(record.report))
-    if record.problem:
-        script.fail(record.problem)
+        sides, lines, problem = split(crops, persons)
+        notes = splits.Split(settings, lines, problem, clahe, {})
+        replace(crops, sides, persons, notes)
+    print("\n".join(notes.lines))
+    if notes.problem:
+        script.fail(notes.problem)
     print(f"{'unchanged' if done else 'written'}: {TRAIN_DIR} and {VALID_DIR} (SEED={SEED}, VALID_RATIO={VALID_RATIO})")
 
 

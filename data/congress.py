@@ -112,9 +112,9 @@ def main():
                 temporary.write_bytes(data)
             new += 1
         total[folder, class_name] += 1
-    importing.report_skipped(skipped)
+    importing.print_skipped(skipped)
     people.write(PEOPLE, [(f"congress-{bioguide}.jpg", "congress", bioguide, "", "") for bioguide in class_of])
-    importing.report_counts((RAW_DIR, TEST_DIR), total, new)
+    importing.print_counts((RAW_DIR, TEST_DIR), total, new)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from faces import people, reading
-from importing import Photo
+from importing import LabelledPhoto
 from live.videos import SUFFIXES
 from terminal import rules, script
 from terminal.files import class_folders, is_system, normal
@@ -58,7 +58,7 @@ def name_of(folder, photo):
 
 
 def photos(source, skipped):
-    """The Photos in the class folders of SOURCE."""
+    """The LabelledPhotos in the class folders of SOURCE."""
     data_set = PREFIX.strip("-_ ") or source.resolve().name
     # Archives often hold one folder in which all the others lie.
     while (len(inner := [p for p in source.iterdir() if not is_system(p.name)]) == 1 and inner[0].is_dir()
@@ -77,8 +77,8 @@ def photos(source, skipped):
     for (folder, photo), person in zip(paths, persons_of(paths), strict=True):
         test = TO == "test" or importing.in_test(person.casefold() or photo.name, TEST_RATIO)
         class_name = normal(folder.name)
-        yield Photo(photo, "test" if test else "raw", rename.get(class_name, class_name), name_of(folder, photo),
-                    data_set, person.replace("_", " "))
+        yield LabelledPhoto(photo, "test" if test else "raw", rename.get(class_name, class_name),
+                            name_of(folder, photo), data_set, person.replace("_", " "))
 
 
 def check_constants():

@@ -1,6 +1,6 @@
 """What the importers share: archives, the test share by hash, placing photos without using space.
 
-An importer of a data set only finds its Photos; bring_in() does the rest.
+An importer of a data set only finds its LabelledPhotos; bring_in() does the rest.
 """
 
 import os
@@ -32,7 +32,7 @@ DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # n
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
-class Photo(NamedTuple):
+class LabelledPhoto(NamedTuple):
     """A photo to be placed, and what its data set says of it."""
 
     path: Path  # in SOURCE
@@ -49,15 +49,15 @@ def bring_in(settings, hint, find_photos, classes=("man", "woman")):
     """Import a data set into RAW_DIR, TEST_DIR and PEOPLE.
 
     `settings`: the importer's globals(); `hint`: where the data set can be had; `classes`: None for any.
-    find_photos(source, skipped) yields the Photos in the folder `source`, and appends the names of what it leaves out
-    to skipped[reason].
+    find_photos(source, skipped) yields the LabelledPhotos in the folder `source`, and appends the names of what it
+    leaves out to skipped[reason].
     """
     raw_dir, test_dir, skipped = settings["RAW_DIR"], settings["TEST_DIR"], defaultdict(list)
     source = source_folder(settings["SOURCE"], hint, raw_dir, test_dir)
     if classes:
         only_classes([raw_dir, test_dir], classes)
     photos = list(find_photos(source, skipped))
-    report_skipped(skipped)
+    print_skipped(skipped)
     place(photos, raw_dir, test_dir, settings["PEOPLE"])
 
 
@@ -181,7 +181,7 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
         files.remove_ours(folder, names_in(folder, moved))
     if rows:
         people.write(people_file, named_shortly(rows))
-    report_counts(folders.values(), total, len(new), len(moved), len(photos) - len(found))
+    print_counts(folders.values(), total, len(new), len(moved), len(photos) - len(found))
     if not total:
         script.fail("no photo found: check SOURCE, and read what data/README.md says about its layout")
 
@@ -199,7 +199,7 @@ def check_photos(photos, folders):
     targets, taken = {}, {}
     for photo in photos:
         for text in (photo.class_name, photo.name):
-            if not is_plain(text):
+            if not is_file_name(text):
                 raise script.Problem(f"{text!r} can be no name of a class or a photo on this system: choose another, "
                                      "of letters, digits and spaces")
         key = normal(f"{photo.class_name}/{photo.name}")
@@ -211,7 +211,7 @@ def check_photos(photos, folders):
     return targets
 
 
-def is_plain(name, windows=os.name == "nt"):
+def is_file_name(name, windows=os.name == "nt"):
     """Whether a text can be the name of a file or folder here, and is none that systems leave behind."""
     if not isinstance(name, str) or is_system(name) or len(os.fsencode(name)) > 255:
         return False
@@ -287,7 +287,7 @@ def move(names, folder, other):
         files.remove_ours(folder, names)
 
 
-def report_counts(folders, total, new, moved=0, missing=0):
+def print_counts(folders, total, new, moved=0, missing=0):
     """Print how many photos of each class lie where. `total`: Counter of (folder, class)."""
     for folder in folders:
         counts = [f"{total[key]} {key[1]}" for key in sorted(total) if key[0] == folder]
@@ -296,7 +296,7 @@ def report_counts(folders, total, new, moved=0, missing=0):
           + (f", {missing} named in the labels but not found" if missing else ""))
 
 
-def report_skipped(skipped):
+def print_skipped(skipped):
     """Print how many entries were left out and why: `skipped` is a dict of reason -> list of names."""
     for reason, names in skipped.items():
         if names:

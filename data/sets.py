@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from faces import people, reading
-from importing import Photo
+from importing import LabelledPhoto
 from terminal import rules, script
 from terminal.files import is_system
 
@@ -56,8 +56,8 @@ def utkface(source, skipped):
             skipped["malformed names"].append(path.name)
             continue
         chip = path.name if match[4] else path.name + ".chip.jpg"
-        yield Photo(path, side(chip), ("man", "woman")[int(match[2])], path.name, "utkface", age=str(int(match[1])),
-                    ethnicity=ethnicities[int(match[3])])
+        yield LabelledPhoto(path, side(chip), ("man", "woman")[int(match[2])], path.name, "utkface",
+                            age=str(int(match[1])), ethnicity=ethnicities[int(match[3])])
 
 
 def fairface(source, skipped):
@@ -76,8 +76,8 @@ def fairface(source, skipped):
                 if not match or row.get("gender") not in classes:
                     skipped["malformed lines"].append(f"{labels.name} line {table.line_num}")
                     continue
-                yield Photo(images / match[1], where, classes[row["gender"]], f"fairface-{part}-{match[1]}",
-                            "fairface", age=row.get("age") or "", ethnicity=row.get("race") or "")
+                yield LabelledPhoto(images / match[1], where, classes[row["gender"]], f"fairface-{part}-{match[1]}",
+                                    "fairface", age=row.get("age") or "", ethnicity=row.get("race") or "")
 
 
 def celeba(source, skipped):
@@ -105,7 +105,7 @@ def celeba(source, skipped):
             skipped["without a partition"].append(photo)
             continue
         where = side(person or name) if parts is None else "test" if parts[photo] == "2" else "raw"
-        yield Photo(images / photo, where, "man" if words[male] == "1" else "woman", name, "celeba", person)
+        yield LabelledPhoto(images / photo, where, "man" if words[male] == "1" else "woman", name, "celeba", person)
 
 
 def celeba_table(path):
@@ -142,9 +142,10 @@ def adience(source, skipped):
                     skipped["faces without a gender"].append(photo)
                 else:
                     taken[person] += 1
-                    yield Photo(images / user / f"{kinds[kind]}.{person}.{photo}", "test" if number == 4 else "raw",
-                                classes[row["gender"]], f"adience-{person}_{taken[person]:04d}.jpg", "adience", person,
-                                age="-".join(re.findall(r"\d+", row.get("age") or "")))
+                    image = images / user / f"{kinds[kind]}.{person}.{photo}"
+                    yield LabelledPhoto(image, "test" if number == 4 else "raw", classes[row["gender"]],
+                                        f"adience-{person}_{taken[person]:04d}.jpg", "adience", person,
+                                        age="-".join(re.findall(r"\d+", row.get("age") or "")))
 
 
 def lfw(source, skipped):
@@ -166,7 +167,7 @@ def lfw(source, skipped):
             if not re.fullmatch(re.escape(person) + r"_\d{4}\.jpg", photo.name):
                 skipped["malformed names"].append(photo.name)
             elif person in class_of and person not in twice:
-                yield Photo(photo, side(person), class_of[person], photo.name, "lfw", person.replace("_", " "))
+                yield LabelledPhoto(photo, side(person), class_of[person], photo.name, "lfw", person.replace("_", " "))
     skipped["people on two lists"] = sorted(twice)
     skipped["listed people without photos"] = sorted(class_of.keys() - {folder.name for folder in folders})
 
@@ -196,8 +197,8 @@ def bfw(source, skipped):
         # Two groups may have persons, and two persons photos, of one name.
         for photo in sorted(path for path in folder.glob("*/*.jpg") if not is_system(path.name)):
             person = photo.parent.name
-            yield Photo(photo, "test" if md5(person) % 5 == 0 else "raw", "man" if sex == "males" else "woman",
-                        f"bfw-{group}-{person}-{photo.name}", "bfw", f"{group} {person}", "", ORIGINS[origin])
+            yield LabelledPhoto(photo, "test" if md5(person) % 5 == 0 else "raw", "man" if sex == "males" else "woman",
+                                f"bfw-{group}-{person}-{photo.name}", "bfw", f"{group} {person}", "", ORIGINS[origin])
     if len(skipped["groups that are not there"]) == len(groups):
         script.fail(f"{source} has no folders such as asian_females/<person>/*.jpg: {hint()}")
 
@@ -212,7 +213,7 @@ def origins(source, skipped):
             match = re.fullmatch(r"([a-z]+)_\w+\.jpe?g", photo.name, re.ASCII | re.IGNORECASE)
             if match and match[1].lower() in ORIGINS:
                 name = f"origins-{photo.name}"
-                yield Photo(photo, side(name), class_name, name, "origins", ethnicity=ORIGINS[match[1].lower()])
+                yield LabelledPhoto(photo, side(name), class_name, name, "origins", ethnicity=ORIGINS[match[1].lower()])
             elif photo.suffix.lower() in (".jpg", ".jpeg", ".png"):
                 skipped["names without a known origin"].append(f"{class_name}/{photo.name}")
 
@@ -235,7 +236,8 @@ def allagefaces(source, skipped):
         else:
             where = "test" if md5(photo.stem) % 10 == 0 else "raw"
             class_name = "woman" if int(match[1]) <= 7380 else "man"
-            yield Photo(photo, where, class_name, f"allagefaces-{photo.name}", "allagefaces", age=str(int(match[2])))
+            yield LabelledPhoto(photo, where, class_name, f"allagefaces-{photo.name}", "allagefaces",
+                                age=str(int(match[2])))
 
 
 def scut(source, skipped):
@@ -249,8 +251,8 @@ def scut(source, skipped):
         if not match:
             skipped["malformed names"].append(photo.name)
             continue
-        yield Photo(photo, "raw", "woman" if match[2] == "F" else "man", f"scut-{photo.name}", "scut",
-                    ethnicity="Asian" if match[1] == "A" else "White")
+        yield LabelledPhoto(photo, "raw", "woman" if match[2] == "F" else "man", f"scut-{photo.name}", "scut",
+                            ethnicity="Asian" if match[1] == "A" else "White")
 
 
 WHERE = {utkface: "UTKFace (Aligned&Cropped Faces) from https://susanqq.github.io/UTKFace/",

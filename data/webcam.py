@@ -210,7 +210,7 @@ def bears(photo, text):
 
 def plural(count, word):
     """'1 take', '2 takes'."""
-    return f"{count} {word}" + "s" * (count != 1)
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def around_face(frame, box):
@@ -254,15 +254,15 @@ class Studio:
         self.takes, self.tracker, self.keys, self.classes = takes, tracker, Keys(), list(takes.photos)
         self.current, self.photo_time, self.message = None, -1.0, ""
 
-    def step(self, frame, moment):
+    def step(self, frame, timestamp):
         """Follow the faces of a frame and take a photo where one is due. Returns the faces, the largest first."""
-        faces = sorted(self.tracker.step(frame, moment), key=lambda t: -t.smooth[2] * t.smooth[3])
+        faces = sorted(self.tracker.step(frame, timestamp), key=lambda t: -t.smooth[2] * t.smooth[3])
         if self.current is not None:
             if not faces:
                 self.message = "no face: nothing is taken"
-            elif moment - self.photo_time >= 1 / RATE - 1e-6:
+            elif timestamp - self.photo_time >= 1 / RATE - 1e-6:
                 self.takes.add(around_face(frame, faces[0].smooth))
-                self.photo_time = moment
+                self.photo_time = timestamp
                 self.message = f"{len(faces)} faces: the largest is taken" if len(faces) > 1 else ""
         return faces
 
@@ -326,8 +326,8 @@ def take_by_keys(takes, tracker, reader, screen):
     try:
         while not reader.over():
             if (got := reader.read()) is not None:
-                frame, moment, _ = got
-                picture = studio.draw(frame, studio.step(frame, moment), mirror)
+                frame, timestamp, _ = got
+                picture = studio.draw(frame, studio.step(frame, timestamp), mirror)
                 shown = overlay.caption(picture, studio.lines())
                 now = time.perf_counter()
                 due = now if due is None or reader.live else max(due + 1 / reader.rate, now)
@@ -392,7 +392,7 @@ def take_clip(takes, name, clip):
 def are_classes(chosen):
     """Whether CLASSES can be folders."""
     names = [normal(name) for name in chosen]
-    plain = all(name.strip() == name and importing.is_plain(name, windows=True) for name in names)
+    plain = all(name.strip() == name and importing.is_file_name(name, windows=True) for name in names)
     return 2 <= len(set(names)) == len(chosen) <= 9 and plain and UNSURE not in map(str.casefold, names)
 
 

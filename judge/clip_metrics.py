@@ -18,15 +18,15 @@ def measure(labels, wanted):
     flips: how often the class changes to another, whatever is between. seconds: with a face. first_label: when the
     first class is shown, seconds from the clip's start, or None. predicted: the class shown most, or None. shares().
     """
-    moments, names = zip(*labels, strict=True) if labels else ((), ())
+    timestamps, names = zip(*labels, strict=True) if labels else ((), ())
     shown = [name for name in names if name and name != UNSURE]
     faces = sum(name is not None for name in names)
-    span = (moments[-1] - moments[0]) / (len(moments) - 1) if len(moments) > 1 else 0.0  # of a frame
-    first = next((moment for moment, name in labels if name and name != UNSURE), None)
+    span = (timestamps[-1] - timestamps[0]) / (len(timestamps) - 1) if len(timestamps) > 1 else 0.0  # of a frame
+    first = next((timestamp for timestamp, name in labels if name and name != UNSURE), None)
     counts = {"frames": len(names), "with_face": faces, "labelled": len(shown), "right": shown.count(wanted),
               "unsure": names.count(UNSURE), "flips": sum(a != b for a, b in itertools.pairwise(shown)),
               "seconds": known(faces * span)}
-    return {**counts, "first_label": None if first is None else known(first - moments[0]),
+    return {**counts, "first_label": None if first is None else known(first - timestamps[0]),
             "predicted": max(sorted(set(shown)), key=shown.count) if shown else None, **shares(counts)}
 
 

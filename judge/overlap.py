@@ -37,7 +37,7 @@ def copied(paths):
     return [group for group in copies.components(len(paths), pairs) if len(group) > 1]
 
 
-def report(test, training, takes):
+def find_copies(test, training, takes):
     """Print how many test photos, [(path, class)], are copies of `training` photos, [path], or of a test photo of
     another class. Returns {"in_training": [...], "in_two_classes": [...]}, names of files.
 

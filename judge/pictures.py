@@ -24,7 +24,7 @@ def figure(rows=1, columns=1, size=(5.0, 4.6)):
     return fig, list(fig.subplots(rows, columns, squeeze=False).flat)
 
 
-def plain(text, longest=LONGEST):
+def shown_name(text, longest=LONGEST):
     """A name as a picture shows it: `longest` letters of it at most, and with dollar signs that start no formula."""
     text = str(text).encode("utf-8", "replace").decode()
     text = text if len(text) <= longest else text[:longest - 1] + "…"

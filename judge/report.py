@@ -6,7 +6,7 @@ import csv
 import numpy as np
 
 from judge import metrics
-from judge.pictures import figure, legend, plain, save
+from judge.pictures import figure, legend, save, shown_name
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def confusion_matrix(path, confusion, classes):
             axis.text(column, row, text, ha="center", va="center", fontsize=size,
                       color="white" if share > 0.5 else "black")
     named = range(0, n, -(-n // NAMED))
-    names = [plain(classes[c], 24) for c in named]
+    names = [shown_name(classes[c], 24) for c in named]
     size = float(np.clip(50 * side / len(names), 4, 10))  # points, so that no name covers the next
     level = n < 5 and max(map(len, names)) < 12  # names side by side, none over the next
     axis.set_xticks(named, names, rotation=0 if level else 60 if n <= COUNTED else 90, fontsize=size)
@@ -117,7 +117,7 @@ def roc(path, probabilities, labels, classes):
     for c in curves.keys() - set(worst):
         axis.plot(*curves[c], color="0.8", linewidth=0.5, zorder=1)
     for colour, c in zip(COLOURS, worst, strict=False):
-        axis.plot(*curves[c], color=colour, label=f"{plain(classes[c])}, area {areas[c]:.4f}")
+        axis.plot(*curves[c], color=colour, label=f"{shown_name(classes[c])}, area {areas[c]:.4f}")
     if len(curves) > len(worst):
         axis.plot([], [], color="0.8", label=f"{len(curves) - len(worst)} classes with larger areas")
     axis.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8, label="chance")
@@ -172,7 +172,7 @@ def errors(path, panels):
         colour = np.concatenate([heat, heat * heat, 1 - heat], axis=2) * 255  # blue: ignored, red to yellow: decisive
         overlay = (crop * (1 - 0.55 * heat) + colour * 0.55 * heat).clip(0, 255).astype(np.uint8)
         axis.imshow(np.concatenate([crop, overlay], axis=1))
-        axis.set_title("\n".join(plain(line, 70) for line in title.splitlines()), fontsize=8)
+        axis.set_title("\n".join(shown_name(line, 70) for line in title.splitlines()), fontsize=8)
     if not panels:
         axes[0].text(0.5, 0.5, "no mistakes", ha="center", va="center")
     save(fig, path)
@@ -191,7 +191,7 @@ def groups(path, report):
             axis.barh(y, middle, color="0.85")
             axis.errorbar(middle, y, xerr=[[max(0, middle - low)], [max(0, high - middle)]], fmt="o", markersize=4,
                           color=COLOURS[0])
-        names = [f"{plain(r['group'])} ({r['n']})" for r in rows]
+        names = [f"{shown_name(r['group'])} ({r['n']})" for r in rows]
         axis.set_yticks(range(len(rows)), names, fontsize=8)
         axis.set(ylim=(longest - 0.5, -0.5), title=f"{titles[kind]} (photos)",
                  xlabel="accuracy, with its 95 % interval")
@@ -209,7 +209,7 @@ def robustness(path, rows):
     for n, kind in enumerate(kinds):
         own = sorted((r["severity"], r["balanced_accuracy"]) for r in rows if r["kind"] == kind)
         severity, accuracy = zip((0, clean), *own, strict=True)
-        axis.plot(severity, accuracy, "o-", markersize=3, color=COLOURS[n % len(COLOURS)], label=plain(kind))
+        axis.plot(severity, accuracy, "o-", markersize=3, color=COLOURS[n % len(COLOURS)], label=shown_name(kind))
     axis.set(xlabel="severity (0: as it is)", ylabel="balanced accuracy", title="damaged crops")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, title="kind of damage")

@@ -90,7 +90,8 @@ class Folders(NamedTuple):
     def claim(self):
         """Note what a run writes; ends the program with one line where a file of that name is not ours."""
         # A last.pt in a folder that was copied without its record is ours as well.
-        files.claim(self.weights, ["last.pt", "best_weights.pt"], ["last.pt"] * is_ours(self.weights / "last.pt"))
+        ours = ["last.pt"] if is_ours(self.weights / "last.pt") else []
+        files.claim(self.weights, ["last.pt", "best_weights.pt"], ours)
         files.claim(self.plots, ["log.csv"])
         for folder, pattern in ((self.weights, r"best_weights_\d+\.pt"), (self.plots, r"metrics_\d+\.(png|pdf)")):
             files.claim(folder, [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name)])
@@ -126,7 +127,7 @@ def fingerprint(train, valid):
     digests = {}
     for name, crops in (("training", train), ("validation", valid)):
         listed = sorted((crops.classes[label], path.name, path.stat().st_size)
-                       for path, label in zip(crops.files, crops.labels.tolist(), strict=True))
+                       for path, label in zip(crops.paths, crops.labels.tolist(), strict=True))
         digests[name] = hashlib.sha256(repr(listed).encode("utf-8", "surrogateescape")).hexdigest()
     return digests
 

@@ -151,7 +151,8 @@ class Reader:
         self.live, self.rate = sources.is_live(source), USUAL_RATE
         self.frames, self.changed = deque(), threading.Condition()
         self.received = self.dropped = self.unusable = 0  # frames
-        self.promised, self.length, self.moment = 0, 0.0, 0.0  # frames and seconds a file says to have; how far it is
+        self.promised, self.length = 0, 0.0  # frames and seconds that a file says to have
+        self.timestamp = 0.0  # of the last frame that was read
         self.opened = None  # whether the source could be opened; None: not known yet
         self.ended = self.stopping = False
         self.start = self.last = time.perf_counter()  # when a frame came last
@@ -198,7 +199,7 @@ class Reader:
             if frame is None:
                 self.unusable += 1
                 continue
-            moment = arrival - self.start if self.live else clock(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+            timestamp = arrival - self.start if self.live else clock(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             with self.changed:
                 if self.live:
                     self.dropped += len(self.frames)
@@ -207,8 +208,8 @@ class Reader:
                     self.changed.wait_for(lambda: len(self.frames) < READ_AHEAD or self.stopping)
                 if not self.received and self.size and sources.is_camera(self.source):
                     self.tell_size(frame.shape[1::-1])
-                self.frames.append((frame, moment, arrival))
-                self.received, self.last, self.moment = self.received + 1, arrival, moment
+                self.frames.append((frame, timestamp, arrival))
+                self.received, self.last, self.timestamp = self.received + 1, arrival, timestamp
                 self.changed.notify_all()
 
     def tell_size(self, given):
@@ -224,9 +225,9 @@ class Reader:
             self.changed.wait_for(lambda: self.frames or self.ended, timeout)
             if not self.frames:
                 return None
-            frame, moment, arrival = self.frames.popleft()
+            frame, timestamp, arrival = self.frames.popleft()
             self.changed.notify_all()
-        return frame, moment, arrival if self.live else time.perf_counter()
+        return frame, timestamp, arrival if self.live else time.perf_counter()
 
     def peek(self):
         """The frame that read() would give next, or None if there is none yet."""
@@ -250,7 +251,8 @@ class Reader:
             return sources.why_not(self.source, kinds) + skipped
         read = self.received + self.unusable
         least = 1 - MISSING  # of both, since a file with varying rates has fewer frames than it says
-        if read < min(self.promised - 2, least * self.promised) and self.moment + 1 / self.rate < least * self.length:
+        too_few = read < min(self.promised - 2, least * self.promised)
+        if too_few and self.timestamp + 1 / self.rate < least * self.length:
             return (f"{sources.public(self.source)} ended after {read} of {self.promised:.0f} frames: it is damaged, "
                     "or the connection broke")
         return None

@@ -53,8 +53,8 @@ class Controls:
         return self.unsure if label is None else f"{self.labels.get(classes[label], classes[label])} {confidence:.0%}"
 
     def draw(self, frame, faces, boxes, classifier):
-        """A new picture of a BGR frame and its faces, list of tracks.Face. `boxes`: what the key b blurs; `classifier`:
-        None while it loads.
+        """A new picture of a BGR frame and its faces, list of tracks.LabelledFace. `boxes`: what the key b blurs;
+        `classifier`: None while it loads.
         """
         classes, margin = (classifier.classes, classifier.margin) if classifier else ((), 0.0)
         frame = overlay.blur(frame, boxes) if self.blur else frame

@@ -28,11 +28,11 @@ class Player:
         self.classes = ()  # names; none before the classifier is there
         self.picture = None  # the last one drawn
         self.still = None  # the stills.Still of the last frame
-        self.output = self.record = None  # writing.Video: of OUTPUT; of the key r
+        self.output = self.recording = None  # writing.Video: of OUTPUT; of the key r
         self.frames, self.started, self.due = 0, None, 0.0
-        self.moment = 0.0  # of the last frame, by the source's clock
+        self.timestamp = 0.0  # of the last frame, by the source's clock
         self.latencies = deque(maxlen=LATENCIES)  # seconds from a frame's arrival to its being drawn
-        self.recent = deque()  # (moment, faces) of the frames of the last second
+        self.recent = deque()  # (timestamp, faces) of the frames of the last second
         self.printed = {}  # number of a face -> the label printed last
         self.waits = False  # whether it was said that the source is silent
 
@@ -60,7 +60,7 @@ class Player:
                 "dropped": reader.dropped, "unusable": reader.unusable, "latencies": self.latencies,
                 "counts": self.controls.counted(self.log, self.classes),
                 "written": (output if self.frames else None, self.log.written()),
-                "stopped": stopped, "moment": self.moment,
+                "stopped": stopped, "timestamp": self.timestamp,
                 "problem": "the display is gone" if getattr(self.screen, "lost", False) else problem}
 
     def play_all(self):
@@ -131,23 +131,23 @@ class Player:
                 if self.controls.obey(self.screen.key(shown, stills.AGAIN), picture) == " ":
                     return
 
-    def step(self, frame, moment, arrival):
+    def step(self, frame, timestamp, arrival):
         """Follow, draw, write and show one frame."""
         self.started = self.started or arrival
         if self.detector is not None and (self.detector.done() or not (self.reader.live or self.controls.show)):
             self.tracker.detector, self.detector = self.detector.result(), None
         self.tracker.heat = self.controls.heat
-        faces = [track.face() for track in self.tracker.step(frame, moment)]
+        faces = [track.face() for track in self.tracker.step(frame, timestamp)]
         boxes = [track.box for track in self.tracker.tracks]  # also of what is not yet sure to be a face
         picture = self.controls.draw(frame, faces, boxes, self.tracker.classifier)
         with stops.later():  # after a stop all files end with the same frame
-            self.log.add(results.rows_of(faces, moment, self.log.source, self.classes))
-            for video in (self.output, self.record):
+            self.log.add(results.rows_of(faces, timestamp, self.log.source, self.classes))
+            for video in (self.output, self.recording):
                 if video:
-                    video.write(picture, moment)
+                    video.write(picture, timestamp)
             self.still = stills.Still(frame, faces, boxes, self.tracker.classifier)
             self.picture, self.frames = picture, self.frames + 1
-            self.moment, interval = moment, moment - self.moment
+            self.timestamp, interval = timestamp, timestamp - self.timestamp
         now = time.perf_counter()
         self.recent.append((now, len(faces)))
         while now - self.recent[0][0] > 1:
@@ -159,7 +159,7 @@ class Player:
         if self.controls.show:
             self.obey(shown, picture, self.pause(interval))
         else:
-            self.say(faces, moment)
+            self.say(faces, timestamp)
 
     def pause(self, interval):
         """Milliseconds to wait for a key: a video's frame is `interval` seconds after the last."""
@@ -175,38 +175,43 @@ class Player:
         key = self.controls.obey(self.screen.key(shown, wait), picture)
         if key == " " and self.still:
             self.controls.pause = not self.controls.pause
-        elif key == "r" and self.record:
+        elif key == "r" and self.recording:
             self.end_record()
         elif key == "r":
-            self.record = writing.Video(writing.stamped("record", ".mp4"), self.reader)
+            self.recording = writing.Video(writing.stamped("record", ".mp4"), self.reader)
 
     def end_record(self):
         """End what the key r has started, if it has."""
-        if self.record:
-            record, self.record = self.record, None
-            record.close()
-            print(f"recorded: {record.path.as_posix()}" if record.frames else
-                  "no frame came while it was to be recorded: there is no record", flush=True)
+        if self.recording:
+            recording, self.recording = self.recording, None
+            recording.close()
+            print(f"recorded: {recording.path.as_posix()}" if recording.frames else
+                  "no frame came while it was to be recorded: there is no recording", flush=True)
 
     def lines(self, first):
         """The lines of text beneath the picture."""
         lines = [f"{first}{overlay.BETWEEN}h: help"]
-        lines += [LOADING] * (self.tracker.classifier is None) + ["recording"] * (self.record is not None)
+        if self.tracker.classifier is None:
+            lines.append(LOADING)
+        if self.recording is not None:
+            lines.append("recording")
         if self.controls.counts and self.tracker.classifier:
             lines.append(self.controls.counted(self.log, self.classes))
-        return lines + [CLIP_HELP] * self.controls.help
+        if self.controls.help:
+            lines.append(CLIP_HELP)
+        return lines
 
-    def say(self, faces, moment):
+    def say(self, faces, timestamp):
         """Without a window: a line whenever the label of a face changes."""
         for face in faces:
             if face.confidence is not None and self.printed.get(face.number, "") != face.label:
                 self.printed[face.number] = face.label
                 text = self.controls.text_of(face.label, face.confidence, self.classes)
-                print(f"{moment:8.2f} s  face {face.number}: {text}", flush=True)
+                print(f"{timestamp:8.2f} s  face {face.number}: {text}", flush=True)
 
 
 def rates(recent):
-    """'25 frames/s   50 faces/s' of (moment, faces) of the frames of the last second."""
+    """'25 frames/s   50 faces/s' of (timestamp, faces) of the frames of the last second."""
     span = recent[-1][0] - recent[0][0] if recent else 0
     if span <= 0:
         return "0 frames/s   0 faces/s"

@@ -27,9 +27,9 @@ class Row(NamedTuple):
 
     def cells(self):
         """The texts of a line."""
-        moment = "" if self.time is None else f"{self.time:.3f}"
+        timestamp = "" if self.time is None else f"{self.time:.3f}"
         confidence = "" if self.confidence is None else f"{self.confidence:.4f}"
-        return (self.source, moment, self.face, self.label, confidence, self.x, self.y, self.width, self.height)
+        return (self.source, timestamp, self.face, self.label, confidence, self.x, self.y, self.width, self.height)
 
 
 COLUMNS = tuple("class" if name == "label" else name for name in Row._fields)
@@ -42,12 +42,12 @@ def name_of(source):
     return sources.public(source) if sources.is_live(source) else Path(source).name
 
 
-def rows_of(faces, moment, source, classes):
-    """The rows of the faces, list of tracks.Face, of a photo (`moment`: None), or of a frame of time `moment`."""
+def rows_of(faces, timestamp, source, classes):
+    """The rows of the faces, list of tracks.LabelledFace, of a frame; of a photo, where `timestamp` is None."""
     rows = []
     for face in faces:
         label = "" if face.confidence is None else UNSURE if face.label is None else classes[face.label]
-        rows.append(Row(source, moment, face.number, label, face.confidence, *(int(round(v)) for v in face.box)))
+        rows.append(Row(source, timestamp, face.number, label, face.confidence, *(int(round(v)) for v in face.box)))
     return rows
 
 

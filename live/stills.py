@@ -106,34 +106,34 @@ def apart(paths):
     return names
 
 
-class Photo(NamedTuple):
+class AlbumPhoto(NamedTuple):
     path: Path
     name: str  # within the folder that was named
     target: Path | None  # of the annotated picture
 
 
 def album(source, output=None):
-    """The photos of a source: list of Photo; [] for a camera, an address, and what may be a video."""
+    """The photos of a source: list of AlbumPhoto; [] for a camera, an address, and what may be a video."""
     if sources.is_live(source):
         return []
     paths = photos_of(source)
     folder = Path(source) if Path(source).is_dir() else Path(source).parent
-    return [Photo(path, path.relative_to(folder).as_posix(), target)
+    return [AlbumPhoto(path, path.relative_to(folder).as_posix(), target)
             for path, target in zip(paths, outputs(output, paths, folder), strict=True)]
 
 
 def classify(photo, classifier, detector, first=1):
-    """The faces of an RGB photo, list of tracks.Face numbered from `first` on."""
+    """The faces of an RGB photo, list of tracks.LabelledFace numbered from `first` on."""
     found = detectors.main_and_others(detector, photo)
     crops = [cropping.crop_face(photo, face.box, classifier.margin, classifier.clahe, face.roll) for face in found]
-    return [tracks.Face(first + i, face.box, face.roll, classifier.label(p, child), float(p.max()))
+    return [tracks.LabelledFace(first + i, face.box, face.roll, classifier.label(p, child), float(p.max()))
             for i, (face, p, child) in enumerate(zip(found, *classifier.predict(crops), strict=True))]
 
 
 class Still:
     """A photo, or a frame that stands still, which is drawn anew as the keys ask.
 
-    `frame`: BGR, uint8 [H, W, 3]; `faces`: list of tracks.Face; `boxes`: see Controls.draw(); `classifier`: a
+    `frame`: BGR, uint8 [H, W, 3]; `faces`: list of tracks.LabelledFace; `boxes`: see Controls.draw(); `classifier`: a
     learn.classifier.Classifier, or None while it loads.
     """
 
@@ -151,7 +151,7 @@ class Still:
 
 
 class Viewer:
-    """Looks at photos (list of Photo): finds and classifies their faces, prints, logs and writes them once each, and
+    """Looks at AlbumPhotos: finds and classifies their faces, prints, logs and writes them once each, and
     shows them as often as the keys ask.
 
     `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(); `note`: a
@@ -216,9 +216,12 @@ class Viewer:
         """Show a photo until a key asks for another. Returns 1 for the next, -1 for the one before, 0 for the end."""
         controls, blurred, step = self.controls, self.controls.blur, 0
         while not controls.quit and not step:
-            lines = [self.note] * bool(self.note) + [f"{place + 1} of {len(self.photos)}{overlay.BETWEEN}h: help"]
-            lines += [controls.counted(self.log, self.classifier.classes)] * controls.counts
-            lines += [PHOTO_HELP] * controls.help
+            lines = [self.note] if self.note else []
+            lines.append(f"{place + 1} of {len(self.photos)}{overlay.BETWEEN}h: help")
+            if controls.counts:
+                lines.append(controls.counted(self.log, self.classifier.classes))
+            if controls.help:
+                lines.append(PHOTO_HELP)
             picture = still.draw(controls)
             key = controls.obey(screen.key(overlay.caption(picture, lines), AGAIN), picture)
             step = (key in NEXT) - (key in BACK)

@@ -61,7 +61,7 @@ def appearance(gray, box, share=0.15, size=16):
     return pixels / np.linalg.norm(pixels)
 
 
-class Face(NamedTuple):
+class LabelledFace(NamedTuple):
     """A face of a clip or a photo, as it is drawn and logged."""
 
     number: int
@@ -90,9 +90,9 @@ class Track:
         self.averaged = 0  # classifications since it was new, or changed
 
     def face(self):
-        """What there is to draw and to log: Face."""
+        """What there is to draw and to log: LabelledFace."""
         confidence = None if self.probabilities is None else float(self.probabilities.max())
-        return Face(self.number, self.smooth, self.roll, self.label, confidence, self.heat)
+        return LabelledFace(self.number, self.smooth, self.roll, self.label, confidence, self.heat)
 
     def update(self, detection, now):
         """Take a detection. The smooth box follows slowly where the face rests, as boxes jump, and fast else."""

@@ -26,9 +26,9 @@ def follow(path, classifier, detector):
     try:
         while not reader.over():
             if (got := reader.read()) is not None:
-                frame, moment, _ = got
-                faces = [track.face() for track in tracker.step(frame, moment)]
-                yield moment, results.rows_of(faces, moment, results.name_of(path), classifier.classes)
+                frame, timestamp, _ = got
+                faces = [track.face() for track in tracker.step(frame, timestamp)]
+                yield timestamp, results.rows_of(faces, timestamp, results.name_of(path), classifier.classes)
     finally:
         reader.stop()
     if not reader.received:
@@ -37,5 +37,5 @@ def follow(path, classifier, detector):
 
 def labels(path, classifier, detector):
     """The same for the largest face alone: yields (seconds, its label), None where no face is shown."""
-    for moment, rows in follow(path, classifier, detector):
-        yield moment, max(rows, key=lambda row: row.width * row.height).label if rows else None
+    for timestamp, rows in follow(path, classifier, detector):
+        yield timestamp, max(rows, key=lambda row: row.width * row.height).label if rows else None

@@ -11,7 +11,7 @@ from live import capture
 from terminal import files, script
 
 # ------------------------------------------------------------------------------------------------
-PLOTS_DIR = "plots"  # snapshots and records, taken by key
+PLOTS_DIR = "plots"  # snapshots and recordings, taken by key
 SLACK = 0.75  # frames that a written frame may be off the clock before one is repeated or left out
 FOURCC = {".mp4": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "mp4v"}  # codecs that every OpenCV wheel has
 FASTEST = {".avi": 600.0}  # frames per second; OpenCV writes no AVI faster
@@ -46,9 +46,9 @@ class Video(contextlib.ExitStack):
         self.frames = 0  # written
         files.claim_file(path)
 
-    def open(self, frame, moment):
+    def open(self, frame, timestamp):
         """Begin with this frame."""
-        self.size, self.start, self.rate = frame.shape[1::-1], moment, writable(self.reader.rate, self.path.suffix)
+        self.size, self.start, self.rate = frame.shape[1::-1], timestamp, writable(self.reader.rate, self.path.suffix)
         self.temporary = self.enter_context(files.atomic(self.path))
         code = cv2.VideoWriter_fourcc(*FOURCC[self.path.suffix.lower()])
         self.writer = cv2.VideoWriter(str(self.temporary), code, self.rate, self.size)
@@ -56,13 +56,13 @@ class Video(contextlib.ExitStack):
         if not self.writer.isOpened():
             raise script.Problem(f"{self.path} cannot be written: try another name, ending in .mp4 or .avi")
 
-    def write(self, frame, moment):
-        """Append a BGR frame of the time `moment`, seconds."""
+    def write(self, frame, timestamp):
+        """Append a BGR frame of the time `timestamp`, seconds."""
         if self.writer is None:
-            self.open(frame, moment)
+            self.open(frame, timestamp)
         if frame.shape[1::-1] != self.size:
             frame = cv2.resize(frame, self.size)
-        place = (moment - self.start) * self.rate
+        place = (timestamp - self.start) * self.rate
         wanted = round(place) + 1
         if not self.reader.live and abs(place - self.frames) <= SLACK:
             wanted = self.frames + 1

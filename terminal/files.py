@@ -281,7 +281,7 @@ def is_listed(folder, name, listing=os.listdir):
 def claim_file(path, ours=False):
     """claim() of one file. `ours`: it counts as ours without a record."""
     path = Path(path)
-    claim(path.parent, [path.name], [path.name] * ours)
+    claim(path.parent, [path.name], [path.name] if ours else [])
 
 
 def release(folder, names):

@@ -40,8 +40,8 @@ def both_splits(folder, train=4, valid=2):
     return folder
 
 
-def record(folder, known):
-    """The record of a split, as validation.py writes it: of some crops, by "class/name", what people.csv says."""
+def note(folder, known):
+    """The notes on a split, as validation.py writes them: of some crops, by "class/name", what people.csv says."""
     splits.write(folder, splits.Split({}, [], None, 0.0, {name: people.Person(*each) for name, each in known.items()}))
 
 
@@ -138,11 +138,11 @@ def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
     assert auxiliary.shape == (3, 0)
     assert weights.tolist() == [1, 1, 1]
     assert images.shape == (3, 3, 224, 224) and labels.tolist() == [0, 1, 1] and crops.classes == ["beard", "hat"]
-    assert np.array_equal(images[1].permute(1, 2, 0).numpy(), cropping.read_crop(crops.files[5]))
+    assert np.array_equal(images[1].permute(1, 2, 0).numpy(), cropping.read_crop(crops.paths[5]))
     before = crops.cache.stat().st_ino
     assert dataset.Crops(folder, 224).prepare().cache.stat().st_ino == before, "unchanged crops are not decoded again"
     white = np.full((224, 224, 3), 255, np.uint8)
-    cropping.write_crop(crops.files[0], white)
+    cropping.write_crop(crops.paths[0], white)
     assert dataset.Crops(folder, 224).prepare()[[0]][0].min() > 250
 
 
@@ -151,14 +151,14 @@ def test_within_a_source_all_classes_count_the_same(tmp_path):
     assert dataset.Crops(folder, 96).sources == ["all"], "a split that was made by hand"
     some = [f"{name}/{path.name}" for name, count in (("hat", 2), ("beard", 1))
             for path in sorted((folder / name).glob("*"))[:count]]
-    record(folder, {name: ("news", "", "", "") for name in some})
+    note(folder, {name: ("news", "", "", "") for name in some})
     crops = dataset.Crops(folder, 96)
-    news = torch.tensor([f"{p.parent.name}/{p.name}" in some for p in crops.files])
+    news = torch.tensor([f"{p.parent.name}/{p.name}" in some for p in crops.paths])
     assert crops.sources == ["news", "others"] and crops.source.tolist() == [0 if new else 1 for new in news]
     crops.balance()
-    assert crops.weights.mean().item() == pytest.approx(1)
+    assert crops.sample_weights.mean().item() == pytest.approx(1)
     for own in (news, ~news):
-        sums = [crops.weights[own & (crops.labels == c)].sum().item() for c in (0, 1)]
+        sums = [crops.sample_weights[own & (crops.labels == c)].sum().item() for c in (0, 1)]
         assert sums[0] == pytest.approx(sums[1]) and sum(sums) == pytest.approx(own.sum().item())
 
 

@@ -9,7 +9,7 @@ import model as networks
 import strangers
 from faces import people
 from learn import auxiliary, classifier, runs
-from test_dataset import both_splits, record
+from test_dataset import both_splits, note
 from test_train import losses, run
 
 
@@ -77,7 +77,7 @@ def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_pa
 
     def start(name, *arguments):
         (tmp_path / name).mkdir(exist_ok=True)
-        record(faces / "train", known)
+        note(faces / "train", known)
         return run(tmp_path / name, faces, *tasks, *arguments)
 
     results = {}

@@ -70,7 +70,7 @@ def test_copy_where_links_cannot_be(place, monkeypatch, capsys):
     monkeypatch.setattr(os, "link", refuse)
     source = photo("src/1.jpg")
     for expected in ("1 new", "0 new"):
-        importing.place([importing.Photo(source, "raw", "man", "1.jpg")], "data/raw", "data/test")
+        importing.place([importing.LabelledPhoto(source, "raw", "man", "1.jpg")], "data/raw", "data/test")
         assert expected in capsys.readouterr().out
     assert not Path("data/raw/man/1.jpg").samefile(source)
     assert source.read_bytes() == Path("data/raw/man/1.jpg").read_bytes()
@@ -79,10 +79,10 @@ def test_copy_where_links_cannot_be(place, monkeypatch, capsys):
 def test_photos_of_others_are_neither_replaced_nor_removed(place):
     theirs = photo("data/raw/woman/1.jpg", "theirs")
     other = photo("data/raw/man/2.jpg", "another")
-    importing.place([importing.Photo(photo("src/1.jpg"), "raw", "man", "1.jpg")], "data/raw", "data/test")
+    importing.place([importing.LabelledPhoto(photo("src/1.jpg"), "raw", "man", "1.jpg")], "data/raw", "data/test")
     assert theirs.read_bytes() == b"theirs"
     with pytest.raises(script.Problem, match="another photo"):
-        importing.place([importing.Photo(photo("src/2.jpg"), "raw", "man", "2.jpg")], "data/raw", "data/test")
+        importing.place([importing.LabelledPhoto(photo("src/2.jpg"), "raw", "man", "2.jpg")], "data/raw", "data/test")
     assert other.read_bytes() == b"another"
 
 
@@ -115,5 +115,5 @@ def test_constants_can_be_set_from_the_command_line():
 
 @pytest.mark.parametrize("name", ["con", "AUX.jpg", "nul", "lpt1", "a:b", "what?", "a.", "a ", "a|b"])
 def test_names_that_windows_has_not_are_refused_there(name):
-    assert not importing.is_plain(name, windows=True) and importing.is_plain(name, windows=False)
-    assert importing.is_plain("console", windows=True) and importing.is_plain("Muñoz 早", windows=True)
+    assert not importing.is_file_name(name, windows=True) and importing.is_file_name(name, windows=False)
+    assert importing.is_file_name("console", windows=True) and importing.is_file_name("Muñoz 早", windows=True)

@@ -352,12 +352,12 @@ def test_photos_of_training_and_of_both_classes_are_named(plain, tmp_path, capsy
     image.resize((image.width * 2, image.height * 2)).save(raw / "larger.jpg", quality=80)
     shutil.copy(photos / "beard/4.png", photos / "hat/beard.png")
     test = [(p, p.parent.name) for p in sorted(photos.glob("*/*"))]
-    found = overlap.report(test, sorted(raw.iterdir()), [False] * len(test))
+    found = overlap.find_copies(test, sorted(raw.iterdir()), [False] * len(test))
     assert {Path(p).name for p in found["in_training"]} == {"2.png", "3.png"}
     assert {p.split("photos/")[1] for p in found["in_two_classes"]} == {"hat/beard.png", "beard/4.png"}
     assert "2 of 11 photos, such as " in capsys.readouterr().out
     assert plain[0]["copies"] == {"in_training": [], "in_two_classes": []}
-    takes = overlap.report(test, sorted(raw.iterdir()), [True] * len(test))
+    takes = overlap.find_copies(test, sorted(raw.iterdir()), [True] * len(test))
     assert takes == {"in_training": found["in_training"], "in_two_classes": []}, "one person looks alike in two classes"
 
 

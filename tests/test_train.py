@@ -22,7 +22,7 @@ import train
 from faces import cropping
 from learn import classifier, engine, runs
 from terminal import files, script
-from test_dataset import both_splits, record
+from test_dataset import both_splits, note
 
 PAPERS = Path(train.__file__).parent / "weights" / "shipped" / "paper.pt"
 
@@ -385,7 +385,7 @@ def test_validation_is_told_by_source_and_the_best_epoch_is_best_for_all_of_them
     faces = both_splits(tmp_path, valid=4)
     some = [path for folder in sorted(faces.glob("*/*")) for path in sorted(folder.glob("*.jpg"))[:2]]
     for folder in (faces / "train", faces / "valid"):
-        record(folder, {f"{p.parent.name}/{p.name}": ("news", "", "", "") for p in some if folder in p.parents})
+        note(folder, {f"{p.parent.name}/{p.name}": ("news", "", "", "") for p in some if folder in p.parents})
     (tmp_path / "run").mkdir()
     code, out, err = run(tmp_path / "run", faces, "EPOCHS=2", "IMAGE_SIZE=32")
     assert code == 0, err

@@ -269,7 +269,7 @@ def test_what_is_known_of_a_crop_is_noted_once_and_train_reads_that(place, capsy
     Path("data/people.csv").unlink()
     both = [dataset.Crops(folder, 32) for folder in (validation.TRAIN_DIR, validation.VALID_DIR)]
     known = {f"{path.parent.name}/{path.name}": person for crops in both
-             for path, person in zip(crops.files, crops.known, strict=True)}
+             for path, person in zip(crops.paths, crops.known, strict=True)}
     assert known.pop("man/face_9.jpg") == ("news", "Ann", "30", "") and set(known.values()) == {people.Person()}
     validation.main()
     assert "written:" in capsys.readouterr().out.splitlines()[-1], "another table is another split"

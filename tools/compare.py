@@ -76,8 +76,8 @@ def equalised(folder, limit):
         if not target.is_file() or target.read_bytes() != data:
             with atomic(target) as temporary:
                 temporary.write_bytes(data)
-    record = splits.read(folder) or splits.Split({}, [], None, 0.0, {})
-    splits.write(copy, record._replace(clahe=limit))
+    notes = splits.read(folder) or splits.Split({}, [], None, 0.0, {})
+    splits.write(copy, notes._replace(clahe=limit))
     return copy
 
 
