@@ -83,7 +83,7 @@ def test_damaged_photos_are_read_or_refused(tmp_path, capfd):
         kind, data = photos()[case % len(photos())]
         rng = np.random.default_rng([7, case])
         path.write_bytes(mutated(data, rng))
-        start = time.perf_counter()
+        start = time.process_time()  # whatever other programs do
         try:
             image = reading.read_photo(path)
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and min(image.shape[:2]) >= 24
@@ -102,7 +102,7 @@ def test_damaged_photos_are_read_or_refused(tmp_path, capfd):
             answers["refused"] += 1
         except Exception as error:
             pytest.fail(f"case {case} ({kind}): {error!r}")
-        assert time.perf_counter() - start < SECONDS, f"case {case} ({kind})"
+        assert time.process_time() - start < SECONDS, f"case {case} ({kind})"
     assert min(answers.values()) > CASES / 10, answers
     assert peak_megabytes() - before < MEGABYTES
     assert cv2.getNumThreads() == cv_threads and "Traceback" not in capfd.readouterr().err

@@ -98,7 +98,7 @@ def test_what_is_no_video_is_told_at_once(kind, tmp_path):
     (tmp_path / "x.mp4").write_bytes(bad[kind])
     started = time.perf_counter()
     assert re.search(rf"x\.mp4 is {'a document' if kind == 'text' else 'damaged'}, ", ended(str(tmp_path / "x.mp4")))
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 60, "or it waits for more, for ever"
 
 
 def test_a_video_without_a_frame_that_can_be_decoded_is_told(tmp_path):
