@@ -254,6 +254,11 @@ def begin(train, valid, constants, hardware):
     return run
 
 
+def is_finished(run):
+    """Whether no epoch is left. If settings() has chosen the epochs of a fine-tuning, it ends once it is settled."""
+    return run.done >= run.constants["EPOCHS"] or bool(START) and EPOCHS is None and run.settled
+
+
 def fit(hardware):
     """All epochs, from the first or from where weights/last.pt stands."""
     start, folders = read_start(), runs.Folders(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
@@ -267,13 +272,13 @@ def fit(hardware):
     train_batches = dataset.loader(train, constants["BATCH_SIZE"], SEED, engine.RANK, engine.WORLD)
     valid_batches = dataset.loader(valid, judged_at_once, None, engine.RANK, engine.WORLD)
     engine.check_shares(run.net, train.shape[1], train_batches.sampler.sizes)
-    runs.announce(run, train_batches, valid_batches)
-    reached = 1.0  # where no epoch is left, there is nothing to say of it
-    for epoch in range(run.done + 1, constants["EPOCHS"] + 1):
-        if START and EPOCHS is None and run.settled:
-            engine.say(f"all {len(valid)} validation crops have been right for an eighth of the {constants['EPOCHS']} "
-                       "epochs, which cannot improve: training ends early")
-            break
+    if is_finished(run):
+        engine.say(f"all {run.done} epochs were done before: EPOCHS={run.done + 10} RESUME=True trains ten more")
+    else:
+        runs.announce(run, train_batches, valid_batches)
+    reached = 1.0  # if no epoch is left, there is nothing to say about it
+    while not is_finished(run):
+        epoch = run.done + 1
         loss, accuracy, data_s, compute_s = train_epoch(run, train_batches, epoch)
         logits, labels = evaluate(run, valid_batches)
         valid_loss = functional.cross_entropy(logits, labels).item()
@@ -289,6 +294,9 @@ def fit(hardware):
         run.metadata |= {"temperature": temperature, "threshold": threshold}
         with stops.later():  # all files of an epoch, or none
             runs.save(run, folders, sources)
+    if run.done < constants["EPOCHS"]:
+        engine.say(f"all {len(valid)} validation crops have been right for an eighth of the {constants['EPOCHS']} "
+                   "epochs, which cannot improve: training ends early")
     runs.conclude(run, folders, reached, valid)
 
 

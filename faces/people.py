@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from terminal.files import atomic, check_replaceable, digest, normal
+from terminal.files import atomic, check_replaceable, digest, locked, normal
 from terminal.script import Problem
 
 # ------------------------------------------------------------------------------------------------
@@ -125,6 +125,13 @@ def write(path, rows):
     the encoding. A new value replaces an old one. Raises what read() raises.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent):  # a second run beside this one may add its own
+        merge(path, rows)
+
+
+def merge(path, rows):
+    """write() without the lock."""
     sheet = read_sheet(path) or Sheet([[]], {}, "utf-8", ",", "\n", "")
     header, *lines = [list(row) for row in sheet.rows]
     index, new = {key_of(cell(sheet, row, "file")): row for row in lines}, {}

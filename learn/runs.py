@@ -176,9 +176,6 @@ def resume(run, path):
 @engine.first_only
 def announce(run, train, valid):
     """Print what is about to happen, and the head of the table that follows. `train` and `valid` are loaders."""
-    if run.done >= run.constants["EPOCHS"]:
-        print(f"all {run.done} epochs were done before: EPOCHS={run.done + 10} RESUME=True trains ten more")
-        return
     for name, split in (("train", train.dataset), ("valid", valid.dataset)):
         counts = ", ".join(f"{c} {(split.labels == i).sum():,}" for i, c in enumerate(split.classes))
         print(f"{name}: {len(split):,} crops ({counts})")

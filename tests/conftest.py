@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"  # pytest runs a process per core, and PyTorch's threads would fight for the cores
 os.environ["FACES_HOME"] = "."  # scripts work in the folder that a test stands in, not in the project's
@@ -18,3 +20,18 @@ def pytest_configure(config):
     if sys.getfilesystemencoding() != "utf-8":
         config.pluginmanager.getplugin("capturemanager").suspend_global_capture(in_=True)
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working folder, in which the scripts' own relative folders are used."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory):
+    """A folder with train and valid, crops of drawn faces. Tests only read them."""
+    from crops import both_splits
+
+    return both_splits(tmp_path_factory.mktemp("faces"))

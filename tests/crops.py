@@ -1,11 +1,14 @@
-"""Crops for the tests of the split: noise that resembles nothing, copies of it, and where they went."""
+"""Crops for the tests: of drawn faces, as splits; noise that resembles nothing, copies of it, and where they went."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+import drawn
 import validation
+from faces import cropping, detectors, people, splits
+from faces.cropping import MARGIN
 
 CLASSES = ("man", "woman")
 
@@ -73,3 +76,25 @@ def torn(groups):
     """How many of the groups lie on both sides."""
     side = sides()
     return sum(len({side[key] for key in group}) > 1 for group in groups)
+
+
+def split(folder, count=4):
+    """A split of crops of drawn faces, as validation.py leaves it."""
+    for name in drawn.CLASSES:
+        for i in range(count):
+            image = drawn.draw_face(np.random.default_rng(i), name)
+            crop = cropping.crop_face(image, detectors.get("haar").main_face(image).box, MARGIN)
+            cropping.write_crop(folder / name / f"{i}.jpg", crop)
+    return folder
+
+
+def both_splits(folder, train=4, valid=2):
+    """folder/train and folder/valid, so many crops a class each."""
+    split(folder / "train", train)
+    split(folder / "valid", valid)
+    return folder
+
+
+def note(folder, known):
+    """The notes on a split, as validation.py writes them: of some crops, by "class/name", what people.csv says."""
+    splits.write(folder, splits.Split({}, [], None, 0.0, {name: people.Person(*each) for name, each in known.items()}))

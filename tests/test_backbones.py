@@ -17,13 +17,13 @@ import processed
 import realtime
 import test as step4
 import train
+from crops import both_splits
 from faces import detectors, reading
 from learn import classifier, runs
 from live import stills
 from live.controls import Controls
 from live.results import Results
 from terminal import script
-from test_dataset import both_splits
 
 KINDS = tuple(networks.BACKBONES)
 

@@ -15,10 +15,10 @@ import drawn
 import test as step4
 import train
 import validation
+from crops import both_splits
 from faces import cropping, reading
 from learn import classifier
 from terminal import script
-from test_dataset import both_splits
 from tools import compare
 
 ROOT = Path(compare.__file__).parent.parent

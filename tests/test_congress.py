@@ -12,13 +12,6 @@ from shipped import names, run_twice, tree
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty working folder: every test writes to data/raw and data/test in it."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def site(place, monkeypatch):
     """A small imitation of the project's pages: answers from .pages, fails as .failures says, keeps .asked."""
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -7,8 +7,8 @@ import torch
 import dataset
 import running
 import train
+from crops import both_splits
 from learn import augment
-from test_dataset import both_splits
 from test_train import losses
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -12,7 +12,8 @@ import dataset
 import drawn
 import model as networks
 import strangers
-from faces import cropping, detectors, people, splits
+from crops import note, split
+from faces import cropping, detectors
 from faces.cropping import MARGIN
 from learn import classifier, engine
 from running import POSIX
@@ -21,28 +22,6 @@ from terminal import files
 
 def face(seed=0, name="hat"):
     return drawn.draw_face(np.random.default_rng(seed), name)
-
-
-def split(folder, count=4):
-    """A split of crops of drawn faces, as validation.py leaves it."""
-    for name in drawn.CLASSES:
-        for i in range(count):
-            image = face(i, name)
-            crop = cropping.crop_face(image, detectors.get("haar").main_face(image).box, MARGIN)
-            cropping.write_crop(folder / name / f"{i}.jpg", crop)
-    return folder
-
-
-def both_splits(folder, train=4, valid=2):
-    """folder/train and folder/valid, so many crops a class each."""
-    split(folder / "train", train)
-    split(folder / "valid", valid)
-    return folder
-
-
-def note(folder, known):
-    """The notes on a split, as validation.py writes them: of some crops, by "class/name", what people.csv says."""
-    splits.write(folder, splits.Split({}, [], None, 0.0, {name: people.Person(*each) for name, each in known.items()}))
 
 
 def logits(net, images):

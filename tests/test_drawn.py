@@ -12,13 +12,6 @@ from judge import overlap
 from shipped import names, photo, tree
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty working folder: every test writes to data/raw and data/test in it."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("name", drawn.CLASSES)
 def test_the_cascade_finds_one_face_in_drawn_pictures(name):
     pictures = [drawn.draw_face(np.random.default_rng((11, i)), name) for i in range(40)]

@@ -7,9 +7,9 @@ from torch.nn import functional
 
 import model as networks
 import strangers
+from crops import both_splits, note
 from faces import people
 from learn import auxiliary, classifier, runs
-from test_dataset import both_splits, note
 from test_train import losses, run
 
 

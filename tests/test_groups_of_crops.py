@@ -13,13 +13,6 @@ from crops import CLASSES, fill, picture, plant, save, sides, torn
 from faces import copies
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty working folder in which the script's own relative folders are used."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_near_copies_stay_on_one_side(place, capsys):
     groups = plant(fill(place))
     validation.main()

@@ -13,13 +13,6 @@ from shipped import known, names, persons, photo, run_twice
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty working folder: every test writes to data/raw and data/test in it."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def choose(monkeypatch):
     """A function that sets constants of data/sets.py: choose(SET="utkface")."""
     def set_all(**constants):

@@ -17,13 +17,6 @@ from shipped import photo
 from terminal import script
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty working folder: every test writes to data/raw and data/test in it."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_test_share_is_stable_and_right():
     keys = [f"{i}.jpg" for i in range(4000)]
     for ratio in (0.0, 0.1, 0.25, 1.0):

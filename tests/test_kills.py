@@ -15,35 +15,33 @@ import train
 from learn import runs
 from running import POSIX, ROOT
 from terminal import files
-from test_dataset import both_splits
 
 KILLS = int(os.environ.get("KILLS", 6))
 
 
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    """processed/train and processed/valid of drawn faces, and the constants of a run that takes seconds."""
-    folder = both_splits(tmp_path_factory.mktemp("faces"))
-    return [f"TRAIN_DIR={folder / 'train'}", f"VALID_DIR={folder / 'valid'}", "BATCH_SIZE=4", "PRECISION=float32",
+@pytest.fixture
+def settings(faces):
+    """The constants of a run that takes seconds."""
+    return [f"TRAIN_DIR={faces / 'train'}", f"VALID_DIR={faces / 'valid'}", "BATCH_SIZE=4", "PRECISION=float32",
             "MODEL=small", "DEVICE=cpu"]
 
 
 @POSIX
-def test_killed_at_random_moments_and_resumed(faces, tmp_path):
+def test_killed_at_random_moments_and_resumed(settings, tmp_path):
     """Every weights file loads after every kill, and the end is that of a run that was never stopped."""
-    command = [sys.executable, str(ROOT / "tests" / "killing.py"), str(KILLS), *faces, "EPOCHS=3"]
+    command = [sys.executable, str(ROOT / "tests" / "killing.py"), str(KILLS), *settings, "EPOCHS=3"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60 + 20 * KILLS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(f"{KILLS} kills"), done.stdout
 
 
 @pytest.fixture
-def constants(faces, monkeypatch, tmp_path):
+def constants(settings, monkeypatch, tmp_path):
     """train.py's constants set as a command line would, its files in tmp_path."""
     for name in train.script.constants(vars(train)):
         monkeypatch.setattr(train, name, getattr(train, name))  # undone after the test
-    settings = ["EPOCHS=1", f"WEIGHTS_DIR={tmp_path}", f"PLOTS_DIR={tmp_path / 'plots'}"]
-    train.script.override(vars(train), [*faces, *settings])
+    folders = [f"WEIGHTS_DIR={tmp_path}", f"PLOTS_DIR={tmp_path / 'plots'}"]
+    train.script.override(vars(train), [*settings, "EPOCHS=1", *folders])
 
 
 @POSIX

@@ -19,18 +19,12 @@ import model as networks
 import running
 import strangers
 import train
+from crops import both_splits, note
 from faces import cropping
 from learn import classifier, engine, runs
 from terminal import files, script
-from test_dataset import both_splits, note
 
 PAPERS = Path(train.__file__).parent / "weights" / "shipped" / "paper.pt"
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    """processed/train and processed/valid of drawn faces."""
-    return both_splits(tmp_path_factory.mktemp("faces"))
 
 
 def constants(faces):
@@ -325,6 +319,7 @@ def test_training_with_start_ends_where_validation_cannot_improve(faces, tmp_pat
         assert out.count("all 4 validation crops have been right for an eighth of the 16 epochs") == (name == "ends")
     code, out, err = run(tmp_path / "ends", faces, "IMAGE_SIZE=32", *start, "RESUME=True")
     assert code == 0 and len(losses(tmp_path / "ends")) == 4 and "training ends early" in out, err
+    assert "all 4 epochs were done before" in out and "network: " not in out
 
 
 @pytest.mark.parametrize(("accuracy", "line"), [(0.9, "90.0% of the"), (float("nan"), "of any validation crop")])

@@ -16,13 +16,6 @@ from faces import people, splits
 from terminal import files
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty working folder in which the script's own relative folders are used."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def one_line(error, *words):
     """The error is one line and holds the words."""
     message = str(error.value)
