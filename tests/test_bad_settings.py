@@ -18,7 +18,7 @@ import validation
 import webcam
 from faces import cropping, detectors
 from faces.cropping import MARGIN
-from learn import classifier
+from learn import classifier, runs
 from photos import face
 from running import call, settle
 from strangers import bad_files, facts
@@ -28,6 +28,26 @@ HARMFUL = {"a huge margin": {"margin": 1e9}, "a huge size": {"image_size": 10 **
            {"temperature": 0.0}, "classes without names": {"classes": [1, 2]}, "no classes": {"classes": []},
            "one class": {"classes": ["a"]}, "no spread": {"std": [0.0] * 3}, "a mean that is none":
            {"mean": [float("nan")] * 3}, "two colours": {"mean": [0.5] * 2}, "equal classes": {"classes": ["a", "a"]}}
+
+
+@pytest.mark.parametrize("kind", bad_files())
+def test_strangers_weights_are_refused_in_one_line(tmp_path, kind, capsys):
+    path = tmp_path / "a.pt"
+    bad_files()[kind](path)
+    with pytest.raises(classifier.WeightsError) as error:
+        classifier.load_weights(path)
+    assert "\n" not in str(error.value) and "bomb" not in capsys.readouterr().out
+
+
+def test_missing_and_truncated_weights(tmp_path):
+    with pytest.raises(classifier.WeightsError, match="no weights at .*train.py"):
+        classifier.load_weights(tmp_path / "none.pt")
+    runs.save_weights(tmp_path / "a.pt", facts(networks.Model(2)))
+    whole = (tmp_path / "a.pt").read_bytes()
+    for share in (0.1, 0.5, 0.9, 0.999):
+        (tmp_path / "a.pt").write_bytes(whole[:int(len(whole) * share)])
+        with pytest.raises(classifier.WeightsError, match="damaged"):
+            classifier.load_weights(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("what", HARMFUL)
@@ -76,14 +96,16 @@ def test_test_and_realtime_refuse_bad_weights_in_one_line(kind, tmp_path, monkey
 
 @pytest.mark.parametrize(("module", "argument"), [
     (processed, "WORKERS=-1"), (processed, "RAW_DIR=None"), (validation, "VALID_RATIO=0"),
-    (validation, "VALID_RATIO=1"), (validation, "VALID_RATIO=nan"),
-    (validation, "VALID_RATIO=-0.2"),
-    (train, "EPOCHS=-1"), (train, "BATCH_SIZE=0"), (train, "LR=1e999"), (train, "SEED=1.5"),
-    (train, "EMA=1.0"), (train, "JUDGED_MARGIN=0.3"),
+    (validation, "VALID_RATIO=1"), (validation, "VALID_RATIO=nan"), (validation, "VALID_RATIO=-0.2"),
+    (train, "EPOCHS=-1"), (train, "BATCH_SIZE=0"), (train, "LR=1e999"), (train, "SEED=1.5"), (train, "EMA=1.0"),
+    (train, "JUDGED_MARGIN=0.3"),
     (testing, "BATCH_SIZE=0"), (testing, "WORKERS=-2"), (testing, "SEED=-1"), (testing, "ROBUSTNESS_PHOTOS=-1"),
-    (testing, "WEIGHTS=3"), (realtime, "WEIGHTS=3"),
-    (realtime, "OUTPUT=3"), (realtime, "RETRY=-1"), (realtime, "SOURCE=True"), (realtime, "SOURCE=[1]"),
-    (realtime, "SHOW=1"), (realtime, "LABELS=man"), (drawn, "PER_PERSON=0"), (drawn, "COUNT=-5"), (drawn, "NAME=3"),
+    (testing, "WEIGHTS=3"),
+    *((realtime, setting) for setting in (
+        "WEIGHTS=3", "OUTPUT=3", "RETRY=-1", "RETRY=1e999", "SOURCE=True", "SOURCE=[1]", "SOURCE=-1", "SOURCE=1.5",
+        "SOURCE=99999999999", "SOURCE= ", "SHOW=1", "LABELS=man", "THREADS=0", "THREADS=100000",
+        "CAMERA_SIZE=(1, 99999)")),
+    (drawn, "PER_PERSON=0"), (drawn, "COUNT=-5"), (drawn, "NAME=3"),
     (webcam, "CLIPS={'glasses': 3}"), (webcam, "CLIPS={'none': None}"), (webcam, "CLIPS={'none': ('a.mp4', None)}"),
 ])
 def test_constants_that_make_no_sense_are_one_line(module, argument, tmp_path, monkeypatch):

@@ -50,21 +50,10 @@ def test_every_format_is_read_as_rgb(tmp_path, name, mode, form):
     assert image[40, 20, 0] > 150 > image[40, 20, 2], "red must come first"
 
 
-def test_gray_16_bit_and_one_bit_photos_keep_their_range(tmp_path):
+def test_one_bit_photos_keep_their_range(tmp_path):
     ramp = np.tile(np.linspace(0, 65535, 64, dtype=np.uint16), (64, 1))
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-    deep = reading.read_photo(tmp_path / "deep.png")
-    assert deep.shape == (64, 64, 3) and deep[0, 0, 0] == 0 and deep[0, -1, 0] == 255 and 120 < deep[0, 32, 0] < 136
     Image.fromarray(ramp > 30000).save(tmp_path / "bit.png")
     assert set(np.unique(reading.read_photo(tmp_path / "bit.png"))) == {0, 255}
-
-
-def test_exif_orientation_is_honoured(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees
-    Image.fromarray(RED).save(tmp_path / "a.jpg", exif=exif)
-    image = reading.read_photo(tmp_path / "a.jpg")
-    assert image.shape == (120, 80, 3) and image[10, 40, 0] > 150 and image[110, 40, 0] < 60
 
 
 def test_transparent_becomes_white(tmp_path):

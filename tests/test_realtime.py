@@ -397,14 +397,6 @@ def test_a_camera_that_gives_no_frames_is_one_line_after_retry(kind, tmp_path, m
     assert left == ({"o.mp4"} if kind == "blocks later" else set())
 
 
-@pytest.mark.parametrize("setting", ["SOURCE=-1", "SOURCE=99999999999", "SOURCE=1.5", "SOURCE=True", "SOURCE= ",
-                                     "THREADS=100000", "THREADS=0", "RETRY=-1", "RETRY=1e999",
-                                     "CAMERA_SIZE=(1, 99999)"])
-def test_numbers_out_of_range_are_one_line(setting, tmp_path):
-    code, _, err = call(realtime, "SHOW=False", setting, cwd=tmp_path)
-    assert code == 1 and err.startswith(f"error: {setting.partition('=')[0]}=") and err.count("\n") == 1
-
-
 @pytest.mark.parametrize("system", ["linux", "win32", "darwin"])
 def test_where_no_window_can_be_opened_the_remedy_is_the_systems_own(system, monkeypatch):
     """Its process ends at once, with a reason. Neither ssh -X nor Qt is there on Windows and macOS."""
