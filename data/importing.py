@@ -230,7 +230,7 @@ class Placed:
         self.places = {identity(folder): folder for folder in folders if folder.is_dir()}
         for folder in folders:
             for class_folder in folder.glob("*"):  # which may be links: their photos are used like others
-                for root, inner, names in os.walk(class_folder):
+                for root, inner, names in files.walk(class_folder):
                     self.places[identity(root)] = root
                     inner[:] = [name for name in inner if not is_system(name)]
                     for name in names:

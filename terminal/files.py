@@ -400,15 +400,33 @@ def normal(name, form="NFC"):
     return unicodedata.normalize(form, name)
 
 
+def walk(folder):
+    """os.walk(), none where there is no `folder`. Raises Problem where a folder in it cannot be read: what lies there
+    must not count as gone."""
+    def refuse(error):
+        raise Problem(f"{error.filename} cannot be read ({error.strerror}): make it readable, plug in its drive, or move "
+                      "it away")
+
+    try:
+        if os.path.isdir(folder):
+            yield from os.walk(folder, onerror=refuse)
+    except RecursionError:  # of Python before 3.12
+        raise Problem(f"{folder} has folders that lie too deep inside one another: move them up") from None
+
+
 def class_folders(folder, fill_hint):
     """{class: [its folders]}, sorted; a class is a normal() name, and has two folders where both forms of it are there.
 
-    No `folder`, or a name in it that is not UTF-8 or UNSURE, ends the program.
+    No `folder`, a name in it that is not UTF-8 or UNSURE, or a link in it that leads nowhere ends the program.
     """
     folder, found = Path(folder), {}
     if not folder.is_dir():
         fail(f"there is no folder {folder}: {fill_hint}")
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not is_system(p.name)):
+    for path in sorted(p for p in folder.iterdir() if not is_system(p.name)):
+        if is_link(path) and not path.exists():
+            fail(f"{path} is a link to what is not there: plug in its drive, or delete the link")
+        if not path.is_dir():
+            continue
         if os.fsencode(path.name).decode("utf-8", "replace") != path.name:
             fail(f"the name of the class folder {path} is no text in UTF-8: rename it")
         if normal(path.name).casefold() == UNSURE:
