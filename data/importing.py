@@ -53,6 +53,7 @@ def bring_in(settings, hint, find_photos, classes=("man", "woman")):
     to skipped[reason].
     """
     raw_dir, test_dir, skipped = settings["RAW_DIR"], settings["TEST_DIR"], defaultdict(list)
+    files.check_outputs(settings, "RAW_DIR", "TEST_DIR")
     source = source_folder(settings["SOURCE"], hint, raw_dir, test_dir)
     if classes:
         only_classes([raw_dir, test_dir], classes)
@@ -64,6 +65,7 @@ def bring_in(settings, hint, find_photos, classes=("man", "woman")):
 def check_targets(settings, classes):
     """End the program where photos of `classes` cannot be written: by the constants of a script, its globals()."""
     folders = {name: settings[name] for name in ("RAW_DIR", "TEST_DIR")}
+    files.check_outputs(settings, *folders)
     files.check_apart(**folders)
     people.check(settings["PEOPLE"])
     only_classes(folders.values(), classes)

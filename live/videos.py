@@ -27,11 +27,11 @@ def follow(path, classifier, detector):
         while not reader.over():
             if (got := reader.read()) is not None:
                 frame, moment, _ = got
-                faces = [track.face() for track in tracker.step(frame, moment)]
+                faces = [track.face() for track in tracker.step(frame, moment, reader.brief)]
                 yield moment, results.rows_of(faces, moment, results.name_of(path), classifier.classes)
     finally:
         reader.stop()
-    if not reader.received:
+    if not reader.received or reader.brief and reader.problem():
         raise script.Problem("unreadable (damaged, or no video)")
 
 

@@ -36,6 +36,10 @@ TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-([0-9a-f]{16})")  # how names that te
 # while it is in use, and on Windows and disks that have no locks.
 UNLOCKED, UNUSED = 1, 3600
 BUSY = 5.0  # seconds to wait for a file that another program holds open
+# What the steps write for one another, or the user for them: constant -> its usual place.
+PLACES = {"RAW_DIR": "data/raw", "TEST_DIR": "data/test", "FACES_DIR": "processed/faces",
+          "TRAIN_DIR": "processed/train", "VALID_DIR": "processed/valid", "WEIGHTS_DIR": "weights"}
+CODE = (".git", ".github", "docs", "faces", "judge", "learn", "live", "terminal", "tests", "tools")  # of this project
 JUNCTION = 0xA0000003  # the tag of Windows for a folder that leads to another place
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
@@ -351,6 +355,17 @@ def check_apart(**places):
                      "another place")
 
 
+def check_outputs(settings, *names):
+    """End the program where a folder that a script writes into is, holds or lies in what is another's: PLACES, the code,
+    .git. `settings`: the script's globals(); `names`: its constants that name such folders."""
+    others = [(name, name) for name in CODE]
+    for name in PLACES.keys() - set(names):
+        others += {(name, PLACES[name]), (name, settings.get(name) or PLACES[name])}
+    for name in names:
+        for other, place in sorted(others):
+            check_apart(**{name: settings[name], other: place})
+
+
 def remove_stale(folder):
     """Delete what atomic() left in `folder` and below it when a program was killed: what was to take the place of a
     file that the record names, and is not in use."""
@@ -404,8 +419,8 @@ def walk(folder):
     """os.walk(), none where there is no `folder`. Raises Problem where a folder in it cannot be read: what lies there
     must not count as gone."""
     def refuse(error):
-        raise Problem(f"{error.filename} cannot be read ({error.strerror}): make it readable, plug in its drive, or move "
-                      "it away")
+        raise Problem(f"{error.filename} cannot be read ({error.strerror}): make it readable, plug in its drive, or "
+                      "move it away")
 
     try:
         if os.path.isdir(folder):
