@@ -281,6 +281,7 @@ def main():
     check_constants()
     others = []
     classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
+    files.check_outputs(globals(), "FACES_DIR")
     links = {f"RAW_DIR/{path.name}": path for path in Path(RAW_DIR).iterdir() if path.is_symlink()}
     for name, place in {"RAW_DIR": RAW_DIR, **links}.items():
         files.check_apart(**{name: place}, FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)

@@ -26,7 +26,7 @@ from faces import cropping, detectors, people, reading
 from judge import clip_metrics, metrics, overlap, pictures, report
 from live import capture, videos
 from terminal import rules, workers
-from terminal.files import atomic, claim, class_folders
+from terminal.files import atomic, check_outputs, claim, class_folders
 
 # PyTorch, and modules that need it, are imported in the functions that use them: each process that finds faces imports
 # this file, and would wait seconds for what it does not use.
@@ -285,6 +285,7 @@ def main():
     from learn.classifier import load_all
 
     check_constants()
+    check_outputs(globals(), "PLOTS_DIR")
     table = people.read(PEOPLE)
     loaded, plots = load_all(WEIGHTS), Path(PLOTS_DIR)
     classes = loaded[0].classes

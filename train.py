@@ -26,7 +26,7 @@ import model as networks
 from faces import cropping
 from judge import pictures
 from learn import augment, auxiliary, classifier, engine, runs
-from terminal import rules, stops
+from terminal import files, rules, stops
 from validation import TRAIN_DIR, VALID_DIR
 
 # ------------------------------------------------------------------------------------------------ what people change
@@ -262,6 +262,7 @@ def is_finished(run):
 def fit(hardware):
     """All epochs, from the first or from where weights/last.pt stands."""
     start, folders = read_start(), runs.Folders(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
+    files.check_outputs(globals(), "WEIGHTS_DIR", "PLOTS_DIR")
     folders.claim()  # before work starts: what is not ours is not written over
     train, valid = load_data(start, hardware.device)
     constants = settings(len(train))

@@ -53,6 +53,7 @@ def bring_in(settings, hint, find_photos, classes=("man", "woman")):
     leaves out to skipped[reason].
     """
     raw_dir, test_dir, skipped = settings["RAW_DIR"], settings["TEST_DIR"], defaultdict(list)
+    files.check_outputs(settings, "RAW_DIR", "TEST_DIR")
     source = source_folder(settings["SOURCE"], hint, raw_dir, test_dir)
     if classes:
         only_classes([raw_dir, test_dir], classes)
@@ -64,6 +65,7 @@ def bring_in(settings, hint, find_photos, classes=("man", "woman")):
 def check_targets(settings, classes):
     """End the program where photos of `classes` cannot be written: by the constants of a script, its globals()."""
     folders = {name: settings[name] for name in ("RAW_DIR", "TEST_DIR")}
+    files.check_outputs(settings, *folders)
     files.check_apart(**folders)
     people.check(settings["PEOPLE"])
     only_classes(folders.values(), classes)
@@ -230,7 +232,7 @@ class Placed:
         self.places = {identity(folder): folder for folder in folders if folder.is_dir()}
         for folder in folders:
             for class_folder in folder.glob("*"):  # which may be links: their photos are used like others
-                for root, inner, names in os.walk(class_folder):
+                for root, inner, names in files.walk(class_folder):
                     self.places[identity(root)] = root
                     inner[:] = [name for name in inner if not is_system(name)]
                     for name in names:

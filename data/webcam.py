@@ -254,9 +254,9 @@ class Studio:
         self.takes, self.tracker, self.keys, self.classes = takes, tracker, Keys(), list(takes.photos)
         self.current, self.photo_time, self.message = None, -1.0, ""
 
-    def step(self, frame, timestamp):
+    def step(self, frame, timestamp, brief=False):
         """Follow the faces of a frame and take a photo where one is due. Returns the faces, the largest first."""
-        faces = sorted(self.tracker.step(frame, timestamp), key=lambda t: -t.smooth[2] * t.smooth[3])
+        faces = sorted(self.tracker.step(frame, timestamp, brief), key=lambda t: -t.smooth[2] * t.smooth[3])
         if self.current is not None:
             if not faces:
                 self.message = "no face: nothing is taken"
@@ -327,7 +327,7 @@ def take_by_keys(takes, tracker, reader, screen):
         while not reader.over():
             if (got := reader.read()) is not None:
                 frame, timestamp, _ = got
-                picture = studio.draw(frame, studio.step(frame, timestamp), mirror)
+                picture = studio.draw(frame, studio.step(frame, timestamp, reader.brief), mirror)
                 shown = overlay.caption(picture, studio.lines())
                 now = time.perf_counter()
                 due = now if due is None or reader.live else max(due + 1 / reader.rate, now)
@@ -375,7 +375,7 @@ def take_clip(takes, name, clip):
     try:
         while not reader.over():
             if (got := reader.read()) is not None:
-                studio.step(*got[:2])
+                studio.step(*got[:2], reader.brief)
         if problem := reader.problem("video"):
             raise script.Problem(problem)
         photos = len(takes.last())

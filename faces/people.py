@@ -77,7 +77,7 @@ def read(path=PEOPLE):
 
 def of(table, path):
     """The Person of a photo or of a crop of it, from read(); None: not known. `path`: a Path, with its class folder."""
-    pieces = normal("/".join(path.parts[-5:])).replace("/", "__").split("__")
+    pieces = key_of("/".join(path.parts[-5:])).replace("/", "__").split("__")
     for start in range(len(pieces)):
         name = "__".join(pieces[start:])
         if person := table.get(name) or table.get(stem(name)):
@@ -222,8 +222,9 @@ def cell(sheet, row, column):
 
 
 def key_of(file):
-    """The name of a photo in the one form in which names are compared, with "/" between folders."""
-    return normal(file.replace("\\", "/")).removeprefix("./").strip("/")
+    """The name of a photo in the one form in which names are compared, with "/" between folders, and without spaces at
+    the ends, which tables lose."""
+    return "/".join(part.strip() for part in normal(file.replace("\\", "/")).removeprefix("./").strip("/").split("/"))
 
 
 def stem(name):

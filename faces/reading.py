@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageCms, PngImagePlugin, UnidentifiedImageEr
 
 from faces import mending
 from terminal import script
-from terminal.files import class_folders, is_system
+from terminal.files import class_folders, is_system, walk
 
 # ------------------------------------------------------------------------------------------------
 MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded
@@ -54,16 +54,16 @@ class PassingError(PhotoError):
 def list_photos(folder, others=None):
     """Sorted paths of the photos under `folder`, at any depth, known by their names or else by how they begin.
 
-    Photos that cannot be read here are among them. Other files are added to the list `others`, except those that
-    systems leave everywhere. Links to folders are not followed.
+    What cannot be read here is among them, but a folder that cannot be read is a Problem. Other files are added to the
+    list `others`, except those that systems leave everywhere. Links to folders are not followed.
     """
     photos, others, found = [], [] if others is None else others, []
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in walk(folder):
         folders[:] = [name for name in folders if not is_system(name)]
         found += [os.path.join(root, name) for name in names if not is_system(name)]
     found.sort(key=lambda name: os.path.normcase(name).split(os.sep))  # as paths are, in a tenth of the time
     for path in map(Path, found):
-        (photos if named_as_photo(path) or begins_as_photo(path) else others).append(path)
+        (photos if named_as_photo(path) or begins_as_photo(path, unread=True) else others).append(path)
     return photos
 
 
@@ -116,15 +116,15 @@ def named_as_photo(path):
     return path.suffix.lower() in PHOTO_SUFFIXES | RAW_SUFFIXES
 
 
-def begins_as_photo(path):
-    """Whether a file begins as photos do; pipes, devices and what cannot be read do not."""
+def begins_as_photo(path, unread=False):
+    """Whether a file begins as photos do; pipes and devices do not. `unread`: the answer for what cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         with open(path, "rb") as file:
             start = file.read(32)
     except OSError:
-        return False
+        return unread
     return (start.startswith(STARTS) or start[4:8] == b"ftyp" and start[8:12] in BRANDS
             or start[:4] == b"RIFF" and start[8:12] == b"WEBP" or start[:2] == b"BM" and start[6:10] == bytes(4)
             or start[:1] == b"P" and start[1:2] in b"123456Ff" and start[2:3].isspace() and len(start) > 8)

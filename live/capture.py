@@ -9,7 +9,7 @@ from collections import deque
 import cv2
 import numpy as np
 
-from live import sources
+from live import sources, tracks
 
 # ------------------------------------------------------------------------------------------------
 READ_AHEAD = 8  # frames of a video file decoded ahead
@@ -219,15 +219,23 @@ class Reader:
 
     def read(self, timeout=0.05):
         """(BGR frame, uint8 [H, W, 3]; seconds by the source's clock; time.perf_counter() when it became available), or
-        None if there is none within `timeout` seconds.
+        None if there is none within `timeout` seconds. The first frame of a file comes when it is known whether it is
+        `brief`.
         """
+        def known():
+            return self.ended or self.frames and (self.live or self.received >= tracks.CONFIRM_DETECTIONS)
+
         with self.changed:
-            self.changed.wait_for(lambda: self.frames or self.ended, timeout)
-            if not self.frames:
+            if not self.changed.wait_for(known, timeout) or not self.frames:
                 return None
             frame, timestamp, arrival = self.frames.popleft()
             self.changed.notify_all()
         return frame, timestamp, arrival if self.live else time.perf_counter()
+
+    @property
+    def brief(self):
+        """Whether this is a file that has fewer frames than a face needs to be followed."""
+        return self.ended and not self.live and self.received < tracks.CONFIRM_DETECTIONS
 
     def peek(self):
         """The frame that read() would give next, or None if there is none yet."""
@@ -249,6 +257,9 @@ class Reader:
         skipped = f" ({self.unusable} frames were empty, or of an unknown kind)" if self.unusable else ""
         if self.live or not self.received:
             return sources.why_not(self.source, kinds) + skipped
+        if self.brief and sources.has_more_pictures(self.source):
+            return (f"{self.source} begins with a picture, and OpenCV plays nothing else of it: convert it, as with "
+                    "'ffmpeg -i <this file> -map 0:v:1 -c copy <new file>'")
         read = self.received + self.unusable
         least = 1 - MISSING  # of both, since a file with varying rates has fewer frames than it says
         too_few = read < min(self.promised - 2, least * self.promised)

@@ -137,7 +137,7 @@ class Player:
         if self.detector is not None and (self.detector.done() or not (self.reader.live or self.controls.show)):
             self.tracker.detector, self.detector = self.detector.result(), None
         self.tracker.heat = self.controls.heat
-        faces = [track.face() for track in self.tracker.step(frame, timestamp)]
+        faces = [track.face() for track in self.tracker.step(frame, timestamp, self.reader.brief)]
         boxes = [track.box for track in self.tracker.tracks]  # also of what is not yet sure to be a face
         picture = self.controls.draw(frame, faces, boxes, self.tracker.classifier)
         with stops.later():  # after a stop all files end with the same frame

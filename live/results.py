@@ -1,6 +1,7 @@
 """What realtime.py detects, as data: counts by class, and rows of a CSV file, whose columns docs/live.md explains."""
 
 import collections
+import contextlib
 import csv
 import io
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from live import sources
-from terminal import files
+from terminal import files, script
 from terminal.files import UNSURE
 
 
@@ -59,10 +60,18 @@ class Results:
     """
 
     def __init__(self, log=None, source=""):
-        self.log, self.source, self.file = log, source, None
+        self.log, self.source, self.file, self.open = log, source, None, contextlib.ExitStack()
         self.labels = {}  # number of a face -> Counter of its labels, in frames
         if log is not None:
             files.claim_table(log, COLUMNS)
+            self.check_unused()
+
+    def check_unused(self):
+        """Raise Problem where another run writes the file at this moment."""
+        if os.path.isfile(self.log):
+            with files.locked(self.log, wait=False) as mine:
+                if mine is False:
+                    raise script.Problem(f"LOG={self.log} is being written by another run: give this one another name")
 
     def write(self, lines):
         """Append lines of cells to the file, in one piece."""
@@ -75,10 +84,13 @@ class Results:
     def add(self, rows):
         """Take the rows of a frame, or of a photo. The first call replaces the file of the run before."""
         if self.log is not None and self.file is None:
-            if not os.path.exists(self.log) or os.path.isfile(self.log):
+            self.check_unused()
+            if regular := not os.path.exists(self.log) or os.path.isfile(self.log):
                 with files.atomic(self.log):  # a new one: that of before may have other names, as in a backup
                     pass
-            self.file = open(self.log, "ab", buffering=0)  # noqa: SIM115  (closed by close)
+            self.file = self.open.enter_context(open(self.log, "ab", buffering=0))
+            if regular:
+                self.open.enter_context(files.locked(self.log, wait=False))
             self.write([COLUMNS])
         for row in rows:
             if row.label:
@@ -92,8 +104,7 @@ class Results:
 
     def close(self):
         """End the file."""
-        if self.file:
-            self.file.close()
+        self.open.close()
 
     def text(self, classes, names):
         """How many different faces each class has: '7 man, 4 woman, 1 unsure'. A face counts for what it was called in

@@ -1,5 +1,6 @@
 """What SOURCE names: a camera, a stream's address, or files; why one of them gives no picture. Nothing to run."""
 
+import mmap
 import os
 import re
 import sys
@@ -38,6 +39,14 @@ def is_camera(source):
 def is_live(source):
     """Whether a source is a camera or an address; all others are files and folders."""
     return is_camera(source) or is_url(source)
+
+
+def has_more_pictures(source):
+    """Whether a file has several tracks of pictures, by the boxes of MP4 and MOV."""
+    if not os.path.isfile(source) or not os.path.getsize(source):
+        return False
+    with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return len(re.findall(rb"hdlr.{8}vide", data, re.DOTALL)) > 1
 
 
 def public(source):

@@ -65,6 +65,7 @@ def outputs(output, paths, folder):
     target = Path(output)
     suffix = target.suffix.lower()
     if target.is_dir() or not (target.is_file() or reading.named_as_photo(target) or suffix in writing.FOURCC):
+        files.check_outputs({"OUTPUT": output}, "OUTPUT")
         place, names = target, apart([target / p.relative_to(folder) for p in paths])
     elif len(paths) > 1:
         script.fail(f"OUTPUT={output}: {len(paths)} photos are written to a folder, so name one")

@@ -134,8 +134,11 @@ class Tracker:
         self.scene, self.before = None, math.inf  # appearance() and time of the frame before
         self.searched, self.looks = -math.inf, 0  # time and number of the looks everywhere
 
-    def step(self, frame, now):
-        """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks."""
+    def step(self, frame, now, brief=False):
+        """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks.
+
+        `brief`: the source has fewer frames than CONFIRM_DETECTIONS, so one detection is enough, as in a photo.
+        """
         view = detectors.View(frame)
         interval = max(0.0, now - self.before)
         scene = appearance(view.gray, (0, 0, *view.gray.shape[::-1]), 0)
@@ -173,7 +176,8 @@ class Tracker:
                 self.tracks.append(Track(0, found, now))
                 self.tracks[-1].appearance = appearance(view.gray, found[:4] * view.scale)
         for track in self.tracks:
-            if not track.confirmed and track.detections >= CONFIRM_DETECTIONS and track.misses == 0:
+            needed = 1 if brief else CONFIRM_DETECTIONS
+            if not track.confirmed and track.detections >= needed and track.misses == 0:
                 roll = self.detector.verify(view, track.box, track.roll)
                 if roll is not None:
                     track.confirmed, track.roll, track.number = True, roll, self.number_for(track)

@@ -27,11 +27,11 @@ def follow(path, classifier, detector):
         while not reader.over():
             if (got := reader.read()) is not None:
                 frame, timestamp, _ = got
-                faces = [track.face() for track in tracker.step(frame, timestamp)]
+                faces = [track.face() for track in tracker.step(frame, timestamp, reader.brief)]
                 yield timestamp, results.rows_of(faces, timestamp, results.name_of(path), classifier.classes)
     finally:
         reader.stop()
-    if not reader.received:
+    if not reader.received or reader.brief and reader.problem():
         raise script.Problem("unreadable (damaged, or no video)")
 
 

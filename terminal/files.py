@@ -36,6 +36,10 @@ TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-([0-9a-f]{16})")  # how names that te
 # while it is in use, and on Windows and disks that have no locks.
 UNLOCKED, UNUSED = 1, 3600
 BUSY = 5.0  # seconds to wait for a file that another program holds open
+# What the steps write for one another, or the user for them: constant -> its usual place.
+PLACES = {"RAW_DIR": "data/raw", "TEST_DIR": "data/test", "FACES_DIR": "processed/faces",
+          "TRAIN_DIR": "processed/train", "VALID_DIR": "processed/valid", "WEIGHTS_DIR": "weights"}
+CODE = (".git", ".github", "docs", "faces", "judge", "learn", "live", "terminal", "tests", "tools")  # of this project
 JUNCTION = 0xA0000003  # the tag of Windows for a folder that leads to another place
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
@@ -352,6 +356,17 @@ def check_apart(**places):
                      "another place")
 
 
+def check_outputs(settings, *names):
+    """End the program if a folder that a script writes into is, holds or lies in what is another's: PLACES, the code,
+    .git. `settings`: the script's globals(); `names`: its constants that name such folders."""
+    others = [(name, name) for name in CODE]
+    for name in PLACES.keys() - set(names):
+        others += {(name, PLACES[name]), (name, settings.get(name) or PLACES[name])}
+    for name in names:
+        for other, place in sorted(others):
+            check_apart(**{name: settings[name], other: place})
+
+
 def remove_stale(folder):
     """Delete what atomic() left in `folder` and below it when a program was killed: what was to take the place of a
     file that the record names, and is not in use."""
@@ -401,15 +416,33 @@ def normal(name, form="NFC"):
     return unicodedata.normalize(form, name)
 
 
+def walk(folder):
+    """os.walk(), none where there is no `folder`. Raises Problem where a folder in it cannot be read: what lies there
+    must not count as gone."""
+    def refuse(error):
+        raise Problem(f"{error.filename} cannot be read ({error.strerror}): make it readable, plug in its drive, or "
+                      "move it away")
+
+    try:
+        if os.path.isdir(folder):
+            yield from os.walk(folder, onerror=refuse)
+    except RecursionError:  # of Python before 3.12
+        raise Problem(f"{folder} has folders that lie too deep inside one another: move them up") from None
+
+
 def class_folders(folder, fill_hint):
     """{class: [its folders]}, sorted; a class is a normal() name, and has two folders where both forms of it are there.
 
-    No `folder`, or a name in it that is not UTF-8 or UNSURE, ends the program.
+    No `folder`, a name in it that is not UTF-8 or UNSURE, or a link in it that leads nowhere ends the program.
     """
     folder, found = Path(folder), {}
     if not folder.is_dir():
         fail(f"there is no folder {folder}: {fill_hint}")
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not is_system(p.name)):
+    for path in sorted(p for p in folder.iterdir() if not is_system(p.name)):
+        if is_link(path) and not path.exists():
+            fail(f"{path} is a link to what is not there: plug in its drive, or delete the link")
+        if not path.is_dir():
+            continue
         if os.fsencode(path.name).decode("utf-8", "replace") != path.name:
             fail(f"the name of the class folder {path} is no text in UTF-8: rename it")
         if normal(path.name).casefold() == UNSURE:

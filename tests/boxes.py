@@ -69,6 +69,23 @@ def turned(data):
     return rebuilt(data, ["moov", "trak", "tkhd"], lambda inner: inner[:40] + matrix + inner[76:])
 
 
+def two_tracks(first, second):
+    """The bytes of an MP4 with the pictures of two."""
+    media, more = (data[:data.index(b"moov") - 4] for data in (first, second))
+    head, tail = (data[data.index(b"moov") - 4:] for data in (first, second))
+
+    def moved(offsets):
+        count = struct.unpack_from(">I", offsets, 4)[0]
+        return offsets[:8] + struct.pack(f">{count}I", *(len(media) + v for v in struct.unpack_from(
+            f">{count}I", offsets, 8)))
+
+    tail = rebuilt(tail, [*TABLES, "stco"], moved)
+    tail = rebuilt(tail, ["moov", "trak", "tkhd"], lambda inner: inner[:12] + struct.pack(">I", 2) + inner[16:])
+    start = tail.index(b"trak") - 4
+    track = tail[start:start + struct.unpack_from(">I", tail, start)[0]]
+    return media + more.replace(b"ftyp", b"free") + rebuilt(head, ["moov"], lambda inner: inner + track)
+
+
 def copy(source, output, retry=10.0):
     """Read a source and write it. Returns (times of the frames, frames written, seconds of the output, the reader)."""
     reader, times = capture.Reader(sources.named(source), retry), []

@@ -7,11 +7,16 @@ import cv2
 import pytest
 
 import drawn
+import folders
 import processed
+import realtime
+import test as step4
+import train
 import validation
 from photos import fill
 from running import POSIX, call
 from terminal import files, script
+from tools import compare
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +96,7 @@ def test_crops_go_to_no_place_of_the_users(place, case):
     assert check(place, processed, "WORKERS=1", "DETECTOR=haar", *REFUSED[case])[0] == 1
 
 
-TAKEN = {"new": ("FACES_DIR=new",), "beside weights": ("FACES_DIR=weights",),
+TAKEN = {"new": ("FACES_DIR=new",),
          "far": ("FACES_DIR=a/b/c/", "SKIPPED=d/e.csv"),
          "other photos": ("RAW_DIR=full",), "other photos elsewhere": ("RAW_DIR=full", "FACES_DIR=other"),
          "another recipe": ("CLAHE=2.0",), "beside": ("RAW_DIR=./full/", "FACES_DIR=full2/../crops")}
@@ -120,7 +125,7 @@ def test_a_split_goes_to_no_place_of_the_users(place, case):
     assert check(place, validation, *SPLITS[case])[0] == 1
 
 
-@pytest.mark.parametrize("arguments", [("SEED=1",), ("TRAIN_DIR=weights", "VALID_DIR=other"),
+@pytest.mark.parametrize("arguments", [("SEED=1",), ("TRAIN_DIR=new", "VALID_DIR=other"),
                                        ("TRAIN_DIR=a/b/", "SEED=2"), ("VALID_RATIO=0.5",)])
 def test_a_split_goes_where_nothing_is_lost(place, arguments):
     code, line = check(place, validation, *arguments)
@@ -224,3 +229,23 @@ def test_the_record_costs_no_more_than_the_files(tmp_path):
     files.claim(tmp_path / "a", names)
     assert files.written(tmp_path / "a") == set(names)
     assert files.remove_ours(tmp_path / "a", names[1:]) == 0 and files.written(tmp_path / "a") == {names[0]}
+
+
+WHERE_OTHERS_LOOK = [
+    (processed, "FACES_DIR=data/test"), (processed, "FACES_DIR=weights"), (processed, "FACES_DIR=live/faces"),
+    (validation, "VALID_DIR=weights"), (validation, "TRAIN_DIR=.git"), (validation, "TRAIN_DIR=data/test/hat"),
+    (validation, "VALID_DIR=tools"), (train, "PLOTS_DIR=data/raw/a"), (train, "WEIGHTS_DIR=processed/train/w"),
+    (train, "PLOTS_DIR=docs"), (step4, "PLOTS_DIR=data/raw/a"), (step4, "PLOTS_DIR=data"),
+    (compare, "RUNS_DIR=weights"), (compare, "RUNS_DIR=data/raw"), (folders, "TEST_DIR=processed/valid"),
+    (folders, "RAW_DIR=.git/raw"), (realtime, "OUTPUT=data/test/hat"), (realtime, "OUTPUT=weights/annotated"),
+]
+
+
+@pytest.mark.parametrize(("module", "argument"), WHERE_OTHERS_LOOK, ids=lambda value: getattr(value, "__name__", value))
+def test_no_script_writes_where_another_looks(place, module, argument):
+    """Nor among the code, nor into what git keeps."""
+    source = {folders: ["SOURCE=full"], realtime: ["SOURCE=full", "SHOW=False"]}.get(module, [])
+    before = snapshot(place)
+    code, _, err = call(module, *source, argument, cwd=place)
+    assert code == 1 and "must lie apart" in err and argument.partition("=")[0] in err, err
+    assert snapshot(place) == before

@@ -100,3 +100,17 @@ def test_persons():
              people.Person("x", "Zoe\u0308"), people.Person("y", "ZO\u00cb"), NOBODY, people.Person()]
     several = sorted(people.persons(known).values())
     assert several == [[0, 2], [3, 4]], "a number is a person of its source, a name one of all"
+
+
+def test_names_with_spaces_at_their_ends_are_in_the_table_once(tmp_path):
+    """And found there, for photos and crops."""
+    names = [" a.jpg", "b .jpg", " sub /c.png ", "d.jpg "]
+    path = tmp_path / "people.csv"
+    for _ in range(3):
+        people.write(path, [(name, "s", str(i), "", "") for i, name in enumerate(names)])
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 1 + len(names)
+    table = people.read(path)
+    folder = tmp_path / "man"
+    crops = processed.targets([folder / name for name in names], folder, "faces")
+    for i, (name, crop) in enumerate(zip(names, crops, strict=True)):
+        assert people.of(table, folder / name).person == str(i) == people.of(table, crop).person, name

@@ -1,5 +1,7 @@
 """realtime.py from source to output: cameras that fail, videos kept whole, photos, texts, threads and memory."""
 
+import functools
+import http.server
 import os
 import subprocess
 import sys
@@ -12,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
+import boxes
 import clips
 import realtime
 from faces import detectors
-from live import capture, controls, overlay, player, results, sources, tracks, window, writing
+from live import capture, controls, overlay, player, results, sources, tracks, videos, window, writing
 from running import call, wait_for
 from terminal import files, script
 from watching import CAMERAS, Camera, classify, loading, program
@@ -410,3 +413,47 @@ def test_where_no_window_can_be_opened_the_remedy_is_the_systems_own(system, mon
         shown.key(np.zeros((48, 64, 3), np.uint8))
     shown.close()
     assert ("ssh" in str(told.value)) == ("QT_" in str(told.value)) == (system == "linux")
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Pictures of two people, and clips of them that are short."""
+    frames = list(clips.frames_of([clips.person("hat", 3), clips.person("beard", 4)], 9, 1))
+    for count in (1, 2, 9):
+        clips.write_clip(tmp_path / f"{count}.mp4", frames[:count])
+    cv2.imwrite(str(tmp_path / "shot.jpg"), frames[0])
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["1.mp4", "2.mp4"])
+def test_the_faces_of_one_or_two_frames_are_labelled(people, name, no_window):
+    reader = capture.Reader(str(people / name))
+    result = realtime.play(reader, loading())
+    assert result["frames"] == int(name[0]) and result["faces"] == 2 and not result["problem"]
+    rows = [row for _, rows in videos.follow(str(people / name), loading().result(), detectors.get("haar"))
+            for row in rows]
+    assert len(rows) == 2 * int(name[0]) and all(row.label for row in rows)
+
+
+def test_the_picture_that_an_address_gives_is_labelled(people, no_window):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(people))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name, count in (("shot.jpg", 1), ("2.mp4", 2)):
+            reader = capture.Reader(f"http://127.0.0.1:{server.server_port}/{name}", 1.0)
+            result = realtime.play(reader, loading())
+            assert result["frames"] == count and result["faces"] == 2 and not result["problem"]
+        server.shutdown()
+
+
+def test_a_clip_that_begins_with_a_picture_is_told(people, no_window):
+    """OpenCV plays the first of the tracks alone."""
+    for first, second, told in (("1.mp4", "9.mp4", True), ("9.mp4", "1.mp4", False)):
+        path = people / f"{first[0]}_{second}"
+        path.write_bytes(boxes.two_tracks((people / first).read_bytes(), (people / second).read_bytes()))
+        result = realtime.play(capture.Reader(str(path)), loading())
+        assert ("begins with a picture" in (result["problem"] or "")) == told and result["faces"] == 2

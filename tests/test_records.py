@@ -338,3 +338,82 @@ def test_a_disk_that_refuses_modes_and_times_will_do(tmp_path, monkeypatch):
         if len(said) == 4:
             shutil.copyfile(tmp_path / "data/raw/hat/1.png", tmp_path / "data/raw/hat/0.png")
     assert [line.split()[0] for line in said] == ["8", "written:", "0", "unchanged:", "1", "written:"], said
+
+
+@pytest.mark.parametrize("place", ["data/raw/hat", "data/raw/hat/inner"])
+def test_a_folder_that_cannot_be_read_is_said_and_its_crops_stay(made, monkeypatch, place):
+    Path("data/raw/hat/inner").mkdir()
+    photo("data/raw/hat/inner/9.jpg")
+    step(processed)
+    before, scandir = tree("processed"), os.scandir
+
+    def closed(path="."):
+        if Path(path) == Path(place):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert f"{place} cannot be read (Permission denied)" in step(processed, code=1).replace("\\", "/")
+    assert tree("processed") == before
+
+
+@POSIX
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root reads everything")
+def test_a_closed_folder_is_said(made):
+    os.chmod("data/raw/hat", 0)
+    try:
+        assert "hat" in step(processed, code=1)
+    finally:
+        os.chmod("data/raw/hat", 0o755)
+
+
+@POSIX
+@pytest.mark.parametrize(("module", "folder"), [(processed, "data/raw"), (validation, "processed/faces")])
+def test_a_class_on_a_drive_that_is_not_there_is_said_and_nothing_goes(made, module, folder):
+    Path(folder, "x").rename("drive")
+    Path(folder, "x").symlink_to(Path("drive").resolve())
+    step(module)
+    before = tree("processed")
+    Path("drive").rename("taken")
+    line = step(module, code=1)
+    assert f"{folder}/x is a link to what is not there: plug in its drive" in line
+    assert tree("processed") == before
+
+
+@POSIX
+def test_crops_of_photos_that_cannot_be_read_now_stay(made):
+    """Photos are links to a drive that is not there, or may not be read, for a while."""
+    Path("drive").mkdir()
+    for path in Path("data/raw/x").iterdir():
+        path.rename(Path("drive", path.name))
+        path.symlink_to(Path("drive", path.name).resolve())
+    Path("drive/3.png").rename("drive/bare")  # a name that does not tell a photo
+    Path("data/raw/x/3.png").unlink()
+    Path("data/raw/x/bare").symlink_to(Path("drive/bare").resolve())
+    step(processed)
+    before = tree("processed/faces")
+    Path("drive").rename("taken")
+    step(processed)
+    assert tree("processed/faces") == before and Path("processed/skipped.csv").read_text().count("unreadable now") == 4
+    Path("taken").rename("drive")
+    step(processed)
+    assert tree("processed/faces") == before and "unreadable" not in Path("processed/skipped.csv").read_text()
+
+
+def test_a_crop_of_a_photo_that_fails_for_a_while_stays(made, monkeypatch):
+    step(processed)
+    before = tree("processed/faces")
+    for path in Path("data/raw/hat").iterdir():
+        os.utime(path, (1, 1))
+
+    def fails(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processed, "digest_of", lambda _: "")
+        patch.setattr(processed.reading, "decode", fails)
+        step(processed)
+    assert {name for name in before if name.endswith(".jpg")} <= set(tree("processed/faces"))
+    assert Path("processed/skipped.csv").read_text().count("Input/output error") == 4
+    step(processed)
+    assert {**tree("processed/faces"), ".recipe": 0} == {**before, ".recipe": 0}

@@ -195,3 +195,20 @@ def test_a_cut_to_someone_else_at_the_same_place_counts_two_and_back_to_the_firs
     first, second = clips.scene(0), clips.scene(11)
     shown, count = numbers([(10, BOX, first), (30, BOX, second), (30, BOX, first)])
     assert shown[9] == [1] and shown[20] == [2] and shown[-1] == [1] and count == 2
+
+
+@POSIX
+def test_a_second_run_leaves_the_log_of_the_first_alone(tmp_path, monkeypatch):
+    """On Windows nobody can replace a file that is open."""
+    monkeypatch.chdir(tmp_path)
+    early, late, row = results.Results("faces.csv"), results.Results("faces.csv"), results.Row("a", *[1] * 8)
+    early.add([row])
+    for begin in (lambda: late.add([row]), lambda: results.Results("faces.csv")):
+        with pytest.raises(script.Problem, match=r"LOG=faces.csv is being written by another run"):
+            begin()
+    early.add([row])
+    early.close()
+    assert len(read("faces.csv")) == 2
+    late.add([row])
+    late.close()
+    assert len(read("faces.csv")) == 1

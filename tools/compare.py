@@ -29,7 +29,7 @@ import train
 from faces import cropping, reading, splits
 from learn import classifier
 from terminal import rules, workers
-from terminal.files import SPLIT, atomic, claim, claim_table, remove_ours, written
+from terminal.files import SPLIT, atomic, check_outputs, claim, claim_table, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 # Name -> constants of train.py that differ, and CLAHE, the clip limit with which the crops are equalised.
@@ -182,6 +182,7 @@ def check_constants():
 
 def main():
     check_constants()
+    check_outputs(globals(), "RUNS_DIR")
     table, columns = Path(RUNS_DIR, "results.csv"), ("variant", "seed", *COLUMNS)
     claim_table(table, columns, ours=True)
     rows = [{"variant": name, "seed": seed, **one_run(name, seed)} for seed in SEEDS for name in VARIANTS]
