@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,10 +20,43 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc, 
 
 
 def start(program, *arguments, cwd, **environment):
-    """A script as a user starts it, in a process group of its own, as a terminal gives it."""
-    return subprocess.Popen([sys.executable, "-W", "error", str(ROOT / program), *arguments], cwd=cwd, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                            env={**os.environ, **environment})
+    """A script as a user starts it, in a process group of its own, as a terminal gives it, or a console of its own."""
+    command = [sys.executable, "-W", "error", str(ROOT / program), *arguments]
+    if os.name == "nt":
+        return subprocess.Popen([sys.executable, str(ROOT / "tests" / "console.py"), *command], cwd=cwd, text=True,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                creationflags=subprocess.CREATE_NEW_CONSOLE, env={**os.environ, **environment})
+    return subprocess.Popen(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            start_new_session=True, env={**os.environ, **environment})
+
+
+def press_ctrl_c(process):
+    """Ctrl-C in the terminal of a process of start(): it goes to all processes there."""
+    if os.name == "nt":
+        process.stdin.write("c")
+        process.stdin.flush()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+
+
+def kill(process):
+    """Kill the script of start() alone, without its processes."""
+    if os.name == "nt":
+        process.stdin.write("k")
+        process.stdin.flush()
+    else:
+        process.kill()
+
+
+def none_left(process):
+    """Whether all processes of a script of start() are gone, when that itself has ended."""
+    if os.name == "nt":
+        return process.returncode != 99  # console.py has waited for them
+    try:
+        os.killpg(process.pid, 0)
+    except (ProcessLookupError, PermissionError):  # the latter on macOS
+        return True
+    return False
 
 
 def run(program, *arguments, cwd):

@@ -15,7 +15,7 @@ import model as networks
 from faces import cropping
 from learn import runs
 from photos import face
-from running import LINUX, POSIX, ROOT, children, run, start, wait_for
+from running import LINUX, POSIX, ROOT, children, kill, none_left, press_ctrl_c, run, start, wait_for
 from strangers import facts
 
 
@@ -55,23 +55,21 @@ def test_two_at_once_on_one_folder(many):
     assert finish(many) == 0 and not list((many / "processed").rglob(".tmp*"))
 
 
-@POSIX
 def test_ctrl_c_in_the_midst_of_processed(many):
     process = start("processed.py", "WORKERS=2", cwd=many)
     wait_for(lambda: crops_of(many))
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    press_ctrl_c(process)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err and "stopped by Ctrl-C: run the same" in err
     kept = len(crops_of(many))
     assert 0 < kept < 60 and finish(many) == 60 - kept
 
 
-@POSIX
 def test_ctrl_c_while_the_processes_start(many):
     process = start("processed.py", "WORKERS=2", cwd=many)
     assert any(line.startswith("60 photos to crop") for line in process.stdout), "and said so"
     time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    press_ctrl_c(process)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err and "stopped by Ctrl-C" in err
 
@@ -88,21 +86,17 @@ def test_a_killed_worker_ends_the_run(many):
     assert 0 < kept < 60 and finish(many) == 60 - kept
 
 
-@LINUX
 def test_workers_leave_with_a_killed_parent(many):
     process = start("processed.py", "WORKERS=2", cwd=many)
     wait_for(lambda: crops_of(many))
-    workers = children(process.pid)
-    process.kill()
+    kill(process)
     process.communicate(timeout=60)
-    alive = [Path(f"/proc/{pid}/cmdline") for pid in workers]
-    wait_for(lambda: not any(p.exists() and p.read_bytes() for p in alive), 20)
+    wait_for(lambda: none_left(process), 20)
     finish(many)
 
 
 @pytest.mark.parametrize(("program", "arguments"), [("train.py", []), ("test.py", []),
                                                     ("realtime.py", ["SHOW=False", "SOURCE=a.png"])])
-@POSIX
 def test_ctrl_c_during_the_import_of_torch(program, arguments, tmp_path):
     face().save(tmp_path / "a.png")
     (tmp_path / "slow" / "torch").mkdir(parents=True)
@@ -110,12 +104,11 @@ def test_ctrl_c_during_the_import_of_torch(program, arguments, tmp_path):
         "import time\nopen('importing', 'w').close()\nfor _ in range(40):\n    time.sleep(0.1)\n")
     process = start(program, *arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path / "slow"))
     wait_for((tmp_path / "importing").exists)
-    os.killpg(process.pid, signal.SIGINT)
+    press_ctrl_c(process)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err.strip().count("\n") == 0 and "stopped by Ctrl-C" in err, err
 
 
-@POSIX
 def test_ctrl_c_in_the_processes_of_test(many):
     runs.save_weights(many / "w.pt", facts(networks.build("small", 2), model="small", image_size=96,
                                                classes=list(drawn.CLASSES)))
@@ -124,7 +117,7 @@ def test_ctrl_c_in_the_processes_of_test(many):
     while " 1/60" not in told:  # the progress bar of the faces
         told += process.stderr.read(1)
         assert process.poll() is None, told
-    os.killpg(process.pid, signal.SIGINT)
+    press_ctrl_c(process)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in told + err and "stopped by Ctrl-C" in err
 

@@ -36,8 +36,11 @@ def send(process, *names, group=True, pause=0.05):
     """Signals as a terminal sends them, to all processes, or to the first alone."""
     for name in names:
         try:
-            (os.killpg if group else os.kill)(process.pid, getattr(signal, name))
-        except ProcessLookupError:
+            if os.name == "nt":
+                (kill if name == "SIGKILL" else press_ctrl_c)(process)
+            else:
+                (os.killpg if group else os.kill)(process.pid, getattr(signal, name))
+        except (ProcessLookupError, OSError if os.name == "nt" else ()):
             return
         time.sleep(pause)
 
@@ -47,8 +50,7 @@ def ended(process, first):
     out, err = process.communicate(timeout=120)
     assert process.returncode == CODES[first] and "Traceback" not in err, err
     assert err.count("stopped by") == 1 and f"stopped by {NAMES[first]}" in err, err
-    with pytest.raises(ProcessLookupError):
-        wait_for(lambda: os.killpg(process.pid, 0), 20)
+    wait_for(lambda: none_left(process), 20)
     return out
 
 
