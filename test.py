@@ -26,7 +26,7 @@ from faces import cropping, detectors, people, reading
 from judge import clip_metrics, metrics, overlap, pictures, report
 from live import capture, videos
 from terminal import rules, workers
-from terminal.files import atomic, check_outputs, claim, class_folders
+from terminal.files import atomic, check_outputs, claim
 
 # PyTorch, and modules that need it, are imported in the functions that use them: each process that finds faces imports
 # this file, and would wait seconds for what it does not use.
@@ -58,7 +58,7 @@ def files_by_class(folder, classes, weights):
     """(photos, clips), each [(path, class)], in folder/<class>/; folders that the weights don't know end the program.
     """
     both = {name: [videos.photos_and_clips(place) for place in places]
-            for name, places in class_folders(folder, FILL_TEST).items()}
+            for name, places in reading.class_folders(folder, FILL_TEST).items()}
     found = {name: [path for photos, clips in pairs for path in photos + clips] for name, pairs in both.items()}
     if not found:
         script.fail(f"{folder} has no class folders: {FILL_TEST}")

@@ -18,7 +18,7 @@ from faces import people, reading
 from importing import LabelledPhoto
 from live.videos import SUFFIXES
 from terminal import rules, script
-from terminal.files import class_folders, is_system, normal
+from terminal.files import is_system, normal
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "photos"  # folder or archive that has one subfolder per class
@@ -97,7 +97,7 @@ def main():
     importing.bring_in(globals(), "make a folder with one subfolder per class", photos, classes=None)
     for folder in (RAW_DIR, TEST_DIR):
         if Path(folder).is_dir():
-            print(f"{folder} now has the classes {', '.join(class_folders(folder, ''))}")
+            print(f"{folder} now has the classes {', '.join(reading.class_folders(folder, ''))}")
 
 
 if __name__ == "__main__":

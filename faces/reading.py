@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageCms, PngImagePlugin, UnidentifiedImageEr
 
 from faces import mending
 from terminal import script
-from terminal.files import class_folders, is_system, walk
+from terminal.files import UNSURE, is_link, is_system, normal, walk
 
 # ------------------------------------------------------------------------------------------------
 MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded
@@ -65,6 +65,32 @@ def list_photos(folder, others=None):
     for path in map(Path, found):
         (photos if named_as_photo(path) or begins_as_photo(path, unread=True) else others).append(path)
     return photos
+
+
+def class_folders(folder, fill_hint):
+    """{class: [its folders]}, sorted; a class is a normal() name, and has two folders where both forms of it are there.
+
+    No `folder`, a name in it that is not UTF-8 or UNSURE, or a link in it that leads nowhere ends the program.
+    """
+    folder, found = Path(folder), {}
+    if not folder.is_dir():
+        script.fail(f"there is no folder {folder}: {fill_hint}")
+    for path in sorted(p for p in folder.iterdir() if not is_system(p.name)):
+        if is_link(path) and not path.exists():
+            script.fail(f"{path} is a link to what is not there: plug in its drive, or delete the link")
+        if not path.is_dir():
+            continue
+        if os.fsencode(path.name).decode("utf-8", "replace") != path.name:
+            script.fail(f"the name of the class folder {path} is no text in UTF-8: rename it")
+        if normal(path.name).casefold() == UNSURE:
+            script.fail(f"the class folder {path} is named as what is said of a face that is not sure: rename it")
+        found.setdefault(normal(path.name), []).append(path)
+    folded = {}
+    for name in found:
+        if (other := folded.setdefault(name.casefold(), name)) != name:
+            script.fail(f"{folder} has the classes {other} and {name}, which are one name on many disks: rename one, "
+                        "or move its photos to the other")
+    return dict(sorted(found.items()))
 
 
 def class_photos(folder, fill_hint, what="photos", others=None, least=2):

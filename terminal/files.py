@@ -1,4 +1,4 @@
-"""Files that are written whole, the record of those that are ours, hard links, class folders.
+"""Files that are written whole, the record of those that are ours, hard links.
 
 Each folder that a script writes into has a text file RECORD. The names of its files stand there before they are
 written, and only files that it names are ever replaced or deleted; never what lies behind a link.
@@ -428,32 +428,6 @@ def walk(folder):
             yield from os.walk(folder, onerror=refuse)
     except RecursionError:  # of Python before 3.12
         raise Problem(f"{folder} has folders that lie too deep inside one another: move them up") from None
-
-
-def class_folders(folder, fill_hint):
-    """{class: [its folders]}, sorted; a class is a normal() name, and has two folders where both forms of it are there.
-
-    No `folder`, a name in it that is not UTF-8 or UNSURE, or a link in it that leads nowhere ends the program.
-    """
-    folder, found = Path(folder), {}
-    if not folder.is_dir():
-        fail(f"there is no folder {folder}: {fill_hint}")
-    for path in sorted(p for p in folder.iterdir() if not is_system(p.name)):
-        if is_link(path) and not path.exists():
-            fail(f"{path} is a link to what is not there: plug in its drive, or delete the link")
-        if not path.is_dir():
-            continue
-        if os.fsencode(path.name).decode("utf-8", "replace") != path.name:
-            fail(f"the name of the class folder {path} is no text in UTF-8: rename it")
-        if normal(path.name).casefold() == UNSURE:
-            fail(f"the class folder {path} is named as what is said of a face that is not sure: rename it")
-        found.setdefault(normal(path.name), []).append(path)
-    folded = {}
-    for name in found:
-        if (other := folded.setdefault(name.casefold(), name)) != name:
-            fail(f"{folder} has the classes {other} and {name}, which are one name on many disks: rename one, or move "
-                 "its photos to the other")
-    return dict(sorted(found.items()))
 
 
 CLAIMED = {}  # {folder: names} of this run

@@ -19,7 +19,6 @@ from photos import chunk, face
 from running import POSIX, run, settle
 from strangers import facts
 from terminal import script
-from terminal.files import class_folders
 
 
 def claim(width, height):
@@ -152,7 +151,7 @@ def test_a_name_that_is_no_text(tmp_path, monkeypatch, capsys):
     assert not stop.value.code
     os.rename(os.fsencode(tmp_path / "raw" / "hat"), os.fsencode(tmp_path / "raw") + b"/h\xe9")
     with pytest.raises(SystemExit, match="is no text in UTF-8: rename it"):
-        class_folders(tmp_path / "raw", "")
+        reading.class_folders(tmp_path / "raw", "")
 
 
 def test_what_may_pass_is_tried_again(tmp_path, monkeypatch, capsys):

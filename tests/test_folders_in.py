@@ -13,9 +13,9 @@ import importing
 import processed
 import test as step4
 import validation
+from faces import reading
 from photos import fill, jpeg, rows
 from running import ROOT, settle
-from terminal import files
 
 
 def test_all_that_lies_there_is_read_or_named(tmp_path, monkeypatch, capsys):
@@ -132,7 +132,7 @@ def test_both_forms_of_a_name_are_one_class(tmp_path, monkeypatch, two_forms, ca
     assert sorted(p.name for p in Path("processed/faces").iterdir() if p.is_dir()) == ["man", composed]
     assert len(list(Path("processed/faces", composed).iterdir())) == 5, "no crop is lost to an equal name"
     for name in (composed, apart):
-        assert list(files.class_folders("data/raw", "")) == ["man", composed]
+        assert list(reading.class_folders("data/raw", "")) == ["man", composed]
         shutil.rmtree(Path("data/raw", name))
         fill(Path("data/raw"), 2, (name,))
     fill(Path("data/test"), 1, ("man", apart))

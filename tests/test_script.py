@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from faces import reading
 from running import POSIX, ROOT, wait_for
 from terminal import files, script
-from terminal.files import atomic, class_folders
+from terminal.files import atomic
 
 
 def constants():
@@ -77,13 +78,13 @@ def test_ctrl_c_exits_with_130(capsys):
 
 def test_classes_are_folders_that_are_not_hidden(tmp_path):
     with pytest.raises(SystemExit, match="no folder .*: fill it"):
-        class_folders(tmp_path / "none", "fill it")
+        reading.class_folders(tmp_path / "none", "fill it")
     for name in ("b", "a", ".hidden"):
         (tmp_path / name).mkdir()
-    assert class_folders(tmp_path, "fill it") == {"a": [tmp_path / "a"], "b": [tmp_path / "b"]}
+    assert reading.class_folders(tmp_path, "fill it") == {"a": [tmp_path / "a"], "b": [tmp_path / "b"]}
     (tmp_path / "Unsure").mkdir()
     with pytest.raises(SystemExit, match="Unsure is named as what is said of a face that is not sure: rename it"):
-        class_folders(tmp_path, "fill it")
+        reading.class_folders(tmp_path, "fill it")
 
 
 @pytest.mark.parametrize(("name", "edited", "found"), [
@@ -249,7 +250,7 @@ def test_classes_that_differ_by_case_alone_are_one_line(tmp_path):
         except FileExistsError:
             pytest.skip("this disk ignores case")
     with pytest.raises(SystemExit, match="the classes Man and man, which are one name on many disks"):
-        class_folders(tmp_path, "")
+        reading.class_folders(tmp_path, "")
 
 
 def test_a_name_with_two_spaces_is_said_as_it_is_and_a_message_is_one_line():
@@ -265,7 +266,7 @@ def test_paths_of_windows_are_told_as_in_the_documents():
         assert script.slashed(text, windows=True) == text
     assert script.slashed(r"a\b", windows=False) == r"a\b"
     with pytest.raises(SystemExit, match="there is no folder .*data/raw: fill it"):
-        class_folders(Path("data", "raw"), "fill it")
+        reading.class_folders(Path("data", "raw"), "fill it")
 
 
 @pytest.mark.parametrize(("text", "value"), [
