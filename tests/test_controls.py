@@ -7,7 +7,7 @@ import pytest
 import clips
 from faces import detectors
 from live import capture, controls, results, stills, window, writing
-from watching import Camera, StandIn, classify, program
+from watching import Camera, Screen, StandIn, classify, program
 
 
 def test_keys(tmp_path, monkeypatch):
@@ -24,27 +24,15 @@ def test_keys(tmp_path, monkeypatch):
 
 def pages(monkeypatch, tmp_path, keys):
     """Annotate two photos, a.png and b.png, with these keys pressed. Returns what was shown, and what was written."""
-    shown, keys = [], iter(keys)
-
-    class Screen:
-        def __init__(self, show):
-            assert show
-
-        def key(self, image, wait):
-            shown.append(image)
-            return next(keys)
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(window, "Window", Screen)
+    screen = Screen(keys)
+    monkeypatch.setattr(window, "Window", lambda show: screen)
     monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path / "plots"))
     (tmp_path / "in").mkdir(exist_ok=True)
     for name, person in (("a.png", clips.person("hat", 3)), ("b.png", clips.person("hat", 3)[:, ::-1])):
         cv2.imwrite(str(tmp_path / "in" / name), cv2.cvtColor(person, cv2.COLOR_RGB2BGR))
     album = stills.album(tmp_path / "in", tmp_path / "out")
     stills.annotate(album, StandIn(), controls.Controls(), results.Results(), detectors.get("haar"))
-    return shown, [cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "b.png")]
+    return screen.shown, [cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "b.png")]
 
 
 def test_keys_on_photos(monkeypatch, tmp_path):

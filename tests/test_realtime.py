@@ -21,7 +21,7 @@ from faces import detectors
 from live import capture, controls, overlay, player, results, sources, tracks, videos, window, writing
 from running import call, wait_for
 from terminal import files, script
-from watching import CAMERAS, Camera, classify, loading, program
+from watching import CAMERAS, Camera, Screen, classify, loading, program
 
 
 @pytest.fixture(scope="module")
@@ -199,24 +199,12 @@ def test_status_tells_rates():
 
 def played(monkeypatch, tmp_path, clip, keys, output=None):
     """What the window shows of a clip where it answers with these keys, one for each picture; and the results."""
-    shown, keys = [], iter(keys)
-
-    class Screen:
-        def __init__(self, show):
-            pass
-
-        def key(self, image, wait):
-            shown.append(image)
-            return next(keys)
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(window, "Window", Screen)
+    screen = Screen(keys)
+    monkeypatch.setattr(window, "Window", lambda show: screen)
     monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
     reader = capture.Reader(str(clip))
     wait_for(lambda: reader.peek() is not None)
-    return shown, realtime.play(reader, loading(), output)
+    return screen.shown, realtime.play(reader, loading(), output)
 
 
 def test_keys_show_at_once_what_they_do_while_it_is_paused(clip, monkeypatch, tmp_path):

@@ -47,6 +47,20 @@ def program(*arguments, cwd=None, **environment):
                           capture_output=True, timeout=120)
 
 
+class Screen:
+    """A stand-in for the window: it answers with `keys`, one for each picture, and keeps what was `shown`."""
+
+    def __init__(self, keys):
+        self.shown, self.keys = [], iter(keys)
+
+    def key(self, image, wait):
+        self.shown.append(image)
+        return next(self.keys)
+
+    def close(self):
+        pass
+
+
 class Camera:
     """A camera that sends numbered frames every `pause` seconds, and falls silent after `last`."""
 
