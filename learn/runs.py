@@ -66,7 +66,7 @@ class Run:
         eighth = math.ceil(self.constants["EPOCHS"] / 8)
         return len(self.candidates) >= eighth and all(row["valid_accuracy"] == 1 for row in self.candidates[-eighth:])
 
-    def trained_in(self, epoch):
+    def training_model(self, epoch):
         """The network as the steps of an epoch call it: in training mode, frozen but for its head in head_epochs."""
         frozen = epoch <= self.head_epochs
         self.net.features.requires_grad_(not frozen)
