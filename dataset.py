@@ -65,10 +65,10 @@ class Crops(Dataset):
 
     `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], sample weights float32 [3], auxiliary int64
     [3, tasks]). `sample_weights` are what the crops count for in the training loss: 1 unless balance() sets them.
-    `auxiliary`, `task_sizes` and `ages` are those of auxiliary.labels(), of no task unless train.py sets them.
-    `known` is what validation.py has noted of each crop, a people.Person, and `clahe` the clip limit of their
-    equalisation. `source` is which of the `sources` each crop is from, int64 [N]: one, "all", where none is known.
-    `people` is how many people and takes they show, as far as they are known; all other crops count one each.
+    `auxiliary`, `task_sizes` and `ages` are those of auxiliary.labels(); without tasks unless train.py sets them.
+    `known` is a people.Person per crop, as validation.py has noted it; `clahe` is the clip limit of the crops'
+    equalisation. `sources` are the names of the sources, ["all"] if none is known, and `source_index`, int64 [N], has
+    the source of each crop. `people` is the number of known people and takes; each other crop counts as one more.
     """
 
     def __init__(self, folder, image_size, margin=MARGIN):
@@ -87,7 +87,7 @@ class Crops(Dataset):
         names = (normal(path.relative_to(folder).as_posix()) for path in self.paths)
         self.known = [people.Person() if made_by_hand else split.crops.get(name, people.Person()) for name in names]
         self.clahe = 0.0 if made_by_hand else split.clahe
-        self.sources, self.source = sources_of(self.known)
+        self.sources, self.source_index = sources_of(self.known)
         self.people = len(set(people.clusters(self.known).tolist()))
         self.shape, self.margin = (len(self.paths), image_size, image_size, 3), margin
         self.cache = None  # path of the array of pixels on disk
@@ -97,7 +97,7 @@ class Crops(Dataset):
     def balance(self):
         """Set `sample_weights` so that all classes of a source count the same, and all crops 1 on average."""
         for number in range(len(self.sources)):
-            own = self.source == number
+            own = self.source_index == number
             counts = torch.bincount(self.labels[own], minlength=len(self.classes)).float()
             self.sample_weights[own] = (counts.sum() / (counts.clamp_min(1) * (counts > 0).sum()))[self.labels[own]]
 

@@ -1,20 +1,20 @@
-"""Live: every face boxed, with its class and how sure the network is.
+"""Live: every face in a box, with its class and the network's confidence.
 
-    python realtime.py                             camera 0, in a window; where there is none, a portrait
+    python realtime.py                             camera 0, in a window; without a camera or screen, a sample photo
     python realtime.py SOURCE=1                    another camera
     python realtime.py SOURCE=clip.mp4 OUTPUT=out.mp4 SHOW=False
     python realtime.py SOURCE=photo.jpg            or a folder of photos, OUTPUT=folder for the annotated ones
     python realtime.py SOURCE=rtsp://address       a network camera
 
-Add LOG=faces.csv for what it sees as data. Keys: h help, q or Esc quit, space pause, s snapshot, c faces so far by
+LOG=faces.csv writes the detections to a table. Keys: h help, q or Esc quit, space pause, s snapshot, c faces so far by
 class, b blur the faces, g Grad-CAM, m mirror, r record; on photos space and the arrows turn the page.
 """
 
-from terminal import script  # isort: skip  # first, see terminal/script.py
+from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 import os
 
-# OpenCV reads this when it is imported: without it, opening a camera on Windows can take a minute.
+# OpenCV reads this variable when it is imported. Without it, opening a camera on Windows can take a minute.
 os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 # ruff: noqa: E402
@@ -30,44 +30,47 @@ from terminal import fonts, rules, workers
 from terminal.files import normal
 
 # ------------------------------------------------------------------------------------------------
-SOURCE = None  # None: camera 0; or the number of a camera, a video, a photo, a folder of photos, rtsp:// or http://
-WEIGHTS = None  # None: what train.py made here, or else the better of the weights that ship; or a file
-OUTPUT = None  # None: write nothing; a video's name (.mp4, .avi), or for photos a folder
-SHOW = True  # False needs no display: lines of text instead of a window
-LOG = None  # None, or "faces.csv": a row for each face and frame in which it is shown, see docs/live.md
+SOURCE = None  # None: camera 0; or a camera's number, a video, a photo, a folder of photos, rtsp:// or http://
+WEIGHTS = None  # a weights file; None: weights/best_weights.pt, which train.py writes, or else weights/shipped/small.pt
+OUTPUT = None  # None: write nothing; or a video file (.mp4, .avi), or a folder for annotated photos
+SHOW = True  # False: lines of text instead of a window, for machines without a display
+LOG = None  # a .csv file, with a row per face and frame, see docs/live.md; None: no file
 
 LABELS = {}  # class -> text on the screen; for Spanish: {"man": "HOMBRE", "woman": "MUJER"}
-UNSURE = "unsure"  # said below the threshold that is stored with the weights
-MIRROR = True  # cameras are shown as a mirror shows; the key m changes it, the network sees the true picture
-BLUR = False  # True hides the faces, in OUTPUT too; the key b changes it, the network sees them as they are
-FONT = None  # path of a .ttf or .otf for texts; None: one of this machine with the letters of your classes and LABELS
-CAMERA_SIZE = None  # None: as the camera comes; or (width, height) to ask it for, such as (1280, 720)
-THREADS = 1  # of PyTorch and of OpenCV; a face or two are little work, and threads that share it wait for each other
-RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
+UNSURE = "unsure"  # text for a confidence below the threshold of the weights file
+MIRROR = True  # flip a camera's picture, as a mirror does; the key m switches it, the network sees the unflipped frame
+BLUR = False  # True: blur the faces, in OUTPUT too; the key b switches it, the network sees the unblurred frame
+FONT = None  # a .ttf or .otf file; None: a font of this machine that has the letters of your classes and LABELS
+CAMERA_SIZE = None  # (width, height) to request, such as (1280, 720); None: the camera's own
+THREADS = 1  # of PyTorch and of OpenCV: one or two faces are too little work to gain from more
+RETRY = 10.0  # seconds to wait for a camera that is busy or unplugged
 # ------------------------------------------------------------------------------------------------
 
-def load(chosen):
-    """The Classifier of the weights that WEIGHTS chooses, ready to predict; runs in a thread while the source opens."""
-    import torch
+def load(weights):
+    """The Classifier of a weights file (None: see WEIGHTS), warmed up; runs in a thread while the source opens."""
+    import torch  # here, since it takes seconds: the window opens meanwhile
 
     from learn.classifier import Classifier
 
-    classifier = Classifier(chosen)
+    classifier = Classifier(weights)
     print(f"weights: {classifier}", flush=True)
     torch.set_num_threads(THREADS)
     cv2.setNumThreads(THREADS)
-    classifier.predict([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])  # the first takes longest
+    classifier.predict([np.zeros((cropping.IMAGE_SIZE, cropping.IMAGE_SIZE, 3), np.uint8)])  # warm-up
     return classifier
 
 
 def controls_of(show=None, mirror=False):
-    """The constants that say what is shown, as the keys change them."""
-    labels = {normal(str(name)): text for name, text in LABELS.items()}  # as the weights' classes are written
+    """The controls.Controls at the start, from the constants; keys change them. `show`: None: SHOW."""
+    labels = {normal(str(name)): text for name, text in LABELS.items()}  # Unicode NFC, as class names in weights files
     return controls.Controls(SHOW if show is None else show, mirror, BLUR, labels, UNSURE)
 
 
 def play(reader, loading, output=None, mirror=False, source="", detector=None, screen=None):
-    """Play a camera or a video, see player.Player; returns its dict of results. `source`: what LOG calls it."""
+    """Play a camera or a video; returns the dict of results. `source`: its name in LOG; all others: see player.Player.
+
+    `loading` and `detector` are futures, of load() and of detectors.get().
+    """
     log = results.Results(LOG, source)
     return player.Player(reader, loading, controls_of(mirror=mirror), log, detector, screen).play(output)
 
@@ -78,16 +81,16 @@ def print_summary(result):
         print(f"{result['unusable']} frames were skipped: empty, or of an unknown kind")
     if not result["frames"]:
         return
-    median, late = np.percentile(result["latencies"], (50, 95)) * 1000
+    median, p95 = np.percentile(result["latencies"], (50, 95)) * 1000
     rate = result["frames"] / result["seconds"]
     print(f"{result['frames']} frames in {result['seconds']:.1f} s ({rate:.1f} frames/s), {result['dropped']} dropped, "
           f"{result['faces']} faces, {result['classified']} classifications")
     print(f"different faces: {result['counts']}")
-    print(f"from a frame's arrival to its being drawn: median {median:.1f} ms, 95 % within {late:.1f} ms")
+    print(f"from a frame's arrival to its being drawn: median {median:.1f} ms, 95 % within {p95:.1f} ms")
 
 
 def watch(source, reader, loading, detector=None, screen=None):
-    """Play a camera or a video, and tell what came of it."""
+    """play() a camera or a video, then print its results. Ends the program if nothing could be read."""
     if OUTPUT:
         writing.check_video_name(OUTPUT, source)
     mirror = MIRROR and sources.is_camera(source)
@@ -96,19 +99,19 @@ def watch(source, reader, loading, detector=None, screen=None):
     until = f", up to second {result['timestamp']:.2f}" if result["stopped"] else ""
     for name in filter(None, result["written"]):
         print(f"written: {name}{until}")
-    if result["stopped"] and not reader.live:  # a camera has no other end
+    if result["stopped"] and not reader.live:  # Ctrl-C is the normal end of a camera, but cuts a video short
         raise KeyboardInterrupt
     if result["problem"]:
         script.fail(result["problem"])
     if OUTPUT and not result["frames"]:
-        script.fail(f"OUTPUT={OUTPUT}: not one frame came, so nothing is written")
+        script.fail(f"OUTPUT={OUTPUT}: no frame was read, so nothing is written")
 
 
 def view(photos, loading, output, detector, screen, note=""):
-    """Annotate photos, and tell what came of it. `note`: shown with them. Returns the exit status."""
+    """Annotate photos, then print what was written. `note`: a line shown with each. Returns the exit status."""
     log = results.Results(LOG)
-    controls = controls_of(screen.process is not None)
-    counts = stills.annotate(photos, loading.result(), controls, log, detector.result(), screen, note)
+    chosen = controls_of(show=screen.process is not None)  # a window's own process: there is none without a window
+    counts = stills.annotate(photos, loading.result(), chosen, log, detector.result(), screen, note)
     for name in filter(None, (output if counts["photos"] else None, log.written())):
         print(f"written: {name}")
     if counts.get("stopped"):
@@ -117,12 +120,13 @@ def view(photos, loading, output, detector, screen, note=""):
 
 
 def camera_or_portrait(loading, detector):
-    """Watch camera 0; where there is no camera, or no window, view a portrait. Returns the exit status."""
-    reader, video = None, OUTPUT and Path(OUTPUT).suffix.lower() in writing.FOURCC
+    """Watch camera 0; without a camera or a window, view a sample portrait. Returns the exit status."""
+    reader = None
+    to_video = OUTPUT and Path(OUTPUT).suffix.lower() in writing.FOURCC
     try:
         screen = window.Window(SHOW)
         reader = capture.Reader(0, RETRY, CAMERA_SIZE)
-        while not (reader.opened or reader.over()):
+        while not (reader.opened or reader.over()):  # opened: None while it tries, then True or False
             why = [sources.why_not(0)] if reader.opened is False else []
             if screen.key(overlay.caption(None, ["looking for a camera ...", *why]), 30) in window.QUIT:
                 return 0
@@ -131,14 +135,14 @@ def camera_or_portrait(loading, detector):
             return watch(0, reader, loading, detector, screen)
         reason = sources.why_not(0)
     except window.NoWindow as problem:
-        if video:
+        if to_video:
             raise
         screen, reason = window.Window(False), f"no window: {problem}"
         if reader is not None:
             reader.stop()
-    if video:
+    if to_video:
         script.fail(f"OUTPUT={OUTPUT} is a video, and {reason}")
-    print(f"{reason}\ntaking the portrait that comes with matplotlib instead")
+    print(f"{reason}\nlabelling the portrait that comes with matplotlib instead")
     output = OUTPUT or (None if screen.process else str(Path(writing.PLOTS_DIR, "realtime.jpg")))
     note = f"{reason}{overlay.BETWEEN}This is the portrait that comes with matplotlib."
     return view(stills.album(stills.portrait(), output), loading, output, detector, screen, note)
@@ -157,10 +161,10 @@ def check_constants():
 
 def main():
     check_constants()
-    capture.quiet()
+    capture.quiet()  # OpenCV and FFmpeg print warnings of their own
     source = sources.named(SOURCE)
-    photos = [] if source is None else stills.album(source, OUTPUT)
-    # In threads that the program does not wait for when it ends; the second may fetch a file.
+    photos = [] if source is None else stills.album(source, OUTPUT)  # empty for a camera or a video
+    # Futures, from daemon threads; the second may download the detector's model.
     loading = workers.in_background(load, WEIGHTS)
     detector = workers.in_background(detectors.get, processed.DETECTOR)
     try:
@@ -177,4 +181,4 @@ def main():
 if __name__ == "__main__":
     script.override(globals())
     with workers.leaving_threads():
-        script.run(main, stopped="no frame more is read")
+        script.run(main, stopped="no more frames are read")

@@ -1,1 +1,1 @@
-"""What training needs, and what it leaves."""
+"""What training needs and what it writes."""

@@ -1,6 +1,6 @@
-"""What training does to crops before the network sees them, on a CPU or a GPU. Nothing to run.
+"""Augmentation of training crops, on a CPU or a GPU. Nothing to run.
 
-Every image of a batch has its own draw; torchvision's v2 transforms would draw once for all of them.
+Each image of a batch gets its own random parameters; torchvision's v2 transforms would use one set for all of them.
 """
 
 import cv2
@@ -11,48 +11,48 @@ from dataset import MARGIN, MEAN, STD
 from faces import occluders
 from faces.cropping import LUMA
 
-# {name: rules}, a rule for each effect: angles in degrees, shift and zoom as shares of the crop, chances in 0..1.
+# {name: rules}, one rule per effect: angles in degrees, shift and zoom as shares of the crop, probabilities in 0..1.
 AUGMENTATIONS = {
     "none": {},
-    # Upright faces on webcams: Haar boxes jump, light changes, small faces are blurred, things cover faces.
+    # Upright faces on webcams: Haar boxes jump, light changes, small faces are blurred, objects cover faces.
     "face": {"mirror": 0.5, "rotate": (-15, 15), "zoom": (0.85, 1.2), "shift": 0.08, "light": 0.3, "contrast": 0.3,
              "cast": 0.1, "gray": 0.15, "small": 0.25, "jpeg": 0.25, "noise": 0.2, "erase": 0.25,
              "occlude": 0.0},
     "paper": {"mirror": 0.5, "upside_down": 0.5, "rotate": (0, 90), "border": "zeros"},
 }
-# The same, and a quarter of the faces with a mask, sunglasses, a scarf or a hand, one of the paper's open problems.
+# The same, with a mask, sunglasses, a scarf or a hand on a quarter of the faces: one of the paper's open problems.
 AUGMENTATIONS["occlusion"] = {**AUGMENTATIONS["face"], "occlude": 0.25}
-SMALL_SIDES = (40, 56, 80)  # faces of this many pixels, enlarged again
+SMALL_SIDES = (40, 56, 80)  # pixels a side that a face is reduced to, then enlarged again
 JPEG_QUALITIES = (20, 80)
-NOISE = 0.08  # the largest standard deviation, of values in 0..1
-ERASED = (0.1, 0.4)  # sides of what is erased, as shares of the crop
-# How many random numbers in 0..1 an image takes for each effect.
+NOISE = 0.08  # largest standard deviation, for values in 0..1
+ERASED = (0.1, 0.4)  # smallest and largest side of the erased rectangle, as shares of the crop
+# How many random numbers in 0..1 each effect uses per image.
 DRAWS = {"mirror": 1, "upside_down": 1, "rotate": 1, "zoom": 1, "shift": 2, "light": 1, "contrast": 1, "cast": 3,
-         # Only some images undergo these: the first number decides whether, the others how.
+         # These are applied to some images only: the first number decides whether, the others how.
          "occlude": 1 + occluders.DRAWS, "small": 2, "jpeg": 2, "gray": 1, "noise": 2, "erase": 8}
 
 
 def augment(images, augmentation, generator, rows=slice(None), size=None):
-    """Change each image of a uint8 batch [N, 3, S, S], RGB, by its own draw, and normalise it as
+    """Augment each image of a uint8 batch [N, 3, S, S], RGB, with its own random parameters, and normalise it as
     dataset.evaluation_transform() does: float32 [N, 3, S, S], channels last.
 
-    `augmentation` is a key of AUGMENTATIONS; every draw comes from `generator` (a CPU torch.Generator). Where `images`
-    are only the `rows` (a slice) of a batch of `size`, they become what they would have become among the others.
+    `augmentation` is a key of AUGMENTATIONS; all random numbers come from `generator` (a CPU torch.Generator). If
+    `images` are only the `rows` (a slice) of a batch of `size`, the result is the same as for those rows of the whole.
     """
     rules, device, side = AUGMENTATIONS[augmentation], images.device, images.shape[-1]
-    # All numbers are drawn, whatever the rules: switching an effect off leaves the draws of the others as they are.
+    # The numbers of all effects are drawn, so that switching one effect off does not change the others.
     numbers = torch.rand(size or len(images), sum(DRAWS.values()), generator=generator)[rows]
     u = dict(zip(DRAWS, numbers.split(list(DRAWS.values()), 1), strict=True))
     # Sampling is faster channel by channel than with channels last.
     x = images.to(torch.float32, memory_format=torch.contiguous_format)
-    some_images(x, rules, u, "occlude", occlude)  # before the face turns, so that what it wears turns with it
+    some_images(x, rules, u, "occlude", occlude)  # before the rotation, so that a mask turns with the face
     if rules:
         grid = sampling_grid(placement(rules, u).to(device), side)
         x = functional.grid_sample(x, grid, padding_mode=rules.get("border", "border"), align_corners=False)
     some_images(x, rules, u, "small", shrink)
     some_images(x, rules, u, "jpeg", compress)
     some_images(x, rules, u, "gray", gray)
-    if rules.get("noise"):  # one pattern for all images, each in its own strength
+    if rules.get("noise"):  # one pattern for all images, scaled for each
         some_images(x, rules, u, "noise", add_noise, torch.randn((3, side, side), generator=generator).to(device))
     some_images(x, rules, u, "erase", erase)
     if "light" in rules:
@@ -62,10 +62,10 @@ def augment(images, augmentation, generator, rows=slice(None), size=None):
 
 
 def some_images(x, rules, u, effect, function, *more):
-    """Change those images of `x` [N, 3, S, S] that undergo an effect, in place.
+    """Apply an effect to some images of `x` [N, 3, S, S], in place.
 
     `function` takes an image, float32 [3, S, S] in 0..255, a list of its random numbers, and `more`, and returns the
-    new image. The numbers stay on the CPU: there is no waiting for a GPU.
+    new image. The numbers stay on the CPU, so that nothing waits for a GPU.
     """
     for i, (luck, *numbers) in enumerate(u[effect].tolist()):
         if luck < rules.get(effect, 0):
@@ -73,11 +73,11 @@ def some_images(x, rules, u, effect, function, *more):
 
 
 def placement(rules, u):
-    """Rotation, zoom, mirror and shift as affine matrices, float32 [N, 2, 3], from the new image to the crop."""
+    """Rotation, zoom, mirror and shift as affine matrices, float32 [N, 2, 3], which map the new image to the crop."""
     low, high = rules.get("rotate", (0, 0))
     angle = torch.deg2rad(low + (high - low) * u["rotate"])
     low, high = rules.get("zoom", (1, 1))
-    reach = 1 / (low + (high - low) * u["zoom"])  # how much of the crop is seen
+    reach = 1 / (low + (high - low) * u["zoom"])  # visible share of the crop's side
     mirror, upside_down = (1 - 2 * (u[k] < rules.get(k, 0)).float() for k in ("mirror", "upside_down"))
     shift = 2 * rules.get("shift", 0) * (2 * u["shift"] - 1)
     cosine, sine = angle.cos() * reach, angle.sin() * reach
@@ -87,14 +87,14 @@ def placement(rules, u):
 
 
 def sampling_grid(matrix, side):
-    """functional.affine_grid() of matrices [N, 2, 3], which is slower: float32 [N, side, side, 2] in -1..1."""
+    """A faster functional.affine_grid() of matrices [N, 2, 3]: float32 [N, side, side, 2] in -1..1."""
     line = (2 * torch.arange(side, device=matrix.device) + 1) / side - 1
     across, down, shift = matrix[:, :, :, None, None].unbind(2)
     return (across * line + (down * line[:, None] + shift)).permute(0, 2, 3, 1)
 
 
 def relight(x, rules, u):
-    """Change light, contrast and colour cast of images [N, 3, S, S] in 0..255, in place."""
+    """Change brightness, contrast and colour cast of images [N, 3, S, S] in 0..255, in place."""
     light, contrast, cast = (1 + rules.get(k, 0) * (2 * u[k].to(x.device)[:, :, None, None] - 1)
                              for k in ("light", "contrast", "cast"))
     level = x.mean((1, 2, 3), keepdim=True)
@@ -108,14 +108,14 @@ def occlude(image, numbers):
 
 
 def shrink(image, numbers):
-    """A small face, enlarged again."""
+    """Reduce an image to one of SMALL_SIDES, and enlarge it again."""
     little = SMALL_SIDES[int(numbers[0] * len(SMALL_SIDES))]
     small = functional.interpolate(image[None], (little, little), mode="bilinear", antialias=True)
     return functional.interpolate(small, image.shape[1:], mode="bilinear")[0]
 
 
 def compress(image, numbers):
-    """JPEG. OpenCV's encoder works on the CPU, with channels last, as BGR."""
+    """Encode and decode an image as JPEG. OpenCV's encoder needs it on the CPU, channels last, BGR."""
     low, high = JPEG_QUALITIES
     pixels = image.round().clamp_(0, 255).to("cpu", torch.uint8).flip(0).permute(1, 2, 0).contiguous().numpy()
     data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(low + (high - low) * numbers[0])])[1]
@@ -131,7 +131,7 @@ def add_noise(image, numbers, pattern):
 
 
 def erase(image, numbers):
-    """A rectangle of one colour."""
+    """Fill a rectangle with one colour."""
     low, high = ERASED
     wide, tall = (low + (high - low) * number for number in numbers[:2])
     left, top = numbers[2] * (1 - wide), numbers[3] * (1 - tall)

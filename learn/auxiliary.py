@@ -1,5 +1,6 @@
-"""Auxiliary tasks: what training may ask of the network beside the class, by more outputs of its last layer. Nothing to
-run. Caruana, "Multitask Learning", Machine Learning 1997.
+"""Auxiliary tasks, which the network can learn beside the class, with more outputs of its last layer. Nothing to run.
+
+Caruana, "Multitask Learning", Machine Learning 1997.
 """
 
 import bisect
@@ -10,16 +11,16 @@ from torch.nn import functional
 from faces import people
 from terminal import script
 
-TASKS = ("age", "ethnicity")  # columns of people.csv; the age is the first: weights files keep it
-WEIGHT = 0.2  # of the loss of each task, beside that of the class
-AGES = (0, 1, 2, 3, 5, 8, 11, 14, 17, 20, 24, 28, 33, 40, 50, 60, 70, 80)  # where the classes of "age" begin
+TASKS = ("age", "ethnicity")  # columns of people.csv; the age comes first, since weights files keep its outputs
+WEIGHT = 0.2  # of each task's loss; the class's loss has 1
+AGES = (0, 1, 2, 3, 5, 8, 11, 14, 17, 20, 24, 28, 33, 40, 50, 60, 70, 80)  # first year of each class of "age"
 
 
 def labels(known, columns):
-    """What the crops, of each of which a people.Person is `known`, are in each of `columns`: (labels int64 [N, tasks],
-    -1 where it is not known; number of classes of each task; first years of the classes of "age", or []).
+    """The labels of the tasks `columns`: (labels int64 [N, tasks], -1: unknown; number of classes of each task; first
+    years of the classes of "age", or []). Tasks come in the order of TASKS.
 
-    Tasks come in the order of TASKS.
+    `known`: a people.Person for each of the N crops.
     """
     ages = []
     if not columns:
@@ -32,8 +33,8 @@ def labels(known, columns):
             values = [None if year is None else AGES[bisect.bisect(AGES, year) - 1] for year in years]
         kinds = sorted(set(values) - {None})
         if len(kinds) < 2:
-            script.fail(f"validation.py has found no {column} of these crops in {people.PEOPLE}, which importers in "
-                        "data/ write: leave it out of AUXILIARY")
+            script.fail(f"validation.py has found no {column} of these crops in {people.PEOPLE}, which the importers "
+                        f"in data/ write: leave {column} out of AUXILIARY")
         if column == "age":
             ages = kinds
         found.append([-1 if value is None else kinds.index(value) for value in values])
@@ -42,9 +43,9 @@ def labels(known, columns):
 
 
 def loss(logits, labels, sizes):
-    """Sum over the tasks of their cross-entropies: float32 [N], where a task whose label is -1 counts 0.
+    """Cross-entropy summed over the tasks: float32 [N]; a task whose label is -1 counts 0.
 
-    `logits`: [N, sum of `sizes`], one task's classes after the other's; `labels`: int64 [N, tasks].
+    `logits`: [N, sum of `sizes`], one task after the other; `labels`: int64 [N, tasks].
     """
     parts = zip(logits.split(sizes, 1), labels.unbind(1), strict=True)
     return sum(functional.cross_entropy(part, label, ignore_index=-1, reduction="none") for part, label in parts)

@@ -1,6 +1,6 @@
-"""Weights files, read without running code in them, and the classifier that is made of one. Nothing to run.
+"""Reads weights files without running code in them, and classifies crops with them. Nothing to run.
 
-A weights file is a plain dict: METADATA, `state` (the network's state dict), and whatever else training leaves.
+A weights file is a plain dict: METADATA, which includes `state` (the network's state dict), and what training adds.
 """
 
 import copy
@@ -31,18 +31,18 @@ class WeightsError(script.Problem):
 METADATA = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
          "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int,
          "metrics": dict, "ages": list, "state": dict}
-# What older weights files lack, and what holds then.
+# Keys that older weights files lack, and their defaults.
 OPTIONAL = {"clahe": 0.0, "flip": False, "ages": []}
-CHILD = 11  # years; faces that are guessed to be younger are "unsure": see weights/shipped/README.md
-# Networks that compute in bfloat16 on a CPU with instructions for it: small.pt takes two thirds of the time, and its
-# probabilities differ by 0.003 at most. Those of resnet18 differ by more than 0.01; others gain little.
+CHILD = 11  # years; faces that are estimated to be younger are "unsure": see weights/shipped/README.md
+# Networks that run in bfloat16 if the CPU has instructions for it: small.pt then takes two thirds of the time, and its
+# probabilities differ by 0.003 at most. Those of resnet18 differ by more than 0.01; other networks gain little.
 BFLOAT16 = ("small",)
-OWN = "weights/best_weights.pt"  # what train.py makes
-SHIPPED = "weights/shipped/small.pt"  # the better of the weights that ship
+OWN = "weights/best_weights.pt"  # written by train.py
+SHIPPED = "weights/shipped/small.pt"  # the better one of the shipped weights
 
 
 def plausible(metadata):
-    """Whether the metadata of a weights file have types and values that the other scripts can work with."""
+    """Whether the metadata of a weights file has types and values that the scripts can use."""
     if not all(isinstance(metadata.get(name), kind) for name, kind in METADATA.items()):
         return False
     numbers = [*metadata["mean"], *metadata["std"], metadata["margin"], metadata["clahe"], metadata["temperature"],
@@ -60,7 +60,7 @@ def plausible(metadata):
 
 def load_checkpoint(path):
     """The dict of a weights file, on the CPU, without running any code in it. Raises WeightsError."""
-    if not Path(path).is_file():  # a pipe would be read for ever
+    if not Path(path).is_file():  # reading a pipe might never end
         raise WeightsError(f"no weights at {path}: run 'python train.py', or name a file with WEIGHTS=...")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -68,7 +68,7 @@ def load_checkpoint(path):
         if size > Path(path).stat().st_size + 1_000_000:  # torch.save() compresses nothing
             raise ValueError("it would fill the memory")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a stranger's file may draw warnings; it is validated below
+            warnings.simplefilter("ignore")  # a stranger's file may cause warnings; it is validated below
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # damaged bytes can make torch raise anything
         raise WeightsError(f"{path} is damaged, or holds more than plain weights, and is not loaded: train again, or "
@@ -79,7 +79,7 @@ def load_checkpoint(path):
         raise WeightsError(f"{path} is no weights file of this project: train with 'python train.py'")
     checkpoint["classes"] = [normal(name) for name in checkpoint["classes"]]
     if UNSURE in map(str.casefold, checkpoint["classes"]):
-        raise WeightsError(f"{path} has a class called {UNSURE}, which is what is said of a face that is not sure: "
+        raise WeightsError(f"{path} has a class called {UNSURE}, which is the label of faces below the threshold: "
                            "rename its folder, and train again")
     return checkpoint
 
@@ -87,7 +87,7 @@ def load_checkpoint(path):
 def load_weights(path):
     """Read a weights file: (float32 model in evaluation mode, dict of metadata). Raises WeightsError.
 
-    The model's outputs are the logits of the classes, and then those of the ages that it tells.
+    The model's outputs are the logits of the classes, followed by those of its age classes, if any.
     """
     info = load_checkpoint(path)
     try:
@@ -104,7 +104,7 @@ def load_weights(path):
 
 
 def choose(path):
-    """`path`, or where it is None: what train.py has made here, or else SHIPPED. Raises WeightsError."""
+    """`path`, or if it is None: OWN if that file exists, else SHIPPED. Raises WeightsError."""
     if path is None:
         return OWN if Path(OWN).exists() else SHIPPED
     if not isinstance(path, (str, Path)) or not str(path):
@@ -113,7 +113,7 @@ def choose(path):
 
 
 def folded(net):
-    """A copy of a network for evaluation, each batch normalisation of which is part of the convolution before it."""
+    """A copy of a network for evaluation, with each batch normalisation fused into the convolution before it."""
     net = copy.deepcopy(net).eval()
     for module in list(net.modules()):
         for (name, layer), (next_name, next_layer) in itertools.pairwise(list(module.named_children())):
@@ -135,7 +135,7 @@ def in_bfloat16(net):
 class Classifier:
     """A trained network: from crops to class probabilities, heat maps and labels.
 
-    `path`: of a weights file; None: see choose(). Raises WeightsError. Crops are lists of uint8
+    `path`: a weights file; None: see choose(). Raises WeightsError. Crops are lists of uint8
     [IMAGE_SIZE, IMAGE_SIZE, 3], RGB, made by faces/cropping.py with this classifier's `margin` and `clahe`.
     """
 
@@ -161,12 +161,12 @@ class Classifier:
         return f"{self.path.as_posix()}{ships}: network {self.name}, classes {', '.join(self.classes)}"
 
     def prepare(self, crops):
-        """Crops as the network takes them: normalised float32 [N, 3, image_size, image_size] on its device."""
+        """The network's input for crops: normalised float32 [N, 3, image_size, image_size] on its device."""
         return self.transform(dataset.to_batch(crops).to(self.device))
 
     def predict(self, crops):
-        """Class probabilities, float32 numpy [N, C], and how likely each crop is the face of a child younger than
-        CHILD, float32 numpy [N]: 0 where the network was not trained to estimate ages.
+        """Class probabilities, float32 numpy [N, C], and the probability that each crop shows a child younger than
+        CHILD, float32 numpy [N], 0 if the network was not trained to estimate ages.
         """
         n_classes, young = len(self.classes), torch.tensor(self.ages) < CHILD
         if not len(crops):
@@ -182,28 +182,28 @@ class Classifier:
     def explain(self, crops, classes=None):
         """Grad-CAM: where the network looked, float32 numpy [N, image_size, image_size] in 0..1.
 
-        `classes`: the index of the class to explain, one for each crop; None: the likeliest.
+        `classes`: the index of the class to explain for each crop; None: the most probable class.
         """
         if not len(crops):
             return np.zeros((0, self.image_size, self.image_size), np.float32)
         return networks.grad_cam(self.net, self.prepare(crops), classes, len(self.classes)).cpu().numpy()
 
     def confidence(self, probabilities, child):
-        """What is compared with a threshold, float [N]: the largest of the `probabilities` (float [N, C]), but 0 where
-        the face is more likely a child's (`child`, float [N]) than not."""
+        """What is compared with the threshold, float [N]: the largest of the `probabilities` (float [N, C]), or 0 if
+        the face is more likely a child's than not (`child`, float [N])."""
         return np.where(np.asarray(child) < 0.5, np.asarray(probabilities).max(-1), 0)
 
     def label(self, probabilities, child, threshold=None):
-        """The index of the likeliest class, or None for "unsure": where confidence() is below `threshold` (None: that
-        of the weights file). `probabilities`: float [C]; `child`: float."""
+        """The index of the most probable class, or None ("unsure") if confidence() is below `threshold` (None: that of
+        the weights file). `probabilities`: float [C]; `child`: float."""
         threshold = self.threshold if threshold is None else threshold
         sure = self.confidence(probabilities, child) >= threshold
         return int(np.argmax(probabilities)) if sure else None
 
 
 def load_all(pattern):
-    """The Classifiers of all weights files that WEIGHTS names (a file, a pattern, or None: see choose()), in natural
-    order. Raises WeightsError where one cannot be used, or has other classes than the first.
+    """The Classifiers of all weights files that match `pattern` (a file, a pattern, or None: see choose()), in natural
+    order. Raises WeightsError if one cannot be used, or has other classes than the first.
     """
     pattern = str(choose(pattern))
     paths = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
@@ -214,6 +214,6 @@ def load_all(pattern):
     loaded = [Classifier(path) for path in paths]
     for other in loaded:
         if other.classes != loaded[0].classes:
-            raise WeightsError(f"{loaded[0].path} knows the classes {', '.join(loaded[0].classes)} and {other.path} "
-                               f"knows {', '.join(other.classes)}: compare weights of the same classes only")
+            raise WeightsError(f"{loaded[0].path} has the classes {', '.join(loaded[0].classes)} and {other.path} "
+                               f"has {', '.join(other.classes)}: compare weights of the same classes only")
     return loaded

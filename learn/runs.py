@@ -1,4 +1,4 @@
-"""A training run: its state, the files that it writes, and how it goes on from them. Nothing to run.
+"""A training run: its state, the files that it writes, and how it is resumed from them. Nothing to run.
 
 Files: weights/last.pt, best_weights_<epoch>.pt and best_weights.pt; plots/log.csv and metrics_<epoch>.png or .pdf.
 """
@@ -22,32 +22,32 @@ from terminal.files import atomic
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "mean_loss", "lr", "data_s",
            "compute_s", "best")
-# Constants of train.py that may differ in a resumed run, since its numbers stay the same.
+# Constants of train.py that may differ in a resumed run, since they do not change its losses.
 MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "PICTURES", "DEVICE", "PRECISION"}
-JUDGES = {"JUDGED_MARGIN", "IMAGE_SIZE", "PAPER"}  # constants that change validation losses without any training
-FIXED = ("MODEL", "AUXILIARY", "EMA")  # constants that a resumed run must have again: its network depends on them
-KEEP_BEST = 3  # best_weights_<epoch>.pt files that stay
-ENOUGH = 100  # validation crops, one of each person or take, from which the threshold for "unsure" can be chosen well
+JUDGES = {"JUDGED_MARGIN", "IMAGE_SIZE", "PAPER"}  # constants that change the validation loss of the same weights
+FIXED = ("MODEL", "AUXILIARY", "EMA")  # constants that a resumed run must keep, since its network depends on them
+KEEP_BEST = 3  # how many best_weights_<epoch>.pt files are kept
+ENOUGH = 100  # people or takes in the validation crops, from which the threshold for "unsure" can be chosen well
 
 
 @dataclasses.dataclass
 class Run:
-    """The state of training: what changes from epoch to epoch, and what last.pt keeps to go on from."""
+    """The state of training: what changes from epoch to epoch, and what last.pt keeps for RESUME."""
 
     net: torch.nn.Module
     ema: torch.nn.Module | None  # moving average of the weights of `net`
     optimizer: torch.optim.Optimizer
     hardware: engine.Hardware
     constants: dict  # of train.py, by name
-    metadata: dict  # what weights files say beside the weights, by name
+    metadata: dict  # of weights files, by name: see classifier.METADATA
     crops: dict  # fingerprint() of the crops
-    head_epochs: int = 0  # in so many epochs, the first, only the head learns
+    head_epochs: int = 0  # number of first epochs in which only the head is trained
     history: list = dataclasses.field(default_factory=list)  # a dict of COLUMNS per epoch
     comparable_from: int = 1  # epochs before this one had other validation crops or settings
 
     @property
     def done(self):
-        """The number of the last epoch that is done."""
+        """The number of the last finished epoch."""
         return self.history[-1]["epoch"] if self.history else 0
 
     @property
@@ -57,21 +57,21 @@ class Run:
 
     @property
     def candidates(self):
-        """The rows of the epochs that the best is chosen from."""
+        """The rows of the epochs from which the best is chosen."""
         return [row for row in self.history if row["epoch"] >= self.comparable_from]
 
     @property
     def settled(self):
-        """Whether all validation crops were right for an eighth of the EPOCHS, up to the last one that is done."""
+        """Whether all validation crops were right in the last epochs, an eighth of all EPOCHS."""
         eighth = math.ceil(self.constants["EPOCHS"] / 8)
         return len(self.candidates) >= eighth and all(row["valid_accuracy"] == 1 for row in self.candidates[-eighth:])
 
-    def trained_in(self, epoch):
-        """The network as the steps of an epoch call it: in training mode, frozen but for its head in head_epochs."""
+    def training_model(self, epoch):
+        """The network for the steps of an epoch, in training mode; during head_epochs all but its head is frozen."""
         frozen = epoch <= self.head_epochs
         self.net.features.requires_grad_(not frozen)
         self.net.train()
-        self.net.features.train(not frozen)  # what is frozen keeps its batch statistics too
+        self.net.features.train(not frozen)  # frozen features keep their batch statistics too
         return engine.distributed_model(self.net, self.hardware.device)
 
     def note(self, **row):
@@ -88,8 +88,8 @@ class Folders(NamedTuple):
 
     @engine.first_only
     def claim(self):
-        """Note what a run writes; ends the program with one line where a file of that name is not ours."""
-        # A last.pt in a folder that was copied without its record is ours as well.
+        """Claim the files that a run writes; ends the program with one line if a file of that name is not ours."""
+        # A last.pt is ours even if its folder was copied without the record.
         ours = ["last.pt"] if is_ours(self.weights / "last.pt") else []
         files.claim(self.weights, ["last.pt", "best_weights.pt"], ours)
         files.claim(self.plots, ["log.csv"])
@@ -97,7 +97,7 @@ class Folders(NamedTuple):
             files.claim(folder, [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name)])
 
     def set_aside(self):
-        """Keep what an earlier run left in weights/run_<number>/, all of it or nothing."""
+        """Copy the files of an earlier run into weights/run_<number>/, all of them or none."""
         names = sorted(n for n in files.written(self.weights) if re.fullmatch(r"(last|best_weights(_\d+)?)\.pt", n))
         old = [path for path in [*(self.weights / name for name in names), self.plots / "log.csv"] if path.is_file()]
         if not old:
@@ -108,9 +108,9 @@ class Folders(NamedTuple):
         with files.atomic_folder(folder) as temporary:
             for path in old:
                 files.link(path, temporary / path.name)
-        # What the new run replaces stays until then, so that test.py and realtime.py always have weights.
+        # best_weights.pt stays until the new run replaces it, so that test.py and realtime.py always have weights.
         files.remove_ours(self.weights, [name for name in names if name.startswith("best_weights_")])
-        print(f"kept the {len(old)} files of the run before in {folder.as_posix()}")
+        print(f"kept the {len(old)} files of the previous run in {folder.as_posix()}")
 
 
 def is_ours(path):
@@ -122,8 +122,8 @@ def is_ours(path):
 
 
 def fingerprint(train, valid):
-    """{"training": digest, "validation": digest} of the classes, names and sizes of the crops, which stay the same when
-    their folder moves."""
+    """{"training": digest, "validation": digest} of the classes, names and file sizes of the crops, whatever their
+    folder."""
     digests = {}
     for name, crops in (("training", train), ("validation", valid)):
         listed = sorted((crops.classes[label], path.name, path.stat().st_size)
@@ -133,17 +133,17 @@ def fingerprint(train, valid):
 
 
 def resume(run, path):
-    """Put what weights/last.pt (`path`) holds into a new Run; ends the program where that does not fit."""
+    """Load weights/last.pt (`path`) into a new Run; ends the program if it does not fit."""
     last = classifier.load_checkpoint(path)
     if "optimizer" not in last:
-        script.fail(f"{path} holds weights alone, which is not enough to go on: start anew")
+        script.fail(f"{path} holds weights only, which is not enough to resume: start anew with RESUME=False")
     began = last["constants"]
     for name in FIXED:
         if name not in began:
-            script.fail(f"{path} was made by another version: start anew, with START={path} to go on from its weights")
-        other_decay = name == "EMA" and began[name] and run.constants[name]  # which changes numbers alone
+            script.fail(f"{path} was made by another version: start anew, with START={path} to fine-tune its weights")
+        other_decay = name == "EMA" and began[name] and run.constants[name]  # another decay needs no other network
         if began[name] != run.constants[name] and not other_decay:
-            script.fail(f"{name} is not what the run began with: set it to {began[name]}, or start anew with "
+            script.fail(f"{name} differs from that of the run: set it to {began[name]}, or start anew with "
                         "RESUME=False")
     if last["classes"] != run.metadata["classes"]:
         script.fail(f"{path} is for the classes {', '.join(last['classes'])}, and the crops are of "
@@ -154,7 +154,7 @@ def resume(run, path):
         if run.ema is not None:
             run.ema.load_state_dict(last["ema"])
     except (RuntimeError, ValueError, KeyError):
-        script.fail(f"{path} does not fit this run, as where data/people.csv names other groups than before: start "
+        script.fail(f"{path} does not fit this run, perhaps since data/people.csv has other groups than before: start "
                     "anew with RESUME=False")
     run.history, run.comparable_from, run.head_epochs = last["history"], last["comparable_from"], last["head_epochs"]
     changed = [name for name, value in run.constants.items()
@@ -168,14 +168,14 @@ def resume(run, path):
         lines.append(f"the crops for {' and '.join(crops)} are not those of epoch {run.done}")
     if crops or JUDGES & set(changed):  # losses before and after cannot be compared
         run.comparable_from = run.done + 1
-        lines.append(f"the best epoch is chosen anew, from epoch {run.done + 1} on; RESUME=False starts all anew")
+        lines.append(f"the best epoch is chosen anew, from epoch {run.done + 1} on; RESUME=False starts a new run")
     for line in lines:
         engine.say(line)
 
 
 @engine.first_only
 def announce(run, train, valid):
-    """Print what is about to happen, and the head of the table that follows. `train` and `valid` are loaders."""
+    """Print a summary of the run, and the header of the table of epochs. `train` and `valid` are loaders."""
     for name, split in (("train", train.dataset), ("valid", valid.dataset)):
         counts = ", ".join(f"{c} {(split.labels == i).sum():,}" for i, c in enumerate(split.classes))
         print(f"{name}: {len(split):,} crops ({counts})")
@@ -190,20 +190,20 @@ def announce(run, train, valid):
 
 @engine.first_only
 def save(run, folders, sources):
-    """Write the files of an epoch, and print its lines. `folders`: Folders; `sources`: of train.by_source()."""
+    """Write the files of an epoch, and print its lines. `folders`: Folders; `sources`: dict of train.by_source()."""
     row = run.history[-1]
     if len(run.history) == 1:
         folders.set_aside()
     classes, ages = run.metadata["classes"], run.metadata["ages"]
     checkpoint = {**run.metadata, "epoch": run.done, "metrics": row,
                   "state": trimmed(run.eval_net, len(classes) + len(ages))}
-    # last.pt comes last: whatever stops the program in between, a resumed run writes the same files again.
+    # last.pt comes last: if the program is killed in between, a resumed run writes the same files again.
     if row["best"]:
         keep_best(folders.weights, checkpoint, run.history)
     log = folders.plots / "log.csv"
     try:
         write_log(log, run.history, run.constants)
-    except files.Busy:  # as a spreadsheet shows it: the weights are worth more, and the next epoch has all rows
+    except files.Busy:  # open in a spreadsheet: training is worth more, and the next epoch writes all rows
         print(f"{log.as_posix()} is open in another program, and stays as it is: the training goes on", flush=True)
     save_weights(folders.weights / "last.pt", {
         **checkpoint, "net": run.net.state_dict(), "optimizer": run.optimizer.state_dict(), "history": run.history,
@@ -220,7 +220,7 @@ def save(run, folders, sources):
 
 
 def keep_best(weights, checkpoint, history):
-    """Save the weights of a best epoch, in half precision; only the last KEEP_BEST such files stay."""
+    """Save the weights of a best epoch, in half precision; only the last KEEP_BEST such files are kept."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in checkpoint["state"].items()}
     for name in (f"best_weights_{checkpoint['epoch']}.pt", "best_weights.pt"):
         files.claim(weights, [name])
@@ -239,14 +239,14 @@ def write_log(path, history, constants):
 
 
 def save_weights(path, checkpoint):
-    """Write a weights file: a dict of classifier.METADATA, `state`, and whatever else, of tensors and Python values.
+    """Write a weights file: a dict of classifier.METADATA and more, of tensors and plain Python values.
 
     It is written under a temporary name and renamed, so that a stop or a full disk leaves the old one whole.
     """
     with atomic(path) as temporary:
         try:
             torch.save(checkpoint, temporary)
-        except RuntimeError as error:  # torch reports a failed write so
+        except RuntimeError as error:  # what torch raises if a write fails
             raise OSError(28, f"cannot write the weights, is the disk full? ({str(error).splitlines()[0]})",
                           str(path)) from None
         with open(temporary, "rb+") as file:
@@ -255,10 +255,9 @@ def save_weights(path, checkpoint):
 
 @engine.first_only
 def conclude(run, folders, reached, valid):
-    """Draw the curves, and say which epoch is best and what "unsure" is worth.
+    """Draw the curves, and print the best epoch and whether the threshold for "unsure" is reliable.
 
-    `reached`: the accuracy of the validation crops above the threshold, nan where there are none; `valid`: the
-    dataset.Crops.
+    `reached`: the accuracy of the validation crops above the threshold, nan if there are none; `valid`: dataset.Crops.
     """
     path = folders.plots / f"metrics_{run.done}.{run.constants['PICTURES']}"
     files.claim_file(path)
@@ -268,22 +267,22 @@ def conclude(run, folders, reached, valid):
     if valid.people < ENOUGH:
         who = "person or take" if valid.people == 1 else "people or takes"
         of = f" of {valid.people} {who}" if valid.people < len(valid) else ""
-        print(f"{len(valid)} validation crops{of} are few: the accuracy is rough, and so is the threshold for "
-              "\"unsure\"")
+        print(f"{len(valid)} validation crops{of} are few: the accuracy is a rough estimate, and so is the threshold "
+              "for \"unsure\"")
     elif not reached >= wanted:  # or nan
-        found = (f"of what it is sure of, {reached:.1%} of the validation crops are right" if reached >= 0 else
+        found = (f"{reached:.1%} of the validation crops above the threshold are right" if reached >= 0 else
                  "the network is not confident enough of any validation crop")
         print(f"TARGET_ACCURACY={wanted} was not reached: {found}")
     best = (folders.weights / "best_weights.pt").as_posix()
-    named = [] if files.same_file(best, classifier.OWN) else [f"WEIGHTS={best}"]  # others have to be named
+    named = [] if files.same_file(best, classifier.OWN) else [f"WEIGHTS={best}"]  # test.py's default is OWN
     print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
           f"accuracy {top['valid_accuracy']:.2%} -> {best}; next: {script.command_line('python', 'test.py', *named)}")
 
 
 def plot(history, path):
-    """Draw the two panels of the paper, loss and accuracy per epoch, as PNG or PDF by the name of `path`.
+    """Draw the two panels of the paper, loss and accuracy per epoch, as PNG or PDF by the suffix of `path`.
 
-    `history`: a dict of COLUMNS per epoch; the last one that is "best" is the one whose weights are kept.
+    `history`: a dict of COLUMNS per epoch; best_weights.pt is of the last one that is "best".
     """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -299,30 +298,29 @@ def plot(history, path):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=9)
     panels[0].set_ylabel("cross-entropy, mean over the crops")
-    panels[1].set_ylabel("crops that are right")
+    panels[1].set_ylabel("accuracy")
     panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
     pictures.save(fig, path)
 
 
 def last_layer(net):
-    """How the names of the last layer's weight and bias begin in a state dict."""
+    """The prefix of the last layer's weight and bias in a state dict."""
     return f"classifier.{len(net.classifier) - 1}."
 
 
 def trimmed(net, outputs):
-    """The state dict of `net`, on the CPU, with the first `outputs` of its last layer: those of other tasks are left
-    out."""
+    """The state dict of `net`, on the CPU, with only the first `outputs` outputs of its last layer."""
     return {k: v.cpu()[:outputs].clone() if k.startswith(last_layer(net)) else v.cpu()
             for k, v in net.state_dict().items()}
 
 
 def start_from(net, path, classes):
-    """Give `net` (for `classes` and maybe more) the weights of a file of the same network, but for its last layer where
-    the file is for other classes. Returns whether all were taken; raises WeightsError.
+    """Load the weights file `path` of the same network into `net`, whose first outputs are `classes`. The last layer is
+    loaded only if the file has the same classes: returns whether it was. Raises WeightsError.
     """
     started, info = classifier.load_weights(path)
     state, same = started.state_dict(), info["classes"] == classes
-    for name, own in net.state_dict().items():  # the very tensors of `net`
+    for name, own in net.state_dict().items():  # not copies: they share memory with the tensors of `net`
         if not name.startswith(last_layer(net)):
             own.copy_(state[name])
         elif same:

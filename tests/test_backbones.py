@@ -225,7 +225,7 @@ def test_other_classes_get_a_new_head_that_learns_alone_at_first(faces, tmp_path
 @pytest.mark.parametrize(("settings", "line"), [
     ({"MODEL": "paper"}, "is a small network and this run trains paper: choose another START, or MODEL=small"),
     ({"MODEL": "small", "START": "none.pt"}, "no weights at none.pt"),
-    ({"MODEL": "paper", "IMAGE_SIZE": 112, "START": None}, "IMAGE_SIZE=112: must be .*takes 224 alone"),
+    ({"MODEL": "paper", "IMAGE_SIZE": 112, "START": None}, "IMAGE_SIZE=112: must be .*224, the only size"),
     ({"MODEL": "small", "IMAGE_SIZE": 8}, "IMAGE_SIZE=8: must be ")])
 def test_a_wrong_start_or_size_is_one_line(settings, line, faces, tmp_path, monkeypatch):
     weights_file(tmp_path / "start.pt", ["beard", "hat"])

@@ -133,7 +133,7 @@ def test_within_a_source_all_classes_count_the_same(tmp_path):
     note(folder, {name: ("news", "", "", "") for name in some})
     crops = dataset.Crops(folder, 96)
     news = torch.tensor([f"{p.parent.name}/{p.name}" in some for p in crops.paths])
-    assert crops.sources == ["news", "others"] and crops.source.tolist() == [0 if new else 1 for new in news]
+    assert crops.sources == ["news", "others"] and crops.source_index.tolist() == [0 if new else 1 for new in news]
     crops.balance()
     assert crops.sample_weights.mean().item() == pytest.approx(1)
     for own in (news, ~news):

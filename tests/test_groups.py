@@ -102,7 +102,7 @@ def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_pa
     assert losses(tmp_path / "stopped") == losses(tmp_path / "constant")
     for other in ("AUXILIARY=()", "EMA=0.0"):
         code, _, err = start("whole", "EPOCHS=3", "RESUME=True", other)
-        assert code == 1 and f"{other.split('=')[0]} is not what the run began with" in err and err.count("\n") == 1
+        assert code == 1 and f"{other.split('=')[0]} differs from that of the run" in err and err.count("\n") == 1
     known[max(known)] = ("", "", "40", "Other")
     code, _, err = start("whole", "EPOCHS=3", "RESUME=True")
     assert code == 1 and "does not fit this run" in err and err.count("\n") == 1

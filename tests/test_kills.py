@@ -81,5 +81,5 @@ def test_weights_alone_are_not_enough_to_resume(constants, tmp_path, monkeypatch
         "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {},
         "state": networks.build("small", 2).state_dict()})
     monkeypatch.setattr(train, "RESUME", True)
-    with pytest.raises(SystemExit, match="not enough to go on"):
+    with pytest.raises(SystemExit, match="not enough to resume"):
         train.main()

@@ -248,7 +248,7 @@ def test_a_class_that_only_one_side_has_is_named(faces, tmp_path):
     shutil.copytree(faces, tmp_path / "faces")
     shutil.copytree(faces / "train" / "hat", tmp_path / "faces" / "train" / "mask")
     code, _, err = run(tmp_path, tmp_path / "faces")
-    assert code == 1 and "one has no crops of mask: run 'python validation.py'" in err.splitlines()[-1]
+    assert code == 1 and "valid has no crops of mask: run 'python validation.py'" in err.splitlines()[-1]
 
 
 def test_an_error_ends_the_program_with_one_line(faces, tmp_path):

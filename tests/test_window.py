@@ -300,7 +300,7 @@ def test_where_no_window_can_be_opened_one_line_or_a_portrait(display, clip, tmp
     assert "SHOW=False" in done.stderr
     if environment.get("QT_QPA_PLATFORM") == "wayland":
         done = program(f"WEIGHTS={SMALL}", cwd=tmp_path, **environment)
-        assert done.returncode == 0 and "taking the portrait" in done.stdout and not done.stderr
+        assert done.returncode == 0 and "labelling the portrait" in done.stdout and not done.stderr
         assert (tmp_path / "plots" / "realtime.jpg").exists()
 
 
