@@ -135,8 +135,10 @@ class Tracker:
         self.searched, self.looks = -math.inf, 0  # time and number of the looks everywhere
 
     def step(self, frame, now, brief=False):
-        """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks. `brief`: the
-        source has fewer frames than CONFIRM_DETECTIONS, so that one detection is enough, as in a photo."""
+        """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks.
+
+        `brief`: the source has fewer frames than CONFIRM_DETECTIONS, so that one detection is enough, as in a photo.
+        """
         view = detectors.View(frame)
         interval = max(0.0, now - self.before)
         scene = appearance(view.gray, (0, 0, *view.gray.shape[::-1]), 0)
