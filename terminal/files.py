@@ -357,8 +357,8 @@ def check_apart(**places):
 
 
 def check_outputs(settings, *names):
-    """End the program if a folder that a script writes into is, holds or lies in what is another's: PLACES, the code,
-    .git. `settings`: the script's globals(); `names`: its constants that name such folders."""
+    """End the program if a folder that a script writes into is, holds or lies in what is another's: one of PLACES,
+    or CODE. `settings`: the script's globals(); `names`: its constants that name such folders."""
     others = [(name, name) for name in CODE]
     for name in PLACES.keys() - set(names):
         others += {(name, PLACES[name]), (name, settings.get(name) or PLACES[name])}

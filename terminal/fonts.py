@@ -1,5 +1,6 @@
 """A font of this machine that has the letters of a text, since classes are named in any language. Nothing to run."""
 
+import contextlib
 import functools
 import unicodedata
 from pathlib import Path
@@ -35,11 +36,23 @@ def has(font, text):
 
 
 def installed():
-    """Paths of the fonts of this machine, and of those that come with matplotlib, upright and plain ones first."""
+    """Yield the paths of this machine's fonts, and of those that come with matplotlib, upright and plain ones first."""
     from matplotlib import font_manager  # takes half a second, and few need it
 
+    manager = font_manager.fontManager
+    known = in_order(manager.ttflist)
+    yield from known
+    # Its list may be older than a font that was installed since.
+    for path in set(font_manager.findSystemFonts()).difference(known):
+        with contextlib.suppress(Exception):  # a font that it cannot read is no choice
+            manager.addfont(path)
+    yield from [path for path in in_order(manager.ttflist) if path not in known]
+
+
+def in_order(fonts):
+    """The paths of entries of matplotlib's list, in the order of installed()."""
     # A font of last resort has a box for every letter.
-    fonts = [f for f in font_manager.fontManager.ttflist if "lastresort" not in f.name.lower().replace(" ", "")]
+    fonts = [f for f in fonts if "lastresort" not in f.name.lower().replace(" ", "")]
     fonts = sorted(fonts, key=lambda f: (f.style != "normal", f.weight not in (400, "normal", "regular"), f.name))
     return list(dict.fromkeys(f.fname for f in fonts))
 

@@ -137,6 +137,22 @@ def ignore():
         signal.signal(number, signal.SIG_IGN)
 
 
+def open_streams():
+    """Input, output and errors that are closed (>&-, or pythonw of Windows) lead nowhere from now on. Else the next
+    file that is opened would get their number, and what libraries say there would go into it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, number)  # processes that are started have it, too
+            if null > 2:
+                os.close(null)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+
+
 def is_program():
     """Whether Python was started to run one of our scripts, and not a notebook, a test or another program with it."""
     started, main = sys.orig_argv[1:], sys.modules["__main__"]
@@ -148,6 +164,7 @@ def is_program():
     return named and os.path.dirname(path) in (home, os.path.join(home, "data"), os.path.join(home, "tools"))
 
 
+open_streams()
 IS_PROGRAM = is_program()
 if IS_PROGRAM:
     for each in handlers(SIGNALS):

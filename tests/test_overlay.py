@@ -1,14 +1,18 @@
 """What stands on the picture: texts that keep off faces, letters of any language, blurred faces, twenty people."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from PIL import ImageFont
 
 import clips
 import realtime
 from faces import cropping, detectors
 from faces.boxes import iou
+from judge import pictures
 from live import controls, overlay
 from terminal import fonts
 
@@ -182,3 +186,17 @@ def test_a_class_has_its_colour_and_its_text(monkeypatch):
     for index in (0, 1):
         edge = overlay.draw(frame, [((20, 30, 40, 40), "", index, None, 0.0)])[70, 40]
         assert tuple(edge[::-1]) == overlay.COLOURS[index]
+
+
+def test_a_font_that_was_installed_since_is_found(tmp_path, monkeypatch):
+    """matplotlib's list of fonts is of before."""
+    path = shutil.copy(font_manager.findfont("DejaVu Sans"), tmp_path / "New.ttf")
+    manager = font_manager.fontManager
+    without = [f for f in manager.ttflist if f.name.startswith(("cm", "STIXSiz"))]
+    assert without
+    monkeypatch.setattr(manager, "ttflist", without)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda *_: [str(path), str(tmp_path / "none.ttf")])
+    fonts._find.cache_clear()
+    assert fonts.find("жена") == str(path)
+    fonts._find.cache_clear()
+    assert pictures.families_with("ж") == ["DejaVu Sans"]

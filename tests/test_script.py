@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from faces import reading
+from photos import fill
 from running import POSIX, ROOT, wait_for
 from terminal import files, script
 from terminal.files import atomic
@@ -281,3 +282,30 @@ def test_a_command_that_is_told_has_quotes_where_cmd_and_powershell_need_them(mo
         patch.setattr(script.os, "name", "nt")
         told = script.command_line("python", "train.py", "LR=0.001", "WEIGHTS=my own/a.pt", "SOURCE=a&b(1).mp4", "X=")
     assert told == 'python train.py LR=0.001 "WEIGHTS=my own/a.pt" "SOURCE=a&b(1).mp4" X='
+
+
+@POSIX
+@pytest.mark.parametrize("closed", [(2,), (1, 2), (0, 1, 2)])
+def test_streams_that_are_closed_are_no_traceback_and_take_no_file(tmp_path, closed):
+    """>&-: the files of the run would have the numbers of output and errors."""
+    fill(tmp_path / "data" / "raw")
+    program = [sys.executable, ROOT / "processed.py", "WORKERS=1"]
+    done = subprocess.run(program, cwd=tmp_path, preexec_fn=lambda: [os.close(number) for number in closed],
+                          stdout=subprocess.PIPE, timeout=100)
+    assert done.returncode == 0 and len(list(tmp_path.glob("processed/faces/*/[!.]*.jpg"))) == 4
+    assert 1 in closed or b"4 of 4 photos kept" in done.stdout
+
+
+@pytest.mark.parametrize("program", ["processed.py", "validation.py"])
+def test_without_streams_as_under_pythonw_there_is_no_traceback(tmp_path, program):
+    code = ("import io, runpy, sys, traceback; sys.stdin = sys.stdout = sys.stderr = None\n"
+            "sys.argv = sys.argv[1:]\n"
+            "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+            "except SystemExit as stop:\n    open('code', 'w').write(str(stop.code))\n"
+            "except BaseException:\n    open('code', 'w').write(traceback.format_exc())\n")
+    fill(tmp_path / "data" / "raw", 4)
+    if program == "validation.py":
+        fill(tmp_path / "processed" / "faces", 4)
+    subprocess.run([sys.executable, "-c", code, ROOT / program], cwd=tmp_path, timeout=100,
+                   env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (tmp_path / "code").read_text() in ("0", "None")
