@@ -257,7 +257,7 @@ def test_photos_of_one_person_or_take_are_one_draw(world, plain, tmp_path, monke
     for key in ("accuracy_ci", "balanced_accuracy_ci", "balanced_accuracy_with_missed_ci"):
         (low, high), (narrow_low, narrow_high) = result[key], plain[0][key]
         assert high - low > 0.6 > narrow_high - narrow_low, key
-    assert "people or takes                  2   (the intervals go by these" in capsys.readouterr().out
+    assert "people or takes                  2   (the intervals count these" in capsys.readouterr().out
     assert "people or takes" not in plain[3]
 
 
