@@ -142,7 +142,7 @@ def classify(photos, classifiers):
     """One pass over the photos for all classifiers.
 
     Returns rows (dict of path, class, status, reason, box, one per photo) and, for each classifier, the results of
-    predict() for all faces: float32 [found, C] and [found]; an empty list if no face was found.
+    predict() for all faces: float32 [found, C] and [found]; () if no face was found.
     """
     cuts = sorted(set(map(cut_of, classifiers)))
     rows, waiting, outputs = [], [], [[] for _ in classifiers]
