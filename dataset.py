@@ -1,7 +1,7 @@
-"""Crops -> batches, and the one transform for evaluation and live use. Nothing to run.
+"""From crops to batches, and the transform that evaluation and live use share. Nothing to run.
 
-Crops are decoded once into an array on disk, and read from there batch by batch; where that array would be too large,
-each batch is decoded when its turn comes.
+Crops are decoded once into an array on disk, and read from there batch by batch. If that array would be too large, each
+batch is decoded when it is needed.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ from terminal import script, workers
 from terminal.files import atomic, claim, normal, remove_ours, written
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
-CACHE_GB = 10.0  # of disk that the pixels of a split may take; a larger split is decoded anew in every epoch
-KEEP_FREE = 1e9  # bytes of a disk that pixels leave to weights files and everybody else
+CACHE_GB = 10.0  # most gigabytes of disk for the pixels of a split; a larger split is decoded again in every epoch
+KEEP_FREE = 1e9  # bytes of the disk that the arrays of pixels leave free
 UNUSED = 3600  # seconds after which an array of pixels that no run has read is removed
 
 
@@ -36,18 +36,18 @@ def resize(images, side):
     """uint8 [N, 3, H, W] -> uint8 [N, 3, side, side], bilinear with antialiasing."""
     if images.shape[2:] == (side, side):
         return images
-    # What torchvision's Resize does: but to import torchvision takes as long as to import PyTorch.
-    pixels = images if images.device.type == "cpu" else images.float()  # GPUs do not resize bytes
+    # The same as torchvision's Resize, whose import would take as long as that of PyTorch.
+    pixels = images if images.device.type == "cpu" else images.float()  # on a GPU, interpolate() takes no uint8
     return functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True).round().to(torch.uint8)
 
 
 def evaluation_transform(image_size, mean=MEAN, std=STD):
-    """The one way to see a crop: a function from uint8 [N, 3, H, W] RGB, as to_batch() gives it, to normalised float32
-    [N, 3, image_size, image_size], channels last in memory. `mean` and `std` are those of values in 0..1."""
+    """The only transform of crops without augmentation: a function from uint8 [N, 3, H, W] RGB, as of to_batch(), to
+    normalised float32 [N, 3, image_size, image_size], channels last in memory. `mean`, `std`: for values in 0..1."""
     mean, std = (255 * torch.tensor(v).repeat(image_size) for v in (mean, std))
 
     def transform(images):
-        # Whole rows of pixels at once: with three channels as the last axis, vector instructions would idle.
+        # On whole rows of pixels: a last axis of three channels would leave vector instructions mostly unused.
         rows = resize(images, image_size).permute(0, 2, 3, 1).flatten(2)
         rows = torch.sub(rows, mean.to(rows.device)).div_(std.to(rows.device))
         return rows.unflatten(2, (image_size, 3)).permute(0, 3, 1, 2)
@@ -95,15 +95,15 @@ class Crops(Dataset):
         self.pool = ThreadPoolExecutor(workers.cores())
 
     def balance(self):
-        """Set `sample_weights` so that all classes of a source count the same, and all crops 1 on average."""
+        """Set `sample_weights` so that all classes of a source count the same; their mean stays 1."""
         for number in range(len(self.sources)):
             own = self.source_index == number
             counts = torch.bincount(self.labels[own], minlength=len(self.classes)).float()
             self.sample_weights[own] = (counts.sum() / (counts.clamp_min(1) * (counts > 0).sum()))[self.labels[own]]
 
     def prepare(self, quiet=False):
-        """Decode the crops into an array on disk, unless that is done already or it would be too large; says so in a
-        line unless `quiet`. Returns self."""
+        """Decode the crops into an array on disk, unless it is there already or would be too large. Prints a line
+        unless `quiet`. Returns self."""
         stats = [(path.as_posix(), status.st_size, status.st_mtime_ns)
                  for path, status in zip(self.paths, map(os.stat, self.paths), strict=True)]
         mark = hashlib.sha256(json.dumps([self.shape, self.margin, stats]).encode()).hexdigest()[:16]
@@ -116,7 +116,7 @@ class Crops(Dataset):
             self.cache, place = None, f"and {self.folder.parent.as_posix()} is read-only: {instead}"
         elif not self.cache.is_file() and size > room:
             self.cache = None
-            place = f"and {room / 1e9:.2f} GB may be used (dataset.CACHE_GB, and what is free): {instead}"
+            place = f"and {room / 1e9:.2f} GB may be used (dataset.CACHE_GB, and free space): {instead}"
         if not quiet:
             print(f"{self.folder.name}: {len(self):,} crops are {size / 1e9:.2f} GB of pixels, {place}", flush=True)
         if self.cache and not self.cache.is_file():
@@ -127,23 +127,23 @@ class Crops(Dataset):
         """Decode all crops into the array on disk."""
         claim(self.cache.parent, [self.cache.name])
         header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
-        # Written as a file, and not through a memory map, in which a full disk would end the program without a word.
+        # Written as a file, since a full disk would kill a program that writes through a memory map, without a message.
         with atomic(self.cache) as temporary, open(temporary, "wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for start in tqdm(range(0, len(self), 256), desc=f"decoding {self.folder.name}", unit="batch"):
                 file.write(self.decode(range(start, min(start + 256, len(self)))).tobytes())
 
     def remove_unused(self):
-        """Delete the other arrays of this split that no run has used for an hour."""
+        """Delete the other arrays of this split, if no run has read them for UNUSED seconds."""
         place = self.folder.parent
         pattern = re.compile(rf"\.{re.escape(self.folder.name)}_\d+_[0-9a-f]{{16}}\.npy")
         for name in filter(pattern.fullmatch, written(place) - {self.cache.name}):
-            with contextlib.suppress(OSError):  # it is gone; or, on Windows, another run reads it
+            with contextlib.suppress(OSError):  # already deleted; or, on Windows, open in another run
                 if time.time() - (place / name).stat().st_mtime > UNUSED:
                     remove_ours(place, [name])
 
     def decode(self, index):
-        """The pixels of crops, from their own files: uint8 [N, S, S, 3]."""
+        """The pixels of crops, decoded from their files: uint8 [N, S, S, 3]."""
         def one(i):
             try:
                 crop = cropping.recut(cropping.read_crop(self.paths[i]), MARGIN, self.margin)
@@ -152,21 +152,21 @@ class Crops(Dataset):
                 script.fail(f"{self.paths[i]}: {error}; delete it and run 'python processed.py' and "
                             "'python validation.py'")
 
-        if not len(index):  # a process's share of a small batch
+        if not len(index):  # a small batch may have no rows for this process
             return np.empty((0, *self.shape[1:]), np.uint8)
         return torch.cat(list(self.pool.map(one, index))).permute(0, 2, 3, 1).contiguous().numpy()
 
     def pixels(self, index):
-        """The pixels of crops, from where they are: uint8 [N, S, S, 3]."""
+        """The pixels of crops, from the array on disk if there is one: uint8 [N, S, S, 3]."""
         if self.cache is None or not self.cache.is_file():  # too large, or deleted meanwhile
             return self.decode(index)
-        with contextlib.suppress(OSError):  # it may be another user's
-            os.utime(self.cache)  # in use
-        # Mapped anew each time: pages that stay mapped would count as this process's memory for ever.
+        with contextlib.suppress(OSError):  # the file may belong to another user
+            os.utime(self.cache)  # marks it as used, see remove_unused()
+        # Mapped for each batch only, since pages that stay mapped count as memory of this process.
         return np.load(self.cache, mmap_mode="r")[index]
 
     def move_to(self, device):
-        """Keep all pixels in the memory of a CUDA GPU where they take no more than half of what is free."""
+        """Copy all pixels into the memory of a CUDA GPU, if they need at most half of what is free."""
         if device.type != "cuda" or math.prod(self.shape) > torch.cuda.mem_get_info(device)[0] / 2:
             return
         self.on_gpu = torch.empty(self.shape, dtype=torch.uint8, device=device)
@@ -185,24 +185,24 @@ class Crops(Dataset):
 
 
 def sources_of(known):
-    """(names of the sources, list; which of them each crop is from, int64 [N]). `known`: the people.Person of each."""
+    """(list of the names of the sources; index of each crop's source, int64 [N]). `known`: a people.Person per crop."""
     names, numbers = np.unique([person.source or "others" for person in known], return_inverse=True)
     names = names.tolist()
     return ["all"] if names == ["others"] else names, torch.from_numpy(numbers).long()
 
 
 class Batches(Sampler):
-    """Lists of indices, one per batch: shuffled by (seed, epoch) alone, so that epoch 7 is the same after a resume, and
-    in order without a seed. Of `world` processes that share each batch, number `rank` gets every world-th image.
+    """Yields lists of indices, one per batch: shuffled by (seed, epoch) only, so that epoch 7 is the same after a
+    resume; without a seed in order. If `world` processes share each batch, process `rank` gets every world-th image.
 
-    With a seed a last batch joins the one before it where it has only one image, since batch normalisation needs more
-    than one value, or fewer than there are processes.
+    With a seed, the last batch is merged into the one before if it has only one image, since batch normalisation needs
+    more than one value, or fewer images than there are processes.
     """
 
     def __init__(self, n, batch_size, seed=None, rank=0, world=1):
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
-        self.rows = slice(rank, None, world)  # of a whole batch, those that are this process's
-        self.sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]  # of whole batches
+        self.rows = slice(rank, None, world)  # of each batch, those of this process
+        self.sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]  # of batches, over all processes
         if seed is not None and len(self.sizes) > 1 and self.sizes[-1] < max(2, world) <= batch_size:
             self.sizes[-2:] = [batch_size + self.sizes[-1]]
 
@@ -218,14 +218,14 @@ class Batches(Sampler):
 
 
 def generator_for(*numbers):
-    """A torch.Generator seeded by all the numbers together."""
+    """A torch.Generator whose seed is a hash of all the numbers."""
     digest = hashlib.sha256(repr(numbers).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def loader(crops, batch_size, seed=None, rank=0, world=1):
-    """DataLoader of what Crops gives, batch by batch; see Batches. Set `loader.sampler.epoch` before each epoch.
+    """A DataLoader of Crops; see Batches for the arguments. Set `loader.sampler.epoch` before each epoch.
 
-    Without worker processes: a batch is a copy out of an array, or is decoded by threads.
+    It needs no worker processes: a batch is copied from an array, or decoded by threads.
     """
     return DataLoader(crops, batch_size=None, sampler=Batches(len(crops), batch_size, seed, rank, world))

@@ -1,7 +1,7 @@
 """The networks, and Grad-CAM. Nothing to run.
 
-`Model` is the paper's network, `Small` a residual one, and `Backbone` one of torchvision's, for transfer learning. Each
-has `features`, whose output Grad-CAM weighs, and `classifier`.
+`Model` is the paper's network, `Small` a residual network, and `Backbone` a network of torchvision's, for transfer
+learning. Each has `features`, whose output Grad-CAM uses, and `classifier`, whose last layer gives the logits.
 """
 
 import functools
@@ -16,13 +16,14 @@ from torch.nn import functional
 
 from terminal import script
 
-PATIENCE = 20  # seconds without an answer after which a download of ImageNet weights is given up
+PATIENCE = 20  # seconds of timeout for the download of ImageNet weights
 
 
 def block(into, out):
     """Conv2d k5 p1, ReLU, MaxPool2d(4, 2): a block of the paper's table, as a list of modules.
 
-    The same values and gradients for less work: pooling in two steps, and ReLU where a quarter of the values is left.
+    Pooling in two steps, with ReLU after the first one has left a quarter of the values, gives the same values and
+    gradients for less work.
     """
     return [nn.Conv2d(into, out, 5, padding=1), nn.MaxPool2d(2),
             nn.Sequential(nn.MaxPool2d(2, 1), nn.ReLU(inplace=True))]
@@ -44,24 +45,24 @@ class Model(nn.Module):
             *block(16, 16),
             *block(16, 32),
             nn.Conv2d(32, 64, 5, padding=1), nn.ReLU())
-        self.pool = nn.MaxPool2d(4, 2)  # the fourth block's, apart from the activations that Grad-CAM weighs
+        self.pool = nn.MaxPool2d(4, 2)  # of the fourth block; not in `features`, since Grad-CAM needs what comes before
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(6400, 2048), nn.ReLU(), nn.Linear(2048, n_classes))
 
     def forward(self, x):
         return self.logits(self.activations(x))
 
     def activations(self, x):
-        """The last activations (after the fourth ReLU), [N, 64, 22, 22]. A hook on them sees their gradient, as in the
+        """The last activations (after the fourth ReLU), [N, 64, 22, 22]. A hook on them gets their gradient, as in the
         paper: `a = net.activations(x); a.register_hook(print); net.logits(a)[0, 1].backward()`."""
         return self.features(x)
 
     def logits(self, activations):
-        """What forward() makes of activations()."""
+        """The logits, float32 [N, n_classes], from activations()."""
         return self.classifier(self.pool(activations))
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: float32 [N, into, H, W] -> [N, out, H / stride, W / stride].
+    """Two 3x3 convolutions and a shortcut: float32 [N, into, H, W] -> [N, out, H / stride, W / stride].
 
     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
     """
@@ -81,7 +82,7 @@ class Residual(nn.Module):
 
 
 class Pooled(nn.Module):
-    """Features, the mean of each of their channels, and one linear layer."""
+    """Features, global average pooling, and one linear layer."""
 
     def __init__(self, features, channels, n_classes):
         super().__init__()
@@ -111,7 +112,8 @@ class Small(Pooled):
         super().__init__(features, 8 * w, n_classes)
 
 
-BACKBONES = {"vgg16": 512, "resnet18": 512, "mobilenet_v3_small": 576, "efficientnet_b0": 1280}  # channels at their end
+# {name: channels of its features}
+BACKBONES = {"vgg16": 512, "resnet18": 512, "mobilenet_v3_small": 576, "efficientnet_b0": 1280}
 
 
 class Backbone(Pooled):
@@ -123,12 +125,12 @@ class Backbone(Pooled):
     image_size = 224
 
     def __init__(self, name, n_classes=2):
-        from torchvision import models  # only here: not every network needs it
+        from torchvision import models  # here, since its import is slow and other networks do not need it
 
         whole = models.get_model(name, weights=None)
         if hasattr(whole, "features"):
             features = whole.features
-        else:  # ResNet's layers but its pooling and head
+        else:  # ResNet's layers without its pooling and head
             features = nn.Sequential(OrderedDict(list(whole.named_children())[:-2]))
         super().__init__(features, BACKBONES[name], n_classes)
         self.name = name
@@ -138,7 +140,7 @@ NETWORKS = {"paper": Model, "small": Small, **{name: functools.partial(Backbone,
 
 
 def build(name="paper", n_classes=2):
-    """A network with random weights. `name` is a key of NETWORKS; raises script.Problem for another."""
+    """A network with random weights. `name`: a key of NETWORKS; raises script.Problem if it is not."""
     if name not in NETWORKS:
         raise script.Problem(f"no network is called {name!r}: choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name](n_classes)
@@ -161,7 +163,7 @@ def grad_cam(model, batch, class_index=None, n_classes=None):
         with torch.inference_mode(False), torch.enable_grad():
             held = []
             hook = model.features.register_forward_hook(lambda module, inputs, output: held.append(output))
-            # An input that asks for a gradient keeps the graph alive even where all weights are frozen.
+            # With an input that requires a gradient, there is a graph even if all weights are frozen.
             logits = model(batch.clone().requires_grad_())
             hook.remove()
             if class_index is None:
@@ -176,9 +178,9 @@ def grad_cam(model, batch, class_index=None, n_classes=None):
 
 
 def load_imagenet(net):
-    """Give the features of a Backbone their ImageNet weights, from torch's cache or the internet.
+    """Load ImageNet weights, from torch's cache or the internet, into the features of a Backbone.
 
-    Returns None, or a line that says why they cannot be had; `net` is then as it was.
+    Returns None, or a line that says why that failed; `net` is then unchanged.
     """
     from torchvision import models
 
@@ -193,9 +195,9 @@ def load_imagenet(net):
         state = {key.removeprefix("features."): value for key, value in state.items()}
         net.features.load_state_dict({key: state[key] for key in net.features.state_dict()})
         return None
-    except Exception as error:  # of the network, the disk, or a damaged file: training goes on without
+    except Exception as error:  # of the internet connection, the disk, or a damaged file
         reason = str(error).partition("\n")[0] or type(error).__name__
-        return (f"no ImageNet weights for {net.name} ({reason[:100]}): it starts from random ones; to have them, put "
-                f"{weights.url} at {place}")
+        return (f"no ImageNet weights for {net.name} ({reason[:100]}): it starts from random weights; to use them, "
+                f"save {weights.url} as {place}")
     finally:
         socket.setdefaulttimeout(before)

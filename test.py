@@ -1,16 +1,16 @@
-"""Step 4: how good are the weights on photos that training never saw?
+"""Step 4: test the weights on photos that training never saw.
 
     python test.py                                          # data/test/<class>/*, photos and clips -> plots/
     python test.py "WEIGHTS=weights/best_weights_*.pt"      # one table that compares the epochs
     python test.py TEST_DIR=processed/valid CROPPED=True    # crops from processed.py instead of photos
 
-Reads photos, finds the face each is about, crops and classifies it as realtime.py does, and prints the metrics.
+Reads photos, finds the main face of each, crops and classifies it as realtime.py does, and prints the metrics.
 Writes confusion_matrix.png, roc.png, reliability.png, errors.png, predictions.csv and test_metrics.json into plots/,
-and groups.png where data/people.csv tells ages and ethnicities. Photos without a face are counted apart, and so are
-clips (.mp4 and all usual others): they are followed as in the live window, and judged frame by frame.
+and groups.png if data/people.csv has ages and ethnicities. Photos without a face are counted separately. Clips (.mp4
+and other usual formats) have metrics of their own: they are played as in the live window, and measured frame by frame.
 """
 
-from terminal import script  # isort: skip  # first, see terminal/script.py
+from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 import collections
 import json
@@ -28,35 +28,35 @@ from live import capture, videos
 from terminal import rules, workers
 from terminal.files import atomic, check_outputs, claim
 
-# PyTorch, and modules that need it, are imported in the functions that use them: each process that finds faces imports
-# this file, and would wait seconds for what it does not use.
+# PyTorch, and modules that need it, are imported in the functions that use them: each worker process imports this file,
+# and would otherwise wait seconds for modules that it does not use.
 
 # ------------------------------------------------------------------------------------------------
-TEST_DIR = "data/test"  # one subfolder per class, named as the weights name it
-WEIGHTS = None  # None: your own, or else the better that ship; a file; a pattern such as weights/best_weights_*.pt
+TEST_DIR = "data/test"  # one subfolder per class, with the names of the classes in the weights file
+WEIGHTS = None  # a file, or a pattern such as weights/best_weights_*.pt; None: as in realtime.py
 PLOTS_DIR = "plots"
-PICTURES = "png"  # how their names end; "pdf" for reports
+PICTURES = "png"  # file format of the plots; "pdf" for reports
 
-PEOPLE = people.PEOPLE  # who is in the photos: without it all count as other people, and there is no report by group
-CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face is looked for
-ROBUSTNESS = False  # True: also damage the crops (light, blur, noise, ...) and see what accuracy is left
-ROBUSTNESS_PHOTOS = 500  # drawn at random for that, since it takes 46 passes; 0: all
+PEOPLE = people.PEOPLE  # who is in the photos; without it, each photo counts as another person, without groups
+CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face detector is used
+ROBUSTNESS = False  # True: also measure the accuracy on damaged crops (light, blur, noise, ...)
+ROBUSTNESS_PHOTOS = 500  # how many photos, chosen at random, are damaged, in 46 passes; 0: all
 ERRORS_SHOWN = 16  # most confident mistakes in errors.png
 SEED = 0  # of the bootstrap and of the damage
-BATCH_SIZE = 64  # crops per pass; memory only
+BATCH_SIZE = 64  # crops per pass; affects memory only
 WORKERS = 0  # processes that find faces; 0: one per core
-BACKEND = processed.BACKEND  # where they run
-FONT = None  # path of a .ttf or .otf with the letters of your class names; None: a font of this machine that has them
+BACKEND = processed.BACKEND  # where the processes run
+FONT = None  # a .ttf or .otf file with the letters of your class names; None: a font of this machine that has them
 # ------------------------------------------------------------------------------------------------
 
-DRAWN = ("confusion_matrix", "roc", "reliability", "errors", "groups", "robustness")  # pictures
+DRAWN = ("confusion_matrix", "roc", "reliability", "errors", "groups", "robustness")  # names of the plots
 FILL_TEST = "put photos that training never saw into <class>/ folders there, or run 'python data/drawn.py'"
-IN_PROCESS = 60  # fewer photos than this are done sooner than processes start
+IN_PROCESS = 60  # fewer photos than this are done in this process, sooner than others could start
 
 
 def files_by_class(folder, classes, weights):
-    """(photos, clips), each [(path, class)], in folder/<class>/; folders that the weights don't know end the program.
-    """
+    """(photos, clips), each [(path, class)], in folder/<class>/. A class folder that the weights do not have ends the
+    program."""
     both = {name: [videos.photos_and_clips(place) for place in places]
             for name, places in reading.class_folders(folder, FILL_TEST).items()}
     found = {name: [path for photos, clips in pairs for path in photos + clips] for name, pairs in both.items()}
@@ -65,7 +65,7 @@ def files_by_class(folder, classes, weights):
     names = [n for n in found if found[n]] or list(found)
     unknown = [n for n in names if n not in classes]
     if unknown:
-        script.fail(f"{folder} has the class folders {', '.join(names)}, but {weights} knows {', '.join(classes)}: "
+        script.fail(f"{folder} has the class folders {', '.join(names)}, but {weights} has {', '.join(classes)}: "
                     f"rename {', '.join(unknown)}, or import the photos again with RENAME of data/folders.py")
     photos, clips = ([(path, name) for name in names for pair in both[name] for path in pair[i]] for i in (0, 1))
     if not photos and (CROPPED or not clips):
@@ -73,37 +73,37 @@ def files_by_class(folder, classes, weights):
     there = {name for _, name in photos}
     absent = [c for c in classes if c not in there]
     if absent and photos:
-        print(f"no photos of {', '.join(absent)} in {folder}: recall there stays unknown, "
-              f"and so does the AUC where only one class is left")
+        print(f"no photos of {', '.join(absent)} in {folder}: their recall is undefined, "
+              f"and so is the AUC if only one class is left")
     if CROPPED and clips:
-        print(f"{len(clips)} clips, such as {clips[0][0].as_posix()}, are left out: CROPPED=True takes crops alone")
+        print(f"{len(clips)} clips, such as {clips[0][0].as_posix()}, are left out: CROPPED=True takes only crops")
     return photos, [] if CROPPED else clips
 
 
 def training_photos():
-    """The photos that processed.py takes, to compare those of TEST_DIR with; none where TEST_DIR holds crops."""
+    """The photos of processed.py, to find copies of them in TEST_DIR; none if TEST_DIR holds crops."""
     raw = Path(processed.RAW_DIR)
     return reading.list_photos(raw) if raw.is_dir() and not CROPPED else []
 
 
 def cut_of(classifier):
-    """(margin, clahe): how the faces are cropped that a Classifier was trained on."""
+    """(margin, clahe) of the crops for a Classifier."""
     return classifier.margin, classifier.clahe
 
 
 class Prepared(NamedTuple):
-    """A photo on its way to the network: its face, cut out, or why there is none."""
+    """A photo ready for the network: the crops of its face, or why there are none."""
 
     status: str  # "ok", "no face" or "unreadable"
     reason: str = ""  # why it is not "ok"
     box: tuple | None = None  # of the face: x, y, width, height; None for a crop too
-    crops: tuple = ()  # uint8 [H, W, 3], RGB, one per cut that was asked for
+    crops: tuple = ()  # uint8 [H, W, 3], RGB, one for each cut_of() in the job
 
 
 def find_and_cut(job):
     """Worker: (path, whether it is a crop, list of cut_of(), name of the detector) -> Prepared.
 
-    Crops that processed.py made are cut to the margin; what else it did to them was done before.
+    Crops by processed.py are only cut to the margin; the rest has been done.
     """
     path, cropped, cuts, detector = job
     try:
@@ -124,12 +124,12 @@ def find_and_cut(job):
 
 def job_of(path, cuts):
     """The job of find_and_cut() for a photo, or a crop, of this run."""
-    path = path.absolute()  # the workers of other machines start in other folders
+    path = path.absolute()  # workers on other machines start in other folders
     return path, CROPPED, cuts, "" if CROPPED else detectors.get(processed.DETECTOR).name
 
 
 def find_and_cut_all(paths, cuts):
-    """Yield the Prepared of each path in order, from all cores; few photos ahead of the reader, to bound memory."""
+    """Yield the Prepared of each path, in order, using all cores; it stays few photos ahead, to limit memory."""
     jobs = (job_of(path, cuts) for path in paths)
     count = WORKERS or workers.cores()
     if count == 1 or len(paths) < IN_PROCESS:
@@ -141,8 +141,8 @@ def find_and_cut_all(paths, cuts):
 def classify(photos, classifiers):
     """One pass over the photos for all classifiers.
 
-    Returns rows (dict of path, class, status, reason, box, one per photo) and, for each classifier, what predict()
-    says of all faces: float32 [found, C] and [found]; nothing where no face was found.
+    Returns rows (dict of path, class, status, reason, box, one per photo) and, for each classifier, the results of
+    predict() for all faces: float32 [found, C] and [found]; () if no face was found.
     """
     cuts = sorted(set(map(cut_of, classifiers)))
     rows, waiting, outputs = [], [], [[] for _ in classifiers]
@@ -161,13 +161,13 @@ def classify(photos, classifiers):
 
 
 class Answers(NamedTuple):
-    """What one weights file says of the photos."""
+    """The predictions of one weights file for the photos."""
 
     rows: list  # of classify(), one per photo
-    found: list  # those of them that have a face
+    found: list  # those rows that have a face
     labels: np.ndarray  # int [found]
     probabilities: np.ndarray  # float32 [found, C]
-    child: np.ndarray  # float32 [found], how likely each is a child's face
+    child: np.ndarray  # float32 [found], probability that each is a child's face
     classifier: object  # learn.classifier.Classifier
     clusters: np.ndarray  # int [found], of people.clusters()
 
@@ -177,7 +177,7 @@ class Answers(NamedTuple):
 
     @property
     def trusted(self):
-        """The confidence, but 0 for the face of a child, which is called unsure whatever it is given for."""
+        """The confidence, or 0 for the face of a child, which is always "unsure"."""
         return self.classifier.confidence(self.probabilities, self.child)
 
     @property
@@ -190,7 +190,8 @@ class Answers(NamedTuple):
 
 
 def by_group(answers, table):
-    """metrics.group_report() of the photos in `table`, of people.read(), printed; None where it has none of them."""
+    """Print and return metrics.group_report() of the photos in `table`, of people.read(); None if it has none of them.
+    """
     if table is None:
         return None
     readable = [r for r in answers.rows if r["status"] != "unreadable"]
@@ -202,12 +203,12 @@ def by_group(answers, table):
     if groups:
         report.show_groups(groups)
     else:
-        print(f"\n{PEOPLE} tells neither age nor ethnicity of these photos: no report by group")
+        print(f"\n{PEOPLE} has neither ages nor ethnicities of these photos: no report by group")
     return groups
 
 
 def damaged(answers):
-    """The rows of damage.measure() for ROBUSTNESS_PHOTOS of the faces, cut anew from their photos."""
+    """The rows of damage.measure() for ROBUSTNESS_PHOTOS of the faces, which are cropped again from their photos."""
     from judge import damage
 
     classifier, count = answers.classifier, len(answers.found)
@@ -237,7 +238,7 @@ def mistakes(answers):
 
 
 def play(clips, classifier):
-    """Play [(path, class)] as realtime.py does, and print the figures; returns what clip_metrics.judge() does."""
+    """Play [(path, class)] as realtime.py does, and print the metrics; returns the result of clip_metrics.judge()."""
     capture.quiet()
     return clip_metrics.judge(clips, lambda path: videos.labels(path, classifier, detectors.get(processed.DETECTOR)))
 
@@ -248,13 +249,13 @@ def written():
 
 
 def write_metrics(folder, result):
-    """test_metrics.json, the last file of a run."""
+    """Write test_metrics.json, the last file of a run."""
     with atomic(folder / "test_metrics.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def write(folder, answers, result, clips):
-    """Every file of a run, test_metrics.json last. `clips`: rows of play()."""
+    """Write all files of a run, test_metrics.json last. `clips`: rows of play()."""
     classes = answers.classifier.classes
     picture = {name: folder / f"{name}.{PICTURES}" for name in DRAWN}
     if result["groups"]:
@@ -293,7 +294,7 @@ def main():
     print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}")
     print("\n".join(f"weights: {each}" for each in loaded))
     claim(plots, written())
-    if not photos:  # of several weights files the last, since photos choose the best
+    if not photos:  # the last of several weights files, since the best is chosen by photos
         rows, figures = play(clips, loaded[-1])
         report.write_predictions(plots / "predictions.csv", rows, None, classes)
         write_metrics(plots, {"weights": loaded[-1].path.as_posix(), "classes": classes, "clips": figures})

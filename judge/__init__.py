@@ -1,1 +1,1 @@
-"""How good a network is: numbers, tables, pictures, damage. No torch."""
+"""Measures how good a network is: metrics, tables, plots, damaged photos. No torch."""

@@ -1,4 +1,4 @@
-"""How good the live path is on a clip, which photos cannot tell: is there a label, is it right, does it hold?"""
+"""Metrics of the live path on clips, which photos cannot measure: is there a label, is it right, is it stable?"""
 
 import itertools
 import statistics
@@ -11,17 +11,18 @@ COUNTS = ("frames", "with_face", "labelled", "right", "unsure", "flips")
 
 
 def measure(labels, wanted):
-    """Figures of a clip: dict. `labels`: (seconds, label) of each frame, in order, as live.videos.labels() gives them:
-    None for no face, "" for one not yet classified, "unsure", or a class; `wanted`: the class of the clip.
+    """The metrics of a clip: dict. `labels`: (seconds, label) of each frame, in order, as live.videos.labels() yields
+    them: None for no face, "" for a face not yet classified, "unsure", or a class; `wanted`: the class of the clip.
 
-    Counts of frames: frames, with_face, and of these labelled (a class is shown), right (the clip's own), unsure.
-    flips: how often the class changes to another, whatever is between. seconds: with a face. first_label: when the
-    first class is shown, seconds from the clip's start, or None. predicted: the class shown most, or None. shares().
+    Counts of frames: frames, with_face, labelled (a class is shown), right (the clip's class is shown), unsure.
+    flips: how often the class changes to another, "unsure" and gaps left out. seconds: with a face. first_label:
+    seconds from the clip's start until a class is shown, or None. predicted: the class shown most often, or None. And
+    those of shares().
     """
     timestamps, names = zip(*labels, strict=True) if labels else ((), ())
     shown = [name for name in names if name and name != UNSURE]
     faces = sum(name is not None for name in names)
-    span = (timestamps[-1] - timestamps[0]) / (len(timestamps) - 1) if len(timestamps) > 1 else 0.0  # of a frame
+    span = (timestamps[-1] - timestamps[0]) / (len(timestamps) - 1) if len(timestamps) > 1 else 0.0  # seconds per frame
     first = next((timestamp for timestamp, name in labels if name and name != UNSURE), None)
     counts = {"frames": len(names), "with_face": faces, "labelled": len(shown), "right": shown.count(wanted),
               "unsure": names.count(UNSURE), "flips": sum(a != b for a, b in itertools.pairwise(shown)),
@@ -31,8 +32,8 @@ def measure(labels, wanted):
 
 
 def shares(counts):
-    """What the counts come to: labelled_share and unsure_share of the frames with a face, right_share of those
-    labelled, flips_per_minute with a face; None where there are none.
+    """Ratios of the counts: labelled_share and unsure_share of the frames with a face, right_share of the labelled
+    ones, flips_per_minute with a face; None if the denominator is 0.
     """
     return {"labelled_share": known(ratio(counts["labelled"], counts["with_face"])),
             "right_share": known(ratio(counts["right"], counts["labelled"])),
@@ -41,7 +42,8 @@ def shares(counts):
 
 
 def together(clips):
-    """The figures of all clips: counts added up, shares of these; first_label is the median of those that have one."""
+    """The metrics of all clips: sums of the counts, ratios of these, and the median first_label of clips that have one.
+    """
     counts = {name: sum(clip[name] for clip in clips) for name in (*COUNTS, "seconds")}
     firsts = [clip["first_label"] for clip in clips if clip["first_label"] is not None]
     return {"clips": len(clips), **counts, "first_label": statistics.median(firsts) if firsts else None,
@@ -49,7 +51,7 @@ def together(clips):
 
 
 def summary(figures):
-    """A line of text with the figures of a clip, or of all."""
+    """A line of text with the metrics of a clip, or of all."""
     def share(key):
         return "-" if figures[key] is None else f"{figures[key]:.1%}"
 
@@ -61,11 +63,11 @@ def summary(figures):
 
 
 def judge(clips, labels_of):
-    """Judge [(path, class)] one after the other, and print their figures. `labels_of`: path -> what measure() takes;
-    a script.Problem that it raises is printed, and the clip is left out.
+    """Measure and print [(path, class)], one clip after the other. `labels_of`: a function from a path to the `labels`
+    of measure(); if it raises script.Problem, that is printed and the clip is left out.
 
-    Returns (rows for report.write_predictions(), figures: None without clips, or a dict: "all" of together(), "each"
-    of measure(), and how many are "unreadable").
+    Returns (rows for report.write_predictions(), metrics: None without clips, or a dict: "all" from together(), "each"
+    from measure(), and the number of "unreadable" clips).
     """
     rows, each = [], []
     for path, name in clips:

@@ -1,6 +1,6 @@
-"""Damage for test.py ROBUSTNESS=True: nine kinds at five severities, each a function of an RGB crop.
+"""Image corruptions for test.py ROBUSTNESS=True: nine kinds at five severities, each a function of an RGB crop.
 
-The same photo gets the same damage in every run. Severity 1 is a bad day for a webcam, 5 is hard for a person.
+A photo gets the same damage in every run. Severity 1 is common on a webcam, 5 is hard for a person to recognise.
 """
 
 import cv2
@@ -10,22 +10,22 @@ from tqdm import tqdm
 from faces import occluders
 from judge import metrics
 
-BATCH = 64  # crops per pass; memory only
+BATCH = 64  # crops per pass; affects memory only
 
 
 def brightness(crop, share, rng):
-    """Half of the photos get darker, half get brighter."""
+    """Make half of the photos darker, half brighter."""
     goal = 0.0 if rng.random() < 0.5 else 255.0
     return mixed(crop, goal, share)
 
 
 def contrast(crop, share, rng):
-    """Towards the crop's mean gray."""
+    """Reduce the contrast, towards the crop's mean gray."""
     return mixed(crop, float(crop.mean()), share)
 
 
 def mixed(crop, goal, share):
-    """(1 - share) of the crop and `share` of one value."""
+    """Blend a crop with one value: (1 - share) of the crop, `share` of the value."""
     return np.rint(crop * (1.0 - share) + goal * share).astype(np.uint8)
 
 
@@ -40,19 +40,19 @@ def noise(crop, sigma, rng):
 
 
 def low_resolution(crop, side, rng):
-    """Reduced to side x side pixels and enlarged again, as a small face is."""
+    """Reduce to side x side pixels and enlarge again, like a small face."""
     small = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def jpeg(crop, quality, rng):
-    """Through JPEG at a low quality."""
+    """Encode and decode as JPEG at a low quality."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def rotation(crop, degrees, rng):
-    """In the picture's plane, to a random side; what comes in at the corners repeats the edge."""
+    """Rotate in the image plane, to a random side; the corners repeat the edge."""
     height, width = crop.shape[:2]
     sign = 1 if rng.random() < 0.5 else -1
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), sign * degrees, 1.0)
@@ -60,7 +60,7 @@ def rotation(crop, degrees, rng):
 
 
 def occlusion(crop, share, rng):
-    """A square of one random colour at a random place, whole within the crop."""
+    """Cover a square, whole within the crop, at a random place in a random colour."""
     side = round(share * crop.shape[0])
     top, left = rng.integers(0, crop.shape[0] - side + 1), rng.integers(0, crop.shape[1] - side + 1)
     covered = crop.copy()
@@ -69,11 +69,11 @@ def occlusion(crop, share, rng):
 
 
 def covered(crop, scale, rng, margin):
-    """With a mask, sunglasses, a scarf or a hand: shapes that AUGMENT=occlusion shows in training too."""
+    """Draw a mask, sunglasses, a scarf or a hand, the shapes that AUGMENT=occlusion uses in training too."""
     return occluders.over(crop, occluders.cover(crop.shape[0], margin, rng.random(occluders.DRAWS), scale))
 
 
-# A function each, and its value at each severity, for a crop of 224 pixels; other sizes are scaled.
+# {kind: (function, its parameter at each severity)}, for a crop of 224 pixels; scaled for other sizes.
 KINDS = {
     "brightness": (brightness, (0.30, 0.45, 0.60, 0.75, 0.85)),  # share of the light lost, or of the way to white
     "contrast": (contrast, (0.30, 0.50, 0.65, 0.80, 0.90)),  # share of the contrast lost
@@ -83,16 +83,16 @@ KINDS = {
     "JPEG": (jpeg, (40, 20, 12, 7, 3)),  # quality
     "rotation": (rotation, (8, 15, 25, 35, 45)),  # degrees, to either side
     "occlusion": (occlusion, (0.25, 0.35, 0.45, 0.55, 0.65)),  # side of a plain square, of the crop's side
-    "covered": (covered, (0.6, 0.8, 1.0, 1.2, 1.4)),  # size of a mask, sunglasses, scarf or hand; 1.0: as in life
+    "covered": (covered, (0.6, 0.8, 1.0, 1.2, 1.4)),  # size of a mask, sunglasses, scarf or hand; 1.0: real size
 }
 
 
 def damaged(crop, kind, severity, seed, margin):
-    """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity`: 1..5; `seed` decides what is left to chance;
-    `margin`: of the crop around its face's box, by which a cover finds its place.
+    """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity`: 1..5; `seed`: of all random choices; `margin`: of the
+    crop around its face's box, which is needed to place an occluder.
 
-    The same seed decides the same at all severities: a hand grows in its place, so that accuracies differ by the
-    severity alone.
+    A seed gives the same random choices at all severities: a hand grows in its place, so that accuracies differ by
+    severity only.
     """
     function, levels = KINDS[kind]
     more = (margin,) if kind == "covered" else ()
@@ -100,7 +100,7 @@ def damaged(crop, kind, severity, seed, margin):
 
 
 def measure(crops, labels, answer, n_classes, margin):
-    """Accuracy on damaged crops: list of dict kind, severity (0: none), n, accuracy, balanced_accuracy.
+    """Accuracy on damaged crops: list of dicts of kind, severity (0: none), n, accuracy, balanced_accuracy.
 
     `answer` takes a list of crops and returns their probabilities, [N, C]; `margin`: see damaged().
     """
@@ -118,7 +118,7 @@ def measure(crops, labels, answer, n_classes, margin):
         found.append({"kind": kind, "severity": severity, "n": len(crops),
                       "accuracy": metrics.known(hits.sum() / totals.sum()),
                       "balanced_accuracy": metrics.known(metrics.balanced_accuracy(hits, totals))})
-    print(f"\nbalanced accuracy on damaged crops ({len(crops)} faces, {found[0]['balanced_accuracy']:.3f} as they are)")
+    print(f"\nbalanced accuracy on damaged crops ({len(crops)} faces, {found[0]['balanced_accuracy']:.3f} undamaged)")
     for kind in KINDS:
         print(f"  {kind:16}" + "".join(f"{r['balanced_accuracy']:8.3f}" for r in found if r["kind"] == kind))
     return found

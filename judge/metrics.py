@@ -1,8 +1,8 @@
-"""The numbers that test.py reports, as plain functions of arrays: no files, no plots.
+"""The metrics that test.py reports, as functions of arrays: no files, no plots.
 
 scikit-learn and SciPy are imported in the functions that need them, since each process that finds faces imports this
-file. Everywhere `probabilities` is float [N, C] with rows that sum to 1, `labels` is int [N] in 0..C-1 and a value
-that cannot be known (a class without photos, one class only) is None, never a made-up 0.
+file. Everywhere `probabilities` is float [N, C] with rows that sum to 1, `labels` is int [N] in 0..C-1, and a value
+that is undefined (of a class without photos, or with one class only) is None, not 0.
 """
 
 import numpy as np
@@ -11,21 +11,21 @@ from faces import people
 
 # ------------------------------------------------------------------------------------------------
 RESAMPLES = 2000  # bootstrap resamples per interval
-LEVEL = 0.95  # share of the resamples that an interval holds
-FEW = 10  # clusters; how far fewer differ is not known well enough to draw from them
-RARE = 0.1  # share of the photos below which a class hardly counts in the accuracy
+LEVEL = 0.95  # confidence level of the intervals
+FEW = 10  # clusters; with fewer, their variance is not known well enough for a bootstrap
+RARE = 0.1  # share of the photos below which a class hardly affects the accuracy
 ECE_BINS = 15  # equal-width bins of confidence
-GROWN = 15  # "age 15 and over" gets a line of its own: a child's face tells little
+GROWN = 15  # first year of the group "age 15 and over", since children are harder to classify
 # ------------------------------------------------------------------------------------------------
 
 
 def known(value, digits=6):
-    """A number as a rounded Python float for JSON, or None where it is not finite."""
+    """A number as a rounded Python float for JSON, or None if it is not finite."""
     return round(float(value), digits) if value is not None and np.isfinite(value) else None
 
 
 def log_loss(probabilities, labels):
-    """Mean cross entropy in nats. scikit-learn's warns that float32 rows do not sum to exactly 1."""
+    """Mean cross-entropy in nats. scikit-learn's version warns that float32 rows do not sum to exactly 1."""
     own = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
     return float(np.abs(np.log(np.clip(own, 1e-12, 1))).mean())  # abs: a perfect loss is 0.0, not -0.0
 
@@ -38,23 +38,23 @@ def confusion_matrix(labels, predicted, n_classes):
 
 
 def ratio(part, whole):
-    """part / whole elementwise as float64, NaN where the whole is 0."""
+    """part / whole elementwise as float64; NaN where `whole` is 0."""
     part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def balanced_accuracy(hits, totals):
-    """Mean recall over the classes that have photos, from counts [..., C]; returns [...], NaN where there are none.
+    """Mean recall over the classes that have photos, from counts [..., C]; returns [...], NaN without any photos.
 
-    scikit-learn's takes labels, not the counts of thousands of resamples at once.
+    scikit-learn's version takes labels, not the counts of thousands of resamples at once.
     """
     recalls = ratio(hits, totals)
     return ratio(np.nansum(recalls, -1), (~np.isnan(recalls)).sum(-1))
 
 
 def counted(labels, correct, clusters, n_classes):
-    """The right photos by class, and then the wrong ones, of each cluster: int64 [K, 2 C]. A cluster is what belongs
-    together, as the photos of one person; `clusters`: its number for each photo, int [N]."""
+    """The numbers of right photos by class, then of wrong ones, of each cluster: int64 [K, 2 C]. A cluster holds photos
+    that are not independent, such as those of one person; `clusters`: the cluster of each photo, int [N]."""
     numbers, index = np.unique(clusters, return_inverse=True)
     counts = np.zeros((len(numbers), 2 * n_classes), np.int64)
     np.add.at(counts, (index, labels + n_classes * ~np.asarray(correct, bool)), 1)
@@ -62,13 +62,12 @@ def counted(labels, correct, clusters, n_classes):
 
 
 def bootstrap(counts, seed=0):
-    """Bootstrap intervals of accuracy and of balanced accuracy: two pairs (low, high). `counts`: of counted().
+    """Bootstrap intervals of accuracy and of balanced accuracy: two pairs (low, high). `counts`: from counted().
 
-    Clusters are drawn with replacement, not photos: thirty photos of one person tell little more than one. Where all
-    resamples are alike, as of 12 right of 12, and where the clusters are FEW, the interval is Wilson's of as many
-    photos as there are clusters.
+    Clusters are resampled, not photos: thirty photos of one person tell little more than one. If all resamples are
+    equal (12 of 12 are right), or there are fewer than FEW clusters, it is Wilson's for as many photos as clusters.
     """
-    # Equal clusters are drawn by one number, in the order of the columns: of single photos there are 2 C kinds.
+    # Equal clusters are drawn together, as one multinomial count: single photos make only 2 C kinds of clusters.
     kinds, numbers = (part[::-1] for part in np.unique(counts, axis=0, return_counts=True))
     n = int(numbers.sum())
     if n == 0:
@@ -87,14 +86,14 @@ def bootstrap(counts, seed=0):
 
 
 def accuracy_interval(correct, clusters):
-    """The interval of an accuracy: Wilson's, or that of bootstrap() where some photos belong together."""
+    """The interval of an accuracy: Wilson's, or that of bootstrap() if some photos share a cluster."""
     if len(set(clusters.tolist())) == len(clusters):
         return wilson(correct.sum(), len(correct))
     return bootstrap(counted(np.zeros(len(correct), int), correct, clusters, 1))[0]
 
 
 def wilson(hits, n):
-    """The Wilson interval of hits / n: unlike a bootstrap it stays honest where a small group is all right."""
+    """The Wilson interval of hits / n, which unlike a bootstrap's has a width even if all of a small group is right."""
     from scipy.stats import binomtest
 
     if n == 0:
@@ -104,14 +103,14 @@ def wilson(hits, n):
 
 
 def rare(totals):
-    """Indices of the classes, of those that have photos, with less than RARE of all. `totals`: photos by class."""
+    """Indices of the classes with some photos, but less than a share RARE of all. `totals`: photos by class."""
     return [c for c, total in enumerate(totals) if 0 < total < RARE * sum(totals)]
 
 
 def roc_curve(positive, scores):
     """(false positive rate, true positive rate), float64 arrays from (0, 0) to (1, 1); None with one class only.
 
-    `positive`: bool [N]. Equal scores are one step, since no threshold tells them apart.
+    `positive`: bool [N]. Equal scores are one step, since no threshold separates them.
     """
     from sklearn.metrics import roc_curve
 
@@ -121,14 +120,14 @@ def roc_curve(positive, scores):
 
 
 def roc_curves(probabilities, labels):
-    """{class index: (fpr, tpr)}: of class 1 for two classes, of each class against the rest for more."""
+    """{class index: (fpr, tpr)}: for two classes that of class 1, for more each class against the rest."""
     n_classes = probabilities.shape[1]
     curves = {c: roc_curve(labels == c, probabilities[:, c]) for c in ([1] if n_classes == 2 else range(n_classes))}
     return {c: curve for c, curve in curves.items() if curve is not None}
 
 
 def auc(curves):
-    """Area under the curves of roc_curves(), their mean for more than one; None where there is no curve."""
+    """Area under the curves of roc_curves(), the mean of several; None if there is no curve."""
     from sklearn.metrics import auc
 
     areas = [auc(*curve) for curve in curves.values()]
@@ -136,14 +135,14 @@ def auc(curves):
 
 
 def bins_of(confidence):
-    """The bin of each confidence: int [N], 0..ECE_BINS-1. A value at an edge belongs to the bin that it closes."""
+    """The bin of each confidence: int [N], 0..ECE_BINS-1. A value on an edge belongs to the lower bin."""
     return np.clip(np.ceil(np.asarray(confidence, np.float64) * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
 
 
 def reliability(confidence, correct):
     """Expected calibration error and its bins: (ece, count [B], mean confidence [B], accuracy [B]); NaN: empty bin.
 
-    scikit-learn's calibration_curve() leaves empty bins out, and does not say how many are in the others.
+    scikit-learn's calibration_curve() leaves out empty bins and does not return the counts.
     """
     confidence, bins = np.asarray(confidence, np.float64), bins_of(confidence)
     count = np.bincount(bins, minlength=ECE_BINS)
@@ -154,7 +153,8 @@ def reliability(confidence, correct):
 
 
 def coverage_curve(confidence, correct):
-    """Accuracy over the most confident photos: (coverage, accuracy, threshold), rising coverage, one step per value."""
+    """Accuracy of the most confident photos: (coverage, accuracy, threshold) arrays, coverage rising, one step per
+    distinct confidence."""
     order = np.argsort(-np.asarray(confidence), kind="stable")
     confidence = np.asarray(confidence)[order]
     ends = np.append(np.flatnonzero(np.diff(confidence)), len(confidence) - 1)
@@ -163,14 +163,14 @@ def coverage_curve(confidence, correct):
 
 
 def at_threshold(confidence, correct, threshold):
-    """What is left when photos under the threshold are "unsure": coverage, and accuracy of the rest (None: none)."""
+    """Coverage and accuracy (None: no photos) of the photos at or above the threshold; the others are "unsure"."""
     sure = np.asarray(confidence) >= threshold
     accuracy = np.asarray(correct)[sure].mean() if sure.any() else None
     return {"threshold": known(threshold), "coverage": known(sure.mean()), "accuracy": known(accuracy)}
 
 
 def coverage(confidence, correct, threshold):
-    """How many faces are left, and how many of these are right, when those of little confidence are "unsure": dict."""
+    """at_threshold(), and a "curve" of about 20 points of coverage_curve(): dict."""
     curve = coverage_curve(confidence, correct)
     points = np.unique(np.searchsorted(curve[0], np.linspace(0.05, 1, 20)).clip(max=len(curve[0]) - 1))
     return {"at_threshold": at_threshold(confidence, correct, threshold),
@@ -178,8 +178,8 @@ def coverage(confidence, correct, threshold):
 
 
 def summary(probabilities, labels, missed, clusters, seed=0):
-    """All of the above for one weights file, ready for JSON. `missed`: the labels of the photos without a face, int
-    [M]; `clusters`: which photos belong together, int [N + M], those without a face last."""
+    """All metrics above for one weights file, ready for JSON. `missed`: the labels of the photos without a face, int
+    [M]; `clusters`: see counted(), int [N + M], photos without a face last."""
     from sklearn.metrics import precision_recall_fscore_support
 
     n_classes = probabilities.shape[1]
@@ -210,8 +210,8 @@ def summary(probabilities, labels, missed, clusters, seed=0):
 
 
 def group_row(name, correct, found, sure, clusters):
-    """One group: photos with a face (n), without (no_face), accuracy over those with one and its interval, and how many
-    faces are sure, with the accuracy of these (None: none)."""
+    """The row of a group: photos with a face (n), without (no_face), accuracy of the former and its interval, the
+    number of faces that are sure, and their accuracy (None: no such face)."""
     n, hits, left = int(found.sum()), int(correct[found].sum()), int(sure.sum())
     return {"group": name, "n": n, "no_face": int((~found).sum()), "accuracy": known(hits / n) if n else None,
             "accuracy_ci": accuracy_interval(correct[found], clusters[found]), "sure": left,
@@ -221,10 +221,9 @@ def group_row(name, correct, found, sure, clusters):
 def group_report(groups, names, found, correct, sure, clusters):
     """Accuracy by age band, ethnicity and their combinations with class; each list has its worst group first.
 
-    For each photo `groups` has a people.Person, `names` its class, `found` whether it has a face, `correct`
-    whether its face is judged right, `sure` whether it has a face that is not called unsure, and `clusters` which
-    photos belong together, int.
-    Returns None where no photo has a group.
+    For each photo `groups` has a people.Person, `names` its class, `found` whether it has a face, `correct` whether its
+    face is classified correctly, `sure` whether it has a face that is not "unsure", and `clusters` see counted().
+    Returns None if no photo has a group.
     """
     (found, correct, sure), clusters = (np.asarray(v, bool) for v in (found, correct, sure)), np.asarray(clusters)
     bands = [people.age_band(g.age) for g in groups]

@@ -1,11 +1,11 @@
-"""Test photos that are no test: training has them too, or they stand in two classes. Nothing to run."""
+"""Finds test photos that are also in the training data, or in two classes of the test. Nothing to run."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 from faces import copies
 from terminal import workers
 
-MOST = 10_000  # photos of both folders together; of more, which take minutes to read, only equal files are found
+MOST = 10_000  # photos of both folders; more take minutes to read, and are searched for equal files only
 
 
 def same_files(paths):
@@ -24,8 +24,8 @@ def same_files(paths):
 
 
 def copied(paths):
-    """Groups of indices of photos that are copies of one another: the same bytes, or near-copies as validation.py finds
-    them among crops, here of whole photos. Photos that OpenCV cannot read are compared by their bytes alone.
+    """Groups of indices of photos that are copies of one another: equal files, or near-copies, found in whole photos as
+    validation.py finds them in crops. Photos that OpenCV cannot read are compared by their bytes only.
     """
     pairs = same_files(paths)
     if 1 < len(paths) <= MOST:
@@ -41,8 +41,8 @@ def find_copies(test, training, takes):
     """Print how many test photos, [(path, class)], are copies of `training` photos, [path], or of a test photo of
     another class. Returns {"in_training": [...], "in_two_classes": [...]}, names of files.
 
-    `takes`: which of the test photos are of takes, bool: of one person who changes one thing, they look alike in all
-    classes.
+    `takes`: which of the test photos are from takes, bool. In takes one person changes one thing, so their photos look
+    alike in all classes.
     """
     paths = [path for path, _ in test] + list(training)
     known, torn = [], []
@@ -53,7 +53,7 @@ def find_copies(test, training, takes):
         single = [i for i in own if not takes[i]]
         if len({test[i][1] for i in single}) > 1:
             torn += single
-    for found, what in ((known, "have a copy among the photos of training: what is measured on them is too good"),
+    for found, what in ((known, "have a copy among the training photos: the results on them are too good"),
                         (torn, "have a copy in another class of the test: one of the two labels is wrong")):
         if found:
             print(f"{len(found)} of {len(test)} photos, such as {paths[min(found)].as_posix()}, {what}")

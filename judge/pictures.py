@@ -1,4 +1,4 @@
-"""Pictures that matplotlib draws: without a display, in letters that the machine has, written whole. Nothing to run."""
+"""Plots by matplotlib: without a display, with fonts that have the letters, written whole. Nothing to run."""
 
 import re
 import warnings
@@ -6,16 +6,17 @@ import warnings
 from terminal import fonts
 from terminal.files import atomic
 
-# matplotlib takes a second to import, so each function imports what it needs of it.
+# matplotlib takes a second to import, so each function imports what it needs.
 
-DPI = 200  # of every picture: sharp in a report of usual width
-ENDINGS = ("png", "pdf")  # kinds that a script's PICTURES names
-LONGEST = 40  # letters of a name that are shown; longer names would leave no room for curves
-complained = set()  # letters that were said to be missing
+DPI = 200  # of all pictures: sharp across the page of a report
+ENDINGS = ("png", "pdf")  # file formats that PICTURES of a script can name
+LONGEST = 40  # letters of a name that are shown; longer names would leave no room for the curves
+complained = set()  # missing letters that have been reported
 
 
 def figure(rows=1, columns=1, size=(5.0, 4.6)):
-    """(figure, flat list of axes), `size` inches per panel; free of pyplot, so that no display is needed or kept."""
+    """(figure, flat list of axes), `size` inches per panel; without pyplot, which would need a display or keep figures.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -25,14 +26,14 @@ def figure(rows=1, columns=1, size=(5.0, 4.6)):
 
 
 def shown_name(text, longest=LONGEST):
-    """A name as a picture shows it: `longest` letters of it at most, and with dollar signs that start no formula."""
+    """A name for a plot: at most `longest` letters, with dollar signs escaped, since they would start a formula."""
     text = str(text).encode("utf-8", "replace").decode()
     text = text if len(text) <= longest else text[:longest - 1] + "…"
     return text.replace("$", r"\$")
 
 
 def legend(axis, **settings):
-    """A legend of all that has a label. matplotlib leaves labels out that begin with "_": a space goes before them."""
+    """A legend of all labels. matplotlib leaves out labels that begin with "_", so these get a space in front."""
     for artist in axis.get_children():
         label = str(artist.get_label())
         if label.startswith("_") and not label.startswith("_child"):
@@ -41,7 +42,7 @@ def legend(axis, **settings):
 
 
 def use_font(path):
-    """Take letters that matplotlib's own font lacks from a .ttf or .otf file, in all pictures from now on."""
+    """Use a .ttf or .otf file, in all plots from now on, for letters that matplotlib's own font lacks."""
     import matplotlib
     from matplotlib import font_manager
 
@@ -52,8 +53,8 @@ def use_font(path):
 
 
 def save(fig, path):
-    """Write a figure, as PNG or PDF by the ending of `path`. Letters that its fonts lack come from another font of the
-    machine, or are said once."""
+    """Write a figure, as PNG or PDF by the suffix of `path`. Letters that its fonts lack come from other fonts of the
+    machine; if there is none, that is printed once."""
     from matplotlib.text import Text
 
     with atomic(path) as temporary:
@@ -84,14 +85,14 @@ def draw(fig, path):
 
 
 def families_with(letters):
-    """Names of fonts of this machine that together have those of the letters that any of them has."""
+    """Names of fonts of this machine that together have as many of the letters as possible."""
     from matplotlib import font_manager
 
     left, names = {ord(letter) for letter in letters}, []
     for path in fonts.installed() if left else ():
         try:
             here = left & font_manager.get_font(path).get_charmap().keys()
-        except (OSError, RuntimeError):  # a font that cannot be read is no choice
+        except (OSError, RuntimeError):  # a font that cannot be read
             continue
         if here:
             names.append(font_manager.FontProperties(fname=path).get_name())

@@ -1,5 +1,5 @@
-"""The tables, pictures and predictions.csv of test.py: functions of numbers that print, or write one file, whole or not
-at all. Nothing to run."""
+"""The tables, plots and predictions.csv of test.py. Each function prints, or writes one file, whole or not at all.
+Nothing to run."""
 
 import csv
 
@@ -11,23 +11,23 @@ from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
 COLOURS = ("#1b6ca8", "#d1603d", "#3b8751", "#7d5ba6", "#b8860b", "#5f6b73", "#c2185b", "#00838f")
-FEWEST = 10  # photos that a group needs for a bar of its own; the rest is in test_metrics.json
-BARS = 24  # groups of one kind drawn, the worst ones
-COUNTED = 12  # classes up to which a confusion matrix shows counts; more are a picture of colours alone
-NAMED = 50  # classes that are named beside a confusion matrix; of more, every second, third, ... is named
+FEWEST = 10  # photos that a group needs for a bar; test_metrics.json has all groups
+BARS = 24  # most groups drawn per kind, the worst ones
+COUNTED = 12  # most classes for which a confusion matrix shows counts; with more it shows colours only
+NAMED = 50  # most classes named beside a confusion matrix; with more, every second, third, ... is named
 SIDE = 10.0  # inches, the largest side of a confusion matrix
 GROUPS_SHOWN = 8  # worst groups printed per kind; test_metrics.json has all
-SMALLEST_GROUP = 20  # photos that a group needs to be printed: below, the interval says next to nothing
+SMALLEST_GROUP = 20  # photos that a group needs to be printed; with fewer, the interval is too wide to tell anything
 # ------------------------------------------------------------------------------------------------
 
 
 def text(value):
-    """A number in a column, or a dash where it is unknown."""
+    """A number in a column, or a dash if it is undefined."""
     return f"{value:6.4f}" if value is not None else "     -"
 
 
 def compare(classifiers, results):
-    """Print one line per weights file; returns the index of the lowest loss."""
+    """Print one line per weights file; returns the index of the one with the lowest loss."""
     paths = [classifier.path.as_posix() for classifier in classifiers]
     width = max(map(len, paths))
     print(f"\n{'weights':{width}}  epoch    loss  accuracy  95 % interval  balanced     AUC     ECE")
@@ -41,9 +41,9 @@ def compare(classifiers, results):
 
 
 def show(result, classes, count):
-    """Print the tables of one weights file; `count[class, status]` is how many photos ended so.
+    """Print the tables of one weights file; `count[class, status]` is the number of photos with that status.
 
-    The counts of the confusion matrix stand in the table of up to COUNTED classes.
+    With at most COUNTED classes, the table includes the counts of the confusion matrix.
     """
     width, columns = max(5, *(len(c) for c in classes)), classes if len(classes) <= COUNTED else []
     print(f"\n{'class':{width}}  faces  no face  unreadable  precision  recall      F1   "
@@ -58,10 +58,10 @@ def show(result, classes, count):
         low, high = result[f"{key}_ci"]
         print(f"{label:28}{result[key]:.4f}   (95 % {low:.4f} to {high:.4f})")
     if result["clusters"] < result["n"]:
-        print(f"{'people or takes':28}{result['clusters']:6}   (the intervals go by these: photos of one are alike)")
+        print(f"{'people or takes':28}{result['clusters']:6}   (the intervals count these: photos of one are alike)")
     totals = [sum(row) for row in result["confusion"]]
     for i in metrics.rare(totals):
-        print(f"{classes[i]} is rare, {totals[i]} of {sum(totals)} faces: go by the balanced accuracy")
+        print(f"{classes[i]} is rare, {totals[i]} of {sum(totals)} faces: use the balanced accuracy")
     print(f"{'mean loss':28}{result['loss']:.4f}")
     note = "" if len(classes) == 2 else "   (mean, each class against the rest)"
     note = note if result["auc"] is not None else "   (undefined: photos of one class only)"
@@ -84,7 +84,7 @@ def show_groups(report):
 
 
 def confusion_matrix(path, confusion, classes):
-    """Shares of the true class, one row per true class; counts too for up to COUNTED classes. Bounded in size."""
+    """Plot the confusion matrix as shares of each true class (rows), with counts for at most COUNTED classes."""
     confusion, n = np.asarray(confusion), len(classes)
     shares = metrics.ratio(confusion, confusion.sum(1, keepdims=True))
     side = float(np.clip(0.8 * n + 2, 4.4, SIDE))
@@ -99,8 +99,8 @@ def confusion_matrix(path, confusion, classes):
                       color="white" if share > 0.5 else "black")
     named = range(0, n, -(-n // NAMED))
     names = [shown_name(classes[c], 24) for c in named]
-    size = float(np.clip(50 * side / len(names), 4, 10))  # points, so that no name covers the next
-    level = n < 5 and max(map(len, names)) < 12  # names side by side, none over the next
+    size = float(np.clip(50 * side / len(names), 4, 10))  # points, so that names do not overlap
+    level = n < 5 and max(map(len, names)) < 12  # horizontal names, if they fit side by side
     axis.set_xticks(named, names, rotation=0 if level else 60 if n <= COUNTED else 90, fontsize=size)
     axis.set_yticks(named, names, fontsize=size)
     axis.set(xlabel="predicted", ylabel="true", title=f"{np.trace(confusion)} of {confusion.sum()} right")
@@ -109,7 +109,7 @@ def confusion_matrix(path, confusion, classes):
 
 
 def roc(path, probabilities, labels, classes):
-    """One ROC curve for two classes; for more, one per class against the rest, the worst ones named."""
+    """Plot one ROC curve for two classes; for more, one per class against the rest, the worst ones named."""
     fig, (axis,) = figure()
     curves = metrics.roc_curves(probabilities, labels)
     areas = {c: metrics.auc({c: curve}) for c, curve in curves.items()}
@@ -129,8 +129,8 @@ def roc(path, probabilities, labels, classes):
 
 
 def reliability(path, confidence, correct, trusted, threshold, clusters):
-    """Left: accuracy against stated confidence, and how many photos. Right: accuracy against coverage, by `trusted`,
-    which is the confidence, but 0 for children, who are called unsure. `clusters`: which photos belong together.
+    """Plot calibration. Left: accuracy against confidence, and the share of photos. Right: accuracy against coverage,
+    by `trusted`, which is the confidence, or 0 for children, who are "unsure". `clusters`: see metrics.counted().
     """
     ece, count, mean, accuracy = metrics.reliability(confidence, correct)
     fig, (left, right) = figure(1, 2)
@@ -143,7 +143,7 @@ def reliability(path, confidence, correct, trusted, threshold, clusters):
     errors = np.clip([accuracy[full] - low, high - accuracy[full]], 0, 1)
     left.errorbar(mean[full], accuracy[full], errors, fmt="o", markersize=4, color=COLOURS[0],
                   label="accuracy, with its 95 % interval")
-    left.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8, label="as right as it is confident")
+    left.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8, label="perfectly calibrated")
     left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=f"calibration error {ece:.3f}")
     left.legend(loc="upper left", fontsize=9)
     coverage, kept, _ = metrics.coverage_curve(trusted, correct)
@@ -156,13 +156,13 @@ def reliability(path, confidence, correct, trusted, threshold, clusters):
     right.legend(loc="lower left", fontsize=9)
     floor = min(0.98, float(kept[len(kept) // 10:].min()) - 0.01)
     right.set(xlabel="coverage (most confident photos first)", ylabel="accuracy", xlim=(0, 1.02), ylim=(floor, 1.003),
-              title="accuracy where the least confident are left out")
+              title="accuracy without the least confident photos")
     right.grid(alpha=0.3)
     save(fig, path)
 
 
 def errors(path, panels):
-    """The most confident mistakes: panels of (crop uint8 [H, W, 3], heat float [H, W] in 0..1, title), side by side."""
+    """Plot the most confident mistakes: panels of (crop uint8 [H, W, 3], heat float [H, W] in 0..1, title)."""
     columns = min(4, max(1, len(panels)))
     fig, axes = figure(max(1, -(-len(panels) // columns)), columns, size=(3.6, 2.3))
     for axis in axes:
@@ -179,7 +179,7 @@ def errors(path, panels):
 
 
 def groups(path, report):
-    """Accuracy with 95 % intervals by age, ethnicity and their combinations with class, the worst group on top."""
+    """Plot accuracy with 95 % intervals by age, ethnicity and their combinations with class, worst group on top."""
     titles = {"age": "age", "ethnicity": "ethnicity", "age_class": "age and class",
               "ethnicity_class": "ethnicity and class"}
     shown = {k: [r for r in report[k] if r["n"] >= FEWEST][:BARS] for k in titles}
@@ -202,7 +202,7 @@ def groups(path, report):
 
 
 def robustness(path, rows):
-    """Accuracy against severity, one line per kind of damage; severity 0 is the crop as it is."""
+    """Plot accuracy against severity, one line per kind of damage; severity 0 is the undamaged crop."""
     fig, (axis,) = figure(size=(6.4, 4.6))
     kinds = list(dict.fromkeys(r["kind"] for r in rows if r["severity"] > 0))
     clean = next(r["balanced_accuracy"] for r in rows if r["severity"] == 0)
@@ -210,17 +210,17 @@ def robustness(path, rows):
         own = sorted((r["severity"], r["balanced_accuracy"]) for r in rows if r["kind"] == kind)
         severity, accuracy = zip((0, clean), *own, strict=True)
         axis.plot(severity, accuracy, "o-", markersize=3, color=COLOURS[n % len(COLOURS)], label=shown_name(kind))
-    axis.set(xlabel="severity (0: as it is)", ylabel="balanced accuracy", title="damaged crops")
+    axis.set(xlabel="severity (0: undamaged)", ylabel="balanced accuracy", title="damaged crops")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, title="kind of damage")
     save(fig, path)
 
 
 def write_predictions(path, rows, probabilities, classes, sure=()):
-    """One line per photo, also for those without a face: file, class, predicted, p_<class>..., box, status, reason,
-    and whether it is sure, 1 or 0.
+    """Write one line per photo, also for those without a face: file, class, predicted, p_<class>..., box, status,
+    reason, sure (1 or 0).
 
-    A clip's line has the class that it was called most, no probabilities, and its figures for a reason.
+    A clip's line has the class that was shown most often, no probabilities, and its metrics as the reason.
     """
     answers, sure = iter(() if probabilities is None else probabilities), iter(sure)
     with atomic(path) as temporary, \

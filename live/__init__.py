@@ -1,1 +1,1 @@
-"""A camera and a screen. No torch."""
+"""Cameras, videos and photos, and the window that shows them. No torch."""

@@ -1,13 +1,13 @@
-"""What the user has chosen and what the keys change, for clips and photos alike. Nothing to run."""
+"""Display settings that keys change, for clips and photos alike. Nothing to run."""
 
 import dataclasses
 
 from live import overlay, window, writing
 from terminal.files import UNSURE
 
-# Key -> what it does, as the help tells it. A key does the same in a clip and on a photo; Caps Lock changes nothing.
+# Keys and their text in the help. A key does the same in a clip and on a photo, with Caps Lock too.
 SWITCHES = {"h": ("help", "help"), "c": ("counts", "faces so far, by class"), "g": ("heat", "Grad-CAM"),
-            "b": ("blur", "blur faces"), "m": ("mirror", "mirror")}  # -> field, and its text
+            "b": ("blur", "blur faces"), "m": ("mirror", "mirror")}  # key -> (field of Controls, text)
 HELP = (*(f"{key}: {text}" for key, (_, text) in SWITCHES.items()), "s: snapshot", "q, Esc: quit")
 CLIP_HELP = overlay.BETWEEN.join((*HELP, "space: pause", "r: record"))
 NEXT, BACK = (" ", "right", "down", "page down"), ("left", "up", "page up")
@@ -16,9 +16,9 @@ PHOTO_HELP = overlay.BETWEEN.join((*HELP, "space, arrows: next photo and back"))
 
 @dataclasses.dataclass
 class Controls:
-    """What is shown, and how: the constants of realtime.py at the start, and what the keys have made of them."""
+    """What is shown, and how: the constants of realtime.py at the start, then as keys change them."""
 
-    show: bool = True  # whether there is a window
+    show: bool = True  # in a window
     mirror: bool = False
     blur: bool = False
     labels: dict = dataclasses.field(default_factory=dict)  # class -> text on the screen
@@ -30,8 +30,8 @@ class Controls:
     quit: bool = False
 
     def obey(self, key, picture):
-        """Do what a key (of window.name_of()) asks; `picture`: what a snapshot is of, or None. Returns the key where it
-        means nothing here, and "" for one that was obeyed, or none.
+        """Apply a key (of window.name_of()); `picture`: for a snapshot, or None. Returns the key if it means nothing
+        here, else "".
         """
         if key in window.QUIT:
             self.quit = True
@@ -45,15 +45,15 @@ class Controls:
         return ""
 
     def text_of(self, label, confidence, classes):
-        """What stands beside a box: 'woman 93%', 'unsure' where `label` (index of a class) is None, or nothing where
-        `confidence` is None, as the face is not classified yet.
+        """The text beside a box: 'woman 93%', 'unsure' if `label` (index of a class) is None, or "" if `confidence` is
+        None, since the face is not classified yet.
         """
         if confidence is None:
             return ""
         return self.unsure if label is None else f"{self.labels.get(classes[label], classes[label])} {confidence:.0%}"
 
     def draw(self, frame, faces, boxes, classifier):
-        """A new picture of a BGR frame and its faces, list of tracks.LabelledFace. `boxes`: what the key b blurs;
+        """A new picture of a BGR frame with its faces, list of tracks.LabelledFace. `boxes`: blurred with the key b;
         `classifier`: None while it loads.
         """
         classes, margin = (classifier.classes, classifier.margin) if classifier else ((), 0.0)
@@ -63,5 +63,5 @@ class Controls:
         return overlay.draw(frame, drawn, self.mirror, margin)
 
     def counted(self, results, classes):
-        """'7 man, 4 woman, 1 unsure', in the words of the screen."""
+        """'7 man, 4 woman, 1 unsure', in the texts of LABELS and UNSURE."""
         return results.text(classes, self.labels | {UNSURE: self.unsure})

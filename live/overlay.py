@@ -1,4 +1,4 @@
-"""What the live window shows: a frame with boxes and labels, and lines of text beneath it. Nothing to run."""
+"""Draws what the live window shows: a frame with boxes and labels, and lines of text beneath it. Nothing to run."""
 
 import functools
 import math
@@ -12,39 +12,39 @@ from faces.boxes import around
 from terminal import fonts
 
 # ------------------------------------------------------------------------------------------------
-COLOURS = ((80, 140, 235), (240, 130, 60), (90, 185, 110), (200, 110, 200), (225, 195, 60))  # RGB, one a class, in turn
+COLOURS = ((80, 140, 235), (240, 130, 60), (90, 185, 110), (200, 110, 200), (225, 195, 60))  # RGB, by class, repeated
 UNSURE_COLOUR = (150, 150, 150)
 NOTE_COLOUR = (30, 30, 30)
-BLANK, BLANK_SIZE = 90, (480, 640)  # gray level and size of a picture without a frame
-NARROWEST = 480  # pixels; what is narrower is shown larger, so that the lines beneath it can be read
-TALLEST = 1200  # pixels that it is enlarged to at most
-BETWEEN = "   "  # the parts of a line, which stay together where it is broken
+BLANK, BLANK_SIZE = 90, (480, 640)  # gray level and (height, width) of a picture without a frame
+NARROWEST = 480  # pixels; narrower pictures are enlarged, so that the lines beneath them can be read
+TALLEST = 1200  # pixels, the greatest height of an enlarged picture
+BETWEEN = "   "  # separates the parts of a line; a line is broken there if it is too long
 HEAT = 0.45  # weight of the Grad-CAM colours over the face
-BLUR_FIELDS = 4  # of a blurred face, along each side: eyes, nose and mouth run into each other
-BLUR_AROUND = 0.25  # a blurred face is widened by this share of its box on each side: ears, chin and hair tell a lot
-SIZES = (1.0, 0.8, 0.65, 0.5)  # of a face's text, tried in turn until a place is free
-SMALLEST = 9  # pixels; smaller letters cannot be read
-OWN, OTHERS, PLATES = 4.0, 3.0, 2.0  # what a covered pixel of the own face, of another, of another text costs
+BLUR_FIELDS = 4  # fields along each side of a blurred face, too few to tell eyes, nose and mouth apart
+BLUR_AROUND = 0.25  # share of the box that is blurred too on each side, since ears, chin and hair identify a person
+SIZES = (1.0, 0.8, 0.65, 0.5)  # relative sizes of a face's text, tried in turn until it finds a free place
+SMALLEST = 9  # pixels; smaller letters are illegible
+OWN, OTHERS, PLATES = 4.0, 3.0, 2.0  # cost of each pixel that a text covers of its own face, other faces, other texts
 # ------------------------------------------------------------------------------------------------
 
 
 def text_size(shape):
-    """Height of the letters in pixels for a frame of `shape`: readable on a phone's video and on a 4K screen."""
+    """Height of the letters in pixels for a frame of `shape`: legible on a phone's video and on a 4K screen."""
     return int(np.clip(min(shape[:2]) / 26, 11, 64))
 
 
 def caption_size(shape):
-    """The same of the lines beneath a picture, about as large on the screen whatever the frame's size."""
+    """The same for the lines beneath a picture, which have about the same size on the screen for all frames."""
     return int(np.clip((shape[0] + shape[1]) / 80, 13, 64))
 
 
 @functools.lru_cache(maxsize=2048)
 def text_mask(text, size):
-    """The pixels of a line of text, uint8 [h, w]: 255 is ink. Cached, since a label stays for many frames."""
+    """A line of text as uint8 [h, w], 255: letters. Cached, since a label stays for many frames."""
     path = fonts.find(text)
     font = ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
-    text = text if path else text.replace(" ", "  ")  # Pillow's own font has so narrow ones that words run together
-    left, top, right, bottom = font.getbbox(text + "\u00c1[$fgj(|")  # as high as any line
+    text = text if path else text.replace(" ", "  ")  # spaces of Pillow's own font are too narrow to separate words
+    left, top, right, bottom = font.getbbox(text + "\u00c1[$fgj(|")  # so that all lines have the same height
     left, _, right, _ = font.getbbox(text)
     pad = max(2, size // 4)
     image = Image.new("L", (max(1, int(right - left)) + 2 * pad, max(1, int(bottom - top)) + pad))
@@ -53,7 +53,7 @@ def text_mask(text, size):
 
 
 def beside(box, width, height):
-    """Corners (x, y) of a plate of this size beside a box (x, y, w, h), the best first: int [12, 2]."""
+    """Top left corners (x, y) for a plate of this size beside a box (x, y, w, h), the best first: int [12, 2]."""
     x, y, w, h = box
     rows, columns = (y, y + h - height, y + (h - height) // 2), (x, x + w - width, x + (w - width) // 2)
     above_below = [(column, row) for row in (y - height, y + h) for column in columns]
@@ -61,7 +61,7 @@ def beside(box, width, height):
 
 
 def covered(places, width, height, boxes):
-    """Pixels of each of the boxes, [M, 4], that a plate of this size covers at each of the places, [K, 2]: [K, M]."""
+    """How many pixels of each box, [M, 4], a plate of this size covers at each of the places, [K, 2]: [K, M]."""
     x, y = places[:, :1], places[:, 1:]
     wide = np.minimum(x + width, boxes[:, 0] + boxes[:, 2]) - np.maximum(x, boxes[:, 0])
     high = np.minimum(y + height, boxes[:, 1] + boxes[:, 3]) - np.maximum(y, boxes[:, 1])
@@ -69,11 +69,11 @@ def covered(places, width, height, boxes):
 
 
 def place(boxes, texts, shape, size):
-    """Where the text of each face stands: list of (x, y, mask), or None where there is no text.
+    """The place of each face's text: list of (x, y, mask), None for a face without text.
 
     `boxes`: (x, y, width, height) of each face, int pixels; `shape`: of the frame; `size`: of the letters, in pixels.
-    A plate keeps within the frame, and off all faces and other plates if there is any room for it, smaller if need be;
-    where there is none, it covers as little as can be.
+    A plate stays within the frame, and covers no face and no other plate if there is room for it, at a smaller size if
+    necessary; if there is no room, it covers as little as possible.
     """
     height, width = shape[:2]
     taken, plates = np.array(boxes, np.int64).reshape(-1, 4), []
@@ -101,14 +101,14 @@ def place(boxes, texts, shape, size):
 
 
 def fitted(mask, width, height):
-    """A mask, made smaller if need be, so that it fits into a frame of this size."""
+    """A mask, reduced if necessary to fit into a frame of this size."""
     image = Image.fromarray(mask)
     image.thumbnail((width, height), Image.BOX)
     return np.asarray(image)
 
 
 def stamp(image, mask, x, y, colour):
-    """Put the text of a mask, on a plate of `colour` (RGB), at (x, y) into a BGR image that has room for it."""
+    """Draw the text of a mask, on a plate of `colour` (RGB), at (x, y) into a BGR image; it must fit."""
     h, w = mask.shape
     ink = 0 if np.dot(colour, cropping.LUMA) > 120 else 255
     share = (mask.astype(np.float32) / 255)[:, :, None]
@@ -119,7 +119,7 @@ def stamp(image, mask, x, y, colour):
 def add_heat(image, box, heat, margin, roll=0.0):
     """Blend a heat map (float32 [S, S], 0..1) over the square around `box`, turned by `roll`, that the network saw."""
     left, top, side = cropping.square_around(box, margin)
-    x, y, reach = left + side / 2, top + side / 2, math.ceil(side * math.sqrt(0.5))  # as far as a turned square reaches
+    x, y, reach = left + side / 2, top + side / 2, math.ceil(side * math.sqrt(0.5))  # reach: half a square's diagonal
     x0, y0 = max(0, math.floor(x) - reach), max(0, math.floor(y) - reach)
     piece = image[y0:max(0, math.ceil(y) + reach), x0:max(0, math.ceil(x) + reach)]
     if not piece.size:
@@ -134,19 +134,19 @@ def add_heat(image, box, heat, margin, roll=0.0):
 
 
 def blur(frame, boxes):
-    """A copy of a BGR frame in which nobody can be recognised within the boxes, widened by BLUR_AROUND."""
+    """A copy of a BGR frame in which nobody can be recognised: the boxes, widened by BLUR_AROUND, are blurred."""
     image = frame.copy()
     for box in boxes:
         x0, y0, x1, y1 = around(box, BLUR_AROUND, image.shape)
         face = image[y0:max(0, y1), x0:max(0, x1)]
-        if face.size:  # means of a few fields hold too little to be undone, as a weaker blur can be
+        if face.size:  # the means of a few fields cannot be reversed, unlike a weaker blur
             fields = cv2.resize(face, (BLUR_FIELDS, BLUR_FIELDS), interpolation=cv2.INTER_AREA)
             face[:] = cv2.resize(fields, face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return image
 
 
 def draw(frame, faces, mirror=False, margin=0.0):
-    """A new BGR frame with faces on it: (box, text, class index or None, heat map or None, roll in degrees) each."""
+    """A copy of a BGR frame with faces: (box, text, class index or None, heat map or None, roll in degrees) each."""
     image = frame.copy()
     for box, _, _, heat, roll in faces:
         if heat is not None:
@@ -163,7 +163,7 @@ def draw(frame, faces, mirror=False, margin=0.0):
         cv2.rectangle(image, (x, y), (x + w, y + h), colour[::-1], thick)
     framed = [(x - thick, y - thick, w + 2 * thick, h + 2 * thick) for x, y, w, h in boxes]
     plates = place(framed, [text for _, text, *_ in faces], image.shape, size)
-    for plate, colour in zip(plates, colours, strict=True):  # after all boxes, so that no box crosses a text
+    for plate, colour in zip(plates, colours, strict=True):  # after all boxes, so that no box covers a text
         if plate is not None:
             x, y, mask = plate
             stamp(image, mask, x, y, colour)
@@ -171,8 +171,8 @@ def draw(frame, faces, mirror=False, margin=0.0):
 
 
 def caption(image, lines):
-    """A BGR picture as the window shows it: larger where it is small, with lines of text beneath it, where they cover
-    nobody. `image`: None for an empty picture, which has the lines across its middle.
+    """A BGR picture as the window shows it: enlarged if it is small, with lines of text beneath it, so that they cover
+    nobody. `image`: None for an empty picture, with the lines across its middle.
     """
     if image is None:
         image = np.full((*BLANK_SIZE, 3), BLANK, np.uint8)
@@ -191,7 +191,7 @@ def caption(image, lines):
 
 
 def text_block(lines, width, size):
-    """The pixels of lines of text on a plate of this width, uint8 [h, width], broken where they are longer."""
+    """Lines of text on a plate of this width, uint8 [h, width]; longer lines are broken."""
     masks = []
     for line in lines:
         for part in broken(line, width, size):
@@ -202,8 +202,8 @@ def text_block(lines, width, size):
 
 
 def broken(line, width, size):
-    """Yield a line in pieces that are at most so many pixels wide, each with as many of its parts as fit. A part
-    that is longer alone is broken between words, and a word that is longer alone stays whole.
+    """Yield a line in pieces of at most `width` pixels, each with as many of its parts (see BETWEEN) as fit. A longer
+    part is broken between words; a longer word stays whole.
     """
     for gap in (BETWEEN, " "):
         if text_mask(line, size).shape[1] <= width:

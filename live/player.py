@@ -1,4 +1,4 @@
-"""The live window at work: frames are read, followed, drawn, shown and written. Nothing to run."""
+"""The loop of the live window: reads frames, tracks faces, draws, shows and writes. Nothing to run."""
 
 import contextlib
 import time
@@ -9,35 +9,35 @@ from live.controls import CLIP_HELP
 from terminal import stops
 
 LOADING, PAUSED, ENDED = "loading the network ...", "paused: space goes on", "the end: space or q closes"
-LATENCIES = 100_000  # kept for the report: the last hour of a camera, in 3 MB
-BEHIND = 0.2  # seconds that a video shown at its own pace may fall behind before it gives up catching up
+LATENCIES = 100_000  # last frames whose latencies are kept for the summary: an hour of a camera, in 3 MB
+BEHIND = 0.2  # seconds that a video may fall behind its own pace and still catch up
 
 
 class Player:
-    """Follows the faces of a camera or a video until it ends or the user quits.
+    """Tracks the faces of a camera or a video until it ends or the user quits.
 
-    `reader`: a capture.Reader; `loading`: a future of a learn.classifier.Classifier, until which a live picture has no
-    labels, and a video's first picture stands still; `log`: the results.Results that takes a row for each face and
-    frame; `detector`: a future of detectors.get(), until which a window finds faces by Haar; None: always so;
-    `screen`: the window.Window; None: a new one where the controls show.
+    `reader`: a capture.Reader; `loading`: a future of a learn.classifier.Classifier (before it is done, a camera's
+    picture has no labels, and a video waits at its first frame); `log`: a results.Results, which gets a row for each
+    face and frame; `detector`: a future of detectors.get() (before it is done, a window uses Haar's detector), None:
+    Haar's; `screen`: a window.Window; None: a new one.
     """
 
     def __init__(self, reader, loading, controls, log, detector=None, screen=None):
         self.reader, self.loading, self.controls, self.log, self.detector = reader, loading, controls, log, detector
         self.screen, self.tracker = screen or window.Window(controls.show), tracks.Tracker()
-        self.classes = ()  # names; none before the classifier is there
+        self.classes = ()  # names; () until the classifier is loaded
         self.picture = None  # the last one drawn
         self.still = None  # the stills.Still of the last frame
-        self.output = self.recording = None  # writing.Video: of OUTPUT; of the key r
+        self.output = self.recording = None  # writing.Videos: OUTPUT, and the recording of the key r
         self.frames, self.started, self.due = 0, None, 0.0
         self.timestamp = 0.0  # of the last frame, by the source's clock
         self.latencies = deque(maxlen=LATENCIES)  # seconds from a frame's arrival to its being drawn
         self.recent = deque()  # (timestamp, faces) of the frames of the last second
         self.printed = {}  # number of a face -> the label printed last
-        self.waits = False  # whether it was said that the source is silent
+        self.waits = False  # whether it was printed that the source does not answer
 
     def play(self, output=None):
-        """Play to the end, or to a stop, and write the pictures to the video `output`. Returns the dict of results."""
+        """Play to the end, or to Ctrl-C, and write the pictures to the video `output`. Returns the dict of results."""
         reader, controls = self.reader, self.controls
         try:
             with contextlib.ExitStack() as stack:
@@ -64,16 +64,16 @@ class Player:
                 "problem": "the display is gone" if getattr(self.screen, "lost", False) else problem}
 
     def play_all(self):
-        """Play until the source ends, or the user ends it. Returns whether that was by a stop."""
+        """Play until the source ends, or the user ends it. Returns whether that was by Ctrl-C or a signal."""
         try:
             while not self.reader.over() and not self.controls.quit:
                 self.turn()
-        except KeyboardInterrupt:  # without a window it is the way to end a camera; what was written is kept
+        except KeyboardInterrupt:  # the only way to end a camera without a window; the files are kept
             return True
         return False
 
     def turn(self):
-        """Take a frame if there is one, and else show what is waited for."""
+        """Process a frame if there is one, else show what the program waits for."""
         if not self.ready():
             self.show_first()
         elif self.controls.pause:
@@ -85,16 +85,16 @@ class Player:
             self.wait()
 
     def ready(self):
-        """Whether frames can be read now. Takes the classifier as soon as it is there; only a video waits for it."""
+        """Whether frames can be read now. Takes the classifier as soon as it is loaded; only a video waits for it."""
         if self.tracker.classifier is None and self.loading.done():
             self.tracker.classifier = self.loading.result()
             self.classes = self.tracker.classifier.classes
         if self.controls.blur and self.detector is not None and not self.detector.done():
-            return False  # until then faces are found by Haar, which misses some that are to be hidden
+            return False  # Haar's detector would miss some of the faces that must be blurred
         return self.tracker.classifier is not None or self.reader.live
 
     def show_first(self):
-        """Show a video's first picture while the network loads; no picture where faces are to be blurred."""
+        """Show a video's first frame while the network loads; with `blur`, an empty picture."""
         first = self.reader.peek()
         if self.controls.show and (first is not None or self.reader.waiting()):
             picture = overlay.caption(None if self.controls.blur else first, [LOADING])
@@ -103,7 +103,7 @@ class Player:
             time.sleep(0.01)
 
     def wait(self):
-        """Say that the source is silent, on the screen, with the reason where that is known, and in a line."""
+        """Show that the source does not answer, with the reason if it is known, and print it once."""
         name = sources.public(self.reader.source)
         if self.controls.show:
             why = [sources.why_not(self.reader.source)] if self.reader.opened is False else []
@@ -114,8 +114,8 @@ class Player:
             self.waits = True
 
     def stand_still(self):
-        """Show the last frame while it is paused; what a camera sends meanwhile is past."""
-        self.still.classifier = self.tracker.classifier  # which may have come meanwhile
+        """Show the last frame while paused; a camera's frames are dropped meanwhile."""
+        self.still.classifier = self.tracker.classifier  # it may have been loaded meanwhile
         picture = self.still.draw(self.controls)
         self.obey(overlay.caption(picture, self.lines(PAUSED)), picture, stills.AGAIN)
         self.due = time.perf_counter()
@@ -123,8 +123,8 @@ class Player:
             self.reader.read()
 
     def hold(self, note):
-        """Show a video's last frame until a key ends it: its window does not go with it."""
-        with contextlib.suppress(KeyboardInterrupt):  # all that is to be kept has been written
+        """Show a video's last frame until a key closes the window."""
+        with contextlib.suppress(KeyboardInterrupt):  # everything has been written
             while self.controls.show and not self.controls.quit:
                 picture = self.still.draw(self.controls)
                 shown = overlay.caption(picture, self.lines(note))
@@ -132,15 +132,15 @@ class Player:
                     return
 
     def step(self, frame, timestamp, arrival):
-        """Follow, draw, write and show one frame."""
+        """Track the faces of one frame, draw, write and show it."""
         self.started = self.started or arrival
         if self.detector is not None and (self.detector.done() or not (self.reader.live or self.controls.show)):
             self.tracker.detector, self.detector = self.detector.result(), None
         self.tracker.heat = self.controls.heat
         faces = [track.face() for track in self.tracker.step(frame, timestamp, self.reader.brief)]
-        boxes = [track.box for track in self.tracker.tracks]  # also of what is not yet sure to be a face
+        boxes = [track.box for track in self.tracker.tracks]  # also of tracks that are not confirmed yet
         picture = self.controls.draw(frame, faces, boxes, self.tracker.classifier)
-        with stops.later():  # after a stop all files end with the same frame
+        with stops.later():  # so that after Ctrl-C all files end with the same frame
             self.log.add(results.rows_of(faces, timestamp, self.log.source, self.classes))
             for video in (self.output, self.recording):
                 if video:
@@ -162,7 +162,7 @@ class Player:
             self.say(faces, timestamp)
 
     def pause(self, interval):
-        """Milliseconds to wait for a key: a video's frame is `interval` seconds after the last."""
+        """Milliseconds to wait for a key, so that a video keeps its pace. `interval`: seconds since the last frame."""
         if self.reader.live:
             return 1
         now = time.perf_counter()
@@ -170,8 +170,8 @@ class Player:
         return max(1, round((self.due - now) * 1000))
 
     def obey(self, shown, picture, wait):
-        """Show what overlay.caption() made of a picture, or of None, and do what the key pressed asks; a snapshot is of
-        the picture alone."""
+        """Show `shown`, of overlay.caption(), and apply the key pressed; a snapshot is of `picture`, or None, without
+        the lines of text."""
         key = self.controls.obey(self.screen.key(shown, wait), picture)
         if key == " " and self.still:
             self.controls.pause = not self.controls.pause
@@ -181,12 +181,12 @@ class Player:
             self.recording = writing.Video(writing.stamped("record", ".mp4"), self.reader)
 
     def end_record(self):
-        """End what the key r has started, if it has."""
+        """End the recording of the key r, if there is one."""
         if self.recording:
             recording, self.recording = self.recording, None
             recording.close()
             print(f"recorded: {recording.path.as_posix()}" if recording.frames else
-                  "no frame came while it was to be recorded: there is no recording", flush=True)
+                  "no frame was read during the recording: nothing is written", flush=True)
 
     def lines(self, first):
         """The lines of text beneath the picture."""
@@ -202,7 +202,7 @@ class Player:
         return lines
 
     def say(self, faces, timestamp):
-        """Without a window: a line whenever the label of a face changes."""
+        """Without a window: print a line whenever the label of a face changes."""
         for face in faces:
             if face.confidence is not None and self.printed.get(face.number, "") != face.label:
                 self.printed[face.number] = face.label

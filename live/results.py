@@ -1,4 +1,4 @@
-"""What realtime.py detects, as data: counts by class, and rows of a CSV file, whose columns docs/live.md explains."""
+"""The detections of realtime.py as data: counts by class, and rows of a CSV file. docs/live.md explains its columns."""
 
 import collections
 import contextlib
@@ -14,7 +14,7 @@ from terminal.files import UNSURE
 
 
 class Row(NamedTuple):
-    """A face in a frame: what a line of the file tells."""
+    """A face in a frame: a row of the file."""
 
     source: str
     time: float | None
@@ -27,7 +27,7 @@ class Row(NamedTuple):
     height: int
 
     def cells(self):
-        """The texts of a line."""
+        """The cells of the row: texts and numbers."""
         timestamp = "" if self.time is None else f"{self.time:.3f}"
         confidence = "" if self.confidence is None else f"{self.confidence:.4f}"
         return (self.source, timestamp, self.face, self.label, confidence, self.x, self.y, self.width, self.height)
@@ -37,14 +37,14 @@ COLUMNS = tuple("class" if name == "label" else name for name in Row._fields)
 
 
 def name_of(source):
-    """What the column source says of a camera, an address or a file."""
+    """The value of the column source for a camera, an address or a file."""
     if isinstance(source, int):
         return str(source)
     return sources.public(source) if sources.is_live(source) else Path(source).name
 
 
 def rows_of(faces, timestamp, source, classes):
-    """The rows of the faces, list of tracks.LabelledFace, of a frame; of a photo, where `timestamp` is None."""
+    """The rows of the faces (list of tracks.LabelledFace) of a frame, or of a photo, if `timestamp` is None."""
     rows = []
     for face in faces:
         label = "" if face.confidence is None else UNSURE if face.label is None else classes[face.label]
@@ -53,10 +53,10 @@ def rows_of(faces, timestamp, source, classes):
 
 
 class Results:
-    """Takes the rows of a run: counts them by class, and writes them to the CSV file `log` where one is named.
+    """Counts the rows of a run by class, and writes them to the CSV file `log`, unless it is None.
 
-    `source`: what the column says of the camera or the video. The file holds whole rows at any time, also after Ctrl-C:
-    those of a frame are written at once. Raises script.Problem where `log` would replace a file of the user's.
+    `source`: the value of the column source. The rows of a frame are written at once, so that the file has whole rows
+    at any time, also after Ctrl-C. Raises script.Problem if `log` would replace a file of the user's.
     """
 
     def __init__(self, log=None, source=""):
@@ -74,19 +74,19 @@ class Results:
                     raise script.Problem(f"LOG={self.log} is being written by another run: give this one another name")
 
     def write(self, lines):
-        """Append lines of cells to the file, in one piece."""
+        """Append lines of cells to the file, in a single write."""
         text = io.StringIO()
         csv.writer(text).writerows(lines)
-        data = text.getvalue().encode("utf-8", "surrogateescape")  # names of files need not be text
+        data = text.getvalue().encode("utf-8", "surrogateescape")  # file names need not be valid UTF-8
         if self.file.write(data) != len(data):
             raise OSError(28, "no space left on the drive", self.file.name)
 
     def add(self, rows):
-        """Take the rows of a frame, or of a photo. The first call replaces the file of the run before."""
+        """Add the rows of a frame, or of a photo. The first call replaces the file of an earlier run."""
         if self.log is not None and self.file is None:
             self.check_unused()
             if regular := not os.path.exists(self.log) or os.path.isfile(self.log):
-                with files.atomic(self.log):  # a new one: that of before may have other names, as in a backup
+                with files.atomic(self.log):  # a new file: the old one may have other hard links
                     pass
             self.file = self.open.enter_context(open(self.log, "ab", buffering=0))
             if regular:
@@ -99,16 +99,16 @@ class Results:
             self.write([row.cells() for row in rows])
 
     def written(self):
-        """The name of the file where this run has begun it, else None."""
+        """The name of the file if this run has started it, else None."""
         return self.log if self.file else None
 
     def close(self):
-        """End the file."""
+        """Close the file."""
         self.open.close()
 
     def text(self, classes, names):
-        """How many different faces each class has: '7 man, 4 woman, 1 unsure'. A face counts for what it was called in
-        most frames. `classes`: in this order; `names`: class, or "unsure" -> text on the screen.
+        """How many different faces each class has: '7 man, 4 woman, 1 unsure'. A face counts by its label in most
+        frames. `classes`: names, in this order; `names`: {class, or "unsure": text on the screen}.
         """
         counts = collections.Counter(labels.most_common(1)[0][0] for labels in self.labels.values())
         return ", ".join(f"{counts[c]} {names.get(c, c)}" for c in (*classes, UNSURE) if counts[c]) or "no face"

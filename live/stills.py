@@ -1,4 +1,4 @@
-"""The photos of realtime.py: which there are, their faces, and showing or writing them one by one. Nothing to run."""
+"""The photos of realtime.py: lists them, classifies their faces, shows or writes them one by one. Nothing to run."""
 
 import contextlib
 import dataclasses
@@ -15,18 +15,18 @@ from live.controls import BACK, NEXT, PHOTO_HELP
 from terminal import files, script, stops
 from terminal.files import normal
 
-MOTION_START = 4_000_000  # bytes in which the second picture of a video of JPEGs begins
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # how the name of a picture may end
-AGAIN = 500  # milliseconds after which a photo without a key is drawn again
+MOTION_START = 4_000_000  # bytes within which the second frame of a Motion JPEG begins
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # suffixes that OUTPUT may have for a photo
+AGAIN = 500  # milliseconds without a key after which a photo is drawn again
 LINES = ("photos", "faces", "no face", "unreadable")
 
 
 def portrait():
-    """The photo of a person that comes with matplotlib."""
+    """The path of the photo of a person that comes with matplotlib."""
     spec = importlib.util.find_spec("matplotlib")
     path = Path(spec.origin).parent / "mpl-data/sample_data/grace_hopper.jpg" if spec and spec.origin else None
-    if path is None or not path.is_file():  # some systems' own matplotlib has no samples
-        script.fail("there is no camera, nor matplotlib's portrait: set SOURCE=<video, photo or folder>")
+    if path is None or not path.is_file():  # matplotlib packages of some Linux distributions have no samples
+        script.fail("there is neither a camera nor matplotlib's portrait: set SOURCE=<video, photo or folder>")
     return path
 
 
@@ -37,7 +37,7 @@ def photos_of(source):
         paths, clips = videos.photos_and_clips(path)
         if clips:
             first = script.command_line(f"SOURCE={clips[0].as_posix()}")
-            hint = f"{path.as_posix()} has {len(clips)} clip(s), to be played one by one: {first}"
+            hint = f"{path.as_posix()} has {len(clips)} clip(s), play them one by one: {first}"
             if not paths:
                 script.fail(hint)
             print(hint, flush=True)
@@ -51,15 +51,15 @@ def photos_of(source):
 
 
 def is_motion_jpeg(path):
-    """Whether a file is a video of JPEGs one after the other, which begins as a photo does."""
+    """Whether a file is a Motion JPEG, a sequence of JPEGs, which begins like a photo."""
     with open(path, "rb") as file:
         start = file.read(MOTION_START)
-    # A photo of several pictures (MPO) tells so in a block of its own; previews lie in blocks, with others after them.
+    # An MPO has several pictures and an MPF segment. A preview lies within a segment, so no start mark follows its end.
     return path.suffix.lower() in (".mjpeg", ".mjpg") or b"\xff\xd9\xff\xd8" in start and b"MPF\0" not in start
 
 
 def outputs(output, paths, folder):
-    """The path of each photo's annotated picture: list, None each where nothing is to be written."""
+    """The path of each photo's annotated picture: list; of None if nothing is written."""
     if output is None or not paths:
         return [None] * len(paths)
     target = Path(output)
@@ -68,9 +68,9 @@ def outputs(output, paths, folder):
         files.check_outputs({"OUTPUT": output}, "OUTPUT")
         place, names = target, apart([target / p.relative_to(folder) for p in paths])
     elif len(paths) > 1:
-        script.fail(f"OUTPUT={output}: {len(paths)} photos are written to a folder, so name one")
+        script.fail(f"OUTPUT={output}: {len(paths)} photos are written to a folder: set OUTPUT=<folder>")
     elif suffix not in PICTURES:
-        script.fail(f"OUTPUT={output}: a photo is written to a folder, or under a name that ends in one of "
+        script.fail(f"OUTPUT={output}: a photo is written to a folder, or to a file whose name ends in one of "
                     f"{', '.join(PICTURES)}")
     else:
         place, names = target.parent, [target]
@@ -81,7 +81,7 @@ def outputs(output, paths, folder):
 
 
 def identities(paths):
-    """What tells the files apart that are there, whatever their names: links of both kinds are what they lead to."""
+    """{(device, inode)} of the files that exist, which is equal for hard links and for symbolic links to one file."""
     found = set()
     for path in paths:
         with contextlib.suppress(OSError):
@@ -91,12 +91,13 @@ def identities(paths):
 
 
 def apart(paths):
-    """Names for annotated pictures of photos, no two alike on any disk: a.png, a.webp.jpg of a.webp, a.webp-2.jpg."""
+    """Names for annotated pictures of photos, different on case-insensitive disks too: a.png, for a.webp a.webp.jpg,
+    then a.webp-2.jpg."""
     def stays(path):
         return path.suffix.lower() in (".jpg", ".jpeg", ".png")
 
-    names, taken = [None] * len(paths), set()  # by number, since a Path of Windows equals one in other case
-    for i, photo in sorted(enumerate(paths), key=lambda pair: stays(pair[1]), reverse=True):  # those that stay first
+    names, taken = [None] * len(paths), set()  # by index, since Paths that differ in case are equal on Windows
+    for i, photo in sorted(enumerate(paths), key=lambda pair: stays(pair[1]), reverse=True):  # unchanged names first
         path, count = photo if stays(photo) else photo.with_name(photo.name + ".jpg"), 1
         stem = path.stem
         while normal(str(path)).lower() in taken:
@@ -109,12 +110,12 @@ def apart(paths):
 
 class AlbumPhoto(NamedTuple):
     path: Path
-    name: str  # within the folder that was named
+    name: str  # relative to SOURCE
     target: Path | None  # of the annotated picture
 
 
 def album(source, output=None):
-    """The photos of a source: list of AlbumPhoto; [] for a camera, an address, and what may be a video."""
+    """The photos of a source: list of AlbumPhoto; [] for a camera, an address, or what may be a video."""
     if sources.is_live(source):
         return []
     paths = photos_of(source)
@@ -124,7 +125,7 @@ def album(source, output=None):
 
 
 def classify(photo, classifier, detector, first=1):
-    """The faces of an RGB photo, list of tracks.LabelledFace numbered from `first` on."""
+    """The faces of an RGB photo: list of tracks.LabelledFace, numbered from `first` on."""
     found = detectors.main_and_others(detector, photo)
     crops = [cropping.crop_face(photo, face.box, classifier.margin, classifier.clahe, face.roll) for face in found]
     return [tracks.LabelledFace(first + i, face.box, face.roll, classifier.label(p, child), float(p.max()))
@@ -132,7 +133,7 @@ def classify(photo, classifier, detector, first=1):
 
 
 class Still:
-    """A photo, or a frame that stands still, which is drawn anew as the keys ask.
+    """A photo, or the last frame of a clip, which keys draw again.
 
     `frame`: BGR, uint8 [H, W, 3]; `faces`: list of tracks.LabelledFace; `boxes`: see Controls.draw(); `classifier`: a
     learn.classifier.Classifier, or None while it loads.
@@ -142,7 +143,7 @@ class Still:
         self.frame, self.faces, self.boxes, self.classifier = frame, faces, boxes, classifier
 
     def draw(self, controls):
-        """The picture, BGR, as the controls want it."""
+        """The picture, BGR, with the settings of `controls`."""
         if controls.heat and self.classifier and any(face.heat is None for face in self.faces):
             margin, clahe = self.classifier.margin, self.classifier.clahe
             crops = [cropping.crop_frame(self.frame, face.box, margin, clahe, face.roll) for face in self.faces]
@@ -152,20 +153,20 @@ class Still:
 
 
 class Viewer:
-    """Looks at AlbumPhotos: finds and classifies their faces, prints, logs and writes them once each, and
-    shows them as often as the keys ask.
+    """Finds and classifies the faces of AlbumPhotos, prints, logs and writes each photo once, and shows it as often as
+    keys ask for it.
 
     `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(); `note`: a
-    line to show with each. `counts` has what there was, by LINES, and "stopped" after a stop.
+    line shown with each photo. `counts`: numbers by LINES, and "stopped" after Ctrl-C.
     """
 
     def __init__(self, photos, classifier, controls, log, detector, note=""):
         self.photos, self.classifier, self.controls, self.log = photos, classifier, controls, log
         self.detector, self.note, self.counts = detector, note, dict.fromkeys(LINES, 0)
-        self.faces = {}  # place of a photo that was looked at -> its faces; none where it could not be read
+        self.faces = {}  # index of a photo -> its faces; [] if it could not be read
 
     def look(self, place):
-        """The Still of a photo, or None where it cannot be read."""
+        """The Still of a photo, or None if it cannot be read."""
         photo, first = self.photos[place], place not in self.faces
         try:
             pixels = reading.read_photo(photo.path)
@@ -196,7 +197,7 @@ class Viewer:
         self.write(photo, still)
 
     def write(self, photo, still):
-        """Write the picture, without what the keys m and g add. Where its format cannot hold it, that is only said."""
+        """Write the picture, without the effects of the keys m and g. If its format cannot hold it, only print that."""
         if not photo.target:
             return
         picture = still.draw(dataclasses.replace(self.controls, mirror=False, heat=False))
@@ -206,15 +207,14 @@ class Viewer:
             print(problem)
 
     def following(self, place, step):
-        """(place, Still) of the next photo that can be read, or with `step` -1 of the one before; None: there is none.
-        """
+        """(index, Still) of the next photo that can be read, or with `step` -1 of the previous one; None at the end."""
         while 0 <= (place := place + step) < len(self.photos):
             if (still := self.look(place)) is not None:
                 return place, still
         return None
 
     def turn(self, place, still, screen):
-        """Show a photo until a key asks for another. Returns 1 for the next, -1 for the one before, 0 for the end."""
+        """Show a photo until a key asks for another one. Returns 1 for the next, -1 for the previous, 0 to quit."""
         controls, blurred, step = self.controls, self.controls.blur, 0
         while not controls.quit and not step:
             lines = [self.note] if self.note else []
@@ -231,14 +231,14 @@ class Viewer:
         return step
 
     def view(self, screen):
-        """Show the photos until a key ends it; beyond the last one, and before the first, there is none."""
+        """Show the photos until a key ends it; the first and the last one stay when a key asks for one beyond them."""
         shown = self.following(-1, 1)
         while shown and (step := self.turn(*shown, screen)):
             shown = self.following(shown[0], step) or shown
 
 
 def annotate(photos, classifier, controls, log, detector, screen=None, note=""):
-    """Look at photos one by one, in a window where the controls show. Returns the counts: dict. See Viewer."""
+    """Annotate photos one by one, in a window if `controls.show`. Returns the counts: dict. See Viewer."""
     viewer, screen = Viewer(photos, classifier, controls, log, detector, note), screen or window.Window(controls.show)
     try:
         if controls.show:
@@ -246,7 +246,7 @@ def annotate(photos, classifier, controls, log, detector, screen=None, note=""):
         else:
             for place in range(len(photos)):
                 viewer.look(place)
-    except KeyboardInterrupt:  # what was written is kept
+    except KeyboardInterrupt:  # the files that were written are kept
         viewer.counts["stopped"] = 1
     finally:
         screen.close()

@@ -1,7 +1,7 @@
-"""Faces over time: found in each frame, followed, classified when due, smoothed. Nothing to run.
+"""Tracks faces over time: detection, association, classification at intervals, smoothing. Nothing to run.
 
-One detection says little: Haar's cascade fires on walls too, boxes jump, and a network's answer flickers. So a track is
-confirmed after several detections and a second look, and its box and its probabilities are averages over time. The
+A single detection is unreliable: Haar's cascade fires on walls too, boxes jump, and predictions flicker. So a track is
+confirmed after several detections and a verification, and its box and its probabilities are averages over time. The
 surroundings of known faces are searched in every frame; the whole frame, which costs far more, a few times a second.
 """
 
@@ -16,42 +16,42 @@ from faces import cropping, detectors
 from faces.boxes import around, inside, iou
 
 # ------------------------------------------------------------------------------------------------
-MATCH = 0.3  # least overlap (intersection over union) of a detection with its track
-ONE_FACE = 0.6  # overlap from which two detections are one face
-CONFIRM_DETECTIONS = 3  # before a face is labelled
-CONFIRM_MISSES = 2  # misses in a row that end a track not yet confirmed
+MATCH = 0.3  # least intersection over union (IoU) of a detection with its track
+ONE_FACE = 0.6  # IoU from which two detections are one face
+CONFIRM_DETECTIONS = 3  # detections before a face can be confirmed and labelled
+CONFIRM_MISSES = 2  # misses in a row that end an unconfirmed track
 KEEP = 0.5  # seconds that a confirmed face stays without a detection
-REFRESH = 0.19  # seconds at most between two classifications of a face: five a second and more
-MOST = 6  # classifications in a frame: of a crowd those that have waited longest, so that no frame takes a second
-EAGER = 4  # classifications of a new face, or a changed one, in successive frames
-AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; someone else starts a new one
-RETURN = 5.0  # seconds within which a face that comes back to its place is the same one, with the same number
-RETURN_OVERLAP = 0.2  # least overlap of its box with the one that was lost; people move a little meanwhile
-SURER = 0.03  # a face becomes sure at the threshold plus this, and unsure below the threshold: no flicker at it
-SAME_PERSON = 0.75  # least correlation of a face with itself a frame before; less means someone else
-SAME_SCENE = 0.6  # least correlation of the frame with the one before; less is a cut
-FLAT = 4  # of 255: a contrast that is noise, so that two flat pictures are alike
+REFRESH = 0.19  # most seconds between two classifications of a face: at least five per second
+MOST = 6  # most classifications in a frame, so that a crowd does not slow it down; longest wait first
+EAGER = 4  # classifications of a new or changed face in successive frames
+AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; another person starts a new average
+RETURN = 5.0  # seconds within which a face that returns to its place keeps its number
+RETURN_OVERLAP = 0.2  # least IoU of its box with the lost one; people move a little meanwhile
+SURER = 0.03  # hysteresis: a face becomes sure at the threshold plus this, and unsure below the threshold
+SAME_PERSON = 0.75  # least correlation of a face with the same face one frame before; less means another person
+SAME_SCENE = 0.6  # least correlation of a frame with the one before; less means a cut
+FLAT = 4  # of 255: contrast of mere noise, so that two flat pictures count as equal
 # ------------------------------------------------------------------------------------------------
 
 
 def match(tracks, found):
-    """(pairs of a track and its detection, best overlap first, each once; the detections that are no known face's)."""
+    """(pairs (track, detection), best IoU first, each once; the detections without a track)."""
     order = sorted(((iou(t.box, f), i, j) for i, t in enumerate(tracks) for j, f in enumerate(found)),
                    reverse=True)
     pairs, used_tracks, used = [], set(), set()
     for value, i, j in order:
         if value >= MATCH and i not in used_tracks and j not in used:
             used_tracks.add(i)
-            # Two tracks that came to follow one face: only one of them has it.
+            # Two tracks may have moved to one face: only one of them gets it.
             used |= {k for k, other in enumerate(found) if iou(other, found[j]) > ONE_FACE}
             pairs.append((tracks[i], found[j]))
     return pairs, [f for j, f in enumerate(found) if j not in used]
 
 
 def appearance(gray, box, share=0.15, size=16):
-    """What a face, or a frame, looks like, in few numbers: float32 [size * size + 1] of length 1. `gray`: uint8 [H, W].
+    """A descriptor of a face, or a frame: float32 [size * size + 1] of unit length. `gray`: uint8 [H, W].
 
-    The product of two is their correlation, nearly: the last number keeps the noise of a flat picture from counting.
+    The product of two is nearly their correlation; the last number keeps the noise of flat pictures from counting.
     """
     x0, y0, x1, y1 = around(box, share, gray.shape)
     if x1 - x0 < 2 or y1 - y0 < 2:
@@ -62,7 +62,7 @@ def appearance(gray, box, share=0.15, size=16):
 
 
 class LabelledFace(NamedTuple):
-    """A face of a clip or a photo, as it is drawn and logged."""
+    """A face of a clip or a photo, for drawing and logging."""
 
     number: int
     box: tuple  # x, y, width, height, pixels
@@ -80,29 +80,29 @@ class Track:
     def __init__(self, number, detection, now):
         self.number, self.box, self.smooth = number, detection[:4], detection[:4].copy()
         self.roll = float(detection[4])  # degrees
-        self.detections, self.misses, self.detected, self.confirmed = 1, 0, now, False  # detected: when last
+        self.detections, self.misses, self.detected, self.confirmed = 1, 0, now, False  # detected: time of the last one
         self.appearance = None  # of appearance(), at the last detection
-        self.heat = None  # Grad-CAM of the last crop, where it is asked for
+        self.heat = None  # Grad-CAM of the last crop, if Tracker.heat
         self.label = None  # index of the class; None: unsure, or not classified yet
         self.probabilities = None  # float64 [n_classes], averaged
-        self.child = 0.0  # how likely it is a child's face, averaged
-        self.classified = -math.inf  # when
-        self.averaged = 0  # classifications since it was new, or changed
+        self.child = 0.0  # probability that it is a child's face, averaged
+        self.classified = -math.inf  # time of the last classification
+        self.averaged = 0  # classifications in the current average
 
     def face(self):
-        """What there is to draw and to log: LabelledFace."""
+        """The LabelledFace, for drawing and logging."""
         confidence = None if self.probabilities is None else float(self.probabilities.max())
         return LabelledFace(self.number, self.smooth, self.roll, self.label, confidence, self.heat)
 
     def update(self, detection, now):
-        """Take a detection. The smooth box follows slowly where the face rests, as boxes jump, and fast else."""
+        """Add a detection. The smooth box follows slowly while the face is still, since boxes jump, else fast."""
         self.box, self.roll = detection[:4], float(detection[4])
         moved = np.abs(self.box - self.smooth).max() / self.smooth[2]
         self.smooth += (self.box - self.smooth) * min(1.0, 0.2 + 3 * moved)
         self.detections, self.misses, self.detected = self.detections + 1, 0, now
 
     def add(self, probabilities, child, now, classifier):
-        """Average in a prediction (float [n_classes], and how likely it is a child's face), and choose the label."""
+        """Add a prediction (float [n_classes], and the probability of a child) to the average, and choose the label."""
         self.averaged += 1
         if self.averaged == 1:
             self.fresh, self.child = probabilities.astype(np.float64), float(child)
@@ -112,7 +112,7 @@ class Track:
             self.child += (float(child) - self.child) * share
         self.classified = now
         if self.averaged < min(3, EAGER) and self.probabilities is not None:
-            return  # after a change, the old label stays for the two frames that a new average takes
+            return  # a new average needs two frames; the old label stays until then
         self.probabilities = self.fresh
         threshold = classifier.threshold
         if self.label != int(self.fresh.argmax()):
@@ -121,21 +121,21 @@ class Track:
 
 
 class Tracker:
-    """Finds, follows and classifies the faces of successive frames.
+    """Detects, tracks and classifies the faces of successive frames.
 
-    `classifier`: a learn.classifier.Classifier; None while it still loads. `detector`: see detectors.get(); by default
-    Haar's. Others may take their places at any time. `heat`: whether each face gets its Grad-CAM.
+    `classifier`: a learn.classifier.Classifier; None while it loads. `detector`: see detectors.get(); by default
+    Haar's. Both may be replaced at any time. `heat`: whether each face gets its Grad-CAM.
     """
 
     def __init__(self, classifier=None, detector=None):
         self.classifier, self.detector, self.heat = classifier, detector or detectors.Haar(), False
         self.tracks, self.count, self.classifications = [], 0, 0  # count: of different faces so far
-        self.gone, self.shot = [], 0  # copies of the confirmed tracks lost within RETURN seconds; cuts so far
-        self.scene, self.before = None, math.inf  # appearance() and time of the frame before
-        self.searched, self.looks = -math.inf, 0  # time and number of the looks everywhere
+        self.gone, self.shot = [], 0  # copies of the confirmed tracks lost in the last RETURN seconds; cuts so far
+        self.scene, self.before = None, math.inf  # appearance() and time of the previous frame
+        self.searched, self.looks = -math.inf, 0  # time of the last search of a whole frame, and their number
 
     def step(self, frame, now, brief=False):
-        """Take a BGR frame (uint8 [H, W, 3]) of time `now` (seconds, rising). Returns the confirmed tracks.
+        """Process a BGR frame (uint8 [H, W, 3]) at time `now` (seconds, rising). Returns the confirmed tracks.
 
         `brief`: the source has fewer frames than CONFIRM_DETECTIONS, so one detection is enough, as in a photo.
         """
@@ -157,7 +157,7 @@ class Tracker:
             track.update(found, now)
             here = appearance(view.gray, track.smooth * view.scale)
             alike = float(here @ track.appearance) >= SAME_PERSON
-            if cut or not alike:  # someone else may be here: what was averaged does not count any more
+            if cut or not alike:  # maybe another person: a new average starts
                 track.averaged, track.classified = 0, -math.inf
             if cut and not alike and track.confirmed:
                 self.replace(track, here)
@@ -185,19 +185,19 @@ class Tracker:
         return [t for t in self.tracks if t.confirmed]
 
     def lose(self, track, shot):
-        """Remember a confirmed face that is not there any more. `shot`: between which cuts it was."""
+        """Remember a confirmed face that has disappeared. `shot`: the number of cuts before it."""
         self.gone.append(copy.copy(track))
         self.gone[-1].shot = shot
 
     def replace(self, track, here):
-        """After a cut someone else is where a face was: the track goes on under another number, without a label."""
+        """After a cut another person is in the place of a face: the track continues with a new number and no label."""
         self.lose(track, self.shot - 1)
         track.appearance, track.label, track.probabilities = here, None, None
         track.number = self.number_for(track)
 
     def number_for(self, track):
-        """The number of a face that was lost here within RETURN seconds, or a new one. After a cut the place is not
-        enough: it has to look the same, too.
+        """The number of a face that was lost here in the last RETURN seconds, or a new one. After a cut, the face must
+        also look the same.
         """
         here = [g for g in self.gone if iou(g.box, track.box) >= RETURN_OVERLAP
                 and (g.shot == self.shot or float(g.appearance @ track.appearance) >= SAME_PERSON)]

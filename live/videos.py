@@ -1,19 +1,19 @@
-"""A clip through the live path, without a window: what realtime.py would log, frame by frame. Nothing to run."""
+"""Plays a clip without a window: the detections that realtime.py would log, frame by frame. Nothing to run."""
 
 from faces import reading
 from live import capture, results, tracks
 from terminal import script
 
-# Files that test.py plays; photos are known by their content, see faces/reading.py.
+# Suffixes of clips, which test.py plays; photos are recognised by their content, see faces/reading.py.
 SUFFIXES = set(".mp4 .m4v .mov .avi .mkv .webm .wmv .asf .flv .mpg .mpeg .mpe .m2v .ts .mts .m2ts .3gp .3g2 .ogv .ogg "
                ".vob .mxf .mjpeg .mjpg .divx .dv".split())
 
 
 def photos_and_clips(folder):
-    """(paths of the photos, paths of the clips) under a folder, both sorted. A clip is known by its name."""
+    """(paths of the photos, paths of the clips) under a folder, both sorted. A clip is recognised by its suffix."""
     others = []
     photos = reading.list_photos(folder, others)
-    clips = {path for path in photos + others if path.suffix.lower() in SUFFIXES}  # a .mjpeg begins as a photo does
+    clips = {path for path in photos + others if path.suffix.lower() in SUFFIXES}  # a .mjpeg begins like a photo
     return [path for path in photos if path not in clips], sorted(clips)
 
 
@@ -36,6 +36,6 @@ def follow(path, classifier, detector):
 
 
 def labels(path, classifier, detector):
-    """The same for the largest face alone: yields (seconds, its label), None where no face is shown."""
+    """The same for the largest face only: yields (seconds, its label), with None for a frame without a face."""
     for timestamp, rows in follow(path, classifier, detector):
         yield timestamp, max(rows, key=lambda row: row.width * row.height).label if rows else None

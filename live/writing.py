@@ -1,4 +1,4 @@
-"""Videos and pictures that the live scripts write, whole or not at all. Nothing to run."""
+"""Writes the videos and pictures of the live scripts, whole or not at all. Nothing to run."""
 
 import contextlib
 import os
@@ -11,33 +11,33 @@ from live import capture
 from terminal import files, script
 
 # ------------------------------------------------------------------------------------------------
-PLOTS_DIR = "plots"  # snapshots and recordings, taken by key
-SLACK = 0.75  # frames that a written frame may be off the clock before one is repeated or left out
+PLOTS_DIR = "plots"  # for the snapshots and recordings of the keys s and r
+SLACK = 0.75  # frames by which a video may be off its clock before a frame is repeated or dropped
 FOURCC = {".mp4": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "mp4v"}  # codecs that every OpenCV wheel has
 FASTEST = {".avi": 600.0}  # frames per second; OpenCV writes no AVI faster
 # ------------------------------------------------------------------------------------------------
 
 
 def check_video_name(path, source=None):
-    """End with one line unless a video can be written under this name without replacing `source`, the video read."""
+    """End with one line unless `path` is a name for a video, other than the video `source` that is read."""
     if Path(path).suffix.lower() not in FOURCC:
-        script.fail(f"OUTPUT={path}: a video's name ends in one of {', '.join(FOURCC)}")
+        script.fail(f"OUTPUT={path}: the name of a video must end in one of {', '.join(FOURCC)}")
     if isinstance(source, str) and os.path.exists(source) and os.path.exists(path) and os.path.samefile(source, path):
         script.fail(f"OUTPUT={path} would replace the video that is read: give it another name")
 
 
 def writable(rate, suffix):
-    """The nearest frame rate that a video can be written with: MPEG-4 counts at most 65,535 steps per second."""
+    """The nearest frame rate that a video can have: MPEG-4 has at most 65,535 time steps per second."""
     rate = min(max(rate, capture.LEAST_RATE), FASTEST.get(suffix, capture.MOST_RATE))
     return round(rate, 3 if rate < 65 else 2 if rate < 650 else 0)  # OpenCV makes a fraction over 1000, 100 or 1
 
 
 class Video(contextlib.ExitStack):
-    """A video that gets its name when it is closed; as a context manager, only where its block ends well.
+    """A video file that gets its name when it is closed; as a context manager, only if the block raises no error.
 
-    Every frame of a video file is written once, as long as that keeps to its clock; frames are repeated or left out
-    where the rate varies, and of a live source, so that a minute stays a minute. `reader`: whose frames these are; its
-    `rate` and `live` are asked with the first frame. Without a frame no file is written.
+    Each frame of a video source is written once, unless its timestamps drift: if the frame rate varies, or the source
+    is live, frames are repeated or dropped so that a minute stays a minute. `reader`: the capture.Reader of the frames;
+    its `rate` and `live` are read at the first frame. Without a frame no file is written.
     """
 
     def __init__(self, path, reader):
@@ -47,7 +47,7 @@ class Video(contextlib.ExitStack):
         files.claim_file(path)
 
     def open(self, frame, timestamp):
-        """Begin with this frame."""
+        """Open the file for frames of this size."""
         self.size, self.start, self.rate = frame.shape[1::-1], timestamp, writable(self.reader.rate, self.path.suffix)
         self.temporary = self.enter_context(files.atomic(self.path))
         code = cv2.VideoWriter_fourcc(*FOURCC[self.path.suffix.lower()])
@@ -57,7 +57,7 @@ class Video(contextlib.ExitStack):
             raise script.Problem(f"{self.path} cannot be written: try another name, ending in .mp4 or .avi")
 
     def write(self, frame, timestamp):
-        """Append a BGR frame of the time `timestamp`, seconds."""
+        """Append a BGR frame. `timestamp`: seconds."""
         if self.writer is None:
             self.open(frame, timestamp)
         if frame.shape[1::-1] != self.size:
@@ -71,8 +71,8 @@ class Video(contextlib.ExitStack):
             self.frames += 1
 
     def finish(self, error, *_):
-        """End the file. Unless there was an error before, all frames must be there to be read back: OpenCV does not say
-        when a disk is full.
+        """Close the file. Unless an error came before, check that all frames can be read back, since OpenCV does not
+        report a full disk.
         """
         self.writer.release()
         if error is None:
@@ -84,7 +84,7 @@ class Video(contextlib.ExitStack):
 
 
 def save_photo(path, image):
-    """Write a BGR image as JPEG, PNG, ... by the suffix. Raises script.Problem where the format cannot hold it."""
+    """Write a BGR image as JPEG, PNG, ... by its suffix. Raises script.Problem if the format cannot hold it."""
     done, data = cv2.imencode(Path(path).suffix or ".jpg", image)
     if not done:
         raise script.Problem(f"{path} cannot be written as an image ({image.shape[1]}x{image.shape[0]} pixels)")
@@ -98,7 +98,7 @@ def stamped(name, suffix):
 
 
 def snapshot(picture):
-    """Save what is on the screen (key s)."""
+    """Save the picture that is shown (key s)."""
     path = stamped("snapshot", ".jpg")
     files.claim_file(path)
     save_photo(path, picture)

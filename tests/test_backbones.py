@@ -244,7 +244,7 @@ def test_without_imagenet_weights_it_says_so_and_trains(kind, faces, tmp_path, m
             cache.write_bytes(cache.read_bytes()[:100])
     losses = run(monkeypatch, faces, tmp_path, MODEL="mobilenet_v3_small", EPOCHS=1)
     lines = [line for line in capsys.readouterr().out.splitlines() if "ImageNet" in line]
-    assert len(lines) == 1 and "it starts from random ones" in lines[0] and "checkpoints" in lines[0]
+    assert len(lines) == 1 and "it starts from random weights" in lines[0] and "checkpoints" in lines[0]
     assert len(losses) == 1
     assert classifier.load_checkpoint(tmp_path / "weights" / "last.pt")["head_epochs"] == 0
 

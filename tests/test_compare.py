@@ -175,7 +175,7 @@ def test_files_that_are_not_ours_stay(world):
 @pytest.mark.parametrize(("argument", "line"), [
     ("VARIANTS={'a': {'RATE': 1}}", "RATE is neither CLAHE nor a constant of train.py"),
     ("VARIANTS={'a': {'SEED': 1}}", "SEED is neither CLAHE nor a constant of train.py"),
-    ("VARIANTS={'../a': {}}", "must be a plain name"), ("SEEDS=()", "must be whole numbers"),
+    ("VARIANTS={'../a': {}}", "must be a name that a folder can have"), ("SEEDS=()", "must be whole numbers"),
 ])
 def test_one_line_errors(argument, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

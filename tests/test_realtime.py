@@ -248,7 +248,7 @@ def test_space_pauses_and_a_record_of_no_frame_is_none(clip, tmp_path, monkeypat
     monkeypatch.setattr(window, "Window", Screen)
     monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
     result = realtime.play(capture.Reader(str(clip)), loading())
-    assert result["frames"] < 7 and "no frame came" in capsys.readouterr().out
+    assert result["frames"] < 7 and "no frame was read during the recording" in capsys.readouterr().out
     assert not list(tmp_path.glob("[!.]*"))
 
 

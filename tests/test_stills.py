@@ -80,7 +80,7 @@ def test_a_name_for_a_picture_is_no_folder(tmp_path):
         stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
         assert cv2.imread(str(tmp_path / name)).shape == cv2.imread(str(one)).shape
     for name in ("out.mp4", "ann.heic", "ann.gif", "ann.dng"):
-        with pytest.raises(SystemExit, match=f"OUTPUT=.*{name}: a photo is written to a folder, or under a name that"):
+        with pytest.raises(SystemExit, match=f"OUTPUT=.*{name}: a photo is written to a folder, or to a file"):
             stills.album(one, tmp_path / name)
     for name in ("out.mp4", "new.tiff", "ann.JPG", "new.heic"):
         with pytest.raises(SystemExit, match=f"OUTPUT=.*{name}: 2 photos are written to a folder, so name one"):

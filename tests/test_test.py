@@ -257,7 +257,7 @@ def test_photos_of_one_person_or_take_are_one_draw(world, plain, tmp_path, monke
     for key in ("accuracy_ci", "balanced_accuracy_ci", "balanced_accuracy_with_missed_ci"):
         (low, high), (narrow_low, narrow_high) = result[key], plain[0][key]
         assert high - low > 0.6 > narrow_high - narrow_low, key
-    assert "people or takes                  2   (the intervals go by these" in capsys.readouterr().out
+    assert "people or takes                  2   (the intervals count these" in capsys.readouterr().out
     assert "people or takes" not in plain[3]
 
 
@@ -265,7 +265,7 @@ def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, caps
     (tmp_path / "people.csv").write_text("file,age,ethnicity\nother.jpg,30,White\n", encoding="utf-8")
     result, _ = run(monkeypatch, world, tmp_path, PEOPLE=str(tmp_path / "people.csv"))
     assert result["groups"] is None and not (tmp_path / "plots/groups.png").exists()
-    assert "tells neither age nor ethnicity of these photos" in capsys.readouterr().out
+    assert "has neither ages nor ethnicities of these photos" in capsys.readouterr().out
     (tmp_path / "people.csv").write_text("name,age\nother.jpg,30\n", encoding="utf-8")
     with pytest.raises(script.Problem, match="lacks the column"):
         run(monkeypatch, world, tmp_path, PEOPLE=str(tmp_path / "people.csv"))

@@ -1,1 +1,1 @@
-"""Beside the pipeline, run as python -m tools.bench from the folder of the scripts."""
+"""Programs beside the pipeline: run them as python -m tools.bench from the project's folder."""

@@ -1,11 +1,11 @@
-"""What each step costs, beside the paper's plain way of doing the same, measured in turn in one run.
+"""Benchmark: the time of each step, compared with the paper's simple implementation, alternating in one run.
 
     python -m tools.bench                            all stages, some minutes on two cores
     python -m tools.bench "STAGES=('live',)" REPEATS=9
 
-Needs nothing: it draws its faces, or takes your photos (PHOTOS). Writes nothing but a temporary folder. Each script is
-run as a user runs it. A ratio above 1 says that this project is faster; the spread is over the repeats. Close other
-programs: they take part in it.
+It draws its own faces, unless PHOTOS names your photos, and writes only to a temporary folder. Each script is run as a
+user runs it. A ratio above 1 means that this project is faster; the spread is over the repeats. Close other programs,
+since they would change the times.
 """
 
 import sys
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "data")]  # so that it runs from any folder
-from terminal import script  # isort: skip  # first, see terminal/script.py
+from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 # ruff: noqa: E402
 import csv
@@ -39,25 +39,25 @@ from tools import plain
 
 # ------------------------------------------------------------------------------------------------
 STAGES = ("crop", "train", "evaluate", "live", "size")
-REPEATS = 3  # of each pair, in turn
-PHOTOS = None  # folder of photos with a face each; None: faces are drawn
-WEIGHTS = None  # of the network that "evaluate" and "live" run, on both sides; None: as realtime.py chooses
-COUNT = 480  # photos of "crop"
-CROPS = 192  # of an epoch of "train", and of "evaluate"
-FRAMES = 150  # of the clips of "live", 640x480
-SIZES = (1_000, 4_000)  # crops of "size"
+REPEATS = 3  # runs of each pair, alternating
+PHOTOS = None  # folder of photos with one face each; None: draw faces
+WEIGHTS = None  # weights file for "evaluate" and "live", on both sides; None: as in realtime.py
+COUNT = 480  # photos for "crop"
+CROPS = 192  # crops in an epoch of "train", and for "evaluate"
+FRAMES = 150  # frames in each clip of "live", 640x480
+SIZES = (1_000, 4_000)  # numbers of crops for "size"
 # ------------------------------------------------------------------------------------------------
 
 
 def seconds(function, *arguments):
-    """Seconds that a call takes."""
+    """The seconds that a call takes."""
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start
 
 
 def compare(name, unit, count, ours, plainly):
-    """Run two functions in turn, each of which returns its seconds, and print their rates and the ratio."""
+    """Run two functions alternately, each of which returns its seconds, and print their rates and the ratio."""
     pairs = [(ours(), plainly()) for _ in range(REPEATS)]
     ratios = sorted(b / a for a, b in pairs)
     a, b = (statistics.median(times) for times in zip(*pairs, strict=True))
@@ -66,27 +66,27 @@ def compare(name, unit, count, ours, plainly):
 
 
 def run(name, *arguments):
-    """Run a script of the project with constants on its command line. Returns what it printed."""
+    """Run a script of the project with constants on its command line. Returns its output."""
     done = subprocess.run([sys.executable, str(ROOT / name), *arguments], capture_output=True, text=True,
                           encoding="utf-8", errors="replace")
     if done.returncode:
-        script.fail(f"{name} {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-500:]}")
+        script.fail(f"{name} {' '.join(arguments)} ended with status {done.returncode}: {done.stderr[-500:]}")
     return done.stdout
 
 
 def pictures(count):
-    """`count` RGB pictures of one face each, of the photos or drawn."""
+    """`count` RGB pictures of one face each, from PHOTOS or drawn."""
     if PHOTOS is None:
         return [drawn.draw_face(np.random.default_rng((9, i)), drawn.CLASSES[i % 2]) for i in range(count)]
     photos = reading.list_photos(PHOTOS)
     if not photos:
-        script.fail(f"PHOTOS={PHOTOS}: no photos there")
+        script.fail(f"PHOTOS={PHOTOS}: it has no photos; name a folder of photos, or None")
     paths = itertools.cycle(photos)
     return [reading.read_photo(path) for path in itertools.islice(paths, count)]
 
 
 def write(folder, images):
-    """Write RGB images as JPEG into the two class folders of `folder`. Returns their paths."""
+    """Write RGB images as JPEG into two class folders in `folder`. Returns their paths."""
     paths = []
     for i, image in enumerate(images):
         paths.append(folder / drawn.CLASSES[i % 2] / f"{i}.jpg")
@@ -96,13 +96,13 @@ def write(folder, images):
 
 
 def crops_of(images):
-    """A crop of each image in which a face is found, uint8 [S, S, 3]."""
+    """A crop, uint8 [S, S, 3], of each image in which a face is found."""
     found = ((image, detectors.get("haar").main_face(image)) for image in images)
     return [cropping.crop_face(image, face.box, cropping.MARGIN) for image, face in found if face is not None]
 
 
 def bench_crop(place):
-    """Cropping: processed.py as it is started, beside a loop that reads, finds, cuts and writes."""
+    """Cropping: processed.py, compared with a loop that reads, detects, crops and writes."""
     faces = pictures(48)
     for name, images in (("small photos", faces * (COUNT // 48)),
                          ("12 megapixels", [cv2.resize(image, (4000, 3000)) for image in faces[:16]])):
@@ -111,7 +111,7 @@ def bench_crop(place):
         target.mkdir()
 
         def ours(raw=raw):
-            folder = tempfile.mkdtemp(dir=place)  # a new one each time: what is there already is not cropped again
+            folder = tempfile.mkdtemp(dir=place)  # a new one each time, since processed.py skips what it has cropped
             return seconds(run, "processed.py", f"RAW_DIR={raw}", f"FACES_DIR={folder}/faces",
                            f"SKIPPED={folder}/skipped.csv")
 
@@ -120,7 +120,7 @@ def bench_crop(place):
 
 
 def bench_train(place):
-    """The second epoch of train.py, beside the second of the paper's loop with the paper's network."""
+    """The second epoch of train.py, compared with that of the paper's loop with the paper's network."""
     crops = crops_of(pictures(48))
     write(place / "train", itertools.islice(itertools.cycle(crops), CROPS))
     write(place / "valid", crops[:8])
@@ -140,7 +140,7 @@ def bench_train(place):
 
 
 def bench_evaluate(place):
-    """Judging crops: Classifier, 64 crops at a time, beside one crop after the other through the same network."""
+    """Classifying crops: Classifier, 64 crops at a time, compared with the same network, one crop at a time."""
     loaded = classifier.Classifier(WEIGHTS)
     net, info = classifier.load_weights(loaded.path)
     crops = list(itertools.islice(itertools.cycle(crops_of(pictures(48))), CROPS))
@@ -154,7 +154,7 @@ def bench_evaluate(place):
 
 
 def clip(path, images, count):
-    """Write a video of 640x480 pixels in which `count` faces move before a blurred wall."""
+    """Write a video of 640x480 pixels in which `count` faces move in front of a blurred wall."""
     rng = np.random.default_rng(0)
     wall = cv2.GaussianBlur(rng.integers(0, 255, (480, 640, 3)).astype(np.uint8), (0, 0), 31)
     wall = cv2.normalize(wall, None, 60, 200, cv2.NORM_MINMAX)
@@ -173,7 +173,7 @@ def clip(path, images, count):
 
 
 def bench_live(place):
-    """realtime.py on clips with one and with six faces, once it has started, beside the paper's loop."""
+    """realtime.py on clips with one and with six faces, without its start, compared with the paper's loop."""
     path = classifier.choose(WEIGHTS)
     net, info = classifier.load_weights(path)
     for count in (1, 6):
@@ -189,7 +189,7 @@ def bench_live(place):
 
 
 def mixed(crops, number):
-    """A crop that is no copy of another: two of `crops` over each other, each turned and enlarged at random."""
+    """A crop that is no copy of another: a blend of two of `crops`, each rotated and enlarged at random."""
     rng, size = np.random.default_rng((7, number)), len(crops[0])
     parts = []
     for one in rng.choice(len(crops), 2, replace=False):
@@ -200,7 +200,7 @@ def mixed(crops, number):
 
 
 def bench_size(place):
-    """validation.py on fewer and on more crops: how its time grows."""
+    """validation.py on fewer and on more crops, to show how its time grows."""
     crops = crops_of(pictures(128))
     before = None
     for size in sorted(SIZES):

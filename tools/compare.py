@@ -1,12 +1,13 @@
-"""Variants of the constants, each trained from several seeds: an ablation, or a search for hyperparameters.
+"""Trains variants of the constants, each from several seeds: an ablation, or a search for hyperparameters.
 
-    python -m tools.compare                                       CLAHE and occlusion on and off, as VARIANTS says
+    python -m tools.compare                                       CLAHE and occlusion on and off, see VARIANTS
     python -m tools.compare "VARIANTS={'low': {'LR': 5e-4}, 'high': {'LR': 2e-3}}" "SETTINGS={'EPOCHS': 6}"
     python -m tools.compare NEW_SPLITS=True TEST_DIR= "SEEDS=(0, 1, 2, 3, 4)"    a split for each seed, as in papers
 
-Runs train.py for each variant and seed, and test.py on data/test with what came of it, in compare/<variant>/<seed>/;
-prints the table of means and deviations over the seeds and writes compare/results.csv. Started again it goes on where
-it was stopped. Choose by the validation loss: numbers of the test that were chosen by are no test any more.
+It runs train.py for each variant and seed, and test.py on data/test with the resulting weights, in
+compare/<variant>/<seed>/. It prints the means and standard deviations over the seeds, and writes compare/results.csv.
+After a stop, the same command continues. Choose by the validation loss: a test that has been used to choose measures
+nothing any more.
 """
 
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any folder
-from terminal import script  # isort: skip  # first, see terminal/script.py
+from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 # ruff: noqa: E402
 import csv
@@ -32,45 +33,45 @@ from terminal import rules, workers
 from terminal.files import SPLIT, atomic, check_outputs, claim, claim_table, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
-# Name -> constants of train.py that differ, and CLAHE, the clip limit with which the crops are equalised.
+# {name: constants of train.py that differ, and CLAHE, the clip limit of the crops' equalisation}
 VARIANTS = {"plain": {}, "CLAHE": {"CLAHE": 2.0}, "occlusion": {"AUGMENT": "occlusion"},
             "both": {"CLAHE": 2.0, "AUGMENT": "occlusion"}}
 SEEDS = (0, 1, 2)
-SETTINGS = {}  # constants of train.py for all of them, such as {"MODEL": "small", "EPOCHS": 8}
+SETTINGS = {}  # constants of train.py for all variants, such as {"MODEL": "small", "EPOCHS": 8}
 TRAIN_DIR, VALID_DIR = train.TRAIN_DIR, train.VALID_DIR
-TEST_DIR = "data/test"  # "": no test, which is how to search
-ROBUSTNESS_PHOTOS = 500  # photos that are damaged in 46 ways, covered faces among them; 0: all
-NEW_SPLITS = False  # True: every seed splits processed/faces anew too, by validation.py
+TEST_DIR = "data/test"  # "": no test; use that for a search
+ROBUSTNESS_PHOTOS = 500  # test photos that are damaged, in 46 passes, for the columns occlusion and covered; 0: all
+NEW_SPLITS = False  # True: also make a new split of processed/faces for each seed, by validation.py
 RUNS_DIR = "compare"
 # ------------------------------------------------------------------------------------------------
 
 COLUMNS = ("valid_loss", "valid_accuracy", "test_accuracy", "occlusion", "covered")
-OWN = {"SEED", "RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR"}  # of train.py, set here
+OWN = {"SEED", "RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR"}  # of train.py, set by this script
 
 
 def run(name, constants):
-    """Run another script as a user does, with `constants` on its command line; ends the program where it fails."""
+    """Run another script as a user does, with `constants` on its command line; ends the program if it fails."""
     settings = [f"{key}={value!r}" if not isinstance(value, str) else f"{key}={value}"
                 for key, value in constants.items()]
     status = workers.run_program(sys.executable, str(ROOT / name), *settings)
     if status:
-        script.fail(f"{name} ended with status {status}, which it has explained above: mend that and start again, what "
-                    "is done stays done")
+        script.fail(f"{name} ended with status {status}, for the reason above: mend that and start again; finished "
+                    "runs are kept")
 
 
 def equalised(folder, limit):
-    """A copy of a split with CLAHE in every crop, as processed.py would have made it. Returns the copy's path.
+    """A copy of a split with CLAHE applied to every crop, as by processed.py. Returns the copy's path.
 
-    The split stays the same, so that variants differ by nothing else; the crops go through JPEG once more. All are made
-    anew, since neither names nor times say that a crop is still the same, and written where they differ.
+    The split stays the same, so that variants differ only in CLAHE; the crops are encoded as JPEG a second time. All
+    are computed again, since a crop may have changed under the same name and time, but only changed ones are written.
     """
     copy = Path(RUNS_DIR, f"clahe_{limit:g}", Path(folder).parent.name, Path(folder).name)
     wanted = {p.relative_to(folder).as_posix(): p for p in reading.list_photos(folder)}
-    remove_ours(copy, written(copy) - wanted.keys() - {SPLIT})  # moved to the other side since, perhaps
+    remove_ours(copy, written(copy) - wanted.keys() - {SPLIT})  # e.g. crops that have moved to the other side
     claim(copy, [SPLIT, *wanted])
     strange = {p.relative_to(copy).as_posix() for p in reading.list_photos(copy)} - wanted.keys()
     if strange:
-        script.fail(f"{copy / min(strange)} was not put there by this script: move it elsewhere")
+        script.fail(f"{copy / min(strange)} was not written by this script: move it elsewhere")
     for name, crop in tqdm(wanted.items(), desc=f"CLAHE {limit:g}, {copy.name}", unit="crop", leave=False):
         target, data = copy / name, cropping.encode(cropping.equalise(cropping.read_crop(crop), limit))
         if not target.is_file() or target.read_bytes() != data:
@@ -82,7 +83,7 @@ def equalised(folder, limit):
 
 
 def folders_of(seed):
-    """The folders that a run with this seed trains on and is judged on."""
+    """The folders of training and validation crops for a seed."""
     if not NEW_SPLITS:
         return TRAIN_DIR, VALID_DIR
     folders = [str(Path(RUNS_DIR, f"split_{seed}", name)) for name in ("train", "valid")]
@@ -91,7 +92,7 @@ def folders_of(seed):
 
 
 def one_run(variant, seed):
-    """Train and test a variant, or what is missing of that. Returns dict of COLUMNS, None: not measured."""
+    """Train and test a variant, unless that has been done. Returns a dict of COLUMNS, None: not measured."""
     folder = Path(RUNS_DIR, variant, str(seed))
     settings = {**SETTINGS, **VARIANTS[variant]}
     remember(folder / "settings.json", {**settings, "NEW_SPLITS": True} if NEW_SPLITS else settings)
@@ -112,16 +113,16 @@ def one_run(variant, seed):
                             "ROBUSTNESS": True, "ROBUSTNESS_PHOTOS": ROBUSTNESS_PHOTOS})
         metrics = json.loads((plots / "test_metrics.json").read_text(encoding="utf-8"))
         result["test_accuracy"] = metrics["accuracy"]
-        for kind in ("occlusion", "covered"):  # balanced accuracy, the mean of five severities
+        for kind in ("occlusion", "covered"):  # balanced accuracy, mean of five severities
             result[kind] = statistics.fmean(r["balanced_accuracy"] for r in metrics["robustness"] if r["kind"] == kind)
     return result
 
 
 def remember(note, settings):
-    """Write down the constants of a run, and end the program if its folder holds a run with others."""
+    """Write the constants of a run to `note`; ends the program if the folder has a run with other constants."""
     said = json.dumps(settings, sort_keys=True)
     if note.is_file() and (before := note.read_text(encoding="utf-8")) != said:
-        script.fail(f"{note.parent} holds a run with other constants ({before}): choose another name for the variant, "
+        script.fail(f"{note.parent} has a run with other constants ({before}): choose another name for the variant, "
                     "or another RUNS_DIR")
     with atomic(note) as temporary:
         temporary.write_text(said, encoding="utf-8")
@@ -151,12 +152,12 @@ def are_settings(value):
 
 
 def are_variants(value):
-    """Whether a value names one variant or more, each with its constants."""
+    """Whether a value is a dict of at least one variant, each with its constants."""
     return bool(value) and are_settings(value) and all(map(are_settings, value.values()))
 
 
 def are_seeds(value):
-    """Whether a value holds one seed or more."""
+    """Whether a value has at least one seed."""
     return bool(value) and all(type(seed) is int and 0 <= seed < 2**63 for seed in value)
 
 
@@ -169,12 +170,12 @@ def check_constants():
     known = {"CLAHE", *script.constants(vars(train))} - OWN
     for name, constants in VARIANTS.items():
         if not re.fullmatch(r"[\w.+-]+( [\w.+-]+)*", name):
-            script.fail(f"VARIANTS: {name!r} must be a plain name, fit for a folder")
+            script.fail(f"VARIANTS: {name!r} must be a name that a folder can have")
         settings = {**SETTINGS, **constants}
         wrong = settings.keys() - known
         if wrong:
-            script.fail(f"VARIANTS: {', '.join(sorted(wrong))} is neither CLAHE nor a constant of train.py that can be "
-                        "varied here")
+            script.fail(f"VARIANTS: {', '.join(sorted(wrong))} is neither CLAHE nor a constant of train.py that this "
+                        "script can vary")
         limit = settings.get("CLAHE") or 0.0
         if processed.CLAHE or not isinstance(limit, (int, float)) or not 0 <= limit <= 40:
             script.fail("CLAHE of a variant must be a number from 0 to 40, and that of processed.py 0.0")

@@ -1,19 +1,19 @@
-"""The weights as ONNX, for programs without PyTorch: OpenCV, ONNX Runtime, a phone.
+"""Exports weights as ONNX, for programs without PyTorch: OpenCV, ONNX Runtime, a phone.
 
-    python -m tools.export      the weights that realtime.py takes  ->  weights/model.onnx, weights/model.json
+    python -m tools.export      the weights that realtime.py uses  ->  weights/model.onnx, weights/model.json
 
-The graph holds everything after the crop: it takes RGB crops as they are, float32 [N, 3, S, S] in 0..255, N any number,
-and gives float32 [N, n_classes + 1]: the probabilities of the classes and, last, how likely it is a child,
-which is "unsure" from 0.5 on. Mean and deviation, the mirror image, the temperature and softmax are inside. model.json
-has the classes, the size S, the margin and CLAHE limit of the crop, and the confidence below which to say "unsure".
-Needs the package onnx (pip install -r requirements-dev.txt).
+The graph has everything after the crop. Its input is RGB crops, not normalised, float32 [N, 3, S, S] in 0..255, for any
+N; its output is float32 [N, n_classes + 1]: the probabilities of the classes and, last, that of a child, who is
+"unsure" from 0.5 on. Normalisation, the mirror image, the temperature and softmax are part of the graph. model.json has
+the classes, the size S, the margin and CLAHE limit of the crop, and the threshold of confidence for "unsure". It needs
+the package onnx (pip install -r requirements-dev.txt).
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
-from terminal import script  # isort: skip  # first, see terminal/script.py
+from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 # ruff: noqa: E402
 import importlib.util
@@ -24,17 +24,17 @@ from terminal import rules
 from terminal.files import atomic, claim_file
 
 # ------------------------------------------------------------------------------------------------
-WEIGHTS = None  # None: your own weights/best_weights.pt if train.py has made one here, else those that ship
+WEIGHTS = None  # a weights file; None: as in realtime.py
 OUTPUT = "weights/model.onnx"
 # ------------------------------------------------------------------------------------------------
 
-OPSET = 17  # of ONNX; OpenCV 4.10 reads it
+OPSET = 17  # version of ONNX operators; OpenCV 4.10 reads it
 METADATA = ("classes", "ages", "image_size", "margin", "clahe", "threshold", "name", "epoch")
 
 
 def whole(classifier):
-    """A module from crops (float32 [N, 3, S, S], RGB, 0..255) to what Classifier.predict() makes of them, in one tensor
-    [N, C + 1]: the probabilities and, last, how likely each is a child.
+    """A module that does what Classifier.predict() does: from crops (float32 [N, 3, S, S], RGB, 0..255) to one tensor
+    [N, C + 1], the probabilities of the classes and, last, that of a child.
     """
     import torch
 
@@ -53,7 +53,7 @@ def whole(classifier):
         def forward(self, crops):
             crops, count = (crops - self.mean) * self.scale, len(classifier.classes)
             logits = self.net(crops)
-            if classifier.flip:  # with a gather, since OpenCV reads no flip of the last axis
+            if classifier.flip:  # by indexing, since OpenCV cannot read a flip of the last axis
                 logits = (logits + self.net(crops.index_select(3, self.backwards))) / 2
             probabilities = (logits[:, :count] / classifier.temperature).softmax(1)
             if classifier.ages:
@@ -84,7 +84,7 @@ def main():
     classifier = Classifier(WEIGHTS)
     size = classifier.image_size
     with atomic(OUTPUT) as temporary, warnings.catch_warnings():
-        # The newer exporter needs one package more and writes graphs that OpenCV may not read.
+        # The newer exporter needs another package, and writes graphs that OpenCV may not read.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(whole(classifier), (torch.zeros(2, 3, size, size),), str(temporary), dynamo=False,
                           opset_version=OPSET, input_names=["crops"], output_names=["probabilities"],

@@ -1,10 +1,10 @@
-"""The moving picture of the live window in the README: nobody real, and no display needed.
+"""Makes the animation of the live window in the README, with drawn people and without a display.
 
     python -m tools.picture        ->  plots/window.webp and plots/window.png, in half a minute
 
-People who are drawn walk through a room, near and far, one with a tilted head. The live window plays that clip with the
-weights that ship, and what it shows is kept. Most drawn faces puzzle a network that has learned from photos, so the
-people are chosen: some that it takes for men, some for women, and one of whom it is unsure.
+Drawn people walk through a room, near and far, one with a tilted head. The live window plays that clip with the shipped
+weights, and its pictures are saved. A network that has learned from photos is unsure of most drawn faces, so the people
+are chosen: some that it classifies as men, some as women, and one of whom it is unsure.
 """
 
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "data")]  # so that it runs from any folder
-from terminal import script  # isort: skip  # first, see terminal/script.py
+from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 # ruff: noqa: E402
 import tempfile
@@ -31,17 +31,18 @@ from terminal import rules
 from terminal.files import atomic, claim_file
 
 # ------------------------------------------------------------------------------------------------
-OUTPUT = "plots/window.webp"  # and a still beside it, as .png
+OUTPUT = "plots/window.webp"  # a still is written beside it, as .png
 WEIGHTS = classifier.SHIPPED
-SECONDS = 5.0  # of the moving picture
+SECONDS = 5.0  # length of the animation
 # ------------------------------------------------------------------------------------------------
 
 SIZE, RATE = (720, 405), 12.0  # pixels; frames per second
-WANTED = ("man", "woman", None, "woman", "man")  # what each of WALKS is taken for; None: unsure
-# From and to where the middle of a face goes, x in pixels; its height y, half its width, and its tilt in degrees.
+WANTED = ("man", "woman", None, "woman", "man")  # predicted class of each of WALKS; None: unsure
+# Of each person: x of the face's centre at the start and at the end, y, half the face's width, all in pixels, and its
+# tilt in degrees.
 WALKS = ((90, 290, 120, 22, 0), (660, 500, 130, 26, 0), (380, 340, 140, 36, 26), (90, 210, 235, 52, 0),
          (640, 510, 245, 58, 0))
-STILL = 0.7  # share of the clip after which the still is taken
+STILL = 0.7  # the still shows the frame after this share of the clip
 
 
 def scene(people, moment):
@@ -60,7 +61,7 @@ def scene(people, moment):
 
 
 def choose(network, detector):
-    """[(seed, kind)] of drawn people whom the network takes for what WANTED says."""
+    """[(seed, kind)] of drawn people whom the network classifies as WANTED."""
     found, seed = {}, 0
     with tqdm(total=len(WANTED), desc="people", unit="person") as bar:
         while len(found) < len(WANTED) and seed < 400:
@@ -83,29 +84,29 @@ def choose(network, detector):
                     bar.update()
             seed += 1
     if len(found) < len(WANTED):
-        script.fail("these weights take too few drawn people for what the picture needs: set WEIGHTS")
+        script.fail("with these weights too few drawn people are classified as WANTED: set WEIGHTS")
     return [found[i] for i in range(len(WANTED))]
 
 
 class Screen:
-    """Stands in for the window, and keeps what it would show of a clip of so many frames; then it is closed."""
+    """A stand-in for the window: keeps the pictures of a clip of so many frames, then counts as closed."""
 
     def __init__(self, frames):
         self.pictures, self.frames = [], frames
 
     def key(self, image, wait=1):
-        """Take a picture, BGR uint8 [H, W, 3], and answer with a key, as window.Window does."""
+        """Keep a picture, BGR uint8 [H, W, 3], and return a key, as window.Window does."""
         if len(self.pictures) == self.frames:
             return "q"
         self.pictures.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
         return ""
 
     def close(self):
-        """Nothing to close."""
+        """Do nothing."""
 
 
 def shown(clip, frames, network, detector):
-    """What the live window shows of a clip of so many frames: list of uint8 [H, W, 3] RGB."""
+    """The pictures in the live window for a clip of so many frames: list of uint8 [H, W, 3] RGB."""
     loading, ready, screen = Future(), Future(), Screen(frames)
     loading.set_result(network)
     ready.set_result(detector)

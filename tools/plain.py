@@ -1,4 +1,4 @@
-"""The paper's plain way of every stage, which bench.py measures beside ours. Nothing to run."""
+"""The paper's simple implementation of each stage, with which bench.py compares ours. Nothing to run."""
 
 import functools
 import itertools
@@ -16,12 +16,12 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def boxes(bgr):
-    """The paper's way to look for faces: the cascade as it comes, on the whole picture."""
+    """Face detection as in the paper: OpenCV's cascade on the whole picture."""
     return haar.cascade().detectMultiScale(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), 1.1, 5)
 
 
 def crops(paths, folder):
-    """One photo after the other: read, find, cut, resize, write."""
+    """Read, detect, crop, resize and write one photo after the other."""
     for i, path in enumerate(paths):
         image = cv2.imread(str(path))
         for x, y, w, h in boxes(image)[:1]:
@@ -29,7 +29,7 @@ def crops(paths, folder):
 
 
 def loader(folder):
-    """torchvision's transforms, image by image, over the files; batches of 16."""
+    """A DataLoader of the files with torchvision's transforms, image by image; batches of 16."""
     turns = [transforms.RandomRotation((0, 90)), transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip()]
     steps = [transforms.Resize((224, 224)), *turns, transforms.ToTensor(),
              transforms.Normalize(dataset.MEAN, dataset.STD)]
@@ -37,7 +37,7 @@ def loader(folder):
 
 
 class Model(nn.Sequential):
-    """The paper's network, layer after layer as the paper has them."""
+    """The paper's network, layer by layer as in the paper."""
 
     def __init__(self):
         blocks = [(nn.Conv2d(a, b, 5, padding=1), nn.ReLU(), nn.MaxPool2d(4, 2))
@@ -59,26 +59,26 @@ def epoch(net, optimizer, batches):
 
 @functools.cache
 def kept(folder):
-    """(network, optimizer, batches) for crops in `folder`, made once."""
+    """(network, optimizer, batches) for crops in `folder`, cached."""
     net = Model().to(DEVICE)
     return net, torch.optim.Adam(net.parameters(), 1e-4), loader(folder)
 
 
 def train(folder):
-    """An epoch over the crops in `folder`."""
+    """Train an epoch on the crops in `folder`."""
     epoch(*kept(folder))
 
 
 @torch.no_grad()
 def answer(net, info, crop):
-    """The index of the class of one RGB crop."""
+    """The predicted class index of one RGB crop."""
     steps = transforms.Compose([transforms.ToPILImage(), transforms.Resize((info["image_size"],) * 2),
                                 transforms.ToTensor(), transforms.Normalize(info["mean"], info["std"])])
     return net(steps(crop)[None])[0, :len(info["classes"])].argmax().item()
 
 
 def live(path, net, info):
-    """The paper's live loop on a video: every frame searched whole, each face classified by itself."""
+    """The paper's live loop on a video: detection in the whole of each frame, each face classified separately."""
     video = cv2.VideoCapture(str(path))
     while True:
         done, frame = video.read()
