@@ -89,7 +89,7 @@ def call(module, *arguments, cwd):
     return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
 
 
-def wait_for(what, seconds=60):
+def wait_for(what, seconds=180):
     """Wait until what() is true."""
     until = time.monotonic() + seconds
     while not what():

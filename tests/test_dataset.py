@@ -16,7 +16,6 @@ from crops import note, split
 from faces import cropping, detectors
 from faces.cropping import MARGIN
 from learn import classifier, engine
-from running import POSIX
 from terminal import files
 
 
@@ -237,7 +236,6 @@ def test_a_damaged_crop_is_named_when_its_batch_comes(tmp_path, monkeypatch):
         batches_of(crops)
 
 
-@POSIX
 def test_a_split_on_a_read_only_disk_is_decoded_batch_by_batch(tmp_path, monkeypatch, capsys):
     folder = split(tmp_path / "train")
     kept = dataset.Crops(folder, 64).prepare()

@@ -48,12 +48,13 @@ def sides():
     return [sorted(p.read_bytes() for p in Path("data", side).rglob("*.jpg")) for side in ("raw", "test")]
 
 
-@needs_links
 @pytest.mark.parametrize("arguments", [
     ["SOURCE=data/raw", "TO=test"], ["SOURCE=data/raw", "TEST_RATIO=0.5"], ["SOURCE=data/raw"], ["SOURCE=data"],
     ["SOURCE=data/test", "TO=test"], ["SOURCE=src", "RAW_DIR=src"], ["SOURCE=src", "RAW_DIR=src/man"],
-    ["SOURCE=src", "TEST_DIR=src/new", "TO=test"], ["SOURCE=link", "TO=test"], ["SOURCE=links", "TO=test"],
-    ["SOURCE=links", "TEST_RATIO=0.5"], ["SOURCE=linked", "TO=test"], ["SOURCE=data/raw.zip"],
+    ["SOURCE=src", "TEST_DIR=src/new", "TO=test"], ["SOURCE=data/raw.zip"],
+    *(pytest.param(arguments, marks=needs_links) for arguments in (
+        ["SOURCE=link", "TO=test"], ["SOURCE=links", "TO=test"], ["SOURCE=links", "TEST_RATIO=0.5"],
+        ["SOURCE=linked", "TO=test"])),
     ["RAW_DIR=same", "TEST_DIR=same"], ["RAW_DIR=same", "TEST_DIR=same/inner"],
     ["RENAME={'man': '../../evil'}"], ["RENAME={'man': 3}"], ["RENAME={3: 'man'}"], ["RENAME={'man': '/tmp/evil'}"],
     ["RENAME={'man': 'a\\\\b'}"], ["RENAME={'man': ''}"], ["RENAME={'man': '.hidden'}"], ["RENAME={'man': '..'}"],
@@ -66,8 +67,9 @@ def test_what_would_change_the_source_or_lead_out_is_refused_before_anything_is_
         photo(f"data/raw/woman/s{i}.jpg")
     photo("data/test/man/t.jpg")
     photo("data/test/woman/t.jpg", "w")
-    os.symlink("data/raw", "link")
-    for class_name in ("man", "woman"):
+    if os.name != "nt":
+        os.symlink("data/raw", "link")
+    for class_name in ("man", "woman") if os.name != "nt" else ():
         Path("links", class_name).mkdir(parents=True)
         Path("linked").mkdir(exist_ok=True)
         os.symlink(f"../data/raw/{class_name}", f"linked/{class_name}")

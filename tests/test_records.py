@@ -118,8 +118,7 @@ def test_a_record_that_a_power_cut_has_damaged_is_no_traceback(made, damage):
     assert tree("processed/faces") == before
 
 
-@POSIX
-@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe"])
+@pytest.mark.parametrize("kind", ["folder", *(pytest.param(k, marks=POSIX) for k in ("link", "dangling", "pipe"))])
 def test_a_record_that_is_a_link_or_no_file_is_refused(made, kind):
     record = Path("processed/faces", files.RECORD)
     record.rename("other.txt")
@@ -131,11 +130,10 @@ def test_a_record_that_is_a_link_or_no_file_is_refused(made, kind):
     else:
         record.symlink_to(Path("other.txt" if kind == "link" else "nothing").resolve())
     shutil.rmtree("data/raw/x")
-    assert f"{record} is a link, or no file" in step(processed, code=1)
+    assert f"{record.as_posix()} is a link, or no file" in step(processed, code=1)
     assert Path("other.txt").read_bytes() == before and not Path("nothing").exists()
 
 
-@POSIX
 def test_a_backup_of_hard_links_stays_as_it_is(made):
     """cp -al: each file has a second name in the backup."""
     shutil.copytree("processed", "backup", copy_function=os.link)
@@ -266,14 +264,14 @@ def test_several_runs_at_once_lose_no_name_of_a_record(tmp_path):
     assert files.written(tmp_path) == set(names) or os.name == "nt"
 
 
-@POSIX
 def test_what_is_no_file_is_never_replaced(tmp_path):
     (tmp_path / "folder.csv").mkdir()
-    os.mkfifo(tmp_path / "pipe.csv")
-    for name in ("folder.csv", "pipe.csv"):
-        with pytest.raises(script.Problem, match="is no file"), files.atomic(tmp_path / name):
+    if os.name != "nt":
+        os.mkfifo(tmp_path / "pipe.csv")
+    for path in list(tmp_path.iterdir()):
+        with pytest.raises(script.Problem, match="is no file"), files.atomic(path):
             pass
-    assert (tmp_path / "folder.csv").is_dir() and (tmp_path / "pipe.csv").is_fifo()
+    assert all(path.is_dir() or path.is_fifo() for path in tmp_path.iterdir())
 
 
 def test_a_drive_that_is_taken_away_is_said(tmp_path, monkeypatch):

@@ -1,9 +1,6 @@
 """LOG and the counts of realtime.py: checked against what was drawn; whole rows whatever ends the run."""
 
 import csv
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 
@@ -15,9 +12,9 @@ import clips
 import realtime
 from faces import detectors, haar
 from live import capture, controls, results, stills, tracks
-from running import LINUX, POSIX
+from running import LINUX, ROOT, press_ctrl_c, start
 from terminal import files, script
-from watching import ROOT, StandIn, loading
+from watching import StandIn, loading
 
 HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
 
@@ -77,19 +74,17 @@ def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):
     assert "different faces: 1 beard, 1 hat\n" in out and f"written: {tmp_path / 'out' / 'faces.csv'}" in out
 
 
-@POSIX
 def test_ctrl_c_leaves_whole_rows(two, tmp_path):
     log = tmp_path / "faces.csv"
     long = tmp_path / "long.avi"
     frames = list(clips.frames_of([clips.person("hat", 3)], 30, 1))
     clips.write_clip(long, frames * 20, 20.0)
-    process = subprocess.Popen([sys.executable, str(ROOT / "realtime.py"), f"SOURCE={long}", "SHOW=False",
-                                f"LOG={log}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start("realtime.py", f"SOURCE={long}", "SHOW=False", f"LOG={log}", cwd=ROOT)
     end = time.monotonic() + 60
     while time.monotonic() < end and not (log.exists() and log.stat().st_size > 3000):
         time.sleep(0.02)
     before = read(log)
-    process.send_signal(signal.SIGINT)
+    press_ctrl_c(process)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
     rows = read(log)
