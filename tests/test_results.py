@@ -12,7 +12,7 @@ import clips
 import realtime
 from faces import detectors, haar
 from live import capture, controls, results, stills, tracks
-from running import LINUX, ROOT, press_ctrl_c, start
+from running import LINUX, POSIX, ROOT, press_ctrl_c, start
 from terminal import files, script
 from watching import StandIn, loading
 
