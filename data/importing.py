@@ -15,9 +15,6 @@ import filecmp
 import hashlib
 import re
 import shutil
-import tarfile
-import zipfile
-import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -112,8 +109,11 @@ def source_folder(source, hint, raw_dir="data/raw", test_dir="data/test"):
         with files.atomic_folder(folder) as temporary:
             safe = {} if ending == ".zip" else {"filter": "data"}
             shutil.unpack_archive(source, temporary, **safe)
-    except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
-        script.fail(f"{source} cannot be unpacked ({error}): download it again")
+    except Exception as error:  # nearly everything, where it is damaged, encrypted or packed in an unknown way
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # a full disk is no fault of the archive
+            raise
+        script.fail(f"{source} cannot be unpacked ({error}): download it again, or unpack it with another program and "
+                    "name the folder")
     finally:
         files.release(source.parent, [folder.name])  # it is the user's from now on
     return folder

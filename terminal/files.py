@@ -423,11 +423,8 @@ def walk(folder):
         raise Problem(f"{error.filename} cannot be read ({error.strerror}): make it readable, plug in its drive, or "
                       "move it away")
 
-    try:
-        if os.path.isdir(folder):
-            yield from os.walk(folder, onerror=refuse)
-    except RecursionError:  # of Python before 3.12
-        raise Problem(f"{folder} has folders that lie too deep inside one another: move them up") from None
+    if os.path.isdir(folder):
+        yield from os.walk(folder, onerror=refuse)
 
 
 CLAIMED = {}  # {folder: names} of this run

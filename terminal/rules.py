@@ -66,7 +66,7 @@ def keeps(value, rule):
     """Whether a value is right by a Rule, whatever its type."""
     try:
         return bool(rule.holds(value))
-    except (TypeError, ValueError, AttributeError, KeyError):
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError):
         return False
 
 

@@ -114,7 +114,7 @@ def parse(name, text, default, windows=os.name == "nt"):
         return value if isinstance(value, str) else text
     if default is None or type(value) is type(default):
         return value
-    if isinstance(default, float) and type(value) is int:
+    if isinstance(default, float) and type(value) is int and abs(value) < 2**1000:
         return float(value)
     if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
         return type(default)(value)
@@ -163,14 +163,21 @@ def run(main, stopped="run the same command again to continue"):
             where = f" ({error.filename})" if error.filename else ""
             fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
         except Exception as error:
-            if out_of_memory(error):
-                fail("out of memory: close other programs or lower BATCH_SIZE")
+            if line := known_cause(error):
+                fail(line)
             if not stops.came:
                 raise
             stop(stopped)  # as where another process of a training was stopped first
         finally:
             if not stops.IS_PROGRAM:
                 os.chdir(folder)
+
+
+def known_cause(error):
+    """What to say of an error of Python's, PyTorch's or OpenCV's that a user can mend, or None."""
+    if isinstance(error, RecursionError):  # mkdir() and, before Python 3.12, os.walk()
+        return "folders lie too deep inside one another: name a place, or move them to one, with fewer around it"
+    return "out of memory: close other programs or lower BATCH_SIZE" if out_of_memory(error) else None
 
 
 def out_of_memory(error):

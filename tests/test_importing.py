@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import folders
 import importing
 import sets
+from running import call
 from shipped import photo
 from terminal import script
 
@@ -110,3 +112,32 @@ def test_constants_can_be_set_from_the_command_line():
 def test_names_that_windows_has_not_are_refused_there(name):
     assert not importing.is_file_name(name, windows=True) and importing.is_file_name(name, windows=False)
     assert importing.is_file_name("console", windows=True) and importing.is_file_name("Muñoz 早", windows=True)
+
+
+def marked(data, flag, method):
+    """A zip archive that says of all its files that they are encrypted, or packed by another method."""
+    data = bytearray(data)
+    for start, at in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        place = data.find(start)
+        while place >= 0:
+            data[place + at] |= flag
+            data[place + at + 2] = method or data[place + at + 2]
+            place = data.find(start, place + 4)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(("form", "change", "reason"), [
+    ("zip", lambda data: marked(data, 1, 0), "is encrypted, password required"),
+    ("zip", lambda data: marked(data, 0, 9), "compression method"),  # Deflate64
+    ("zip", lambda data: marked(data, 0, 99), "compression method"),
+    ("xztar", lambda data: data[:200] + bytes(50) + data[250:], ""),
+    ("bztar", lambda data: data[:200] + bytes(50) + data[250:], ""),
+])
+def test_an_archive_that_cannot_be_unpacked_is_one_line(place, form, change, reason):
+    for i, name in enumerate(("man/a.jpg", "woman/b.jpg")):
+        photo(f"src/{name}").write_bytes(np.random.default_rng(i).bytes(3000))
+    archive = Path(shutil.make_archive("x", form, "src"))
+    archive.write_bytes(change(archive.read_bytes()))
+    code, _, err = call(folders, f"SOURCE={archive.name}", cwd=place)
+    assert code == 1 and err.startswith(f"error: {archive.name} cannot be unpacked (") and reason in err, err
+    assert sorted(path.name for path in place.iterdir()) == ["src", archive.name]

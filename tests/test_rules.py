@@ -10,8 +10,8 @@ from terminal import rules, script
 
 SCRIPTS = ("processed", "validation", "train", "test", "realtime", "congress", "drawn", "folders", "sets", "webcam",
            "tools.bench", "tools.compare", "tools.export", "tools.picture")
-WRONG = (None, "64", "", "\0", 1.5, -1, 10**30, float("nan"), True, b"x", [], (), {}, ("a", 1), {"a": 1}, {1: {}},
-         [None], object())
+WRONG = (None, "64", "", "\0", 1.5, -1, 10**30, 10**400, float("nan"), True, b"x", [], (), {}, ("a", 1), {"a": 1},
+         {1: {}}, [None], object())
 
 
 @pytest.fixture(params=SCRIPTS)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import processed
+import validation
 from faces import reading
 from photos import fill
-from running import POSIX, ROOT, wait_for
+from running import POSIX, ROOT, call, wait_for
 from terminal import files, script
 from terminal.files import atomic
 
@@ -309,3 +311,18 @@ def test_without_streams_as_under_pythonw_there_is_no_traceback(tmp_path, progra
     subprocess.run([sys.executable, "-c", code, ROOT / program], cwd=tmp_path, timeout=100,
                    env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert (tmp_path / "code").read_text() in ("0", "None")
+
+
+@pytest.mark.parametrize("argument", ["FACES_DIR=" + "a/" * 2000, "RAW_DIR=" + "a/" * 2000, "RAW_DIR='a\\0b'",
+                                      "SKIPPED='a\\0b.csv'", "FACES_DIR=" + "n" * 300, "CLAHE=" + "9" * 400])
+def test_paths_and_numbers_beyond_all_measure_are_one_line(tmp_path, argument):
+    fill(tmp_path / "data" / "raw")
+    code, _, err = call(processed, "WORKERS=1", argument, cwd=tmp_path)
+    assert code == 1 and err.count("\n") == 1 and err.startswith("error: "), err
+    assert not [path for path in tmp_path.glob("[!d]*/**/*") if path.is_file()]
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_table_that_is_a_folder_is_one_line(tmp_path, path):
+    code, _, err = call(validation, f"PEOPLE={path}", cwd=tmp_path)
+    assert code == 1 and err.startswith("error: "), err
