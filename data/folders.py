@@ -9,7 +9,6 @@ like George_Bush_0007.jpg) to one side.
 
 import importing  # isort: skip  # first: it imports terminal/script.py
 
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -45,18 +44,6 @@ def persons_of(photos):
     return [person if count[folder, person] <= max(9, sizes[folder] / 2) else "" for folder, person in found]
 
 
-def name_of(folder, photo):
-    """What a photo is called in the class's folder, without subfolders. Names that are no text, or longer than disks
-    have them, are shortened."""
-    name = PREFIX + "__".join(photo.relative_to(folder).parts)
-    text = os.fsencode(name).decode("utf-8", "ignore")
-    if text == name and len(os.fsencode(name)) <= 255 and "\n" not in name:
-        return name
-    ending = photo.suffix if photo.suffix[1:].isalnum() else ""
-    start = text.removesuffix(ending)[:40].replace("\n", " ")
-    return f"{start or 'photo'}-{people.digest(name)}{ending}"
-
-
 def photos(source, skipped):
     """The LabelledPhotos in the class folders of SOURCE."""
     data_set = PREFIX.strip("-_ ") or source.resolve().name
@@ -76,9 +63,9 @@ def photos(source, skipped):
     paths = [(source / photo.relative_to(source).parts[0], photo) for name in found for photo in found[name]]
     for (folder, photo), person in zip(paths, persons_of(paths), strict=True):
         test = TO == "test" or importing.in_test(person.casefold() or photo.name, TEST_RATIO)
-        class_name = normal(folder.name)
-        yield LabelledPhoto(photo, "test" if test else "raw", rename.get(class_name, class_name),
-                            name_of(folder, photo), data_set, person.replace("_", " "))
+        class_name, name = normal(folder.name), PREFIX + "__".join(photo.relative_to(folder).parts)
+        yield LabelledPhoto(photo, "test" if test else "raw", rename.get(class_name, class_name), name, data_set,
+                            person.replace("_", " "))
 
 
 def check_constants():

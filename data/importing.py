@@ -154,7 +154,7 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
     """
     folders = {"raw": Path(raw_dir), "test": Path(test_dir)}
     people.check(people_file)
-    found = [photo for photo in photos if photo.path.is_file()]
+    found = [photo._replace(name=files.safe_name(photo.name)) for photo in photos if photo.path.is_file()]
     targets = check_photos(found, folders)
     there, taken = Placed(folders.values()), set(targets.values())
     there.check_apart(found)

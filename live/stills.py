@@ -66,7 +66,8 @@ def outputs(output, paths, folder):
     suffix = target.suffix.lower()
     if target.is_dir() or not (target.is_file() or reading.named_as_photo(target) or suffix in writing.FOURCC):
         files.check_outputs({"OUTPUT": output}, "OUTPUT")
-        place, names = target, apart([target / p.relative_to(folder) for p in paths])
+        place, names = target, apart(
+            [target.joinpath(*map(files.safe_name, path.relative_to(folder).parts)) for path in paths])
     elif len(paths) > 1:
         script.fail(f"OUTPUT={output}: {len(paths)} photos are written to a folder: set OUTPUT=<folder>")
     elif suffix not in PICTURES:
@@ -98,11 +99,11 @@ def apart(paths):
 
     names, taken = [None] * len(paths), set()  # by index, since Paths that differ in case are equal on Windows
     for i, photo in sorted(enumerate(paths), key=lambda pair: stays(pair[1]), reverse=True):  # unchanged names first
-        path, count = photo if stays(photo) else photo.with_name(photo.name + ".jpg"), 1
+        path, count = photo if stays(photo) else photo.with_name(files.safe_name(photo.name + ".jpg")), 1
         stem = path.stem
         while normal(str(path)).lower() in taken:
             count += 1
-            path = path.with_name(f"{stem}-{count}{path.suffix}")
+            path = path.with_name(files.safe_name(f"{stem}-{count}{path.suffix}"))
         taken.add(normal(str(path)).lower())
         names[i] = path
     return names

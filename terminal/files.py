@@ -119,6 +119,17 @@ def digest(name):
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
+def safe_name(name):
+    """A name of a file or folder that any disk and a record can hold: that which it is, or a short one with a digest
+    where it is no text, too long, or has a backslash or a line break."""
+    text = os.fsencode(name).decode("utf-8", "ignore")
+    if text == name and len(os.fsencode(name)) <= 255 and not set(name) & set("\\\r\n"):
+        return name
+    ending = Path(name).suffix if re.fullmatch(r"\.[a-zA-Z0-9]{1,9}", Path(name).suffix) else ""
+    start = re.sub(r"[\\\r\n]", " ", text.removesuffix(ending)[:40])
+    return f"{start or 'photo'}-{digest(name)}{ending}"
+
+
 def keep_owner(new, before):
     """Give a file the owner and the permissions of another's os.stat(), as far as the disk lets us."""
     if hasattr(os, "chown") and (before.st_uid, before.st_gid) != (os.stat(new).st_uid, os.stat(new).st_gid):

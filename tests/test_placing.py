@@ -195,6 +195,8 @@ def test_names_that_are_no_text_and_files_that_are_no_photos(place, monkeypatch,
     try:
         Path(os.fsdecode(b"src/man/\xff.jpg")).write_bytes(b"odd")
         Path("src/man/a\nb.jpg").write_bytes(b"break")
+        Path("src/man/c\\d.jpg").write_bytes(b"slash")
+        Path("src/man/" + "y" * 251 + ".jpg").write_bytes(b"whole")
     except (OSError, ValueError):
         pytest.skip("this disk has no such names")
     photo("src/man/sub/" + "x" * 240 + ".jpg", "long")
@@ -205,8 +207,8 @@ def test_names_that_are_no_text_and_files_that_are_no_photos(place, monkeypatch,
         said = capsys.readouterr().out
         assert "1 clips" in said and "clip.mp4" in said and "1 files that are no photos" in said and "paper.pdf" in said
         raw, test = sides()
-        assert {b"odd", b"long", b"break"} <= {*raw, *test} and len(raw + test) == 27
-    assert len(Path("data/people.csv").read_text(encoding="utf-8").splitlines()) == 28
+        assert {b"odd", b"long", b"break", b"slash", b"whole"} <= {*raw, *test} and len(raw + test) == 29
+    assert len(Path("data/people.csv").read_text(encoding="utf-8").splitlines()) == 30
     for path in Path("src/woman").iterdir():
         path.unlink()
     photo("src/woman/clip.mp4")

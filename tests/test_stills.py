@@ -11,6 +11,7 @@ from PIL import Image
 import clips
 from faces import detectors
 from live import controls, results, stills
+from running import POSIX
 from terminal import files, script
 from watching import StandIn
 
@@ -105,3 +106,17 @@ def test_no_two_photos_share_an_annotated_picture(tmp_path):
     assert len({unicodedata.normalize("NFC", str(t)).lower() for t in targets}) == len(names)
     assert all(t.suffix in (".jpg", ".png") for t in targets) and targets[3].name == "b.png"
     assert targets[1].name == "a.webp.jpg" and targets[5].name == "b.bmp.jpg" and targets[6].name == "a.webp.jpg"
+
+
+@POSIX
+def test_photos_with_odd_names_are_annotated_like_others(tmp_path):
+    names = ["a\nb.png", "c\\d.png", "e" * 251 + ".png", "f" * 250 + ".webp", "sub\nfolder/g.png", "h.png"]
+    for name in names:
+        path = tmp_path / "in" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(cv2.imencode(".png", clips.person("hat", 3)[:, :, ::-1])[1].tobytes())
+    album = stills.album(tmp_path / "in", tmp_path / "out")
+    counts = stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(),
+                             detectors.get("haar"))
+    assert counts["photos"] == len(names) == len([p for p in (tmp_path / "out").rglob("[!.]*.*g") if p.is_file()])
+    assert (tmp_path / "out" / "h.png").is_file() and (tmp_path / "out" / names[2]).is_file()
