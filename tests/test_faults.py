@@ -56,12 +56,12 @@ def test_two_at_once_on_one_folder(many):
 
 def test_ctrl_c_in_the_midst_of_processed(many):
     process = start("processed.py", "WORKERS=2", cwd=many)
-    wait_for(lambda: crops_of(many))
+    wait_for(lambda: len(crops_of(many)) > 20)
     press_ctrl_c(process)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err and "stopped by Ctrl-C: run the same" in err
     kept = len(crops_of(many))
-    assert 0 < kept < 60 and finish(many) == 60 - kept
+    assert 20 < kept < 60 and 60 - kept <= finish(many) < 60, "the last ones, which were not noted yet, are done again"
 
 
 def test_ctrl_c_while_the_processes_start(many):
@@ -76,13 +76,13 @@ def test_ctrl_c_while_the_processes_start(many):
 @LINUX
 def test_a_killed_worker_ends_the_run(many):
     process = start("processed.py", "WORKERS=2", cwd=many)
-    wait_for(lambda: crops_of(many))
+    wait_for(lambda: len(crops_of(many)) > 20)
     os.kill(children(process.pid)[-1], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "Traceback" not in err
     assert err.count("error: ") == 1 and "ended from outside" in err
     kept = len(crops_of(many))
-    assert 0 < kept < 60 and finish(many) == 60 - kept
+    assert 20 < kept < 60 and 60 - kept <= finish(many) < 60, "the last ones, which were not noted yet, are done again"
 
 
 def test_workers_leave_with_a_killed_parent(many):

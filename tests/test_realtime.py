@@ -290,7 +290,7 @@ def test_spanish_from_the_command_line(monkeypatch):
 def test_ctrl_c_ends_a_camera_and_keeps_what_was_written(tmp_path, monkeypatch, no_window):
     camera, steps = Camera(10_000, 0.002), []
 
-    def step(tracker, frame, now):
+    def step(tracker, frame, now, brief):
         steps.append(now)
         if len(steps) == 20:
             raise KeyboardInterrupt
@@ -308,7 +308,7 @@ def test_ctrl_c_leaves_no_half_of_a_video(clip, tmp_path, monkeypatch, no_window
     """What was written of it is whole, and it is said how far it goes."""
     steps, output = [], tmp_path / "a.mp4"
 
-    def step(tracker, frame, now):
+    def step(tracker, frame, now, brief):
         steps.append(now)
         if len(steps) > frames:
             raise KeyboardInterrupt
