@@ -160,6 +160,7 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
     there.check_apart(found)
     new, moved, total, rows = {}, set(), Counter(), []
     for photo, target in tqdm(targets.items(), unit="photo", smoothing=0, disable=len(found) < 1000):
+        target = there.spelled(target)
         others = there.copies(photo) - {target}
         theirs = min(others - there.ours, default=None)
         if theirs is None:
@@ -194,11 +195,12 @@ def names_in(folder, paths):
 
 
 def check_photos(photos, folders):
-    """{photo: the Path where it is to be placed in `folders`, {"raw" or "test": Path}}.
+    """{photo: the Path where it is to be placed in `folders`, {"raw" or "test": Path}}. Of names that differ by case
+    alone, which are one on many disks, all but the first get a digest.
 
     Raises Problem for names that are not plain or come twice.
     """
-    targets, taken = {}, {}
+    targets, taken, folded = {}, {}, set()
     for photo in photos:
         for text in (photo.class_name, photo.name):
             if not is_file_name(text):
@@ -208,8 +210,12 @@ def check_photos(photos, folders):
         if key in taken:
             raise script.Problem(f"two photos of SOURCE would both be called {photo.name}: rename one of {taken[key]} "
                                  f"and {photo.path}")
+        name = photo.name
+        if key.casefold() in folded:
+            name = f"{Path(name).stem[:200]}-{files.digest(name)}{Path(name).suffix}"
         taken[key] = photo.path
-        targets[photo] = folders[photo.side] / photo.class_name / photo.name
+        folded.add(key.casefold())
+        targets[photo] = folders[photo.side] / photo.class_name / name
     return targets
 
 
@@ -254,6 +260,14 @@ class Placed:
                 if place := self.places.get(identity(around)):
                     raise script.Problem(f"{photo.path} of SOURCE lies in {place}, maybe by a link or a mount: name "
                                          "another SOURCE, or other folders with RAW_DIR=... TEST_DIR=...")
+
+    def spelled(self, target):
+        """The path of what lies at `target`: some disks take a.jpg for A.jpg, and the name of before stays."""
+        if target.name not in self.by_name and os.path.lexists(target):
+            for path in target.parent.iterdir():
+                if normal(path.name).casefold() == normal(target.name).casefold() and path.name != target.name:
+                    return path
+        return target
 
     def copies(self, photo):
         """The paths where a photo lies already: the same file, or an equal one of its name."""

@@ -244,3 +244,33 @@ def test_drawn_faces_and_portraits_replace_no_picture_of_the_user(place, monkeyp
         Path(f"portraits/{other}", files.RECORD).write_bytes(inner.encode() + b"\n")
         assert congress.folder_for("A000001", inner) == f"portraits/{side}"
         assert not theirs.exists() and Path("portraits", side, inner).is_file()
+
+
+def test_photos_whose_names_differ_by_case_alone_are_two_on_any_disk(place, monkeypatch):
+    try:
+        for name in ("same.jpg", "Same.jpg", "SAME.JPG"):
+            Path("src/man", name).write_text(name)
+        assert len(list(Path("src/man").glob("[sS][aA]*"))) == 3
+    except AssertionError:
+        pytest.skip("this disk takes one for the other")
+    before = None
+    for _ in range(2):
+        assert run(monkeypatch) is None
+        placed = [path for path in Path("data/raw/man").iterdir() if path.name.lower().startswith("same")]
+        assert len({path.name.lower() for path in placed}) == 3
+        assert {path.read_text() for path in placed} == {"same.jpg", "Same.jpg", "SAME.JPG"}
+        assert before in (None, everything())
+        before = everything()
+
+
+def test_a_photo_that_is_renamed_by_case_alone_stays_where_it_is(place, monkeypatch):
+    """On a disk that takes a.jpg for A.jpg, what lies under the old name is the photo itself."""
+    photo("src/man/case.jpg")
+    assert run(monkeypatch) is None
+    Path("src/man/case.jpg").rename("src/man/x")
+    Path("src/man/x").rename("src/man/Case.jpg")
+    lexists = os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", lambda path: lexists(path) or lexists(
+        Path(path).parent / Path(path).name.lower()))
+    assert run(monkeypatch) is None
+    assert Path("data/raw/man/case.jpg").read_text() == "case.jpg" and not lexists("data/raw/man/Case.jpg")
