@@ -275,3 +275,14 @@ def test_a_command_that_is_told_has_quotes_where_cmd_and_powershell_need_them(mo
         patch.setattr(script.os, "name", "nt")
         told = script.command_line("python", "train.py", "LR=0.001", "WEIGHTS=my own/a.pt", "SOURCE=a&b(1).mp4", "X=")
     assert told == 'python train.py LR=0.001 "WEIGHTS=my own/a.pt" "SOURCE=a&b(1).mp4" X='
+
+
+@pytest.mark.parametrize(("letters", "system", "line"), [(300, "nt", "a path has more than 259 letters .*aaa"),
+                                                         (100, "nt", "free some space"), (300, "posix", "free some")])
+def test_a_path_that_is_too_long_for_windows_is_said(letters, system, line, monkeypatch):
+    def main():
+        raise FileNotFoundError(2, "No such file or directory", "/" + "a" * letters)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match=line):
+        patch.setattr(script.os, "name", system)
+        script.run(main)
