@@ -115,13 +115,14 @@ def test_paths_on_the_command_line_belong_to_where_one_stands(tmp_path, monkeypa
         "WEIGHTS": (str(here / "b.pt"), str(tmp_path / "c.pt")), "START": os.path.expanduser("~/a.pt")}
 
 
-@pytest.mark.parametrize("program", ["validation.py", "data/drawn.py", "data/folders.py"])
-def test_paths_in_a_file_belong_to_the_project(program, tmp_path):
+@pytest.mark.parametrize(("program", "arguments"), [
+    ("validation.py", []), ("data/drawn.py", ["COUNT=2", "TEST_COUNT=1"]), ("data/folders.py", [])])
+def test_paths_in_a_file_belong_to_the_project(program, arguments, tmp_path):
     """From another folder: nothing is written there, and what is looked for is looked for in the project."""
     (tmp_path / "project").mkdir()
     (tmp_path / "elsewhere").mkdir()
-    done = subprocess.run([sys.executable, ROOT / program], cwd=tmp_path / "elsewhere", capture_output=True, text=True,
-                          env={**os.environ, "FACES_HOME": str(tmp_path / "project")}, timeout=100)
+    done = subprocess.run([sys.executable, ROOT / program, *arguments], cwd=tmp_path / "elsewhere", capture_output=True,
+                          text=True, env={**os.environ, "FACES_HOME": str(tmp_path / "project")}, timeout=200)
     assert "Traceback" not in done.stderr and not list((tmp_path / "elsewhere").iterdir())
     assert program != "data/drawn.py" or (tmp_path / "project" / "data" / "raw").is_dir()
 
