@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -155,6 +156,9 @@ class Reader:
         self.timestamp = 0.0  # of the last frame that was read
         self.opened = None  # whether the source could be opened; None: not known yet
         self.ended = self.stopping = False
+        if sys.platform == "darwin" and sources.is_camera(source) and opened is None:
+            # The system asks whether the camera may be used, and shows its question for the main thread alone.
+            opened = open_capture(source, size)
         self.start = self.last = time.perf_counter()  # when a frame came last
         self.thread = threading.Thread(target=self.work, args=(opened,), name="reader", daemon=True)
         self.thread.start()

@@ -22,6 +22,7 @@ from pathlib import Path
 # Relative paths in a script belong here: the project's folder, or what FACES_HOME in the environment names instead.
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
 PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "LISTS", "CLIPS")
+LONGEST = 259  # letters of a path that Windows takes, unless a setting of it says otherwise
 AT_END = []  # functions that run() calls in the end, the last one first, whatever has happened
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
@@ -160,8 +161,7 @@ def run(main, stopped="run the same command again to continue"):
         except OSError as error:
             if os.name == "nt" and error.errno == errno.EINVAL and not error.filename:
                 sys.exit(1)  # what a reader that has gone is there
-            where = f" ({error.filename})" if error.filename else ""
-            fail(f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again")
+            fail(explained(error))
         except Exception as error:
             if line := known_cause(error):
                 fail(line)
@@ -178,6 +178,15 @@ def known_cause(error):
     if isinstance(error, RecursionError):  # mkdir() and, before Python 3.12, os.walk()
         return "folders lie too deep inside one another: name a place, or move them to one, with fewer around it"
     return "out of memory: close other programs or lower BATCH_SIZE" if out_of_memory(error) else None
+
+
+def explained(error):
+    """What an OSError says, and what to do."""
+    name = str(error.filename or "")
+    where = f" ({name})" if name else ""
+    if os.name == "nt" and isinstance(error, FileNotFoundError) and len(os.path.abspath(name)) > LONGEST:
+        return f"a path has more than {LONGEST} letters{where}, which Windows does not take: move its folders up"
+    return f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again"
 
 
 def out_of_memory(error):

@@ -1,5 +1,6 @@
 """Cameras and videos: the newest frame of one, all frames of the other, records whole or not there."""
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -104,3 +105,20 @@ def test_a_source_that_is_none(source, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     done = program(f"SOURCE={source}", "SHOW=False", "RETRY=0.1", cwd=tmp_path)
     assert done.returncode == 1 and source in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("system", ["darwin", "linux"])
+def test_a_camera_of_a_mac_is_opened_by_the_main_thread_first(system, monkeypatch):
+    """Only there macOS shows its question whether the camera may be used."""
+    threads, camera = [], Camera(3)
+
+    def open_capture(*_):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return camera if len(threads) == 2 else None  # not allowed at first
+
+    monkeypatch.setattr(capture, "open_capture", open_capture)
+    monkeypatch.setattr(capture.sys, "platform", system)
+    reader = capture.Reader(0, 5.0)
+    wait_for(lambda: camera.released)
+    reader.stop()
+    assert reader.received == 3 and threads[:2] == [system == "darwin", False]

@@ -58,7 +58,7 @@ def test_ctrl_c_in_the_midst_of_processed(many):
     process = start("processed.py", "WORKERS=2", cwd=many)
     wait_for(lambda: len(crops_of(many)) > 20)
     press_ctrl_c(process)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in err and "stopped by Ctrl-C: run the same" in err
     kept = len(crops_of(many))
     assert 20 < kept < 60 and 60 - kept <= finish(many) < 60, "the last ones, which were not noted yet, are done again"
@@ -69,7 +69,7 @@ def test_ctrl_c_while_the_processes_start(many):
     assert any(line.startswith("60 photos to crop") for line in process.stdout), "and said so"
     time.sleep(0.1)
     press_ctrl_c(process)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in err and "stopped by Ctrl-C" in err
 
 
@@ -78,7 +78,7 @@ def test_a_killed_worker_ends_the_run(many):
     process = start("processed.py", "WORKERS=2", cwd=many)
     wait_for(lambda: len(crops_of(many)) > 20)
     os.kill(children(process.pid)[-1], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in err
     assert err.count("error: ") == 1 and "ended from outside" in err
     kept = len(crops_of(many))
@@ -89,7 +89,7 @@ def test_workers_leave_with_a_killed_parent(many):
     process = start("processed.py", "WORKERS=2", cwd=many)
     wait_for(lambda: crops_of(many))
     kill(process)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     wait_for(lambda: none_left(process), 20)
     finish(many)
 
@@ -104,7 +104,7 @@ def test_ctrl_c_during_the_import_of_torch(program, arguments, tmp_path):
     process = start(program, *arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path / "slow"))
     wait_for((tmp_path / "importing").exists)
     press_ctrl_c(process)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and err.strip().count("\n") == 0 and "stopped by Ctrl-C" in err, err
 
 
@@ -117,7 +117,7 @@ def test_ctrl_c_in_the_processes_of_test(many):
         told += process.stderr.read(1)
         assert process.poll() is None, told
     press_ctrl_c(process)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in told + err and "stopped by Ctrl-C" in err
 
 

@@ -119,13 +119,14 @@ def test_paths_on_the_command_line_belong_to_where_one_stands(tmp_path, monkeypa
         "WEIGHTS": (str(here / "b.pt"), str(tmp_path / "c.pt")), "START": os.path.expanduser("~/a.pt")}
 
 
-@pytest.mark.parametrize("program", ["validation.py", "data/drawn.py", "data/folders.py"])
-def test_paths_in_a_file_belong_to_the_project(program, tmp_path):
+@pytest.mark.parametrize(("program", "arguments"), [
+    ("validation.py", []), ("data/drawn.py", ["COUNT=2", "TEST_COUNT=1"]), ("data/folders.py", [])])
+def test_paths_in_a_file_belong_to_the_project(program, arguments, tmp_path):
     """From another folder: nothing is written there, and what is looked for is looked for in the project."""
     (tmp_path / "project").mkdir()
     (tmp_path / "elsewhere").mkdir()
-    done = subprocess.run([sys.executable, ROOT / program], cwd=tmp_path / "elsewhere", capture_output=True, text=True,
-                          env={**os.environ, "FACES_HOME": str(tmp_path / "project")}, timeout=100)
+    done = subprocess.run([sys.executable, ROOT / program, *arguments], cwd=tmp_path / "elsewhere", capture_output=True,
+                          text=True, env={**os.environ, "FACES_HOME": str(tmp_path / "project")}, timeout=200)
     assert "Traceback" not in done.stderr and not list((tmp_path / "elsewhere").iterdir())
     assert program != "data/drawn.py" or (tmp_path / "project" / "data" / "raw").is_dir()
 
@@ -326,3 +327,14 @@ def test_paths_and_numbers_beyond_all_measure_are_one_line(tmp_path, argument):
 def test_a_table_that_is_a_folder_is_one_line(tmp_path, path):
     code, _, err = call(validation, f"PEOPLE={path}", cwd=tmp_path)
     assert code == 1 and err.startswith("error: "), err
+
+
+@pytest.mark.parametrize(("letters", "system", "line"), [(300, "nt", "a path has more than 259 letters .*aaa"),
+                                                         (100, "nt", "free some space"), (300, "posix", "free some")])
+def test_a_path_that_is_too_long_for_windows_is_said(letters, system, line, monkeypatch):
+    def main():
+        raise FileNotFoundError(2, "No such file or directory", "/" + "a" * letters)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match=line):
+        patch.setattr(script.os, "name", system)
+        script.run(main)

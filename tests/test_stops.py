@@ -232,7 +232,7 @@ def test_a_stop_when_all_is_done_changes_nothing(tmp_path, name):
     process = start(tmp_path / "program.py", "quick", cwd=tmp_path)
     assert process.stdout.readline() == "working\n" and process.stdout.readline() == "ending\n"
     send(process, name, name)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 0 and not err and files.written(tmp_path) == {"a.txt"}
 
 
@@ -293,7 +293,7 @@ def test_clips_are_taken_once_and_whole_whatever_stops_it(takes, tmp_path, name)
         while len(list(tmp_path.glob("data/*/*/[!.]*.jpg"))) < wanted and process.poll() is None:
             time.sleep(0.01)
         send(process, name)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         assert process.returncode in (CODES.get(name, -9 if os.name != "nt" else 1), 0) and "Traceback" not in err, err
     assert call(webcam, *arguments, cwd=tmp_path)[0] == 0
     assert taken(tmp_path / "data") == taken(folder)
@@ -312,7 +312,7 @@ def test_a_program_that_is_run_gets_the_stop_and_is_waited_for(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     wait_for((tmp_path / "ready").exists)
     send(process, "SIGTERM", "SIGTERM", group=False)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 143 and (tmp_path / "ended").exists(), err
 
 
