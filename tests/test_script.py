@@ -263,7 +263,7 @@ def test_paths_of_windows_are_told_as_in_the_documents():
     """bash there reads a backslash as something else; what repr() has doubled, and a regular expression, stay."""
     assert script.slashed(r"there is no folder data\raw\niña 早: fill it", windows=True) == (
         "there is no folder data/raw/niña 早: fill it")
-    for text in (r"'a\\b' can be no name", r"PERSON is no regular expression (bad escape \y at position 0)"):
+    for text in (r"'a\\b' can be no name", r"PERSON is not a regular expression (bad escape \y at position 0)"):
         assert script.slashed(text, windows=True) == text
     assert script.slashed(r"a\b", windows=False) == r"a\b"
     with pytest.raises(SystemExit, match="there is no folder .*data/raw: fill it"):
