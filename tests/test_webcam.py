@@ -235,7 +235,7 @@ def test_digits_and_function_keys_take(code, index):
 
 
 @pytest.mark.parametrize(("source", "words"), [
-    (".", ("is not a video", "data/raw/<class>/")), ("photo.jpg", ("is no video", "data/raw/<class>/")),
+    (".", ("is not a video", "data/raw/<class>/")), ("photo.jpg", ("is not a video", "data/raw/<class>/")),
     ("none.mp4", ("SOURCE=<camera number, address, video>",)), ("", ("SOURCE=''", "a text"))])
 def test_a_source_without_takes_is_one_line(tmp_path, monkeypatch, source, words):
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
