@@ -152,7 +152,7 @@ def test_classes_that_hang_together_crosswise_are_said(place, capsys):
             save(place / validation.FACES_DIR / name / f"{name}{i}.jpg", picture(10 * i + ord(name)))
             rows.append((f"{name}{i}.jpg", "news", f"Person {'abc'[i]}"))
     people_csv(rows)
-    refused(capsys, "has also the last crops of another class", "add photos of other people")
+    refused(capsys, "also contains the last crops of another class", "add photos of other people")
 
 
 def test_label_conflicts_are_counted_and_stay_together(place, capsys):

@@ -114,7 +114,7 @@ def test_a_record_that_a_power_cut_has_damaged_is_no_traceback(made, damage):
         Path(folder, files.RECORD).write_bytes(damage)
     before = tree("processed/faces")
     assert "this project has not written it" in step(processed, code=1)
-    assert "was not put there by validation.py" in step(validation, code=1)
+    assert "was not written by validation.py" in step(validation, code=1)
     assert tree("processed/faces") == before
 
 
