@@ -163,7 +163,7 @@ def test_files_that_are_not_ours_stay(world):
     copy = Path(compare.equalised("train", 2.0))
     strange = copy / "hat" / "mine.jpg"
     strange.write_bytes(Path("photos/hat/0.png").read_bytes())
-    with pytest.raises(SystemExit, match=r"mine.jpg was not put there by this script"):
+    with pytest.raises(SystemExit, match=r"mine.jpg was not written by this script"):
         compare.equalised("train", 2.0)
     assert strange.is_file()
     Path("runs/results.csv").write_text("my own table\n", encoding="utf-8")

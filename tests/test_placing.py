@@ -121,7 +121,7 @@ def test_a_class_folder_that_leads_into_the_source_is_refused(place, monkeypatch
     lead(folder, Path("src/man"), way)
     try:
         photos = everything()
-        assert "of SOURCE lies in" in run(monkeypatch, *arguments)
+        assert "of SOURCE is in" in run(monkeypatch, *arguments)
         assert everything() == photos
     finally:
         if way == "mount":
