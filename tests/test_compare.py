@@ -95,7 +95,7 @@ def test_each_run_is_a_process_with_its_constants_on_the_command_line(world, mon
     assert script.constants(vars(train)) == before, "nothing stays set"
     held = classifier.load_checkpoint("w s/last.pt")["constants"]
     assert {name: held[name] for name in constants} == constants
-    with pytest.raises(SystemExit, match="train.py ended with status 1, which it has explained above"):
+    with pytest.raises(SystemExit, match="train.py ended with status 1, for the reason above"):
         compare.run("train.py", {**constants, "TRAIN_DIR": "nowhere"})
     assert "error: there is no folder nowhere" in capfd.readouterr().err
 

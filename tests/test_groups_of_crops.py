@@ -116,7 +116,7 @@ def test_takes_go_by_their_number_alone(place, capsys):
         assert [s for key, s in side.items() if key.startswith(name)].count("valid") == 5
     Path("data/people.csv").unlink()  # without it nobody knows what they are
     refused(capsys, "near-copies join all 20 crops of man, such as man/man_take01_0001.jpg and ",
-            "add photos that are no copies to data/raw/man")
+            "add photos that are not copies to data/raw/man")
 
 
 def test_takes_beside_photos_do_not_hide_their_copies(place):

@@ -203,7 +203,7 @@ def test_names_that_are_no_text_and_files_that_are_no_photos(place, monkeypatch,
     for _ in range(2):
         assert run(monkeypatch, "TEST_RATIO=0.2") is None
         said = capsys.readouterr().out
-        assert "1 clips" in said and "clip.mp4" in said and "1 files that are no photos" in said and "paper.pdf" in said
+        assert "1 clips" in said and "clip.mp4" in said and "1 files that are not" in said and "paper.pdf" in said
         raw, test = sides()
         assert {b"odd", b"long", b"break"} <= {*raw, *test} and len(raw + test) == 27
     assert len(Path("data/people.csv").read_text(encoding="utf-8").splitlines()) == 28
