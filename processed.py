@@ -1,13 +1,13 @@
-"""Step 1: photos -> face crops.
+"""Step 1: crop the faces of photos.
 
     python processed.py        data/raw/<class>/*  ->  processed/faces/<class>/*.jpg  (224x224 RGB)
 
-Finds the face that each photo is about (large, in the middle, clearly a face), cuts it square and upright with a
-relative margin and saves it. Photos are only read. Those that give no crop are listed, with the reason, in
-processed/skipped.csv. Running it again does only what is missing or has changed.
+It detects the main face of each photo (large, in the middle, clearly a face), and saves a square, upright crop of it
+with a relative margin. Photos are only read. Photos without a crop are listed, with the reason, in
+processed/skipped.csv. Run again, it processes only what is missing or has changed.
 """
 
-from terminal import script  # isort: skip  # first, see terminal/script.py
+from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 import collections
 import contextlib
@@ -29,24 +29,24 @@ RAW_DIR = "data/raw"  # one subfolder per class
 FACES_DIR = "processed/faces"
 SKIPPED = "processed/skipped.csv"
 WORKERS = 0  # processes; 0: one per core
-BACKEND = "loky"  # where they run, see joblib: "loky", this machine; "dask" or "ray", machines that share a disk
+BACKEND = "loky"  # joblib's backend: "loky" for this machine; "dask" or "ray" for several machines with a shared disk
 
-# "haar" is the paper's way, the cascade that ships with OpenCV. "yunet" finds nearly all faces that it misses: tilted,
-# turned, shaded, small. Its model is fetched into weights/ once (faces/yunet.py); without it Haar remains. Used by
-# test.py and realtime.py too, whatever weights they have: crops of either detector lie alike.
+# "haar" is the paper's detector, the cascade that comes with OpenCV. "yunet" finds nearly all faces that Haar misses:
+# tilted, in profile, shaded, small. Its model is fetched into weights/ once (faces/yunet.py); without it, Haar is used.
+# test.py and realtime.py use the same detector, with any weights, since the crops of both detectors agree.
 DETECTOR = "yunet"
 CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lightness, such as 2.0; 0.0: none
 # ------------------------------------------------------------------------------------------------
 
-NOTED_EVERY = 1000  # photos after which it is written down what was done, for a run that is killed
-TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files need not be text
+NOTED_EVERY = 1000  # photos after which the progress is saved, in case the run is killed
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names need not be valid UTF-8
 FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
 
 
 def one_photo(job):
-    """Worker: (photo, its seen_now(), what is known of it, crop path, name of the detector) -> (status, reason, digest
-    of the photo); status and reason: see Skipped, 'kept' and '' where there is a crop, 'unchanged' where the photo is
-    known by its digest.
+    """Worker: (photo, its seen_now(), its note from the last run, crop path, name of the detector) -> (status, reason,
+    digest of the photo). Status and reason: see Skipped, or 'kept' and '' if there is a crop, or 'unchanged' if the
+    digest is that of the last run.
     """
     photo, _, known, target, detector = job
     if not target.parent.is_dir():
@@ -68,14 +68,14 @@ def one_photo(job):
 
 
 def seen_now(photo):
-    """How a photo is known again: text of its time, size, number on the disk and time of its last change of any kind,
-    since archives give all files one time. Where it differs, digest_of() decides, which is noted behind it."""
+    """A text by which an unchanged photo is recognised: mtime, size, inode and ctime, since archives may give all files
+    the same mtime. If it differs, digest_of() decides, which is noted after it."""
     status = os.stat(photo)
     return f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}-{status.st_ctime_ns}"
 
 
 def digest_of(photo):
-    """A digest of a photo's bytes; "" where they cannot be read, or are more than photos have."""
+    """A digest of a photo's bytes; "" if they cannot be read, or the file is too large for a photo."""
     digest = hashlib.blake2b(digest_size=12)
     with contextlib.suppress(OSError):
         status = os.stat(photo)
@@ -88,10 +88,9 @@ def digest_of(photo):
 
 
 def targets(photos, folder, faces_dir):
-    """Crop path of each photo of a class: <stem>.jpg, or <whole name>.jpg where two photos share a stem.
+    """The crop path of each photo of a class: <stem>.jpg, or <whole name>.jpg if two photos share a stem.
 
-    Names that still collide, that a disk may refuse for their length, that have a line break or are no text end in a
-    digest instead.
+    A name ends in a digest if it still collides, is too long for some disks, has a line break or is not valid text.
     """
     depth = len(folder.parts)
     whole = [normal("__".join(photo.parts[depth:])) for photo in photos]
@@ -104,7 +103,7 @@ def targets(photos, folder, faces_dir):
         raw = os.fsencode(name)
         text = raw.decode("utf-8", "ignore")
         if count[name.lower()] > 1 or len(raw) > 200 or text != name or "\n" in name:
-            # A class may have two folders, see class_folders(): with the other one's name before it, a path is unique.
+            # A class may have two folders, see class_folders(): the other folder's name in front makes a path unique.
             within_class = photo.parts[depth - 1] == folder.name
             path = photo.parts[depth:] if within_class else photo.parts[depth - 1:]
             start = text[:40].replace("\n", " ")
@@ -114,14 +113,14 @@ def targets(photos, folder, faces_dir):
 
 
 def recipe(detector):
-    """The detector's name and a short fingerprint of all that shapes a crop: where it differs, crops are made anew."""
+    """The detector's name and a fingerprint of all settings that change crops: if it differs, crops are made again."""
     facts = (cropping.IMAGE_SIZE, cropping.MARGIN, CLAHE, *detectors.DETECTORS[detector].recipe, cropping.JPEG_QUALITY)
     return f"{detector} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
 def noted(folder=None):
-    """What RECIPE says of the crops in `folder`, None: FACES_DIR: (their recipe(), "" where there are none; {name of a
-    crop: its photo as it was, which is seen_now(), "-" and digest_of()})."""
+    """The contents of RECIPE in `folder` (None: FACES_DIR): (recipe() of the crops, "" if there are none; {name of a
+    crop: the note of its photo, which is seen_now(), "-" and digest_of()})."""
     try:
         first, *lines = Path(folder or FACES_DIR, RECIPE).read_text(**TEXT).split("\n")
     except (FileNotFoundError, NotADirectoryError):
@@ -130,23 +129,23 @@ def noted(folder=None):
 
 
 def write_noted(recipe, seen):
-    """Write RECIPE, from which noted() reads."""
+    """Write RECIPE, which noted() reads."""
     with files.atomic(Path(FACES_DIR, RECIPE)) as temporary:
         temporary.write_text("\n".join([recipe, *(f"{value} {name}" for name, value in sorted(seen.items()))]), **TEXT)
 
 
 class Skipped(NamedTuple):
-    """A row of skipped.csv, beside the photo's name."""
+    """A row of skipped.csv, without the photo's name."""
 
-    time: str  # the photo as it was, as noted() has it; "" where it is to be tried again
+    time: str  # the note of the photo, as in noted(); "" if the photo must be tried again
     recipe: str  # recipe() of that run
     status: str  # 'no face', 'unreadable', 'unreadable now' or 'no photo'
     reason: str
 
 
 def load_skipped(path):
-    """The rows of the last run's skipped.csv that are not to be tried again: photo -> Skipped; empty where there is
-    none."""
+    """The rows of the last run's skipped.csv whose photos need not be tried again: {photo: Skipped}; {} without a file.
+    """
     try:
         with open(path, newline="", **TEXT) as file:
             return {row["photo"]: Skipped(*(row[column] for column in Skipped._fields)) for row in csv.DictReader(file)
@@ -156,7 +155,7 @@ def load_skipped(path):
 
 
 def write_skipped(skipped, others, recipe):
-    """Write SKIPPED: the photos that gave no crop, {photo: Skipped}, and `others`, the files that are no photos."""
+    """Write SKIPPED: the photos without a crop, {photo: Skipped}, and `others`, the files that are not photos."""
     with files.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **TEXT) as file:
         rows = csv.writer(file)
         rows.writerow(["photo", *Skipped._fields])
@@ -165,9 +164,9 @@ def write_skipped(skipped, others, recipe):
 
 
 def crops_in(name):
-    """The names of the crops of a class that are there, "class/file" as in records: set of str."""
+    """The names of the existing crops of a class, "class/file" as in records: set of str."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        # Some disks take Hat for hat: but crops in Hat are those of another class.
+        # On a case-insensitive disk Hat is hat, but crops in Hat belong to another class.
         if name in map(normal, os.listdir(FACES_DIR)):
             with os.scandir(Path(FACES_DIR, name)) as entries:
                 return {f"{name}/{normal(entry.name)}" for entry in entries if entry.is_file()}
@@ -175,10 +174,10 @@ def crops_in(name):
 
 
 def plan(classes, detector, before, counts, skipped):
-    """What is to be done: the jobs of one_photo(), and the names of all crops that are to be in FACES_DIR. Only reads.
+    """The jobs for one_photo(), and the names of all crops that FACES_DIR must have. Only reads.
 
-    `classes`: the photos of each; `before`: of load_skipped(). Adds what is unchanged to `counts` (a Counter for each
-    class) and `skipped` (photo -> Skipped). A new recipe makes all crops anew.
+    `classes`: {class: photos}; `before`: of load_skipped(). Unchanged photos are added to `counts` (a Counter for each
+    class) and `skipped` (photo -> Skipped). With a new recipe(), all crops are made again.
     """
     now, (noted_recipe, seen) = recipe(detector), noted()
     same_recipe = noted_recipe == now
@@ -190,7 +189,7 @@ def plan(classes, detector, before, counts, skipped):
             known = old.time if old else seen.get(crop, "") if crop in made else ""
             try:
                 found = seen_now(photo)
-            except OSError as error:  # as where it is a link to a drive that is not there: a crop stays
+            except OSError as error:  # e.g. a link to a drive that is not plugged in; a crop is kept
                 counts[name]["unreadable"] += 1
                 skipped[photo.as_posix()] = Skipped("", now, "unreadable now", f"unreadable ({error.strerror})")
                 if crop in made:
@@ -209,7 +208,7 @@ def plan(classes, detector, before, counts, skipped):
 
 
 def prepare(classes, jobs, names, detector):
-    """Claim all files that are about to be written, and remove crops that are not to stay; returns how many those were.
+    """Claim all files that will be written, and remove crops that are not wanted any more; returns how many.
 
     Only crops that the record names are removed.
     """
@@ -221,7 +220,7 @@ def prepare(classes, jobs, names, detector):
     if before != recipe(detector):
         for name in names:
             Path(FACES_DIR, name).unlink(missing_ok=True)
-    # What is about to be replaced is not known any more, should this run be killed.
+    # The notes of crops that will be replaced are dropped first, in case this run is killed.
     unchanged = set(names).difference(map(crop_of, jobs))
     write_noted(recipe(detector), {name: value for name, value in seen.items() if name in unchanged})
     for name in classes:
@@ -230,14 +229,14 @@ def prepare(classes, jobs, names, detector):
 
 
 def crop_of(job):
-    """The name of the crop that a job of one_photo() makes, as records have it."""
+    """The name of the crop of a job of one_photo(), as in records."""
     target = job[3]
     return f"{target.parent.name}/{target.name}"
 
 
 def take(job, answer, before, counts, skipped, seen):
-    """Take the answer of one_photo() to a job into `counts` and `skipped`, see plan(), and `seen`, see noted(). Returns
-    whether there is to be a crop."""
+    """Add the result of one_photo() for a job to `counts` and `skipped`, see plan(), and `seen`, see noted(). Returns
+    whether the photo has a crop."""
     photo, found, known, target, detector = job
     status, reason, digest = answer
     passing, old = status == "unreadable now", before.get(photo.as_posix())
@@ -249,14 +248,14 @@ def take(job, answer, before, counts, skipped, seen):
         return True
     time = "" if passing else f"{found}-{digest}"
     skipped[photo.as_posix()] = Skipped(time, recipe(detector), status, reason)
-    if passing and target.is_file():  # no crop goes for a photo that cannot be read now
+    if passing and target.is_file():  # the crop of a photo that cannot be read now is kept
         seen[crop_of(job)] = f"-{known.rpartition('-')[2]}"
         return True
     return False
 
 
 def print_counts(classes, counts, others):
-    """The table: what each class gave; "new" are the crops that this run made."""
+    """Print a table of the photos of each class by result; "new": crops made by this run."""
     print(f"{'class':<16}{'kept':>8}{'no face':>9}{'unreadable':>12}{'new':>9}")
     for name in classes:
         count = counts[name]
@@ -266,7 +265,7 @@ def print_counts(classes, counts, others):
     kept = sum(count["kept"] + count["before"] for count in counts.values())
     print(f"{kept} of {total} photos kept in {FACES_DIR} ({kept / max(1, total):.1%}); the others: {SKIPPED}")
     if others:
-        print(f"{len(others)} files are no photos, such as {others[0].as_posix()}: named there, too")
+        print(f"{len(others)} files are not photos, such as {others[0].as_posix()}: they are listed there, too")
     if not kept:
         script.fail(f"no face found in {RAW_DIR}: {FILL_RAW}")
 
@@ -285,7 +284,7 @@ def main():
     links = {f"RAW_DIR/{path.name}": path for path in Path(RAW_DIR).iterdir() if path.is_symlink()}
     for name, place in {"RAW_DIR": RAW_DIR, **links}.items():
         files.check_apart(**{name: place}, FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)
-    # Without YuNet's model, crops that it made must not be replaced by others.
+    # If YuNet's model is missing, YuNet's crops must not be replaced by Haar's.
     detector = detectors.get(DETECTOR, strict=noted()[0] not in ("", recipe("haar"))).name
     counts, skipped = {name: collections.Counter() for name in classes}, {}
     before = load_skipped(SKIPPED)
@@ -293,7 +292,7 @@ def main():
     old_crops = prepare(classes, jobs, names, detector)
     print(f"{len(jobs)} photos to crop, {sum(count.total() for count in counts.values())} unchanged, "
           f"{old_crops} old crops removed, {WORKERS or workers.cores()} processes")
-    seen, without = noted()[1], []  # names of crops that there are not to be
+    seen, without = noted()[1], []  # without: names of crops that must not exist
     try:
         with contextlib.closing(crop_all(jobs)) as done:
             for number, (job, answer) in enumerate(done, 1):
@@ -316,11 +315,11 @@ def main():
 
 
 def crop_all(jobs):
-    """Yield (job, (status, reason)) for every job, from all cores, behind a progress bar."""
+    """Yield (job, result of one_photo()) for each job, using all cores, with a progress bar."""
     if not jobs:
         return
     count = min(WORKERS or workers.cores(), len(jobs))
-    # Other machines stand in other folders.
+    # Workers on other machines have other working folders.
     absolute = [(photo.absolute(), *known, target.absolute(), detector) for photo, *known, target, detector in jobs]
     with contextlib.closing(workers.in_processes(one_photo, absolute, count, BACKEND)) as answers:
         yield from zip(jobs, tqdm(answers, total=len(jobs), unit="photo", smoothing=0), strict=True)

@@ -1,19 +1,19 @@
-"""Step 2: face crops -> training and validation.
+"""Step 2: split face crops into training and validation.
 
     python validation.py       processed/faces/<class>/  ->  processed/train/<class>/ and processed/valid/<class>/
 
-Every class of every source is split in the same proportion, by hard links (copies where the disk has none): the crops
-stay where they are. Near-copies of one photo, and photos of one person, stay on one side, since a network that has seen
-a face in training is not tested by it. Takes of data/webcam.py, which are all alike, stay together by their number. The
-same crops and constants give the same split; others replace it whole. A class of which nothing is left for validation
-ends it with exit status 1.
+Each class of each source is split in the same proportion, by hard links (or copies, if the disk has none); the crops
+stay where they are. Near-copies of one photo, and photos of one person, stay on one side, since a face that the network
+has seen in training is no test. Takes of data/webcam.py, which all look alike, stay together by their number. The same
+crops and constants give the same split; a change replaces it whole. If a class has nothing left for validation, the
+exit status is 1.
 """
 
-from terminal import script  # isort: skip  # first, see terminal/script.py
+from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 import os
 
-if __name__ == "__main__":  # before NumPy is imported: threads share the work, its own would wait for each other
+if __name__ == "__main__":  # before NumPy is imported, since its own threads would slow down those of this script
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # ruff: noqa: E402
@@ -38,17 +38,17 @@ TRAIN_DIR = "processed/train"
 VALID_DIR = "processed/valid"
 VALID_RATIO = 0.2  # share of each class that goes to validation, between 0 and 1 (the paper's: 0.2)
 SEED = 0  # another number gives another split
-PEOPLE = people.PEOPLE  # the photos of each person; without it persons are not known
+PEOPLE = people.PEOPLE  # who is in the photos; without it, no person is known
 # ------------------------------------------------------------------------------------------------
 
 FILL_FACES = "run 'python processed.py', which fills it"
 
 
 def assign(groups, keys, labels, ratio, seed):
-    """Which crops are for validation: bool [N]. A group stays whole; each label gets `ratio` as nearly as that allows.
+    """Whether each crop is for validation: bool [N]. Groups stay whole; each label gets `ratio` as nearly as possible.
 
-    keys: "class/name" of each crop; labels: its source and class. The order is drawn from the names and the seed, so
-    it does not depend on the file system. Groups are dealt out first, in proportion; single crops then fill the rest.
+    keys: "class/name" of each crop; labels: its source and class. The random order depends on the names and the seed,
+    not on the file system. Groups are assigned first, in proportion; single crops then fill the rest.
     """
     total, dealt, taken = Counter(labels), Counter(), Counter()
     most = {c: n - 1 for c, n in total.items()}
@@ -56,7 +56,7 @@ def assign(groups, keys, labels, ratio, seed):
     valid = np.zeros(len(keys), bool)
 
     def draw(group):
-        name = min(keys[i] for i in group)  # which need not be text
+        name = min(keys[i] for i in group)  # need not be valid text
         return len(group) == 1, hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
     def fits(size, limit):
@@ -73,10 +73,10 @@ def assign(groups, keys, labels, ratio, seed):
         with_it = sum(abs(taken[c] + k - ratio * dealt[c]) for c, k in size.items())
         if fits(size, target) and (len(group) == 1 or with_it < without):
             take(group, size)
-    for group, size in order:  # where single crops were too few
+    for group, size in order:  # if there were too few single crops
         if not valid[group[0]] and fits(size, target):
             take(group, size)
-    for c in sorted(total):  # every group is larger than the class's share: more for validation than nothing
+    for c in sorted(total):  # if all groups exceed the class's share: too much for validation rather than nothing
         if not taken[c]:
             left = [(group, size) for group, size in order if not valid[group[0]] and size[c] and fits(size, most)]
             if left:
@@ -85,7 +85,7 @@ def assign(groups, keys, labels, ratio, seed):
 
 
 def describe(kind, groups, keys):
-    """One line on the groups that have more than one crop."""
+    """A line about the groups with more than one crop."""
     sizes = [len(g) for g in groups if len(g) > 1]
     line = f"{kind}: {len(sizes)} groups with {sum(sizes)} crops"
     return line + (f", the largest of {max(sizes)} ({keys[max(groups, key=len)[0]]})" if sizes else "")
@@ -100,9 +100,9 @@ def table_of(labels, valid):
 
 
 def why_none(name, own, groups, known, pairs, keys):
-    """Why nothing of a class can go to validation, and what to do: two texts.
+    """Why a class has nothing for validation, and what to do: two texts.
 
-    own: indices of its crops, set; groups: lists of indices that stay together; known: the people.Person of each crop;
+    own: set of the indices of its crops; groups: lists of indices that stay together; known: a people.Person per crop;
     pairs: (i, j) of near-copies.
     """
     def named(i):
@@ -111,11 +111,11 @@ def why_none(name, own, groups, known, pairs, keys):
     groups = [set(group) for group in groups if own & set(group)]
     persons, takes = {known[i].person for i in own} - {""}, any(known[i].source == people.TAKES for i in own)
     near = [(i, j) for i, j in pairs.tolist() if any(i in group for group in groups)]
-    near.sort(key=lambda pair: known[pair[0]].person == known[pair[1]].person)  # what joins two persons comes first
+    near.sort(key=lambda pair: known[pair[0]].person == known[pair[1]].person)  # pairs of two persons first
     if len(own) == 1:
         why = f"{name} has one crop"
     elif len(groups) > 1:
-        why = f"each group of {name} has also the last crops of another class"
+        why = f"each group of {name} also contains the last crops of another class"
     elif near and (len(persons) > 1 or not all(known[i].person for i in own)):
         joints = "; ".join(f"{named(i)} and {named(j)}" for i, j in near[:3])
         why = f"near-copies join all {len(own)} crops of {name}, such as {joints}"
@@ -123,27 +123,27 @@ def why_none(name, own, groups, known, pairs, keys):
         why = f"all {len(own)} crops of {name} are of one {'take' if takes else 'person'}, {min(persons)}"
     if takes:
         return why, "make at least three takes of each class with data/webcam.py"
-    return why, f"add photos {'of other people' if persons else 'that are no copies'} to {RAW_DIR}/{name}"
+    return why, f"add photos {'of other people' if persons else 'that are not copies'} to {RAW_DIR}/{name}"
 
 
 def split(crops, persons):
-    """Decide the split. crops: {"class/name": Path}; persons: {"class/name": people.Person}. Returns
-    ({"class/name": True for validation}, lines to print, one line on why nothing can be trained on it, or None)."""
-    with ThreadPoolExecutor(workers.cores()) as pool:  # OpenCV lets other threads run
+    """Choose the split. crops: {"class/name": Path}; persons: {"class/name": people.Person}. Returns
+    ({"class/name": True for validation}, lines to print, one line on why it cannot be trained on, or None)."""
+    with ThreadPoolExecutor(workers.cores()) as pool:  # OpenCV releases the GIL
         outlines, small, digests, read = copies.thumbnails(list(crops.values()), pool)
         keys, unread = list(itertools.compress(crops, read)), list(itertools.compress(crops, ~read))
         labels = [key.split("/", 1)[0] for key in keys]
         for name in sorted({key.split("/", 1)[0] for key in unread} - set(labels)):
             script.fail(f"no crop of {name} can be read: delete {crops[unread[0]].parent} and {FILL_FACES}")
         known = [persons[key] for key in keys]
-        # All takes of one person at one desk look alike. What belongs to one take is known, and need not be seen.
+        # Takes of one person at one desk look alike. Copies among them are not sought, since each take is known.
         free = np.flatnonzero(~people.takes(known))
         pairs = copies.near_copies(outlines[free], small[free], [digests[i] for i in free], pool)
         pairs = free[np.concatenate([pairs, copies.bursts([keys[i] for i in free], outlines[free], pool)])]
     same = np.stack([people.clusters(known), np.arange(len(keys))], 1)
     copied, together = copies.components(len(keys), pairs), copies.components(len(keys), same)
     groups = copies.components(len(keys), np.concatenate([pairs, same]))
-    # By source too: a large group takes more than the share of a class, which a source of single photos has filled.
+    # By source too: otherwise a source of large groups would exceed its share, and one of single photos miss its own.
     strata = [(person.source, label) for person, label in zip(known, labels, strict=True)]
     valid = assign(groups, keys, strata, VALID_RATIO, SEED)
 
@@ -166,25 +166,25 @@ def split(crops, persons):
 
 
 def check_folder(folder):
-    """End with one line where `folder` holds photos that are not of a split, since they would be trained on.
+    """End with one line if `folder` has photos that are not from a split, since they would be trained on.
 
-    Returns the number of crops that are there.
+    Returns the number of crops in it.
     """
     depth = len(Path(folder).parts)
     for place in (Path(folder), *Path(folder).glob("*")):
         if files.is_link(place) and place.is_dir():
-            script.fail(f"{place} is a link: what it leads to would be trained on; move it away, or name another place")
+            script.fail(f"{place} is a link, and its target would be trained on: move it away, or name another place")
     ours, there = files.written(folder), reading.list_photos(folder)
     for path in there:
         if "/".join(path.parts[depth:]) not in ours:
-            script.fail(f"{path} was not put there by validation.py, and would be trained on: move it elsewhere")
+            script.fail(f"{path} was not written by validation.py, and would be trained on: move it elsewhere")
     return len(there)
 
 
 def replace(crops, sides, persons, notes):
-    """Put the split on disk; where there is a problem, no crop. Until all is there, the notes say that it is not.
+    """Write the split to disk, without crops if it has a problem. Until it is complete, its notes state a problem.
 
-    crops, sides, persons: what split() takes and gives; notes: the splits.Split, without crops.
+    crops, sides, persons: see split(); notes: the splits.Split, without crops.
     """
     members = {folder: [key for key in crops if sides.get(key) is side and not notes.problem]
                for folder, side in ((TRAIN_DIR, False), (VALID_DIR, True))}
@@ -199,13 +199,13 @@ def replace(crops, sides, persons, notes):
         for key in tqdm(names, desc=f"linking {Path(folder).name}", unit="crop", disable=None):
             Path(folder, key).parent.mkdir(parents=True, exist_ok=True)
             files.link(crops[key], Path(folder, key))
-    for folder in (VALID_DIR, TRAIN_DIR):  # the one that train.py asks for first comes last
+    for folder in (VALID_DIR, TRAIN_DIR):  # the folder that train.py reads first comes last
         splits.write(folder, notes._replace(crops={key: persons[key] for key in members[folder]}))
 
 
 def equalisation():
-    """The clip limit that the crops in FACES_DIR were equalised with; ends the program where processed.py would make
-    other crops today."""
+    """The clip limit with which the crops in FACES_DIR were equalised; ends the program if processed.py would make
+    other crops now."""
     noted = processed.noted(FACES_DIR)[0]
     if noted and noted not in map(processed.recipe, detectors.DETECTORS):
         script.fail(f"{FACES_DIR} was made with other constants of processed.py, or by another version: run 'python "
@@ -231,7 +231,7 @@ def main():
         for path in found:
             inner = path.relative_to(FACES_DIR).parts[1:]
             key = "/".join((name, *inner))
-            # A class whose name is there in two forms has two folders, in which two crops may have one name.
+            # A class with two forms of its name has two folders, in which two crops may have the same name.
             crops["/".join((name, "again", *inner)) if key in crops else key] = path
     crops = dict(sorted(crops.items()))
     listing = hashlib.blake2b()
@@ -250,7 +250,7 @@ def main():
         notes = before[0]
     else:
         for folder in folders:
-            files.claim(folder, [SPLIT, *crops])  # either may get any of them
+            files.claim(folder, [SPLIT, *crops])  # each crop may go to either folder
         sides, lines, problem = split(crops, persons)
         notes = splits.Split(settings, lines, problem, clahe, {})
         replace(crops, sides, persons, notes)

@@ -1,13 +1,13 @@
-"""The official portraits of the members of the US Congress, in the public domain: for people who have no photos.
+"""Downloads the official portraits of members of the US Congress, in the public domain, for users without photos.
 
     python data/congress.py
 
-Downloads the list of members and one portrait each from the pages of the unitedstates project, one at a time, into
-data/raw/{man,woman} and, one member in ten, data/test/{man,woman}. Stopped, or run again, it fetches only what is
-missing. Every person is there once; all are adults who dress alike, so expect less from these weights elsewhere.
+It fetches the list of members and one portrait each, one at a time, from the pages of the unitedstates project, into
+data/raw/{man,woman} and, for one member in ten, data/test/{man,woman}. After a stop, or run again, it fetches only what
+is missing. Each person appears once; all are adults who dress alike, so the weights will do worse on other people.
 """
 
-import importing  # isort: skip  # first: it imports terminal/script.py
+import importing  # isort: skip  # first, since it imports terminal/script.py
 
 import http.client
 import json
@@ -30,9 +30,9 @@ PORTRAITS_URL = "https://unitedstates.github.io/images/congress/225x275"  # or o
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
 PEOPLE = people.PEOPLE
-TEST_RATIO = 0.1  # 0..1
+TEST_RATIO = 0.1  # share of the members for the test, 0..1
 DELAY = 0.2  # seconds between two requests
-RETRIES = 4  # after a failure, each after twice the pause of the one before
+RETRIES = 4  # after a failure; the pause doubles each time
 TIMEOUT = 30.0  # seconds
 # ------------------------------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ GENDERS = {"M": "man", "F": "woman"}
 
 
 def fetch(url):
-    """The bytes at `url`, or None where there is nothing (404). Waits and tries again when the server or line fails."""
+    """The bytes at `url`, or None if there is nothing (404). Retries if the server or the connection fails."""
     pause = max(1.0, DELAY) if DELAY else 0.0
     for attempt in range(RETRIES + 1):
         try:
@@ -57,13 +57,13 @@ def fetch(url):
         except (OSError, http.client.HTTPException) as error:
             reason, final = getattr(error, "reason", None) or error, False
         if final or attempt == RETRIES:
-            script.fail(f"{url} cannot be fetched ({reason}): try again later, it goes on where it stopped")
+            script.fail(f"{url} cannot be fetched ({reason}): try again later; it continues where it stopped")
         time.sleep(pause * 2 ** attempt)
 
 
 def folder_for(bioguide, inner):
-    """RAW_DIR or TEST_DIR, where the portrait `inner` ("class/name") of a member belongs; moves one that lies in the
-    other, since TEST_RATIO was another. A portrait there that is not ours stays there alone.
+    """RAW_DIR or TEST_DIR, where the portrait `inner` ("class/name") of a member belongs. A portrait of ours that is in
+    the other folder, since TEST_RATIO was different, is moved; if it is not ours, it stays, and its folder is returned.
     """
     folder, other = (TEST_DIR, RAW_DIR) if importing.in_test(bioguide, TEST_RATIO) else (RAW_DIR, TEST_DIR)
     if not Path(other, inner).is_file():
@@ -89,7 +89,8 @@ def main():
     try:
         members = json.loads(fetch(LABELS_URL) or "")
     except ValueError:
-        script.fail(f"{LABELS_URL} is not a list of members: set LABELS_URL to legislators-current.json's new address")
+        script.fail(f"{LABELS_URL} is not a list of members: set LABELS_URL to the new address of "
+                    "legislators-current.json")
     class_of, skipped = {}, defaultdict(list)
     for member in members:
         bioguide, gender = member.get("id", {}).get("bioguide") or "", member.get("bio", {}).get("gender")

@@ -1,12 +1,12 @@
-"""Drawn faces, for tests and for a first dry run: no photos, no network, the same pixels from the same seed.
+"""Draws faces, for tests and for a first run without photos or internet: the same seed gives the same pixels.
 
     python data/drawn.py        ->  data/raw/{beard,hat}/*.jpg  and  data/test/{beard,hat}/*.jpg
 
-Every person is drawn a few times, in another pose, light and place, and has a name in data/people.csv, so that the
-split by person has something to do. Nobody is shown: these are ellipses with noise, in which detectors find a face.
+Each person is drawn several times, in different poses, light and places, and has a name in data/people.csv, so that the
+split by person has an effect. They show nobody: they are ellipses with noise, in which detectors find a face.
 """
 
-import importing  # isort: skip  # first: it imports terminal/script.py
+import importing  # isort: skip  # first, since it imports terminal/script.py
 
 import math
 import tempfile
@@ -33,12 +33,12 @@ JPEG_QUALITY = 85
 # ------------------------------------------------------------------------------------------------
 
 CLASSES = ("beard", "hat")
-FIRST_STRANGER = 5000  # persons are numbered, those of the test from here on
-ROUNDS = 10  # in which people of the test are replaced; thousands of people cannot all look different
+FIRST_STRANGER = 5000  # least number of a person of the test; those of training begin at 0
+ROUNDS = 10  # attempts to replace people of the test; thousands of people cannot all look different
 
 
 def draw_person(rng):
-    """What stays the same in all pictures of a person: dict of colours (0..255, RGB) and shares of the face's width."""
+    """The features of a person in all pictures: dict of colours (0..255, RGB) and lengths, see Easel."""
     shade = rng.uniform(0, 1)  # skin from dark to light
     skin = np.array([118, 78, 56]) * (1 - shade) + np.array([244, 206, 180]) * shade + rng.normal(0, 6, 3)
     return {
@@ -62,39 +62,39 @@ def draw_person(rng):
         "cheek": rng.uniform(0.5, 0.9),
         "spots": rng.uniform(-0.8, 0.8, (18, 2)),  # moles and freckles, as people have them
         "spot": rng.uniform(0.015, 0.06, 18),
-        "shaved": rng.uniform((0.62, 0.38), (0.82, 0.50)),  # the part of a beard that is not there: half of its size
+        "shaved": rng.uniform((0.62, 0.38), (0.82, 0.50)),  # half of the size of the part without a beard
         "mane": rng.uniform(1.02, 1.22),  # hair beside the face
-        "fringe": rng.uniform(0.60, 0.80),  # height of the hairline over the face's middle
+        "fringe": rng.uniform(0.60, 0.80),  # height of the hairline above the face's middle
         "rim": rng.uniform(0.54, 0.64),  # height of the hat's rim
         "chin": rng.uniform(0.15, 0.45),  # where the beard begins, under the middle
     }
 
 
 class Easel:
-    """A picture, float32 [H, W, 3] in 0..255, on which shapes are painted in a face's frame.
+    """A picture, float32 [H, W, 3] in 0..255, on which shapes are painted in the coordinates of a face.
 
-    Places are in half-widths of the face from its middle, y down. `at`: its middle in pixels; `unit`: half its width
-    in pixels; `tilt`: radians.
+    Coordinates are in half-widths of the face from its middle, y down. `at`: its middle in pixels; `unit`: half its
+    width in pixels; `tilt`: in radians.
     """
 
     def __init__(self, picture, at, unit, tilt):
         self.picture, self.at, self.unit, self.tilt = picture, at, unit, tilt
 
     def point(self, x, y):
-        """A place in sixteenths of a pixel, as cv2 takes them."""
+        """A point in sixteenths of a pixel, for cv2."""
         cos, sin = np.cos(self.tilt), np.sin(self.tilt)
         return [round(16 * (self.at[0] + self.unit * (x * cos - y * sin))),
                 round(16 * (self.at[1] + self.unit * (x * sin + y * cos)))]
 
     def area(self, x, y, rx, ry, start=0, end=360):
-        """Mask of an ellipse, or of a piece of one: float32 [H, W], 0..1."""
+        """The mask of an ellipse, or of a part of one: float32 [H, W], 0..1."""
         mask = np.zeros(self.picture.shape[:2], np.float32)
         axes = [max(16, round(16 * self.unit * r)) for r in (rx, ry)]
         cv2.ellipse(mask, self.point(x, y), axes, float(np.rad2deg(self.tilt)), start, end, 1.0, -1, cv2.LINE_AA, 4)
         return mask
 
     def paint(self, mask, colour, soft=0.0, strength=1.0):
-        """Mix a colour in where the mask is; `soft` blurs its edge."""
+        """Blend in a colour where the mask is; `soft` blurs its edge."""
         x, y, w, h = cv2.boundingRect((mask > 0).view(np.uint8))
         reach = int(3 * soft * self.unit) + 1
         window = np.s_[max(0, y - reach):y + h + reach, max(0, x - reach):x + w + reach]
@@ -105,14 +105,14 @@ class Easel:
         self.picture[window] += share * (np.asarray(colour, np.float32) - self.picture[window])
 
     def ellipse(self, x, y, rx, ry, colour, start=0, end=360, soft=0.0, strength=1.0):
-        """Paint an ellipse, or a piece of one."""
+        """Paint an ellipse, or a part of one."""
         self.paint(self.area(x, y, rx, ry, start, end), colour, soft, strength)
 
 
 def draw_face(rng, name, person=None):
     """A picture of class `name` ('beard' or 'hat') with one upright face: uint8 [about 320, about 240, 3] RGB.
 
-    `rng` is a numpy Generator, or a seed; `person` (of draw_person) is drawn too where there is none.
+    `rng` is a numpy Generator, or a seed; `person`: of draw_person(); None: a random one.
     """
     if name not in CLASSES:
         raise ValueError(f"class {name!r} is not one of {', '.join(CLASSES)}")
@@ -131,8 +131,8 @@ def draw_face(rng, name, person=None):
 
 
 def paint_person(easel, name, p, turn, rng):
-    """Paint a person (of draw_person) of class `name` on an Easel, head and shoulders. `turn`: how far the features
-    move sideways as the head turns, in half-widths of the face."""
+    """Paint head and shoulders of a person (of draw_person) of class `name` on an Easel. `turn`: sideways shift of the
+    features, as the head turns, in half-widths of the face."""
     long = p["long"]
     easel.ellipse(0, long + 1.45, 1.9, 1.15, p["cloth"])  # shoulders
     easel.ellipse(0, long + 0.05, 0.52, 0.62, p["skin"] * 0.5)  # neck, in the head's shadow
@@ -149,7 +149,7 @@ def paint_person(easel, name, p, turn, rng):
     smile, lips, mouth_y = rng.uniform(0.03, 0.10), p["skin"] * (0.82, 0.50, 0.50), p["nose"] + p["lips"]
     easel.ellipse(turn * 2, mouth_y, p["mouth"], smile + 0.03, lips)
     easel.ellipse(turn * 2, mouth_y, p["mouth"] * 0.95, max(0.02, smile * 0.5), lips * 0.5)
-    easel.picture[:] = around + (easel.picture - around) * head[:, :, None]  # nothing of the face beyond the head
+    easel.picture[:] = around + (easel.picture - around) * head[:, :, None]  # clips the features to the head
     if name == "hat":
         rim = -p["rim"] * long
         easel.ellipse(0, rim + 0.1, 1.2, long * 0.72, p["hat"], 180, 360)
@@ -160,7 +160,7 @@ def paint_person(easel, name, p, turn, rng):
 
 
 def draw_light(easel, p, turn):
-    """A head is round: cheeks and forehead catch the light, the sides do not."""
+    """Paint light and shadow of a round head: cheeks and forehead are lighter than the sides."""
     light = np.minimum(p["skin"] * 1.18, 255)
     for side in (-1, 1):
         easel.ellipse(side * 1.0 + turn, 0.1, 0.22, p["long"], p["skin"] * 0.6, soft=0.1, strength=0.6)
@@ -169,7 +169,7 @@ def draw_light(easel, p, turn):
 
 
 def draw_eyes(easel, p, turn, rng):
-    """Eyes that look somewhere, their sockets, lids and brows."""
+    """Paint the eyes, with a random gaze, their sockets, lids and brows."""
     hair = p["hair"]
     eye_y, look, opening = p["eye_y"] + rng.normal(0, 0.01), rng.normal(0, 0.025), rng.uniform(0.07, 0.11)
     for side in (-1, 1):
@@ -185,7 +185,7 @@ def draw_eyes(easel, p, turn, rng):
 
 
 def draw_nose(easel, p, turn):
-    """The nose with its light and shadow, and spots of the skin."""
+    """Paint the nose with its light and shadow, and spots of the skin."""
     skin, nose = p["skin"], p["nose"]
     dark, light = skin * 0.45, np.minimum(skin * 1.18, 255)
     easel.ellipse(turn * 2, 0.02, 0.10, 0.34, np.minimum(skin * 1.22, 255), soft=0.04, strength=p["bridge"])
@@ -198,7 +198,7 @@ def draw_nose(easel, p, turn):
 
 
 def background(rng, height, width):
-    """Two colours that run into each other, with blurred blobs: float32 [height, width, 3], 0..255."""
+    """A gradient of two colours, with blurred blobs: float32 [height, width, 3], 0..255."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j].astype(np.float32)
     share = (0.5 + 0.35 * (x * np.cos(angle) + y * np.sin(angle)))[:, :, None]
@@ -211,7 +211,7 @@ def background(rng, height, width):
 
 
 def photograph(rng, canvas):
-    """What a camera does to a scene (light from a side, blur, noise): uint8 of a float32 [H, W, 3] canvas."""
+    """Simulate a camera (light from a side, blur, noise): float32 [H, W, 3] -> uint8 [H, W, 3]."""
     angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.28)
     y, x = np.mgrid[-1:1:canvas.shape[0] * 1j, -1:1:canvas.shape[1] * 1j]
     light = rng.uniform(0.75, 1.1) * (1 + depth * (x * np.cos(angle) + y * np.sin(angle)))
@@ -221,20 +221,20 @@ def photograph(rng, canvas):
 
 
 def person_name(index):
-    """A name of two syllables for person `index` (0..9999): Baba, Babe, ..."""
+    """A two-syllable name for person `index` (0..9999): Baba, Babe, ..."""
     syllables = [c + v for c in "bdfgklmnprstvwyzhjcx" for v in "aeiou"]
     return (syllables[index // 100 % 100] + syllables[index % 100]).capitalize()
 
 
 def file_name(name, person, take):
-    """The name of a picture of class `name`; `person` and `take` count from 0."""
+    """The file name of a picture of class `name`; `person` and `take` count from 0."""
     return f"{name.capitalize()}_{person_name(person)}_{take + 1:04d}.jpg"
 
 
 def draw(folder, jobs):
-    """Draw pictures, (class, person, take) each, into `folder`. Returns how many are new, and their rows of PEOPLE."""
+    """Draw pictures, (class, person, take) each, into `folder`. Returns how many are new, and all rows for PEOPLE."""
     names = [f"{name}/{file_name(name, person, take)}" for name, person, take in jobs]
-    # Those of an earlier version, which kept no record, are compared below.
+    # Existing files may be older than the record; they are compared below.
     claim(folder, [name for name in names if not Path(folder, name).exists()])
     new, known, ours = 0, [], written(folder)
     for name, person, take in tqdm(jobs, unit="face", smoothing=0):
@@ -244,7 +244,7 @@ def draw(folder, jobs):
         if path.is_file() and path.read_bytes() == data:
             continue
         if path.is_file() and f"{name}/{path.name}" not in ours:
-            script.fail(f"{path} is there already and is another picture: move it away, or name another folder")
+            script.fail(f"{path} exists already and is another picture: move it away, or name another folder")
         with atomic(path) as temporary:
             temporary.write_bytes(data)
         new += 1
@@ -266,15 +266,15 @@ def jobs_of(people, count):
 
 
 def strangers(training):
-    """{class: numbers of people for the test}, of whom no picture is a near-copy of one of the photos `training`: what
-    is measured on near-copies is too good. Those who have one are replaced, as far as ROUNDS do.
+    """{class: numbers of people for the test}. People with a picture that is a near-copy of one of the photos
+    `training`, which would make the test too easy, are replaced, in at most ROUNDS attempts.
     """
     first = max(FIRST_STRANGER, math.ceil(COUNT / PER_PERSON))
     following = first + math.ceil(TEST_COUNT / PER_PERSON)
     chosen = {name: list(range(first, following)) for name in CLASSES}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(ROUNDS):
-            owners = {}  # of the pictures
+            owners = {}  # picture -> person
             for name, person, take in jobs_of(chosen, TEST_COUNT):
                 path = Path(folder, file_name(name, person, take))
                 owners[path] = name, person
@@ -309,7 +309,7 @@ def main():
     for folder, count in ((RAW_DIR, COUNT), (TEST_DIR, TEST_COUNT)):
         print(f"{folder}: " + ", ".join(f"{count} {name}" for name in CLASSES))
     new += new_tests
-    print(f"{new} pictures written, {len(jobs + test_jobs) - new} already there. Next: python processed.py")
+    print(f"{new} pictures written, {len(jobs + test_jobs) - new} existed already. Next: python processed.py")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Photos that are sorted into one folder per class: put them where the other scripts look.
+"""Imports photos that are sorted into one folder per class.
 
     python data/folders.py SOURCE=~/photos                             # ~/photos/<class>/* -> data/raw/<class>/
     python data/folders.py SOURCE=~/paper TO=test "RENAME={'M': 'man', 'W': 'woman'}"
 
-Nothing of SOURCE is changed. With TEST_RATIO a share of the photos goes to data/test, all photos of a person (names
-like George_Bush_0007.jpg) to one side.
+SOURCE is not changed. With TEST_RATIO, a share of the photos goes to data/test; all photos of a person (with names like
+George_Bush_0007.jpg) go to the same side.
 """
 
-import importing  # isort: skip  # first: it imports terminal/script.py
+import importing  # isort: skip  # first, since it imports terminal/script.py
 
 import re
 from collections import Counter
@@ -20,23 +20,23 @@ from terminal import rules, script
 from terminal.files import is_system, normal
 
 # ------------------------------------------------------------------------------------------------
-SOURCE = "photos"  # folder or archive that has one subfolder per class
+SOURCE = "photos"  # folder or archive with one subfolder per class
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
 PEOPLE = people.PEOPLE
 TO = "raw"  # "raw", or "test" for photos that training must never see
-TEST_RATIO = 0.0  # with TO="raw": share of them that goes to TEST_DIR instead, 0..1
-RENAME = {}  # class of each subfolder where it has another name, as {"M": "man", "W": "woman"}
-# Names of photos, without their ending, that name a person, in group 1: George_Bush_0007. "": names say nothing.
+TEST_RATIO = 0.0  # with TO="raw": share of the photos that goes to TEST_DIR instead, 0..1
+RENAME = {}  # subfolders whose names are not those of their classes, such as {"M": "man", "W": "woman"}
+# Regular expression for names of photos (without suffix) whose group 1 is a person: George_Bush_0007. "": none.
 PERSON = r"(?=.*[a-z])([^\W\d_a-z][^\d_]*(?:_[^\d_]+)*)_\d{4}"
-PREFIX = ""  # put before every name, so that photos of several sources don't collide, as "news-"
+PREFIX = ""  # prefix of all names, such as "news-", so that photos of several sources do not collide
 # ------------------------------------------------------------------------------------------------
 
 
 def persons_of(photos):
-    """Who is in each of `photos` (class folder, path), as PERSON finds it in names; "" where it does not.
+    """The person in each of `photos` (class folder, path), from its name by PERSON; "": unknown.
 
-    What stands on more than half the photos of a class is the name of a series: Man_Face_0001, Man_Face_0002.
+    A name of more than half of the photos of a class is a series, not a person: Man_Face_0001, Man_Face_0002.
     """
     matches = [re.fullmatch(PERSON, normal(photo.stem)) if PERSON else None for _, photo in photos]
     found = [(folder, match[1] or "" if match else "") for (folder, _), match in zip(photos, matches, strict=True)]
@@ -47,7 +47,7 @@ def persons_of(photos):
 def photos(source, skipped):
     """The LabelledPhotos in the class folders of SOURCE."""
     data_set = PREFIX.strip("-_ ") or source.resolve().name
-    # Archives often hold one folder in which all the others lie.
+    # Archives often have a single folder that contains all others.
     while (len(inner := [p for p in source.iterdir() if not is_system(p.name)]) == 1 and inner[0].is_dir()
            and any(p.is_dir() and not is_system(p.name) for p in inner[0].iterdir())):
         source = inner[0]
@@ -55,11 +55,11 @@ def photos(source, skipped):
     found = reading.class_photos(source, "it must have one subfolder per class", others=others, least=1)
     for path in others:
         is_clip = path.suffix.lower() in SUFFIXES
-        skipped["clips, which test.py takes in data/test" if is_clip else "files that are no photos"].append(path.name)
+        skipped["clips, which test.py takes in data/test" if is_clip else "files that are not photos"].append(path.name)
     rename = {normal(old): new for old, new in RENAME.items()}
     if unknown := rename.keys() - found:
-        script.fail(f"RENAME speaks of {', '.join(sorted(unknown))}, which {source} does not have: "
-                    f"it has {', '.join(found)}")
+        script.fail(f"RENAME names {', '.join(sorted(unknown))}, which {source} does not have: it has "
+                    f"{', '.join(found)}")
     paths = [(source / photo.relative_to(source).parts[0], photo) for name in found for photo in found[name]]
     for (folder, photo), person in zip(paths, persons_of(paths), strict=True):
         test = TO == "test" or importing.in_test(person.casefold() or photo.name, TEST_RATIO)
@@ -80,7 +80,7 @@ def main():
         if PERSON and re.compile(PERSON).groups < 1:
             script.fail("PERSON has no group: put the part that names the person in parentheses")
     except re.error as error:
-        script.fail(f"PERSON is no regular expression ({error}): correct it or set it to \"\"")
+        script.fail(f"PERSON is not a regular expression ({error}): correct it or set it to \"\"")
     importing.bring_in(globals(), "make a folder with one subfolder per class", photos, classes=None)
     for folder in (RAW_DIR, TEST_DIR):
         if Path(folder).is_dir():

@@ -1,13 +1,13 @@
-"""What the importers share: archives, the test share by hash, placing photos without using space.
+"""Shared by the importers: unpacks archives, chooses the test share by hash, and places photos by hard links.
 
-An importer of a data set only finds its LabelledPhotos; bring_in() does the rest.
+An importer only finds the LabelledPhotos of its data set; bring_in() does the rest.
 """
 
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-from terminal import script  # isort: skip  # first, see terminal/script.py
+from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 # ruff: noqa: E402
 import contextlib
@@ -25,17 +25,17 @@ from faces import people
 from terminal import files, stops
 from terminal.files import is_system, normal
 
-DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for devices
+DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # reserved on Windows
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
 class LabelledPhoto(NamedTuple):
-    """A photo to be placed, and what its data set says of it."""
+    """A photo to be placed, and its labels in the data set."""
 
     path: Path  # in SOURCE
     side: str  # "raw" or "test"
     class_name: str
-    name: str  # of the file, where it is placed
+    name: str  # of the placed file
     source: str = ""
     person: str = ""
     age: str = ""
@@ -45,9 +45,9 @@ class LabelledPhoto(NamedTuple):
 def bring_in(settings, hint, find_photos, classes=("man", "woman")):
     """Import a data set into RAW_DIR, TEST_DIR and PEOPLE.
 
-    `settings`: the importer's globals(); `hint`: where the data set can be had; `classes`: None for any.
-    find_photos(source, skipped) yields the LabelledPhotos in the folder `source`, and appends the names of what it
-    leaves out to skipped[reason].
+    `settings`: the importer's globals(); `hint`: where to get the data set; `classes`: None for any.
+    find_photos(source, skipped) yields the LabelledPhotos in the folder `source`, and appends the names of files that
+    it leaves out to skipped[reason].
     """
     raw_dir, test_dir, skipped = settings["RAW_DIR"], settings["TEST_DIR"], defaultdict(list)
     files.check_outputs(settings, "RAW_DIR", "TEST_DIR")
@@ -60,7 +60,7 @@ def bring_in(settings, hint, find_photos, classes=("man", "woman")):
 
 
 def check_targets(settings, classes):
-    """End the program where photos of `classes` cannot be written: by the constants of a script, its globals()."""
+    """End the program if photos of `classes` cannot be written. `settings`: a script's globals()."""
     folders = {name: settings[name] for name in ("RAW_DIR", "TEST_DIR")}
     files.check_outputs(settings, *folders)
     files.check_apart(**folders)
@@ -69,7 +69,7 @@ def check_targets(settings, classes):
 
 
 def only_classes(folders, classes):
-    """End the program where a folder already has photos of other classes: mixed, they would train as one problem."""
+    """End the program if a folder already has photos of other classes, which would be trained together with these."""
     known = {normal(name) for name in classes}
     for folder in folders:
         others = sorted(p.name for p in Path(folder).glob("*") if p.is_dir() and normal(p.name) not in known
@@ -80,9 +80,9 @@ def only_classes(folders, classes):
 
 
 def in_test(key, ratio):
-    """Whether `key` (a file name, or a person's) is among the `ratio` (0..1) that is kept for the test.
+    """Whether `key` (the name of a file or a person) is in the share `ratio` (0..1) for the test.
 
-    The answer depends on the key alone, so that new photos never move old ones from one side to the other.
+    It depends only on the key, so that new photos never move old ones to the other side.
     """
     if not 0 <= ratio <= 1:
         raise script.Problem(f"TEST_RATIO={ratio}: must be between 0 and 1")
@@ -91,8 +91,8 @@ def in_test(key, ratio):
 
 
 def source_folder(source, hint, raw_dir="data/raw", test_dir="data/test"):
-    """The folder `source`, or the one that an archive unpacks to, once, beside itself. Ends the program where there is
-    none, or where it overlaps with a folder that photos are put into.
+    """The folder `source`, or that of an archive, which is unpacked once, beside the archive. Ends the program if
+    `source` does not exist, or overlaps with a folder for photos.
     """
     source = Path(source).expanduser()
     ending = max((e for e in ARCHIVES if source.name.lower().endswith(e)), key=len, default="")
@@ -105,7 +105,7 @@ def source_folder(source, hint, raw_dir="data/raw", test_dir="data/test"):
     print(f"unpacking {source.name} into {folder.as_posix()}")
     files.claim(source.parent, [folder.name])
     try:
-        # Under another name until it is whole, so that a stopped run leaves nothing that looks complete.
+        # Under a temporary name until it is complete, so that a stopped run leaves nothing that looks complete.
         with files.atomic_folder(folder) as temporary:
             safe = {} if ending == ".zip" else {"filter": "data"}
             shutil.unpack_archive(source, temporary, **safe)
@@ -120,7 +120,7 @@ def source_folder(source, hint, raw_dir="data/raw", test_dir="data/test"):
 
 
 def picture_folder(source, name, hint, raw_dir, test_dir):
-    """The folder `name` in `source`, or what its archive there unpacks to, which often has the folder in a folder."""
+    """The folder `name` in `source`, or in the unpacked archive of that name there, maybe in an inner folder."""
     folder = find(source, name)
     if not folder and (archive := find(source, *(name + ending for ending in ARCHIVES))):
         folder = source_folder(archive, hint, raw_dir, test_dir)
@@ -134,7 +134,7 @@ def picture_folder(source, name, hint, raw_dir, test_dir):
 def find(folder, *names):
     """The first file or folder called one of `names` in `folder`, at most three levels down, or None.
 
-    Never what a system has left, such as the shadows that archives of Macs have in __MACOSX.
+    Files of operating systems, such as those in __MACOSX in archives of Macs, are ignored.
     """
     for depth in ("", "*/", "*/*/", "*/*/*/"):
         for name in names:
@@ -145,11 +145,11 @@ def find(folder, *names):
 
 
 def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
-    """Put `photos` into <raw_dir or test_dir>/<class>/<name>, by hard link where that can be done, or else by copy, and
-    what is known of them into people.csv. Prints counts.
+    """Put `photos` into <raw_dir or test_dir>/<class>/<name>, by hard link if possible, else by copy, and their labels
+    into people.csv. Prints counts.
 
-    SOURCE is only read. A photo that an earlier run has put elsewhere is taken away from there, so that none is in the
-    training and the test; one that the user has put elsewhere stays there alone. Whatever is wrong is one line, before
+    SOURCE is only read. A photo that an earlier run has put elsewhere is moved, so that no photo is in both training
+    and test; a photo that the user has put elsewhere stays there, and is not placed again. All errors are raised before
     anything is placed.
     """
     folders = {"raw": Path(raw_dir), "test": Path(test_dir)}
@@ -168,7 +168,7 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
             if not os.path.lexists(target):
                 new[photo] = target
             elif not same_photo(target, photo.path):
-                raise script.Problem(f"{target} is there already and is another photo than {photo.path}: move it away, "
+                raise script.Problem(f"{target} exists already and is another photo than {photo.path}: move it away, "
                                      "or give these photos other names (folders.py has PREFIX for that)")
         path = theirs or target
         folder = next(folder for folder in folders.values() if path.is_relative_to(folder))
@@ -186,25 +186,25 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
         people.write(people_file, named_shortly(rows))
     print_counts(folders.values(), total, len(new), len(moved), len(photos) - len(found))
     if not total:
-        script.fail("no photo found: check SOURCE, and read what data/README.md says about its layout")
+        script.fail("no photo found: check SOURCE, whose layout data/README.md describes")
 
 
 def names_in(folder, paths):
-    """Those of `paths` that lie in `folder`, as its record names them: list of "class/name"."""
+    """Those of `paths` that are in `folder`, with their names in its record: list of "class/name"."""
     return [path.relative_to(folder).as_posix() for path in paths if path.is_relative_to(folder)]
 
 
 def check_photos(photos, folders):
-    """{photo: the Path where it is to be placed in `folders`, {"raw" or "test": Path}}. Of names that differ by case
-    alone, which are one on many disks, all but the first get a digest.
+    """{photo: the Path for it in `folders`, {"raw" or "test": Path}}. Of names that differ by case alone, which are one
+    name on many disks, all but the first get a digest.
 
-    Raises Problem for names that are not plain or come twice.
+    Raises Problem for names that are not valid, or appear twice.
     """
     targets, taken, folded = {}, {}, set()
     for photo in photos:
         for text in (photo.class_name, photo.name):
             if not is_file_name(text):
-                raise script.Problem(f"{text!r} can be no name of a class or a photo on this system: choose another, "
+                raise script.Problem(f"{text!r} cannot be the name of a class or a photo on this system: choose one "
                                      "of letters, digits and spaces")
         key = normal(f"{photo.class_name}/{photo.name}")
         if key in taken:
@@ -220,7 +220,7 @@ def check_photos(photos, folders):
 
 
 def is_file_name(name, windows=os.name == "nt"):
-    """Whether a text can be the name of a file or folder here, and is none that systems leave behind."""
+    """Whether a text can be the name of a file or folder, and is not one that operating systems leave everywhere."""
     if not isinstance(name, str) or is_system(name) or len(os.fsencode(name)) > 255:
         return False
     if windows and (set(name) & set(':?*"<>|') or name.endswith((".", " ")) or DEVICE.fullmatch(name)):
@@ -229,15 +229,15 @@ def is_file_name(name, windows=os.name == "nt"):
 
 
 class Placed:
-    """The files below class folders that are there already. `ours`: the paths that importers have written; `places`:
-    identity() of each folder -> its path."""
+    """The existing files in class folders. `ours`: the paths that importers have written; `places`: {identity() of a
+    folder: its path}."""
 
     def __init__(self, folders):
         self.by_name, self.by_identity = defaultdict(set), defaultdict(set)
         self.ours = {folder / name for folder in folders for name in files.written(folder)}
         self.places = {identity(folder): folder for folder in folders if folder.is_dir()}
         for folder in folders:
-            for class_folder in folder.glob("*"):  # which may be links: their photos are used like others
+            for class_folder in folder.glob("*"):  # may be links, whose photos are used like others
                 for root, inner, names in files.walk(class_folder):
                     self.places[identity(root)] = root
                     inner[:] = [name for name in inner if not is_system(name)]
@@ -248,8 +248,8 @@ class Placed:
                             self.by_identity[identity(path)].add(path)
 
     def check_apart(self, photos):
-        """Raise Problem where a photo of SOURCE lies in a folder that photos are put into, or taken away from. It may
-        do so through a link or a mount, on either side, so that the folder is known by its identity, not its path."""
+        """Raise Problem if a photo of SOURCE is in a folder to which, or from which, photos are moved. That may be
+        through a link or a mount on either side, so folders are compared by their identity(), not their paths."""
         checked = set()
         for photo in photos:
             parent = Path(os.path.realpath(photo.path) if photo.path.is_symlink() else photo.path).parent
@@ -258,7 +258,7 @@ class Placed:
             checked.add(parent)
             for around in (parent, *parent.resolve().parents):
                 if place := self.places.get(identity(around)):
-                    raise script.Problem(f"{photo.path} of SOURCE lies in {place}, maybe by a link or a mount: name "
+                    raise script.Problem(f"{photo.path} of SOURCE is in {place}, maybe by a link or a mount: name "
                                          "another SOURCE, or other folders with RAW_DIR=... TEST_DIR=...")
 
     def spelled(self, target):
@@ -270,32 +270,32 @@ class Placed:
         return target
 
     def copies(self, photo):
-        """The paths where a photo lies already: the same file, or an equal one of its name."""
+        """The paths of existing copies of a photo: the same file, or an equal file with its name."""
         equal = {path for path in self.by_name.get(photo.name, ()) if same_photo(path, photo.path)}
         return equal | self.by_identity.get(identity(photo.path), set())
 
 
 def identity(path):
-    """What two hard links to one file have in common."""
+    """(device, inode), which hard links to one file share."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
 def same_photo(one, other):
-    """Whether two files are one by hard link, or equal as copies are."""
+    """Whether two files are hard links to one file, or have equal bytes."""
     with contextlib.suppress(OSError):  # a link that leads nowhere
         return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
     return False
 
 
 def named_shortly(rows):
-    """Rows of people.csv, ("class/name", ...), without the class where a name comes only once."""
+    """Rows of people.csv, ("class/name", ...), without the class if the name appears only once."""
     count = Counter(row[0].rpartition("/")[2] for row in rows)
     return [(inner if count[name := inner.rpartition("/")[2]] > 1 else name, *values) for inner, *values in rows]
 
 
 def move(names, folder, other):
-    """Move files of ours, "class/name", to another folder. Raises Problem where one is there that is not ours."""
+    """Move files of ours, "class/name", to another folder. Raises Problem if a file that is not ours is there."""
     files.claim(other, names)
     with stops.later():
         for name in names:
@@ -304,7 +304,7 @@ def move(names, folder, other):
 
 
 def print_counts(folders, total, new, moved=0, missing=0):
-    """Print how many photos of each class lie where. `total`: Counter of (folder, class)."""
+    """Print how many photos of each class are in each folder. `total`: Counter of (folder, class)."""
     for folder in folders:
         counts = [f"{total[key]} {key[1]}" for key in sorted(total) if key[0] == folder]
         print(f"{folder}: {', '.join(counts) or 'none'}")
@@ -313,7 +313,7 @@ def print_counts(folders, total, new, moved=0, missing=0):
 
 
 def print_skipped(skipped):
-    """Print how many entries were left out and why: `skipped` is a dict of reason -> list of names."""
+    """Print how many files were left out and why. `skipped`: {reason: list of names}."""
     for reason, names in skipped.items():
         if names:
             shown = ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -1,13 +1,13 @@
-"""Published sets of faces of men and women: put their photos where the other scripts look.
+"""Imports published data sets of faces of men and women.
 
     python data/sets.py SET=utkface SOURCE=~/Downloads/UTKFace      # the folder, or an archive of it
 
-SOURCE is only read. Writes data/raw/{man,woman}, data/test/{man,woman} and what the set says of its photos, source,
-person, age and ethnicity, into data/people.csv. Each function below states what its set must look like, and which
-photos are for the test. All but FairFace are for research only: data/README.md has the terms.
+SOURCE is only read. It writes data/raw/{man,woman} and data/test/{man,woman}, and the source, person, age and ethnicity
+that the set states of each photo into data/people.csv. Each function below describes the files of its set, and which
+photos are for the test. All sets but FairFace are for research only: data/README.md has the terms.
 """
 
-import importing  # isort: skip  # first: it imports terminal/script.py
+import importing  # isort: skip  # first, since it imports terminal/script.py
 
 import csv
 import hashlib
@@ -22,12 +22,12 @@ from terminal.files import is_system
 
 # ------------------------------------------------------------------------------------------------
 SET = "utkface"  # utkface, fairface, celeba, adience, lfw, bfw, origins, allagefaces or scut
-SOURCE = None  # folder or archive of the set; None: a folder called as SET
+SOURCE = None  # folder or archive of the set; None: a folder with the name SET
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
 PEOPLE = people.PEOPLE
-TEST_RATIO = 0.1  # share for the test, 0..1, of the sets that have no test of their own: utkface, lfw, origins, celeba
-LISTS = {"man": "male_names.txt", "woman": "female_names.txt"}  # for lfw: who is in which class; here, or in SOURCE
+TEST_RATIO = 0.1  # share for the test, 0..1, of sets without a test of their own: utkface, lfw, origins, celeba
+LISTS = {"man": "male_names.txt", "woman": "female_names.txt"}  # for lfw: names of each class; here, or in SOURCE
 # ------------------------------------------------------------------------------------------------
 
 ORIGINS = {"asian": "Asian", "black": "Black", "caucasian": "White", "hispanic": "Hispanic", "indian": "Indian",
@@ -35,19 +35,19 @@ ORIGINS = {"asian": "Asian", "black": "Black", "caucasian": "White", "hispanic":
 
 
 def side(key):
-    """"test" for a share of TEST_RATIO of all keys, and else "raw"; a key is a photo's name or a person's."""
+    """"test" for a share TEST_RATIO of all keys, else "raw". A key is the name of a photo or of a person."""
     return "test" if importing.in_test(key, TEST_RATIO) else "raw"
 
 
 def md5(text):
-    """A number that depends on the text alone."""
+    """The MD5 digest of a text, as a number."""
     return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16)
 
 
 def utkface(source, skipped):
-    """UTKFace: some 23,700 face chips, [age]_[gender]_[ethnicity]_[date].jpg or .jpg.chip.jpg, gender 0 male, 1 female.
+    """UTKFace: 23,700 face chips, [age]_[gender]_[ethnicity]_[date].jpg or .jpg.chip.jpg, gender 0 male, 1 female.
 
-    A chip and the whole photo that it was cut from are on one side.
+    A chip and the whole photo from which it was cut are on the same side.
     """
     ethnicities = ("White", "Black", "Asian", "Indian", "Other")
     for path in reading.list_photos(source):
@@ -62,7 +62,7 @@ def utkface(source, skipped):
 
 def fairface(source, skipped):
     """FairFace: 97,698 faces of seven ethnicities: fairface_label_train.csv and _val.csv (file,age,gender,race), and
-    the photos in train/ and val/; val is the test. Its photos with padding 1.25 suit the detectors.
+    the photos in train/ and val/; val is the test. Take the photos with padding 1.25, which suit the detectors.
     """
     classes = {"Male": "man", "Female": "woman"}
     for part, where in (("train", "raw"), ("val", "test")):
@@ -82,7 +82,7 @@ def fairface(source, skipped):
 
 def celeba(source, skipped):
     """CelebA: 202,599 photos of celebrities: img_align_celeba/ (or its .zip), list_attr_celeba.txt, whose attribute
-    Male makes the classes; where they are there, list_eval_partition.txt (2: test) and identity_CelebA.txt (persons).
+    Male gives the classes, and, if they exist, list_eval_partition.txt (2: test) and identity_CelebA.txt (persons).
     """
     labels = importing.find(source, "list_attr_celeba.txt", "list_attr_celeba.csv")
     if not labels:
@@ -109,18 +109,18 @@ def celeba(source, skipped):
 
 
 def celeba_table(path):
-    """The words of each line of a CelebA list; copies with commas instead of spaces are read too."""
+    """The words of each line of a CelebA list, separated by spaces, or by commas as in some copies."""
     return [line.replace(",", " ").split() for line in path.read_text(encoding="utf-8-sig").splitlines()]
 
 
 def celeba_column(source, *names):
-    """{photo: value} of a CelebA list of two columns, or None where the list is not there."""
+    """{photo: value} of a CelebA list of two columns, or None if the list does not exist."""
     path = importing.find(source, *names)
     return {w[0]: w[1] for w in celeba_table(path) if len(w) == 2 and w[1].isdecimal()} if path else None
 
 
 def adience(source, skipped):
-    """Adience: some 26,000 faces of 2,284 people: fold_0_data.txt to fold_4_data.txt, and the photos in faces/ or
+    """Adience: about 26,000 faces of 2,284 people: fold_0_data.txt to fold_4_data.txt, and the photos in faces/ or
     aligned/. No person is in two folds; fold 4 is the test.
     """
     classes, taken = {"m": "man", "f": "woman"}, Counter()
@@ -135,7 +135,7 @@ def adience(source, skipped):
             table = csv.DictReader(file, delimiter="\t")
             for row in table:
                 user, person, photo = (row.get(k) or "" for k in ("user_id", "face_id", "original_image"))
-                # A path made of these words must not lead out of the folder.
+                # A path from these words must not lead out of the folder.
                 if not re.fullmatch(r"[\w@.-]+", user) or not person.isdecimal() or not re.fullmatch(r"[\w.-]+", photo):
                     skipped["malformed lines"].append(f"{fold.name} line {table.line_num}")
                 elif row.get("gender") not in classes:
@@ -150,7 +150,7 @@ def adience(source, skipped):
 
 def lfw(source, skipped):
     """Labeled Faces in the Wild: 13,233 news photos of 5,749 people: lfw/<Name>/<Name>_0001.jpg, and the lists of names
-    that LISTS states: a line holds a person (Ann Veneman, Ann_Veneman) or a photo (Ann_Veneman_0003.jpg).
+    in LISTS: each line has a person (Ann Veneman, Ann_Veneman) or a photo (Ann_Veneman_0003.jpg).
     """
     inner = source / "lfw" if (source / "lfw").is_dir() else source
     class_of, twice = {}, set()
@@ -173,7 +173,7 @@ def lfw(source, skipped):
 
 
 def lfw_names(source, file_name):
-    """The people of a list, as they are spelt in file names: set of str."""
+    """The people of a list, spelt as in file names: set of str."""
     path = Path(file_name).expanduser()
     path = path if path.is_file() else importing.find(source, path.name)
     if path is None:
@@ -192,19 +192,19 @@ def bfw(source, skipped):
         group = f"{origin}_{sex}"
         folder = importing.find(source, group)
         if folder is None:
-            skipped["groups that are not there"].append(group)
+            skipped["missing groups"].append(group)
             continue
-        # Two groups may have persons, and two persons photos, of one name.
+        # Persons of two groups may have the same name, and photos of two persons too.
         for photo in sorted(path for path in folder.glob("*/*.jpg") if not is_system(path.name)):
             person = photo.parent.name
             yield LabelledPhoto(photo, "test" if md5(person) % 5 == 0 else "raw", "man" if sex == "males" else "woman",
                                 f"bfw-{group}-{person}-{photo.name}", "bfw", f"{group} {person}", "", ORIGINS[origin])
-    if len(skipped["groups that are not there"]) == len(groups):
+    if len(skipped["missing groups"]) == len(groups):
         script.fail(f"{source} has no folders such as asian_females/<person>/*.jpg: {hint()}")
 
 
 def origins(source, skipped):
-    """Portraits whose names state the person's origin: man/<origin>_<id>.jpg and woman/<origin>_<id>.jpg."""
+    """Portraits with the person's origin in their names: man/<origin>_<id>.jpg and woman/<origin>_<id>.jpg."""
     for class_name in ("man", "woman"):
         folder = importing.find(source, class_name)
         if not folder or not folder.is_dir():
@@ -220,10 +220,10 @@ def origins(source, skipped):
 
 def allagefaces(source, skipped):
     """All-Age-Faces: 13,322 photos of people of 2 to 80 years, nearly all from East Asia:
-    "original images"/00000A02.jpg, number and age; up to 7380 women. One in ten is for the test. Cheng et al.,
-    "Exploiting Effective Facial Patches for Robust Gender Recognition", Tsinghua Science and Technology 2019.
+    "original images"/00000A02.jpg, number and age; numbers up to 7380 are women. One in ten is for the test. Cheng et
+    al., "Exploiting Effective Facial Patches for Robust Gender Recognition", Tsinghua Science and Technology 2019.
     """
-    # Labels that are wrong, or doubtful, to somebody who looks at the photo.
+    # Photos whose labels look wrong or doubtful.
     doubtful = {"05400A41", "06984A65", "07313A78", "11414A43", "11321A42",
                 "01112A18", "07132A69", "07170A70", "11357A42", "03589A31"}
     images = importing.picture_folder(source, "original images", hint(), RAW_DIR, TEST_DIR)
@@ -268,7 +268,7 @@ SETS = {function.__name__: function for function in WHERE}
 
 
 def hint():
-    """Where SET can be had."""
+    """Where to get SET."""
     return f"get {WHERE[SETS[SET]]}"
 
 

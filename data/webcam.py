@@ -1,4 +1,4 @@
-"""Your own classes from your own webcam: photos for training and for the test, in takes.
+"""Takes photos of your own classes with your webcam, for training and for the test, in takes.
 
     python data/webcam.py "CLASSES=('glasses', 'none')"
     python data/webcam.py SHOW=False "CLIPS={'glasses': ('a.mp4', 'b.mp4'), 'none': 'c.mp4'}"   each clip once
@@ -6,13 +6,13 @@
 Hold 1 or F1 to take photos of the first class, 2 or F2 of the second, ..., or press once to start and again to stop.
 Space discards the last take; q, Esc and the X button end it. A photo is the part of the frame around the largest face.
 
-Photos go to data/raw/<class>, and stay on this machine. Nothing is written before a key says so. All photos of one
-press are a take. Take all classes in one light, place and dress before you change them: takes of one number belong
-together, as data/people.csv says. So validation.py keeps them on one side, and the last number that all classes have
-goes to data/test.
+Photos go to data/raw/<class>, and stay on this machine. Nothing is written until you press a key. All photos of one
+press are a take. Take all classes in the same light, place and clothes before you change these: takes with the same
+number belong together, which data/people.csv notes. So validation.py keeps them on one side, and the last number that
+all classes have goes to data/test.
 """
 
-import importing  # isort: skip  # first: it imports terminal/script.py
+import importing  # isort: skip  # first, since it imports terminal/script.py
 
 import contextlib
 import hashlib
@@ -31,39 +31,39 @@ from terminal.files import UNSURE, atomic, claim, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
-SOURCE = None  # None: camera 0; or the number of a camera, a video, rtsp:// or http://
+SOURCE = None  # None: camera 0; or a camera's number, a video, rtsp:// or http://
 RAW_DIR = "data/raw"
 TEST_DIR = "data/test"
 PEOPLE = people.PEOPLE
-TEST_TAKES = 1  # takes of each class that go to TEST_DIR, the last that all classes have; 0: none
+TEST_TAKES = 1  # how many takes of each class go to TEST_DIR, the last ones that all classes have; 0: none
 RATE = 5.0  # photos per second
-MIRROR = True  # cameras are shown as a mirror shows; photos are not mirrored
-SHOW = True  # False needs no display: the takes are CLIPS
-CLIPS = {}  # class -> a clip, or several, as {"glasses": ("a.mp4", "b.mp4")}; each is a take
-RETRY = 10.0  # seconds to wait for a camera that is busy or was pulled out
+MIRROR = True  # flip a camera's picture, as a mirror does; photos are not flipped
+SHOW = True  # False: take CLIPS without a window, for machines without a display
+CLIPS = {}  # {class: a clip, or several}, such as {"glasses": ("a.mp4", "b.mp4")}; each clip is a take
+RETRY = 10.0  # seconds to wait for a camera that is busy or unplugged
 # ------------------------------------------------------------------------------------------------
 
-AROUND = 1.0  # of the face's box, kept on each side: later steps find the face as on any other photo
-ENOUGH_TAKES = 3  # of a class: training, validation and test need one each; five are much better
-FEWER = 0.5  # a class with less than this share of the photos of another is named
-REPEAT = 0.8  # seconds: a key that comes again within it is held down (systems wait up to 0.66 s before they repeat it)
-RELEASED = 0.4  # seconds without a key after which one that was held has been let go
-JFIF = 20  # bytes of a JPEG of OpenCV after which a comment may stand
+AROUND = 1.0  # share of the face's box that a photo has on each side, so that later steps can detect the face
+ENOUGH_TAKES = 3  # takes of a class: one each for training, validation and test; five are much better
+FEWER = 0.5  # a hint names a class with less than this share of the photos of the largest class
+REPEAT = 0.8  # seconds within which a repeated key counts as held (systems wait up to 0.66 s before the first repeat)
+RELEASED = 0.4  # seconds without a key after which a held key counts as released
+JFIF = 20  # bytes of OpenCV's JPEGs before the place for a comment
 
 
 class Takes:
-    """The takes of all classes, those of earlier runs too.
+    """The takes of all classes, earlier runs included.
 
-    `photos`: {class: {number of a take: names}}; a name is <class>/<class>_take03_0012.jpg. `new`: the (class, number)
-    of this run's takes, in order; those of clips that an earlier run has taken are among them.
+    `photos`: {class: {number of a take: names}}; a name is <class>/<class>_take03_0012.jpg. `new`: (class, number) of
+    this run's takes, in order, including clips that an earlier run has taken.
     """
 
     def __init__(self, classes):
         self.photos, self.new = {name: takes_in(TEST_DIR, name) | takes_in(RAW_DIR, name) for name in classes}, []
-        self.clip = ""  # digest of the clip that is taken
+        self.clip = ""  # digest of the current clip
 
     def start(self, name):
-        """Begin a take of a class."""
+        """Start a take of a class."""
         number = max(self.photos[name], default=0) + 1
         self.photos[name][number] = []
         self.new.append((name, number))
@@ -74,7 +74,7 @@ class Takes:
         return self.photos[name][number]
 
     def add(self, photo):
-        """Write a photo, uint8 [H, W, 3] BGR, of the take that is under way."""
+        """Write a photo, uint8 [H, W, 3] BGR, of the current take."""
         data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, cropping.JPEG_QUALITY])[1].tobytes()
         with stops.later():
             if not self.last():
@@ -87,8 +87,8 @@ class Takes:
             names.append(inner)
 
     def take_number(self):
-        """Make sure that the number of the take that is under way is no other's, such as that of a second run beside
-        this one: whoever makes the first photo has it."""
+        """Make sure that no other take has the number of the current one, such as a take of a second run at the same
+        time: the run that creates the first photo gets the number."""
         name, number = self.new.pop()
         names = self.photos[name].pop(number)
         while True:
@@ -103,7 +103,7 @@ class Takes:
         self.photos[name][number] = names
 
     def discard(self):
-        """Delete the photos of the last take of this run. Returns a line that says so."""
+        """Delete the photos of the last take of this run. Returns a line for the user."""
         if not self.new:
             return "nothing to discard"
         name, number = self.new.pop()
@@ -112,8 +112,8 @@ class Takes:
         return f"discarded: take {number} of {name}, {len(names)} photos"
 
     def known(self, name, clip):
-        """The number of the take that an earlier run has made of a clip (its digest), or None. A take that PEOPLE does
-        not know was stopped in its midst: it is deleted, to be taken again."""
+        """The number of an earlier run's take of a clip (given by its digest), or None. A take without rows in PEOPLE
+        was stopped before its end: it is deleted, and taken again."""
         table = people.read(PEOPLE) or {}
         for number, names in list(self.photos[name].items()):
             paths = [Path(folder, inner) for inner in names for folder in (TEST_DIR, RAW_DIR)]
@@ -124,13 +124,13 @@ class Takes:
         return None
 
     def end(self):
-        """End the take that is under way: note it in PEOPLE, or forget it where it has no photos."""
+        """End the current take: add it to PEOPLE, or drop it if it has no photos."""
         if not self.last():
             name, number = self.new.pop()
             del self.photos[name][number]
             return
-        # Takes of one number have one name, whatever their class: what they share is then on one side. Those before are
-        # noted again, since a second run beside this one may have written the file at the same moment.
+        # Takes with the same number get the same name in all classes, so that they are on one side. Earlier takes of
+        # this run are written again, since a second run may have written the file at the same moment.
         people.write(PEOPLE, [(Path(inner).name, people.TAKES, f"{people.TAKES} take {number}", "", "")
                               for name, number in self.new for inner in self.photos[name][number]])
 
@@ -151,8 +151,8 @@ class Takes:
         return lines
 
     def for_test(self):
-        """The numbers of the takes that belong to TEST_DIR: those of which one is there, and of those that this run has
-        completed the last, where enough others are left."""
+        """The numbers of the takes for TEST_DIR: those of takes that are there already, and the last ones that all
+        classes have since this run, if enough others are left."""
         chosen = {number for name in self.photos for number in takes_in(TEST_DIR, name)}
         common = set.intersection(*(set(takes) for takes in self.photos.values()))
         for number in sorted(common.intersection(number for _, number in self.new), reverse=True):
@@ -162,7 +162,7 @@ class Takes:
         return chosen
 
     def finish(self):
-        """Move the takes that are for the test to TEST_DIR, and say what there is."""
+        """Move the takes for the test to TEST_DIR, and print a summary."""
         chosen = self.for_test()
         for name, takes in self.photos.items():
             for number, names in takes_in(RAW_DIR, name).items():
@@ -177,7 +177,7 @@ class Takes:
 
 
 def takes_in(folder, name):
-    """{number of a take: its photos} of a class in RAW_DIR or TEST_DIR, of those that this project has written."""
+    """{number of a take: its photos} of a class in RAW_DIR or TEST_DIR; only photos that this project has written."""
     pattern, found = re.compile(f"{re.escape(name)}/{re.escape(name)}" + r"_take(\d+)_\d+\.jpg"), defaultdict(list)
     for photo in written(folder):
         match = pattern.fullmatch(photo)
@@ -187,7 +187,7 @@ def takes_in(folder, name):
 
 
 def digest_of(clip):
-    """What tells a clip from others, whatever its name: a text; "" where it is no file, but an address."""
+    """A digest of a clip, which identifies it under any name; "" if it is not a file, but an address."""
     if not Path(clip).is_file():
         return ""
     digest = hashlib.sha256()
@@ -198,12 +198,12 @@ def digest_of(clip):
 
 
 def comment(text):
-    """A comment for a JPEG, as it stands there: bytes."""
+    """The bytes of a comment segment of a JPEG."""
     return b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text.encode() if text else b""
 
 
 def bears(photo, text):
-    """Whether a photo has such a comment."""
+    """Whether a photo has `text` as its comment()."""
     with open(photo, "rb") as file:
         return bool(text) and comment(text) in file.read(JFIF + 100)
 
@@ -214,17 +214,17 @@ def plural(count, word):
 
 
 def around_face(frame, box):
-    """The part of a BGR frame that lies AROUND a box (x, y, width, height): uint8 [H, W, 3]."""
+    """The part of a BGR frame around a box (x, y, width, height), see AROUND: uint8 [H, W, 3]."""
     x, y, w, h = box
     x0, y0 = max(0, round(x - AROUND * w)), max(0, round(y - AROUND * h))
     return frame[y0:round(y + (1 + AROUND) * h), x0:round(x + (1 + AROUND) * w)]
 
 
 class Keys:
-    """Which class is being taken, by the keys: held down, or pressed once to start and again to stop.
+    """The class that is being taken, from keys that are held down, or pressed once to start and again to stop.
 
-    `last`: when the key came last; `asked`: when it was asked for last. A slow machine asks seldom, so that a key may
-    have come at any time since.
+    `last`: time of the last key; `asked`: time of the last query. A slow machine asks rarely, and the key may have come
+    at any time between two queries.
     """
 
     def __init__(self):
@@ -241,25 +241,25 @@ class Keys:
         self.last = now
 
     def tick(self, now):
-        """To be called whenever a key was asked for: one that was held is let go when it did not come, twice."""
+        """Call this after each query for a key: a held key is released if it did not come in two queries."""
         if self.held and self.last < self.asked and now - self.last > RELEASED:
             self.taking, self.held = None, False
         self.asked = now
 
 
 class Studio:
-    """The live window: the largest face boxed, counts by class, photos while a key says so."""
+    """The live window: a box around the largest face, counts by class, photos while a key is active."""
 
     def __init__(self, takes, tracker):
         self.takes, self.tracker, self.keys, self.classes = takes, tracker, Keys(), list(takes.photos)
         self.current, self.photo_time, self.message = None, -1.0, ""
 
     def step(self, frame, timestamp, brief=False):
-        """Follow the faces of a frame and take a photo where one is due. Returns the faces, the largest first."""
+        """Track the faces of a frame and take a photo if one is due. Returns the faces, the largest first."""
         faces = sorted(self.tracker.step(frame, timestamp, brief), key=lambda t: -t.smooth[2] * t.smooth[3])
         if self.current is not None:
             if not faces:
-                self.message = "no face: nothing is taken"
+                self.message = "no face: no photo is taken"
             elif timestamp - self.photo_time >= 1 / RATE - 1e-6:
                 self.takes.add(around_face(frame, faces[0].smooth))
                 self.photo_time = timestamp
@@ -267,7 +267,7 @@ class Studio:
         return faces
 
     def set_class(self, index):
-        """Begin or end a take, so that photos are of class `index`, or none are taken."""
+        """Start or end a take: photos are of class `index` from now on; None: no photos."""
         if index == self.current:
             return
         if self.current is not None:
@@ -277,7 +277,7 @@ class Studio:
             self.takes.start(self.classes[index])
 
     def obey(self, key, now):
-        """Do what a key asks. Returns whether to go on."""
+        """Apply a key. Returns whether to continue."""
         if key in window.QUIT:
             return False
         index = class_of(key)
@@ -293,7 +293,7 @@ class Studio:
         return True
 
     def lines(self):
-        """The lines of text in the corner."""
+        """The lines of text with the picture."""
         lines = []
         for i, name in enumerate(self.classes):
             photos, takes = self.takes.counts(name)
@@ -315,12 +315,12 @@ class Studio:
 
 
 def new_tracker():
-    """A tracker that finds faces and does not classify them."""
+    """A tracker that detects faces without classifying them."""
     return tracks.Tracker(detector=detectors.get(DETECTOR))
 
 
 def take_by_keys(takes, tracker, reader, screen):
-    """The window, until a key ends it or the source does. Raises Problem when something was wrong with the source."""
+    """Show the window until a key or the end of the source closes it. Raises Problem if the source had a problem."""
     studio, due = Studio(takes, tracker), None
     mirror, picture = MIRROR and sources.is_camera(reader.source), None
     try:
@@ -349,27 +349,26 @@ def take_by_keys(takes, tracker, reader, screen):
 
 
 def class_of(key):
-    """The index of the class that a key takes, from 1 or F1 on, which no keyboard has behind a shift; None for others.
-    """
+    """The index of the class of a key, 1 or F1, 2 or F2, ...; None for other keys. Function keys never need a shift."""
     number = key.removeprefix("f")
     return int(number) - 1 if len(number) == 1 and number in "123456789" else None
 
 
 def take_clips(takes):
-    """Each clip of CLIPS as a take, without a window; one that an earlier run has taken is not taken again."""
+    """Take each clip of CLIPS, without a window, unless an earlier run has taken it."""
     for name, clips in CLIPS.items():
         for clip in [clips] if isinstance(clips, str) else clips:
             takes.clip = digest_of(clip)
             if number := takes.known(normal(name), takes.clip):
                 takes.new.append((normal(name), number))
-                print(f"{clip}: is take {number} of {name} already")
+                print(f"{clip}: already taken as take {number} of {name}")
                 continue
             photos = take_clip(takes, normal(name), clip)
-            print(f"{clip}: {photos} photos of {name}" if photos else f"{clip}: no face, so that nothing is taken")
+            print(f"{clip}: {photos} photos of {name}" if photos else f"{clip}: no face, so no photo is taken")
 
 
 def take_clip(takes, name, clip):
-    """One clip as a take, whole or not at all. Returns the number of its photos."""
+    """Take one clip, whole or not at all. Returns the number of its photos."""
     reader, studio = capture.Reader(clip, 0), Studio(takes, new_tracker())
     studio.set_class(studio.classes.index(name))
     try:
@@ -390,14 +389,14 @@ def take_clip(takes, name, clip):
 
 
 def are_classes(chosen):
-    """Whether CLASSES can be folders."""
+    """Whether CLASSES are valid names of folders."""
     names = [normal(name) for name in chosen]
     plain = all(name.strip() == name and importing.is_file_name(name, windows=True) for name in names)
     return 2 <= len(set(names)) == len(chosen) <= 9 and plain and UNSURE not in map(str.casefold, names)
 
 
 def are_clips(chosen):
-    """Whether CLIPS names one clip or more for some of the CLASSES."""
+    """Whether CLIPS has at least one clip for some of the CLASSES."""
     clips = [clip for some in chosen.values() for clip in ([some] if isinstance(some, str) else some)]
     return set(map(normal, chosen)) <= set(map(normal, CLASSES)) and all(isinstance(c, str) and c for c in clips)
 
@@ -411,7 +410,7 @@ def check_constants():
         CLIPS=rules.Rule(are_clips, "clips of the CLASSES, such as {'glasses': 'a.mp4'}"))
     names = [normal(name) for name in CLASSES]
     if not SHOW and not CLIPS:
-        script.fail("SHOW=False takes no keys: name a clip for each class, such as \"CLIPS={'glasses': 'a.mp4'}\"")
+        script.fail("SHOW=False has no keys: name clips for the classes, such as \"CLIPS={'glasses': 'a.mp4'}\"")
     importing.check_targets(globals(), names)
     return names
 
@@ -421,13 +420,13 @@ def main():
     capture.quiet()
     takes = Takes(names)
     if not SHOW:
-        take_clips(takes)  # a run that is stopped moves nothing: the next one takes the rest
+        take_clips(takes)  # a stopped run moves nothing; the next one takes the rest
         takes.finish()
         return
     try:
         source = 0 if SOURCE is None else sources.named(SOURCE)
         if isinstance(source, str) and (Path(source).is_dir() or reading.named_as_photo(Path(source))):
-            raise script.Problem(f"{source} is no video: put photos into {RAW_DIR}/<class>/, or import them with "
+            raise script.Problem(f"{source} is not a video: put photos into {RAW_DIR}/<class>/, or import them with "
                                  "data/folders.py")
         tracker, screen = new_tracker(), window.Window(True, "webcam")
         take_by_keys(takes, tracker, capture.Reader(source, RETRY), screen)

@@ -1,1 +1,1 @@
-"""What is known of a face before any network: photos read, faces found, cut, told apart, covered. No torch."""
+"""Photos and faces without a network: reading, detection, cropping, copies, people, occluders. No torch."""

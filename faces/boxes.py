@@ -1,17 +1,17 @@
-"""A face of an image, and the geometry of boxes. Nothing to run."""
+"""The face in an image, and the geometry of boxes. Nothing to run."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-SPREAD = 0.4  # of several faces, one this far from a photo's middle (in shorter sides) counts 0.6 of its size
+SPREAD = 0.4  # in foremost(): at this distance from a photo's middle (in shorter sides), a face counts 0.6 of its size
 
 
 class Face(NamedTuple):
-    """A face of an image: its box (x, y, width, height) in pixels, as the Haar cascade gives it, around the face turned
-    upright; roll, degrees that it is tilted, positive where its own left eye is lower; and score, the confidence, 0..1,
-    to be compared only with the same detector's.
+    """A face in an image. box: (x, y, width, height) in pixels, as of the Haar cascade, for the face turned upright;
+    roll: tilt in degrees, positive if the person's left eye is lower; score: confidence, 0..1, which is comparable only
+    within one detector.
     """
 
     box: tuple
@@ -26,32 +26,33 @@ def iou(a, b):
 
 
 def inside(a, b):
-    """Share of the smaller of two boxes that lies in the other."""
+    """The share of the smaller of two boxes that lies in the other one."""
     return float(intersection(a, b) / min(a[2] * a[3], b[2] * b[3]))
 
 
 def intersection(a, b):
-    """Area that two boxes have in common."""
+    """The area of the intersection of two boxes."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return max(0, width) * max(0, height)
 
 
 def around(box, margin, shape):
-    """The window (x0, y0, x1, y1), int, around a box widened by `margin` on each side, within an image of `shape`."""
+    """A box widened by `margin` (share of its size) on each side, clipped to an image of `shape`: int (x0, y0, x1, y1).
+    """
     x, y, w, h = box
     return (max(0, int(x - margin * w)), max(0, int(y - margin * h)),
             min(shape[1], math.ceil(x + (1 + margin) * w)), min(shape[0], math.ceil(y + (1 + margin) * h)))
 
 
 def has_middle(image, box):
-    """Whether the middle of a box (x, y, width, height) lies in an image [H, W, ...]: else it cannot be cut out."""
+    """Whether the middle of a box (x, y, width, height) lies in an image [H, W, ...]; if not, it cannot be cropped."""
     x, y, width, height = box
     return 0 <= x + width / 2 < image.shape[1] and 0 <= y + height / 2 < image.shape[0]
 
 
 def foremost(faces, shape):
-    """The one of several faces that a photo of `shape` (height, width, ...) is about: large, near the middle, sure."""
+    """The main face of a photo of `shape` (height, width, ...): large, near the middle, with a high score."""
     height, width = shape[:2]
     boxes = np.array([face.box for face in faces])
     scores = np.array([face.score for face in faces])

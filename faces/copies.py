@@ -1,7 +1,7 @@
-"""Near-copies: crops made from one photo, whatever has been done to it in between. Nothing to run.
+"""Finds near-copies: crops made from the same photo, even if it was edited in between. Nothing to run.
 
-Crops are compared as small pictures of their outlines. What all faces have in common is taken out first; a crop's
-copies are then among those that lie closest to it (nearest.py), and each of these is looked at closely.
+Crops are compared by thumbnails of their outlines. What all faces have in common is removed first; copies of a crop are
+then among its nearest neighbours (nearest.py), and each of these pairs is compared in detail.
 """
 
 import functools
@@ -16,34 +16,35 @@ from tqdm import tqdm
 from faces import nearest
 
 # ------------------------------------------------------------------------------------------------
-# A pair is looked at closely where 16x16 thumbnails, without what faces have in common, correlate by CANDIDATE. It is a
-# near-copy where the 56x56 ones correlate by NEAR_COPY at the best shift and scale. Of photos encoded again, relit,
-# resized or mirrored before the face was cut out, 99 % are found; of the pairs found, 2 % are two people.
-CANDIDATE = 0.42  # lower finds more heavily cropped copies and takes longer: 25,000 crops have 100,000 such pairs
-NEAR_COPY = 0.85  # lower joins faces that merely resemble each other
-# Photos of a burst resemble each other less. Of 944 pairs of celebrities whose names count on, all of them two people,
-# none correlates by more than 0.65; of 636 pairs of a moving face, 98 % do by 0.7 and more.
+# A pair is compared in detail if its whitened 16x16 thumbnails correlate by CANDIDATE. It is a near-copy if its 56x56
+# thumbnails correlate by NEAR_COPY at the best shift and scale. Of photos that were encoded again, relit, resized or
+# mirrored before the face was cropped, 99 % are found; of the pairs found, 2 % show two people.
+CANDIDATE = 0.42  # a lower value finds more heavily cropped copies and takes longer: 25,000 crops have 100,000 pairs
+NEAR_COPY = 0.85  # a lower value joins faces that merely resemble each other
+# Photos of a burst correlate less. Of 944 pairs of celebrities with consecutive numbers, all of them two people, none
+# correlates by more than 0.65; of 636 pairs of a moving face, 98 % correlate by at least 0.7.
 BURST = 0.7
-CLOSEST = 24  # candidates of a crop, and of its mirror image, at most: of 25,000 crops, 16 lose 4 of 1,163 pairs
+CLOSEST = 24  # most candidates of a crop, and of its mirror image; with 16, 4 of 1,163 pairs of 25,000 crops are lost
 THUMBNAIL = 56  # pixels a side: a 224-pixel JPEG decoded at a quarter, which is nearly free
-TEMPLATE, SHIFT = 36, 5  # the middle of one thumbnail, sought within so many pixels of the middle of the other
-ENOUGH = 200  # crops from which it can be known what faces have in common
-# The face finder's box is not the same on a resized photo. Each scale with the correlation that copies have by then: of
-# 3,600 pairs that are copies, at 1.0 none has less than 0.5, and at the best of the first three none less than 0.8.
+TEMPLATE, SHIFT = 36, 5  # pixels: side of the middle of one thumbnail, and how far from the other's middle it is sought
+ENOUGH = 200  # crops that are needed to learn what faces have in common
+# A detector's box changes if the photo is resized. Each scale has the correlation that copies reach by then: of 3,600
+# pairs of copies none is below 0.5 at scale 1.0, and none below 0.8 at the best of the first three scales.
 SCALES = {1.0: 0.5, 0.95: 0.5, 1.05: 0.78, 0.9: 0.78, 1.1: 0.78}
-# Before the close look comes a rough one, at half the size, blurred, at fewer shifts and scales. Of 2,400 crops moved
-# by up to 16 pixels and scaled by up to a tenth, and of 1,229 pairs found among 25,000 crops, 0.2 % have less than
-# this; of candidates that are no copies 8 % have more.
+# A rough comparison comes before the detailed one: half the size, blurred, fewer shifts and scales. Of 2,400 crops
+# shifted by up to 16 pixels and scaled by up to a tenth, and of 1,229 pairs found among 25,000 crops, 0.2 % are below
+# this correlation; of candidates that are no copies, 8 % are above it.
 ROUGH_COPY = 0.86
 HALF, ROUGH_SHIFT, ROUGH_SCALES = THUMBNAIL // 2, 2, (0.93, 1.0, 1.07)
-LARGE = 16  # crops: what larger groups hold already is not compared again, for series of thousands of one picture
-BLOCK, PART = 8192, 512  # crops, and pairs, that a thread takes at a time: memory
-ROUND = 2**18  # pairs compared before it is known anew which groups are large
+LARGE = 16  # crops; pairs within a larger group are not compared, which saves time on thousands of equal pictures
+BLOCK, PART = 8192, 512  # crops, and pairs, that a thread processes at a time; affects memory only
+ROUND = 2**18  # pairs after which the groups are computed again
 # ------------------------------------------------------------------------------------------------
 
 
 def thumbnail(path):
-    """(outlines uint8 [56, 56], 128 where flat; the same as float32 [16, 16]; digest of the file), None if no image."""
+    """(outlines uint8 [56, 56], 128 where flat; smaller ones, float32 [16, 16]; digest of the file), or None if the
+    file is not an image."""
     data = np.fromfile(path, np.uint8)  # imread cannot open every name on Windows
     gray = cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_4) if data.size else None
     if gray is None:
@@ -51,7 +52,7 @@ def thumbnail(path):
     if gray.shape != (THUMBNAIL, THUMBNAIL):
         gray = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     gray = gray.astype(np.float32)
-    outlines = gray - cv2.GaussianBlur(gray, (0, 0), 4)  # slow changes of light go; so does what all faces share
+    outlines = gray - cv2.GaussianBlur(gray, (0, 0), 4)  # removes slow changes of light and the common shape of faces
     small = cv2.resize(gray, (16, 16), interpolation=cv2.INTER_AREA)
     small -= cv2.GaussianBlur(small, (0, 0), 2)
     return np.clip(np.rint(outlines) + 128, 0, 255).astype(np.uint8), small, hashlib.blake2b(data).digest()
@@ -59,7 +60,7 @@ def thumbnail(path):
 
 def thumbnails(paths, pool):
     """(outlines uint8 [N, 56, 56], small float32 [N, 16, 16], digests [N], read) of crops: thumbnail() of each that is
-    an image, and bool [len(paths)] that says which are."""
+    an image, and bool [len(paths)], True for images."""
     outlines = np.empty((len(paths), THUMBNAIL, THUMBNAIL), np.uint8)
     small, digests = np.empty((len(paths), 16, 16), np.float32), []
     read = np.zeros(len(paths), bool)
@@ -73,7 +74,8 @@ def thumbnails(paths, pool):
 
 
 def correlation(a, b):
-    """How well the middle of thumbnail `a` fits into `b` at the best scale and shift, up to 1; stops when settled."""
+    """The correlation, up to 1, of the middle of thumbnail `a` with `b` at the best scale and shift; it stops as soon
+    as it is clear whether this is a copy."""
     edge, best = (THUMBNAIL - TEMPLATE) // 2, -1.0
     middle = a[edge:-edge, edge:-edge]
     for scale, least in SCALES.items():
@@ -96,11 +98,11 @@ def centred(small):
 
 
 def whitener(small):
-    """A function of thumbnails float32 [N, 16, 16] that gives vectors, float32 [N, 256] of unit length, 0 where blank.
+    """A function from thumbnails float32 [N, 16, 16] to vectors, float32 [N, 256] of unit length, 0 for blank ones.
 
-    All faces look alike: eyes, a nose and a mouth in one place. Without their mean, and with the directions in which
-    they differ most (light, pose) scaled down to the others, copies stand out. Both are those of the thumbnails `small`
-    and their mirror images; where these are too few to know, the vectors are as they are.
+    All faces look alike: eyes, a nose and a mouth in the same place. Whitening subtracts their mean and scales down the
+    directions in which they differ most (light, pose), so that copies stand out. It is estimated from the thumbnails
+    `small` and their mirror images; if these are fewer than ENOUGH, there is no whitening.
     """
     if len(small) < ENOUGH:
         return centred
@@ -120,16 +122,16 @@ def whitener(small):
         blank = ~flat.any(1)
         flat = (flat - mean) @ directions
         flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-        flat[blank] = 0  # a blank picture resembles none
+        flat[blank] = 0  # a blank picture resembles no other
         return flat
 
     return whitened
 
 
 def candidates(small, pool):
-    """Pairs of thumbnails float32 [N, 16, 16] worth a close look: int64 [P, 3], (i, j, mirrored), ascending.
+    """Pairs of thumbnails float32 [N, 16, 16] to be compared in detail: int64 [P, 3], (i, j, mirrored), ascending.
 
-    i < j; `mirrored` is 1 where j looks like the mirror image of i. No crop asks for more than CLOSEST others.
+    i < j; `mirrored` is 1 if j looks like the mirror image of i. A crop has at most CLOSEST candidates.
     """
     whitened = whitener(small)
     vectors = np.concatenate([whitened(small[start:start + BLOCK]) for start in range(0, len(small), BLOCK)])
@@ -152,14 +154,14 @@ def candidates(small, pool):
 
 
 def half(outlines):
-    """A thumbnail uint8 [56, 56] -> uint8 [28, 28], blurred: a shift of half a pixel then changes little."""
+    """A thumbnail uint8 [56, 56] -> uint8 [28, 28], blurred so that a shift of half a pixel changes little."""
     return cv2.GaussianBlur(cv2.resize(outlines, (HALF, HALF), interpolation=cv2.INTER_AREA), (0, 0), 0.75)
 
 
 @functools.cache
 def middles():
-    """float32 [28 * 28, scales, 9 * 9]: takes a half() to every other pixel of its middle at each of ROUGH_SCALES, less
-    their mean."""
+    """float32 [28 * 28, scales, 9 * 9]: a linear map from a half() to every other pixel of its middle at each of
+    ROUGH_SCALES, with the mean subtracted."""
     pixels = np.eye(HALF * HALF, dtype=np.float32).reshape(-1, HALF, HALF)
     edge, parts = (HALF - TEMPLATE // 2) // 2, []
     for scale in ROUGH_SCALES:
@@ -172,8 +174,8 @@ def middles():
 
 
 def rough(a, which, b):
-    """About what correlation() is, of many pairs at once: float32 [P] for a[which] and b, half() pictures uint8 [P, 28,
-    28]."""
+    """An approximation of correlation() for many pairs at once: float32 [P], of a[which] and b, which are half()
+    pictures, uint8 [P, 28, 28]."""
     reach = np.arange(2 * ROUGH_SHIFT + 1)[:, None]
     edge, side = (HALF - TEMPLATE // 2) // 2 - ROUGH_SHIFT, np.arange(1, TEMPLATE // 2, 2)
     places = ((reach + edge) * HALF + reach.T + edge).reshape(-1, 1) + (side[:, None] * HALF + side).reshape(1, -1)
@@ -187,7 +189,7 @@ def rough(a, which, b):
 
 
 def agreeing(pairs, outlines, halves):
-    """Those of the candidates() that show one picture; most are sorted out by a rough look."""
+    """Those of the candidates() `pairs` that are near-copies; rough() rejects most others."""
     i, j, mirrored = pairs.T
 
     def turned(pictures, rows):
@@ -199,7 +201,7 @@ def agreeing(pairs, outlines, halves):
     agreed = np.zeros(len(rows), bool)
     for k, (a, b) in enumerate(zip(*looked, strict=True)):
         best = correlation(a, b)
-        # Which of them is enlarged matters: a close miss is tried the other way round.
+        # The result depends on which of the two is scaled, so a near miss is tried the other way round.
         agreed[k] = best >= NEAR_COPY or best >= NEAR_COPY - 0.05 and correlation(b, a) >= NEAR_COPY
     return pairs[rows[agreed]]
 
@@ -207,8 +209,8 @@ def agreeing(pairs, outlines, halves):
 def near_copies(outlines, small, digests, pool):
     """Pairs (i, j), i < j, of crops that are copies of one photo, re-encoded, resized, relit, cropped or mirrored.
 
-    outlines: uint8 [N, 56, 56]; small: float32 [N, 16, 16]; digests: one a file, equal for equal files. Returns int64
-    [P, 2], ascending. Of a group of more than LARGE crops not every pair is there, but what joins them all is.
+    outlines: uint8 [N, 56, 56]; small: float32 [N, 16, 16]; digests: one per file, equal for equal files. Returns int64
+    [P, 2], ascending. Of a group of more than LARGE crops some pairs are missing, but those returned connect the group.
     """
     if not len(small):
         return np.zeros((0, 2), np.int64)
@@ -228,7 +230,7 @@ def near_copies(outlines, small, digests, pool):
 
 
 def bursts(names, outlines, pool):
-    """Pairs (i, j) of photos taken one after the other: their names, "class/name", end in numbers that count on, as
+    """Pairs (i, j) of photos taken one after the other: their names, "class/name", end in consecutive numbers, such as
     IMG_0007.jpg and IMG_0008.jpg, and they look alike. int64 [P, 2]."""
     index, pairs = {name: i for i, name in enumerate(names)}, []
     for name, i in index.items():
@@ -246,15 +248,15 @@ def bursts(names, outlines, pool):
 
 
 def groups_of(n, pairs):
-    """Which group each of 0..n-1 is in, joined along `pairs`, int [P, 2]: int32 [n], numbers from 0."""
-    from scipy.sparse import coo_array, csgraph  # only here: it takes half as long as all else that a script imports
+    """The connected component of each of 0..n-1 along `pairs`, int [P, 2]: int32 [n], numbers from 0."""
+    from scipy.sparse import coo_array, csgraph  # here, since its import takes half as long as all others of a script
 
     pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
     return csgraph.connected_components(coo_array((np.ones(len(pairs), bool), pairs.T), (n, n)), directed=False)[1]
 
 
 def components(n, pairs):
-    """groups_of() as a list of lists of indices, each ascending, singles included, ordered by their first index."""
+    """groups_of() as a list of lists of indices, each ascending, in the order of their first indices; singles too."""
     groups = {}
     for i, group in enumerate(groups_of(n, pairs).tolist()):
         groups.setdefault(group, []).append(i)

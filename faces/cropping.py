@@ -1,4 +1,4 @@
-"""From a face to an upright square crop, and crops written and read. Nothing to run."""
+"""Cuts faces out as upright square crops, and writes and reads crops. Nothing to run."""
 
 import math
 from pathlib import Path
@@ -9,14 +9,14 @@ import numpy as np
 from faces import reading
 from terminal.files import atomic
 
-IMAGE_SIZE = 224  # pixels a side of a crop, the paper's
-MARGIN = 0.20  # added on each side of the Haar box, as a share of the box; chin and hair tell a lot
+IMAGE_SIZE = 224  # side of a crop in pixels, as in the paper
+MARGIN = 0.20  # share of the Haar box that is added on each side, since chin and hair are informative
 JPEG_QUALITY = 95
-LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in brightness: ITU-R BT.601, as in JPEG and OpenCV
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in luma: ITU-R BT.601, as in JPEG and OpenCV
 
 
 def square_around(box, margin):
-    """(left, top, side), pixels, of the square cut for a box (x, y, width, height), `margin` more on each side."""
+    """(left, top, side), in pixels, of the square around a box (x, y, width, height), with `margin` on each side."""
     x, y, width, height = (float(v) for v in box)
     side = max(2, round(max(width, height) * (1 + 2 * margin)))
     return round(x + width / 2 - side / 2), round(y + height / 2 - side / 2), side
@@ -25,7 +25,7 @@ def square_around(box, margin):
 def equalise(crop, limit):
     """Contrast-limited adaptive histogram equalisation (CLAHE) of the lightness of a uint8 [H, W, 3] RGB crop.
 
-    `limit`: the clip limit, 0.0 gives the crop back as it is. Zuiderveld, "Contrast Limited Adaptive Histogram
+    `limit`: the clip limit; 0.0 returns the crop unchanged. Zuiderveld, "Contrast Limited Adaptive Histogram
     Equalization", Graphics Gems IV, 1994.
     """
     if not limit > 0:
@@ -47,15 +47,15 @@ def cut_square(image, left, top, side):
 
 
 def turned_square(image, left, top, side, roll, size):
-    """The square turned by `roll` degrees about its middle, upright: uint8 [size, size, 3]."""
+    """A square that is turned by `roll` degrees about its middle, cut out and shown upright: uint8 [size, size, 3]."""
     turn = math.radians(roll)
     reach = math.ceil(side * (abs(math.cos(turn)) + abs(math.sin(turn))))
     wide = cut_square(image, left - (reach - side) // 2, top - (reach - side) // 2, reach)
-    if side > size:  # a warp reads four pixels only, so that a large square is reduced first
+    if side > size:  # a large square is reduced first, since a warp reads only four pixels for each of its own
         wide = cv2.resize(wide, [round(reach * size / side)] * 2, interpolation=cv2.INTER_AREA)
     scale = side / size * len(wide) / reach
     cos, sin = math.cos(turn) * scale, math.sin(turn) * scale
-    # In `wide` the square's middle lies where half of an odd difference puts it.
+    # The square's middle in `wide`: half of an odd difference is rounded down.
     middle = ((reach - side) // 2 + side / 2) * len(wide) / reach - 0.5
     to_middle = (size - 1) / 2
     back = np.array([[cos, -sin, middle - (cos - sin) * to_middle], [sin, cos, middle - (sin + cos) * to_middle]])
@@ -66,9 +66,9 @@ def turned_square(image, left, top, side, roll, size):
 def crop_face(image, box, margin, clahe=0.0, roll=0.0, size=IMAGE_SIZE):
     """Cut a face out: uint8 [size, size, 3] from the square around `box`, widened by `margin` on each side.
 
-    `roll`: degrees that the face is tilted, positive where its own left eye is lower; the crop shows it upright.
-    Pixels beyond the image repeat its edge. `clahe`: the limit of equalise(), for which `image` must be RGB.
-    Raises ValueError where the square lies outside the image.
+    `roll`: tilt in degrees, positive if the person's left eye is lower; the crop is upright. Pixels beyond the image
+    repeat its edge. `clahe`: the limit of equalise(), for which `image` must be RGB. Raises ValueError if the square
+    lies outside the image.
     """
     left, top, side = square_around(box, margin)
     if roll:
@@ -80,7 +80,7 @@ def crop_face(image, box, margin, clahe=0.0, roll=0.0, size=IMAGE_SIZE):
 
 
 def resized(image, scale):
-    """An image made `scale` times as large, at least a pixel wide and high."""
+    """An image resized by `scale`, to at least one pixel in width and height."""
     if scale == 1:
         return image
     size = [max(1, round(v * scale)) for v in image.shape[1::-1]]
@@ -88,8 +88,8 @@ def resized(image, scale):
 
 
 def turned(image, degrees, whole=True):
-    """An image turned clockwise by `degrees`, and float64 [2, 3], which leads from its pixels to those of `image`.
-    `whole`: large enough for all of the image; else as large as the image, without its corners."""
+    """An image turned clockwise by `degrees`, and float64 [2, 3], which maps its pixels to those of `image`. `whole`:
+    enlarge the canvas to hold the whole image; otherwise the size stays, and the corners are cut off."""
     height, width = image.shape[:2]
     there = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0)
     cos, sin = np.abs(there[0, :2]) if whole else (1.0, 0.0)
@@ -99,13 +99,14 @@ def turned(image, degrees, whole=True):
 
 
 def crop_frame(frame, box, margin, clahe=0.0, roll=0.0):
-    """crop_face() of a BGR frame, as cameras and videos give it: uint8 [IMAGE_SIZE, IMAGE_SIZE, 3] RGB."""
-    # Lightness is equalised last: that needs RGB, and the channels of a crop are swapped faster than those of a frame.
+    """crop_face() of a BGR frame of a camera or video: uint8 [IMAGE_SIZE, IMAGE_SIZE, 3] RGB."""
+    # equalise() comes last: it needs RGB, and swapping the channels of a crop is faster than of a frame.
     return equalise(crop_face(frame, box, margin, roll=roll)[:, :, ::-1], clahe)
 
 
 def recut(crop, made_with, margin):
-    """What crop_face() would have made with `margin`, of a square crop `made_with` another: uint8 of the same shape."""
+    """A square crop with the margin `made_with` -> the crop that crop_face() would give with `margin`: uint8 of the
+    same shape."""
     if margin == made_with:
         return crop
     side = len(crop)
@@ -114,7 +115,7 @@ def recut(crop, made_with, margin):
 
 
 def encode(crop):
-    """The bytes of an RGB crop as JPEG, of full colour resolution, so that disk and live agree."""
+    """The bytes of an RGB crop as JPEG, without chroma subsampling, so that crops on disk equal live ones."""
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY,
                 cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)

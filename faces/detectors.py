@@ -1,7 +1,7 @@
-"""The detector that finds faces in photos and in live frames: get() gives YuNet, or the Haar cascade. Nothing to run.
+"""Face detection in photos and in live frames: get() returns YuNet, or the Haar cascade. Nothing to run.
 
-Both have the same methods. Photos: main_face(rgb), the Face that a photo is about, and all_faces(rgb). Frames, each as
-a View: detect(), detect_near() the faces that a tracker knows, and verify(), a second look at a new one.
+Both have the same methods. For photos: main_face(rgb) and all_faces(rgb). For frames, each in a View: detect() in the
+whole frame, detect_near() the faces that a tracker knows, and verify() a new face.
 """
 
 import functools
@@ -14,23 +14,23 @@ from faces.haar import FRAME_SIDE, Haar
 from faces.yunet import YuNet
 from terminal import script
 
-COPY_SIDE = 320  # frames are searched in a copy with a longer side of about so many pixels
-WIDEST = 16 / 9  # longer side over shorter one; of a wider frame the shorter side counts as if it were that
+COPY_SIDE = 320  # longer side, in pixels, of the reduced copy in which frames are searched, approximately
+WIDEST = 16 / 9  # aspect ratio; a wider frame is reduced as if it had this one, by its shorter side
 DETECTORS = {detector.name: detector for detector in (YuNet, Haar)}
 
 
 class View:
-    """A frame, BGR uint8 [H, W, 3], with the smaller copies of it that the detectors need, each made once."""
+    """A frame, BGR uint8 [H, W, 3], and its reduced copies for the detectors, each made once."""
 
     def __init__(self, frame):
         self.frame = frame
-        # Smaller by a whole number: OpenCV makes such a copy many times faster than others.
+        # Reduced by a whole number, which OpenCV does many times faster.
         self.times = max(1, int(1 / reduction(frame.shape, COPY_SIDE) + 0.25))
         self.scale = reduction(frame.shape, FRAME_SIDE)  # size of `gray` over that of the frame
 
     @functools.cached_property
     def copy(self):
-        """The frame made `times` smaller, BGR uint8."""
+        """The frame, reduced `times`, BGR uint8."""
         if self.times == 1:
             return self.frame
         width, height = (v // self.times for v in self.frame.shape[1::-1])
@@ -39,7 +39,7 @@ class View:
 
     @functools.cached_property
     def gray(self):
-        """A still smaller copy, gray uint8 [h, w]."""
+        """A smaller gray copy, uint8 [h, w]."""
         size = [max(1, round(v * self.scale)) for v in self.frame.shape[1::-1]]
         return cv2.resize(cv2.cvtColor(self.copy, cv2.COLOR_BGR2GRAY), size, interpolation=cv2.INTER_AREA)
 
@@ -50,7 +50,7 @@ def reduction(shape, side):
 
 
 def main_and_others(detector, rgb):
-    """The faces of an RGB uint8 photo, list of Face: the one that it is about, then the others, largest first."""
+    """The faces of an RGB uint8 photo, list of Face: the main face, then the others, largest first."""
     main = detector.main_face(rgb)
     if main is None:
         return []
@@ -61,17 +61,17 @@ def main_and_others(detector, rgb):
 def get(name, strict=False):
     """The detector of that name, "yunet" or "haar"; any other name ends the program with one line.
 
-    YuNet's model is fetched where it is missing, which takes a few seconds at most. Where it cannot be had, one line
-    says so and Haar's detector is given; with `strict` that is a script.Problem.
+    YuNet's model is fetched if it is missing, which takes a few seconds at most. If that fails, a line is printed and
+    Haar's detector returned; with `strict`, script.Problem is raised.
     """
-    if name not in tuple(DETECTORS):  # a list, which has no hash, is such a name too
+    if name not in tuple(DETECTORS):  # not in the dict, since a list would have no hash
         script.fail(f'DETECTOR={name!r}: must be "yunet" or "haar"')
     return named(name, strict)
 
 
-@functools.cache  # the network is asked once a process
+@functools.cache  # so that the network is asked only once per process
 def named(name, strict):
-    """get() of a name that there is."""
+    """get() of a valid name."""
     if name == "yunet":
         try:
             fetching.fetch()

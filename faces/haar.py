@@ -11,21 +11,21 @@ from faces.boxes import SPREAD, Face, around, foremost, has_middle, iou
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
-SIDES = 200, 640  # photos: least shorter and most longer side that are searched; it knows no face under 24 pixels
-BORDER = 0.20  # replicated border around a photo, so that a face cut tight is found too
-FRAME_SIDE, FRAME_BORDER = 256, 0.08  # the same for frames
-FRAME_STEP = 1.2  # of the pyramid of sizes
-SMALLEST = 0.15  # face of a frame, as a share of its shorter side: 72 pixels at 640x480, two metres off
-NEIGHBORS, NEIGHBORS_KNOWN, NEIGHBORS_VERIFY = 5, 3, 16  # windows that must agree: new, known, at the second look
-VERIFY_MARGIN, VERIFY_SIDE = 0.4, 56  # the second look: margin of the cut, and pixels of the face in it
-VERIFY_IOU = 0.4  # intersection over union from which the second look sees the same face
+SIDES = 200, 640  # pixels: least shorter and most longer side of a photo in the search; faces under 24 are not found
+BORDER = 0.20  # replicated border around a photo, so that tightly cropped faces are found too
+FRAME_SIDE, FRAME_BORDER = 256, 0.08  # longer side and replicated border of frames
+FRAME_STEP = 1.2  # scale factor of the image pyramid
+SMALLEST = 0.15  # smallest face in a frame, as a share of its shorter side: 72 pixels at 640x480, two metres away
+NEIGHBORS, NEIGHBORS_KNOWN, NEIGHBORS_VERIFY = 5, 3, 16  # windows that must agree: new face, known face, verify()
+VERIFY_MARGIN, VERIFY_SIDE = 0.4, 56  # verify(): margin of the cut, and pixels of the face in it
+VERIFY_IOU = 0.4  # intersection over union from which verify() has found the same face
 # ------------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def cascade():
-    """OpenCV's cascade for frontal faces, loaded once a process."""
-    # Read through Python: OpenCV's own file access fails on Windows where the path has non-ASCII letters.
+    """OpenCV's cascade for frontal faces, loaded once per process."""
+    # Read by Python, since OpenCV cannot open paths with non-ASCII letters on Windows.
     text = Path(cv2.data.haarcascades, "haarcascade_frontalface_default.xml").read_text(encoding="utf-8")
     storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
     classifier = cv2.CascadeClassifier()
@@ -35,8 +35,8 @@ def cascade():
 
 
 def cascade_boxes(gray, neighbors, smallest, border=0.0, step=1.1):
-    """The cascade on a gray uint8 image: boxes float64 [N, 4], and how many windows agree on each, [N]. `smallest` and
-    the replicated `border`, into which boxes may reach, are shares of the image's shorter side."""
+    """Run the cascade on a gray uint8 image: boxes float64 [N, 4], and how many windows agree on each, [N]. `smallest`
+    and the replicated `border`, into which boxes may extend, are shares of the image's shorter side."""
     shorter = min(gray.shape)
     pad = round(border * shorter)
     if pad:
@@ -48,24 +48,25 @@ def cascade_boxes(gray, neighbors, smallest, border=0.0, step=1.1):
 
 
 class Haar:
-    """The cascade that comes with OpenCV, the paper's way: upright, frontal, well-lit faces.
+    """The cascade that comes with OpenCV, as in the paper, for upright, frontal, well-lit faces.
 
     Viola and Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features", CVPR 2001.
     """
 
     name = "haar"
-    # Seconds between two looks everywhere, without known faces and with some: it costs ten times as much as following.
+    # Seconds between two searches of whole frames, without known faces and with some. Such a search takes ten times as
+    # long as following the known faces.
     interval, interval_known = 0.1, 0.2
-    followed = None  # so many known faces are followed in a frame; None: all
+    followed = None  # how many known faces are followed in a frame; None: all
     recipe = (name, SIDES, BORDER, NEIGHBORS, SPREAD)
 
     def main_face(self, rgb):
-        """The Face that an RGB uint8 photo is about, or None."""
+        """The main Face of an RGB uint8 photo, or None."""
         faces = self.all_faces(rgb)
         return foremost(faces, rgb.shape) if faces else None
 
     def all_faces(self, rgb):
-        """Every face of an RGB uint8 photo, list of Face."""
+        """All faces of an RGB uint8 photo, list of Face."""
         (height, width), (least, most) = rgb.shape[:2], SIDES
         scale = min(1.0, most / max(height, width))
         if min(height, width) * scale < least:
@@ -81,7 +82,7 @@ class Haar:
         return upright_detections(boxes / view.scale)
 
     def detect_near(self, view, tracks):
-        """The same around the faces that a tracker knows (list of tracks.Track) only, at about their size."""
+        """The same, but only around the faces that a tracker knows (list of tracks.Track), at about their size."""
         found = [np.zeros((0, 4))]
         for track in tracks:
             x0, y0, x1, y1 = around(track.box * view.scale, 0.3, view.gray.shape)
@@ -93,8 +94,8 @@ class Haar:
         return upright_detections(np.concatenate(found))
 
     def verify(self, view, box, roll):
-        """The roll, 0.0, of a new face that is detected again in the frame's own pixels, mirrored and at another size,
-        as walls are not; else None."""
+        """The roll, 0.0, of a new face if it is detected again at full resolution, mirrored and at another size, which
+        false detections on walls are not; else None."""
         side = round(VERIFY_SIDE * (1 + 2 * VERIFY_MARGIN))
         crop = cropping.crop_face(view.frame, box, VERIFY_MARGIN, size=side)
         gray = cv2.flip(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), 1)
@@ -105,5 +106,5 @@ class Haar:
 
 
 def upright_detections(boxes):
-    """Detections of boxes, float64 [N, 4], without a roll: float64 [N, 5]."""
+    """Detections float64 [N, 5] of boxes, float64 [N, 4], with a roll of 0."""
     return np.column_stack([boxes, np.zeros(len(boxes))])

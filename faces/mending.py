@@ -1,4 +1,4 @@
-"""Photos that Pillow refuses, or shows too dark, and every viewer shows: mended in memory. Nothing to run."""
+"""Mends, in memory, photos that viewers show, but that Pillow refuses or shows too dark. Nothing to run."""
 
 import io
 import re
@@ -13,27 +13,27 @@ from PIL import TiffImagePlugin
 END = b"\xff\xd9"  # the end mark of a JPEG
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")  # chunks of a PNG
 PQ, HLG = 16, 18  # transfer functions of ITU-T H.273
-TOPS = (255, 1023, 4095, 16383, 65535)  # brightest value of photos with 8, 10, 12, 14, 16 bits per colour
+TOPS = (255, 1023, 4095, 16383, 65535)  # largest value of photos with 8, 10, 12, 14, 16 bits per colour
 # ------------------------------------------------------------------------------------------------
 
-# What may follow the last byte of a picture that is whole, and changes nothing there: it does where blocks are missing.
-# Bits of both kinds, and restart marks, since a decoder that waits for one takes nothing else.
+# Bytes that do not change a picture that is whole when they follow its data, but do if blocks of it are missing: ones,
+# zeros, and restart markers, since a decoder that waits for a marker ignores other bytes.
 TAILS = (b"", b"\xaa" * 64, b"\x55" * 64, bytes(range(1, 255)), *(b"".join(
     b"\xff" + bytes([0xD0 + (first + i) % 8]) + bytes(range(1, 90)) for i in range(8)) for first in range(0, 8, 4)))
 
 
 def lacks_end_mark(data):
-    """Whether the bytes are a JPEG that stops before its end mark."""
+    """Whether the bytes are a JPEG without its end marker."""
     return data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(END)
 
 
 def with_end_marks(data):
-    """The bytes of such a JPEG, ended in several ways: they decode to one picture where nothing of it is missing.
+    """The bytes of such a JPEG with several endings: list; all decode to the same picture if no part of it is missing.
 
-    None where whole scans are missing, as of a progressive JPEG that stops early: it would be a blurred picture.
+    The list is empty if whole scans are missing, as in a progressive JPEG that is cut off, which would be blurred.
     """
     body = data.rstrip(b"\0")
-    if len(data) - len(body) < 3:  # one or two may belong to the picture; more are what a damaged disk has filled up
+    if len(data) - len(body) < 3:  # one or two zeros may belong to the picture; more come from a damaged disk
         body = data
     if body.endswith(b"\xff"):
         body = body[:-1] if len(body) == len(data) else body + b"\0"
@@ -41,26 +41,26 @@ def with_end_marks(data):
 
 
 def has_all_scans(data):
-    """Whether a JPEG's scans hold every coefficient of every colour to its last bit (ITU T.81, annexes B and G)."""
-    frame = max(data.rfind(mark) for mark in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"))  # not that of a preview before it
+    """Whether a JPEG's scans have every coefficient of every colour to its last bit (ITU T.81, annexes B and G)."""
+    frame = max(data.rfind(mark) for mark in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"))  # the last, after any preview's
     if not 0 <= frame < len(data) - 10:
         return False
     colours = data[frame + 10:frame + 10 + 3 * data[frame + 9]:3]
     missing = {(colour, k) for colour in colours for k in range(64)}
     for scan in re.finditer(rb"\xff\xda\0.", data[frame:], re.DOTALL):
         header = data[frame + scan.end():][:data[frame + scan.end() - 1] - 2]
-        if len(header) >= 6 and not header[-1] & 15:  # the last bits of these coefficients
+        if len(header) >= 6 and not header[-1] & 15:  # this scan has the last bits of its coefficients
             missing -= {(colour, k) for colour in header[1:-3:2] for k in range(header[-3], header[-2] + 1)}
     return not missing
 
 
 def without_extras(data):
-    """The bytes of a PNG without texts, and without chunks that no picture needs and whose checksum is wrong."""
+    """The bytes of a PNG without its texts, and without ancillary chunks whose checksum is wrong."""
     kept, at = [data[:8]], 8
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         chunk = data[at:at + 12 + length]
-        needed = not kind[0] & 32  # a capital first letter
+        needed = not kind[0] & 32  # critical chunks begin with a capital letter
         if needed or kind not in TEXTS and chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4])):
             kept.append(chunk)
         at += len(chunk)
@@ -68,13 +68,13 @@ def without_extras(data):
 
 
 def eight_bits(pixels):
-    """Pixels of 10 to 16 bits, or numbers of 0 to 1, as uint8 0..255. `pixels`: any shape.
+    """Pixels of 10 to 16 bits, or fractions in 0..1, as uint8 0..255. `pixels`: any shape.
 
-    White is the top of the least range that holds them all, so that scans of one depth stay comparable.
+    White is the largest value of the smallest bit depth that has them all, so that scans of one depth are comparable.
     """
     pixels = np.nan_to_num(np.asarray(pixels, np.float32), posinf=0.0, neginf=0.0)
     most, nearly_most = float(pixels.max()), float(np.percentile(pixels[::max(1, len(pixels) // 512)], 98))
-    if nearly_most <= 1.2 and (pixels != np.rint(pixels)).any():  # fractions; some light may be brighter than white
+    if nearly_most <= 1.2 and (pixels != np.rint(pixels)).any():  # fractions; some may be brighter than white
         white = 1.0
     else:
         white = next((float(top) for top in TOPS if most <= top), most)
@@ -82,13 +82,13 @@ def eight_bits(pixels):
 
 
 def passes_of(data):
-    """The number of scans of a JPEG, 1 of most; those of its preview count too."""
+    """The number of scans of a JPEG, those of its preview included; most JPEGs have one."""
     return len(re.findall(rb"\xff\xda\0[\x06-\x0c]", data))
 
 
 def transfer_of(data):
-    """The transfer function that a PNG, HEIC or AVIF states outside a colour profile, a number of ITU-T H.273; None: it
-    states none. `data`: how the file begins."""
+    """The transfer function that a PNG, HEIC or AVIF states outside a colour profile: a number of ITU-T H.273, or None.
+    `data`: the first bytes of the file."""
     at = data.find(b"cICP", 0, data.find(b"IDAT") + 1)
     if data.startswith(b"\x89PNG") and 0 < at < len(data) - 6:
         return data[at + 5]
@@ -99,10 +99,10 @@ def transfer_of(data):
 
 
 def light_curve(transfer, gamma):
-    """What shows the pixels of a photo as on a usual screen: uint8 [256], for each value the one that sRGB has, or None
-    where nothing is to be done. `transfer`: of transfer_of(); `gamma`: the gAMA of a PNG, or None.
+    """A lookup table to sRGB, uint8 [256], for the pixels of a photo, or None if it needs no conversion. `transfer`: of
+    transfer_of(); `gamma`: the gAMA of a PNG, or None.
 
-    PQ and HLG (ITU-R BT.2100) leave room for light brighter than white: white is 203 cd/m2, or 75 %, of ITU-R BT.2408.
+    PQ and HLG (ITU-R BT.2100) have light brighter than white: white is 203 cd/m2, or 75 %, by ITU-R BT.2408.
     """
     signal = np.arange(256) / 255
     if transfer == PQ:
@@ -122,7 +122,7 @@ def light_curve(transfer, gamma):
 
 
 def tiff_size(data):
-    """(width, height) that a TIFF claims, read without decoding it; None where there is none."""
+    """(width, height) that a TIFF claims, read without decoding it; None if it has none."""
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
         file = io.BytesIO(data)
@@ -134,7 +134,7 @@ def tiff_size(data):
 
 
 def deep(data):
-    """A photo of more than 8 bits per colour as uint8 [H, W, 3] RGB, not turned upright, or None: read by OpenCV."""
+    """A photo of more than 8 bits per colour, read by OpenCV: uint8 [H, W, 3] RGB, not turned upright, or None."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype == np.uint8:
         return None

@@ -1,23 +1,23 @@
-"""Which vectors lie close to which, without comparing every one with every other. Nothing to run.
+"""Approximate nearest neighbours, without comparing all pairs of vectors. Nothing to run.
 
-An inverted file: vectors lie in lists around centres, and a question looks through the lists whose centres are closest
-to it. Jegou, Douze and Schmid, "Product quantization for nearest neighbor search", PAMI 2011, section IV.
+An inverted file: each vector is in the list of its closest centre, and a query searches the lists of the centres that
+are closest to it. Jegou, Douze and Schmid, "Product quantization for nearest neighbor search", PAMI 2011, section IV.
 """
 
 import numpy as np
 
 # ------------------------------------------------------------------------------------------------
-LIST = 96  # vectors in a list, on average: with a fixed size a question costs the same among many as among few
-PROBES = 24  # lists looked through for a question; so up to LIST * PROBES vectors are compared one by one, all with all
-ROUNDS = 6  # of k-means: more move the centres, but find no more
-SAMPLE = 16  # vectors a centre that k-means sees
-BLOCK = 1024  # vectors compared with all centres at a time, for memory
+LIST = 96  # mean number of vectors in a list; fixed, so that a query costs the same for any number of vectors
+PROBES = 24  # lists searched per query; so up to LIST * PROBES vectors, all pairs are compared
+ROUNDS = 6  # iterations of k-means; more iterations find no more pairs
+SAMPLE = 16  # vectors per centre that k-means uses
+BLOCK = 1024  # vectors compared with all centres at a time; affects memory only
 # ------------------------------------------------------------------------------------------------
 
 
 def closest(vectors, centres, count, run=map):
-    """The `count` centres that are closest to each vector, the closest first: int32 [N, count]. `run`: map, or that of
-    a pool of threads."""
+    """The `count` centres that are closest to each vector, the closest first: int32 [N, count]. `run`: map, or the map
+    of a pool of threads."""
     def part(start):
         near = vectors[start:start + BLOCK] @ centres.T
         best = np.argpartition(near, -count)[:, -count:] if count > 1 else near.argmax(1)[:, None]
@@ -28,7 +28,7 @@ def closest(vectors, centres, count, run=map):
 
 
 def centres_of(vectors, pool):
-    """Centres of unit length for vectors float32 [N, D] by spherical k-means: float32 [C, D], always the same ones."""
+    """Centres of unit length for vectors float32 [N, D] by spherical k-means: float32 [C, D]; deterministic."""
     rng, count = np.random.default_rng(0), max(1, len(vectors) // LIST)
     vectors = vectors[np.sort(rng.permutation(len(vectors))[:SAMPLE * count])]
     centres = vectors[np.sort(rng.permutation(len(vectors))[:count])]
@@ -44,8 +44,8 @@ def centres_of(vectors, pool):
 def index(vectors, pool):
     """Lists for the vectors float32 [N, D], of length one or zero: (order, starts, centres, lists).
 
-    order[starts[k]:starts[k + 1]] are the vectors of list k; those of length zero come last, in no list. `lists` int32
-    [N, PROBES] are the closest() of each vector. The threads of `pool` share the work.
+    order[starts[k]:starts[k + 1]] are the vectors of list k; those of length zero come last, in no list. `lists`, int32
+    [N, PROBES], has the closest() of each vector. `pool`: of threads.
     """
     blank = ~vectors.any(1)
     centres = centres_of(vectors[~blank], pool) if not blank.all() else vectors[:1]
@@ -56,8 +56,8 @@ def index(vectors, pool):
 
 
 def search(questions, lists, vectors, starts, least, most):
-    """(rows, columns): for questions float32 [Q, D] with their closest() lists, the vectors, in index()'s order, whose
-    product with them is at least `least`; of a row no more than the closest `most`."""
+    """(rows, columns): for queries float32 [Q, D] with their closest() `lists`, the vectors, in index()'s order, whose
+    product with them is at least `least`; of each row at most the `most` closest."""
     asked = np.argsort(lists, axis=None, kind="stable")
     bounds = np.searchsorted(lists.ravel()[asked], np.arange(len(starts)))
     asked //= lists.shape[1]
@@ -66,7 +66,7 @@ def search(questions, lists, vectors, starts, least, most):
         rows, first = asked[bounds[k]:bounds[k + 1]], starts[k]
         close = questions[rows] @ vectors[first:starts[k + 1]].T
         row, column = np.nonzero(close >= least)
-        if len(row) > most * len(rows):  # where many are alike: memory stays bounded
+        if len(row) > most * len(rows):  # limits memory if many vectors are alike
             row, column = np.nonzero(close >= np.maximum(np.partition(close, -most)[:, -most, None], least))
         found.append((rows[row], column + first, close[row, column]))
     rows, columns, close = (np.concatenate(part) for part in zip(*found, strict=True))

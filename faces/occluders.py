@@ -1,8 +1,8 @@
-"""Synthetic occluders: masks, sunglasses, scarves and hands, drawn where they belong on a crop. Nothing to run.
+"""Synthetic occluders: masks, sunglasses, scarves and hands, drawn on a crop in their natural place. Nothing to run.
 
-One definition for training (the key "occlude" of augment.AUGMENTATIONS) and for the test (judge/damage.py). Places are
-told in the Haar box, whose width and height are 1: the middle of the face is x = 0, its top y = 0. On UTKFace's crops
-the eyes lie at y = 0.40, the tip of the nose at 0.61, the mouth at 0.79, the chin at 1.03, the cheeks at x = +-0.39.
+Used by training (the key "occlude" of augment.AUGMENTATIONS) and by the test (judge/damage.py). Coordinates are those
+of the Haar box, whose width and height are 1: the middle of the face is x = 0, its top y = 0. On UTKFace's crops the
+eyes are at y = 0.40, the tip of the nose at 0.61, the mouth at 0.79, the chin at 1.03, the cheeks at x = +-0.39.
 """
 
 import math
@@ -10,23 +10,23 @@ import math
 import cv2
 import numpy as np
 
-DRAWS = 12  # random numbers that a cover takes
+DRAWS = 12  # random numbers that an occluder uses
 KINDS = ("mask", "sunglasses", "scarf", "hand")
 
 
 class Canvas:
-    """What a cover is drawn on: a transparent picture, RGBA, uint8 [side, side, 4], colours times opacity.
+    """A transparent picture for an occluder: RGBA, uint8 [side, side, 4], with premultiplied alpha.
 
-    `move` is (x, y) of the cover's middle in the Haar box; it is drawn `scale` times as large around that.
+    `move` is (x, y) of the occluder's middle in the Haar box; it is drawn `scale` times as large around that.
     """
 
     def __init__(self, side, margin, colour, move, scale):
         self.picture = np.zeros((side, side, 4), np.uint8)
         self.colour, self.move, self.scale = (*(float(c) for c in colour), 255.0), move, scale
-        self.unit, self.margin = side / (1 + 2 * margin), margin  # pixels of the Haar box; what is around it
+        self.unit, self.margin = side / (1 + 2 * margin), margin  # side of the Haar box in pixels; margin around it
 
     def at(self, points):
-        """Points relative to the cover's middle -> sixteenths of a pixel, int32 [N, 2]."""
+        """Points relative to the occluder's middle -> sixteenths of a pixel, int32 [N, 2]."""
         points = np.asarray(points, np.float64) * self.scale + self.move + (0.5 + self.margin, self.margin)
         return np.rint(points * self.unit * 16).astype(np.int32)
 
@@ -46,7 +46,7 @@ class Canvas:
 
 
 def mask(canvas, u):
-    """A medical mask over nose and mouth, with its bands."""
+    """Draw a medical mask over nose and mouth, with its bands."""
     top, low = -0.26 + 0.08 * u[0], 0.28 + 0.06 * u[1]
     canvas.area((-0.38, top + 0.07), (0, top - 0.03), (0.38, top + 0.07), (0.34, 0.1), (0.16, low), (0, low + 0.02),
                (-0.16, low), (-0.34, 0.1))
@@ -56,7 +56,7 @@ def mask(canvas, u):
 
 
 def sunglasses(canvas, u):
-    """Two dark glasses, a bridge and the bows."""
+    """Draw sunglasses: two dark glasses, a bridge and the temples."""
     width, height = 0.16 + 0.04 * u[0], 0.10 + 0.07 * u[1]
     for side in (-1, 1):
         canvas.ellipse((0.2 * side, 0.02), width, height)
@@ -65,15 +65,15 @@ def sunglasses(canvas, u):
 
 
 def scarf(canvas, u):
-    """Cloth from below, up to the mouth or the nose, over the whole width."""
+    """Draw a scarf: cloth from below, up to the mouth or the nose, over the whole width."""
     left, right = -0.12 + 0.1 * u[0], -0.12 + 0.1 * u[1]
     canvas.area((-0.9, 0.15), (-0.42, left), (-0.15, left + 0.07), (0.15, right + 0.07), (0.42, right), (0.9, 0.15),
                (0.9, 1.5), (-0.9, 1.5))
 
 
 def hand(canvas, u):
-    """A palm, four fingers and a thumb, and the arm that they belong to, from below or from a side."""
-    angle = (u[0] - 0.5) * 2.2 + np.pi  # where the fingers point; pi: up
+    """Draw a hand: palm, four fingers, thumb and arm, from below or from a side."""
+    angle = (u[0] - 0.5) * 2.2 + np.pi  # direction of the fingers; pi: up
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     canvas.ellipse((0, 0), 0.15, 0.18, -angle)
     canvas.line((0, 0), np.array([0, -1.6]) @ turn, 0.2)
@@ -85,7 +85,7 @@ def hand(canvas, u):
 
 
 def colours(kind, u):
-    """The colour of a cover, float [3] in 0..255 RGB, from three random numbers in 0..1."""
+    """The colour of an occluder, float [3] in 0..255 RGB, from three random numbers in 0..1."""
     if kind == "hand":
         return np.array([118, 78, 56]) * (1 - u[0]) + np.array([244, 206, 180]) * u[0]
     if kind == "sunglasses":
@@ -96,21 +96,21 @@ def colours(kind, u):
 
 
 PLACES = {"mask": (0.0, 0.74), "sunglasses": (0.0, 0.40), "scarf": (0.0, 0.80), "hand": (0.0, 0.80)}
-REACH = {"mask": 0.05, "sunglasses": 0.04, "scarf": 0.08, "hand": 0.35}  # how far from there it may be
+REACH = {"mask": 0.05, "sunglasses": 0.04, "scarf": 0.08, "hand": 0.35}  # largest random shift
 
 
 def cover(side, margin, numbers, scale=1.0, kind=None):
-    """One of KINDS on a transparent picture: uint8 [side, side, 4], RGBA with colours times opacity.
+    """One of KINDS on a transparent picture: uint8 [side, side, 4], RGBA with premultiplied alpha, for over().
 
-    `margin`: of the crop around the Haar box; `numbers`: float [DRAWS] in 0..1, which decide everything, the kind
-    (unless it is given) with the first of them. `scale` is the size, 1.0 as in life. Lay it over a crop with over().
+    `margin`: of the crop around the Haar box; `numbers`: float [DRAWS] in 0..1, for all random choices; the first one
+    chooses the kind, unless `kind` is given. `scale`: 1.0 is the real size.
     """
     u = np.asarray(numbers, np.float64)
     kind = kind or KINDS[min(int(u[0] * len(KINDS)), len(KINDS) - 1)]
     move = np.add(PLACES[kind], (2 * u[1:3] - 1) * REACH[kind])
     canvas = Canvas(side, margin, np.clip(colours(kind, u[3:6]), 0, 255), move, scale * (0.9 + 0.2 * u[6]))
     {"mask": mask, "sunglasses": sunglasses, "scarf": scarf, "hand": hand}[kind](canvas, u[7:10])
-    # Light from a side, and folds or stripes: one plain colour would be too easy to learn.
+    # Light from a side, and folds or stripes, since a plain colour would be too easy to learn.
     left, top, wide, tall = cv2.boundingRect(cv2.extractChannel(canvas.picture, 3))
     line = np.arange(side, dtype=np.float32) / side
     angle, waves = 2 * math.pi * u[10], 5 + 40 * u[11]
@@ -122,6 +122,6 @@ def cover(side, margin, numbers, scale=1.0, kind=None):
 
 
 def over(crop, picture):
-    """A uint8 [S, S, 3] RGB crop with a cover() of the same size on it."""
+    """A uint8 [S, S, 3] RGB crop, covered with a cover() of the same size."""
     clear = 255 - picture[:, :, 3:].astype(np.uint16)
     return ((crop * clear + 127) // 255 + picture[:, :, :3]).clip(0, 255).astype(np.uint8)

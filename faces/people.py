@@ -1,8 +1,8 @@
 """data/people.csv: who is in a photo, where the photo is from, and the age and ethnicity that its data set states.
 
 Its columns are file, source, person, age and ethnicity; all but `file` may be empty. Importers write it. validation.py
-keeps the photos of a person on one side and notes what is known of each crop, by which train.py balances the classes
-within each source; test.py reports by age and ethnicity, and draws the photos of a person together. Nothing to run.
+keeps the photos of a person on one side and notes each crop's row, with which train.py balances the classes within each
+source; test.py reports by age and ethnicity, and resamples the photos of a person together. Nothing to run.
 """
 
 import bisect
@@ -20,14 +20,14 @@ from terminal.files import atomic, check_replaceable, digest, locked, normal
 from terminal.script import Problem
 
 # ------------------------------------------------------------------------------------------------
-PEOPLE = "data/people.csv"  # without it: no report by group, one source, and persons are not known
-TAKES = "webcam"  # source of the photos of data/webcam.py: their persons are takes, whoever is in them
-AGE_BANDS = (0, 3, 10, 15, 20, 30, 40, 50, 60, 70)  # first age of each band; the last one is open
+PEOPLE = "data/people.csv"  # without it, there is no report by group, only one source, and no person is known
+TAKES = "webcam"  # source of the photos of data/webcam.py; its "persons" are takes, whoever is in them
+AGE_BANDS = (0, 3, 10, 15, 20, 30, 40, 50, 60, 70)  # first age of each band; the last band has no upper limit
 # ------------------------------------------------------------------------------------------------
 
 
 class Person(NamedTuple):
-    """What people.csv says of a photo; "" where it does not say."""
+    """The row of people.csv for a photo; "" for unknown values."""
 
     source: str = ""
     person: str = ""
@@ -36,21 +36,21 @@ class Person(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """A CSV file as it was found: `rows` are lists of texts, the first of them the header."""
+    """A CSV file as it was read: `rows` are lists of texts, the first one is the header."""
 
     rows: list
     columns: dict  # {name of a column, in lower case: its index}
     encoding: str
     delimiter: str
     line_end: str
-    first_line: str  # "sep=;", by which spreadsheets state the delimiter, or ""
+    first_line: str  # "sep=;", with which some spreadsheets state the delimiter, or ""
 
 
 def read(path=PEOPLE):
-    """{name of a photo: Person}, to be asked by of(), or None where there is no such file.
+    """{name of a photo: Person}, for of(), or None if there is no such file.
 
-    A photo is known by all its names: with and without its folders, joined by "__", and its ending. Names that stand
-    for different photos are left out. Raises Problem for a file that is no table with a column `file`.
+    A photo has several names: with and without its folders, joined by "__", and its suffix. Names that stand for
+    different photos are left out. Raises Problem if the file is not a table with a column `file`.
     """
     sheet = read_sheet(Path(path))
     if sheet is None:
@@ -69,14 +69,14 @@ def read(path=PEOPLE):
         for start in range(len(parts)):
             inner, name = "/".join(parts[start:]), "__".join(parts[start:])
             add(shortened if start else whole, name, person)
-            # Names without their endings, and as processed.py shortens them; disks of Macs write names in NFD.
+            # Names without their suffixes, and as processed.py shortens them; Macs may write names in NFD.
             for form in (stem(name), digest(inner), digest(normal(inner, "NFD"))):
                 add(forms, form, person)
     return {name: person for name, person in {**forms, **shortened, **whole}.items() if person is not None}
 
 
 def of(table, path):
-    """The Person of a photo or of a crop of it, from read(); None: not known. `path`: a Path, with its class folder."""
+    """The Person of a photo or of its crop, from read(); None: unknown. `path`: a Path, with its class folder."""
     pieces = key_of("/".join(path.parts[-5:])).replace("/", "__").split("__")
     for start in range(len(pieces)):
         name = "__".join(pieces[start:])
@@ -87,14 +87,14 @@ def of(table, path):
 
 
 def of_all(table, paths):
-    """The Person of each photo or crop, list of N; an empty one where nothing is known. `table`: of read(), or None."""
+    """The Person of each photo or crop: list; an empty Person if it is unknown. `table`: of read(), or None."""
     return [of(table or {}, path) or Person() for path in paths]
 
 
 def persons(known):
-    """The photos of each person of whom there are several: {person: ascending indices into `known`, N Persons}.
+    """The photos of each person with several photos: {person: ascending indices into `known`, N Persons}.
 
-    Upper and lower case are one. A person who is a mere number is known within its source only.
+    Case is ignored. Equal names are one person, but equal numbers only within one source.
     """
     found = {}
     for i, (source, person, *_) in enumerate(known):
@@ -105,13 +105,12 @@ def persons(known):
 
 
 def takes(known):
-    """Which of N Persons are takes of data/webcam.py: bool [N]."""
+    """Whether each of N Persons is a take of data/webcam.py: bool [N]."""
     return np.array([source == TAKES and person != "" for source, person, *_ in known], bool)
 
 
 def clusters(known):
-    """A number for each of N Persons, int [N]: one person or take has one number, and who is not known one of its own.
-    """
+    """The cluster of each of N Persons, int [N]: equal for one person or take; an unknown person is its own cluster."""
     numbers = np.arange(len(known))
     for indices in persons(known).values():
         numbers[indices] = indices[0]
@@ -119,10 +118,10 @@ def clusters(known):
 
 
 def write(path, rows):
-    """Merge rows (file, source, person, age, ethnicity) into people.csv; nothing new: nothing is written.
+    """Merge rows (file, source, person, age, ethnicity) into people.csv; without anything new, nothing is written.
 
-    What is there stays: other rows, other columns, values that the new rows leave empty, the order, the delimiter and
-    the encoding. A new value replaces an old one. Raises what read() raises.
+    The file keeps its other rows and columns, values that the new rows leave empty, the order, the delimiter and the
+    encoding. A new value replaces an old one. Raises Problem, as read() does.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,13 +155,13 @@ def merge(path, rows):
 
 
 def check(path):
-    """Raise Problem where write() could not merge anything into people.csv."""
+    """Raise Problem if write() could not merge rows into people.csv."""
     read_sheet(Path(path))
     check_replaceable(path)
 
 
 def read_sheet(path):
-    """The Sheet in `path`, a Path; None where there is no such file. Raises Problem, one line."""
+    """The Sheet in `path`, a Path; None if there is no such file. Raises Problem, one line."""
     if not path.exists():
         return None
     try:
@@ -176,18 +175,18 @@ def read_sheet(path):
     except OSError as error:
         raise Problem(f"{path} cannot be read ({error.strerror}): it must be a CSV file") from None
     except (UnicodeError, csv.Error, TypeError) as error:
-        raise Problem(f"{path} is no CSV file ({error}): save it as CSV in UTF-8, or move it away") from None
+        raise Problem(f"{path} is not a CSV file ({error}): save it as CSV in UTF-8, or move it away") from None
     columns = {}
     for i, name in enumerate(rows[0] if rows else ()):
         columns.setdefault(name.strip().casefold(), i)
     if "file" not in columns:
-        raise Problem(f"{path} lacks the column file, the names of the photos: add it, or move the file away and run "
+        raise Problem(f"{path} has no column file with the names of the photos: add it, or move the file away and run "
                       "its importer in data/ again")
     return Sheet(rows, columns, encoding, delimiter, "\r\n" if "\r\n" in text else "\n", start[1] or "")
 
 
 def write_sheet(path, sheet):
-    """Write a Sheet as it was found; in UTF-8 where its encoding has no letters for what is new."""
+    """Write a Sheet in its own format, but in UTF-8 if its encoding lacks letters of the new rows."""
     text = io.StringIO(newline="")
     if sheet.first_line:
         text.write(sheet.first_line + sheet.line_end)
@@ -196,12 +195,12 @@ def write_sheet(path, sheet):
         data = text.getvalue().encode(sheet.encoding)
     except UnicodeEncodeError:
         data = text.getvalue().encode("utf-8-sig", "backslashreplace")
-    with atomic(os.path.realpath(path)) as temporary:  # a link stays one
+    with atomic(os.path.realpath(path)) as temporary:  # so that a link stays a link
         temporary.write_bytes(data)
 
 
 def encoding_of(data):
-    """The encoding of a text: by its byte-order mark, or UTF-8, or else the one that Windows has in the West."""
+    """The encoding of a text: by its byte-order mark, or else UTF-8, or else Windows-1252."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     if b"\0" in data[:2]:
@@ -216,24 +215,24 @@ def encoding_of(data):
 
 
 def cell(sheet, row, column):
-    """The text in a column of a row; "" where either is missing."""
+    """The text in a column of a row; "" if the column or the cell is missing."""
     index = sheet.columns.get(column, len(row))
     return row[index].strip() if index < len(row) else ""
 
 
 def key_of(file):
-    """The name of a photo in the one form in which names are compared, with "/" between folders, and without spaces at
-    the ends, which tables lose."""
+    """The name of a photo, normalised for comparisons: "/" between folders, and no spaces at the ends of names, which
+    tables lose."""
     return "/".join(part.strip() for part in normal(file.replace("\\", "/")).removeprefix("./").strip("/").split("/"))
 
 
 def stem(name):
-    """A name without its ending: a crop is called as its photo."""
+    """A name without its suffix, which a crop shares with its photo."""
     return PurePosixPath(name).stem
 
 
 def age_band(text):
-    """(band, first age) of an age: 24 -> ('20-29', 24); a band as published stays: '10-19' -> ('10-19', 10)."""
+    """(band, first age) of an age: 24 -> ('20-29', 24); a published band is kept: '10-19' -> ('10-19', 10)."""
     numbers = re.findall(r"\d+", str(text))
     if not numbers:
         return None, None

@@ -1,4 +1,4 @@
-"""Photos of any usual format: which there are, and their pixels. Nothing to run."""
+"""Finds and reads photos of all usual formats. Nothing to run."""
 
 import functools
 import io
@@ -18,50 +18,50 @@ from terminal.files import UNSURE, is_link, is_system, normal, walk
 
 # ------------------------------------------------------------------------------------------------
 MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded
-MAX_JPEG_PIXELS = 250_000_000  # for a JPEG, of which a half, a quarter or an eighth is decoded: phones make 200
-MAX_PROGRESSIVE = 125_000_000  # for one that comes in passes, which must be held in memory: half a gigabyte
-MAX_PASSES = 200  # of a progressive JPEG; encoders make 20 at most
-MAX_PROFILE = 4_000_000  # bytes of a colour profile whose transform is kept for the next photo
-HEAD = 65536  # bytes in which a file states its light
-MAX_MENDED = 400_000_000  # bytes of a damaged file that is mended in memory
-REDUCE_FROM = 2560  # pixels a side from which a JPEG is decoded at a half, a quarter or an eighth: as good for a crop
-REDUCE_HUGE_FROM = 1600  # the same of one beyond MAX_PIXELS: its lens is no sharper
+MAX_JPEG_PIXELS = 250_000_000  # the same for a JPEG, which is decoded at a reduced size; phones make 200 megapixels
+MAX_PROGRESSIVE = 125_000_000  # the same for a progressive JPEG, which needs half a gigabyte of memory
+MAX_PASSES = 200  # scans of a progressive JPEG; encoders make 20 at most
+MAX_PROFILE = 4_000_000  # bytes of a colour profile up to which its transform is cached
+HEAD = 65536  # first bytes of a file, in which its transfer function is sought
+MAX_MENDED = 400_000_000  # bytes of a damaged file up to which it is mended in memory
+REDUCE_FROM = 2560  # pixels a side from which a JPEG is decoded at 1/2, 1/4 or 1/8, which is as good for a crop
+REDUCE_HUGE_FROM = 1600  # the same for a JPEG of more than MAX_PIXELS, whose lens is no sharper
 # ------------------------------------------------------------------------------------------------
 
-# Files with other names are photos if they begin as photos do.
+# Files with other suffixes are photos if they begin like photos.
 PHOTO_SUFFIXES = set(".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .bmp .dib .webp .tif .tiff .gif .avif .jp2 .j2k .jpx "
                      ".heic .heif .hif .ppm .pgm .pbm .pnm .pfm .jxl".split())
 RAW_SUFFIXES = set(".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srf .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .rwl".split())
-# What is decoded, whatever the name says: Pillow would also run Ghostscript on a .jpg that holds PostScript.
+# Formats that are decoded, whatever the suffix. By default, Pillow would run Ghostscript on PostScript in a .jpg.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM")
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
           b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ")
 BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-         8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what turns the photo upright
+         8: Image.Transpose.ROTATE_90}  # EXIF orientation -> transposition that turns the photo upright
 ORIENTATION, DNG_VERSION, INNER_PICTURES = 0x0112, 0xC612, 0x014A  # tags of EXIF and TIFF
 
 
 class PhotoError(script.Problem):
-    """A photo that cannot be read; the message is the reason, in short."""
+    """A photo that cannot be read; the message is a short reason."""
 
 
 class PassingError(PhotoError):
-    """A photo that cannot be read now, as for want of permission or memory, or since a network drive fails."""
+    """A photo that cannot be read now, but maybe later: no permission, too little memory, a failing network drive."""
 
 
 def list_photos(folder, others=None):
-    """Sorted paths of the photos under `folder`, at any depth, known by their names or else by how they begin.
+    """Sorted paths of the photos under `folder`, at any depth, recognised by their suffixes or their first bytes.
 
-    What cannot be read here is among them, but a folder that cannot be read is a Problem. Other files are added to the
-    list `others`, except those that systems leave everywhere. Links to folders are not followed.
+    Unreadable photos are included, but an unreadable folder is a Problem. Other files are added to the list `others`,
+    except those that operating systems leave everywhere. Links to folders are not followed.
     """
     photos, others, found = [], [] if others is None else others, []
     for root, folders, names in walk(folder):
         folders[:] = [name for name in folders if not is_system(name)]
         found += [os.path.join(root, name) for name in names if not is_system(name)]
-    found.sort(key=lambda name: os.path.normcase(name).split(os.sep))  # as paths are, in a tenth of the time
+    found.sort(key=lambda name: os.path.normcase(name).split(os.sep))  # the order of Paths, in a tenth of the time
     for path in map(Path, found):
         (photos if named_as_photo(path) or begins_as_photo(path, unread=True) else others).append(path)
     return photos
@@ -94,9 +94,9 @@ def class_folders(folder, fill_hint):
 
 
 def class_photos(folder, fill_hint, what="photos", others=None, least=2):
-    """{class: its photos}, both sorted, of the class folders in `folder`; fewer than `least` end the program.
+    """{class: its photos}, both sorted, of the class folders in `folder`; fewer than `least` classes end the program.
 
-    A folder without photos is no class, and is named. `what`: what the photos are called; `fill_hint`: see
+    A folder without photos is no class; a line names it. `what`: a word for the photos in messages; `fill_hint`: see
     class_folders(); `others`: see list_photos().
     """
     others = [] if others is None else others
@@ -125,25 +125,25 @@ def class_photos(folder, fill_hint, what="photos", others=None, least=2):
 
 
 def check_parts(classes):
-    """End the program where the class folders, {class: [its folders]}, are parts of a data set that have the classes
-    inside, as Training/{male,female} and Validation/{male,female}."""
+    """End the program if the class folders, {class: [its folders]}, are parts of a data set that contain the classes,
+    such as Training/{male,female} and Validation/{male,female}."""
     inner = [{p.name for p in place.iterdir() if p.is_dir() and not is_system(p.name)}
              for places in classes.values() for place in places]
     common = set.intersection(*inner) if len(inner) > 1 else set()
     photos = any(named_as_photo(p) for places in classes.values() for place in places for p in place.iterdir())
     if len(common) > 1 and not photos:
         folder = next(iter(classes.values()))[0].parent
-        script.fail(f"{folder} has {', '.join(classes)}, and each of them {', '.join(sorted(common))}, which seem "
-                    f"to be the classes: move all that out of {folder}, and import each part with data/folders.py")
+        script.fail(f"{folder} has {', '.join(classes)}, and each of these has {', '.join(sorted(common))}, which seem "
+                    f"to be the classes: move them out of {folder}, and import each part with data/folders.py")
 
 
 def named_as_photo(path):
-    """Whether a file has a photo's name."""
+    """Whether a file has the suffix of a photo."""
     return path.suffix.lower() in PHOTO_SUFFIXES | RAW_SUFFIXES
 
 
 def begins_as_photo(path, unread=False):
-    """Whether a file begins as photos do; pipes and devices do not. `unread`: the answer for what cannot be read."""
+    """Whether a file begins like a photo; False for pipes and devices. `unread`: the answer for unreadable files."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
@@ -157,28 +157,28 @@ def begins_as_photo(path, unread=False):
 
 
 def read_photo(path):
-    """Read a photo of any usual format, whatever its name says. Returns uint8 [H, W, 3] RGB, upright.
+    """Read a photo of any usual format, whatever its suffix. Returns uint8 [H, W, 3] RGB, upright.
 
-    Honours EXIF orientation and colour profiles; gray, palette, CMYK, 10- to 16-bit, float and transparent (on white)
-    photos become RGB; of an animation the first frame counts. Raises PhotoError with a short reason.
+    Applies EXIF orientation and colour profiles; gray, palette, CMYK, 10- to 16-bit, float and transparent (on white)
+    photos become RGB; an animation becomes its first frame. Raises PhotoError with a short reason.
     """
     path = Path(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata: the pixels decide
+            warnings.simplefilter("ignore")  # of damaged metadata; the pixels decide
             if not stat.S_ISREG(os.stat(path).st_mode):
-                raise PhotoError("not a file")  # a pipe or a device could be read for ever
+                raise PhotoError("not a file")  # reading a pipe or a device might never end
             Image.init()  # fills Image.OPEN, once
             if "HEIF" not in Image.OPEN:
                 pillow_heif.register_heif_opener()
             Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS  # decode() has limits of its own
-            PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # prompts and edits fill megabytes
-            with open(path, "rb") as file:  # by its name Pillow would map it, and garble gray TIFFs that lie
+            PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # some PNGs have megabytes of text
+            with open(path, "rb") as file:  # given a path, Pillow maps the file, and garbles TIFFs with wrong headers
                 try:
                     return decode(file, path)
                 except (PhotoError, Image.DecompressionBombError, MemoryError):
                     raise
-                except Exception as error:  # decoders raise nearly everything on damaged files
+                except Exception as error:  # decoders may raise anything on damaged files
                     file.seek(0)
                     return mended(file.read(MAX_MENDED), path, error)
     except PhotoError:
@@ -187,25 +187,25 @@ def read_photo(path):
         raise PhotoError("too large") from None
     except MemoryError:
         raise PassingError("too large for this machine's memory") from None
-    except UnidentifiedImageError:  # its message has an address in memory
+    except UnidentifiedImageError:  # its message contains a memory address
         raise PhotoError("not an image") from None
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        kind = PassingError if getattr(error, "errno", None) else PhotoError  # decoders raise OSError without a number
+        kind = PassingError if getattr(error, "errno", None) else PhotoError  # decoders raise OSError without errno
         raise kind(f"unreadable ({' '.join(reason.split())[:80]})") from None
 
 
 def decode(file, path):
-    """The pixels of an image, uint8 [H, W, 3] RGB, upright. `file`: its bytes, open; `path`: its name.
+    """The pixels of an image, uint8 [H, W, 3] RGB, upright. `file`: open for bytes; `path`: its name.
 
-    Raises PhotoError for what must not be decoded, and what Pillow raises.
+    Raises PhotoError for a file that must not be decoded, and any exception of Pillow's.
     """
     with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         width, height = image.size
         jpeg = image.format in ("JPEG", "MPO")
         most = MAX_PIXELS if not jpeg else MAX_PROGRESSIVE if image.info.get("progressive") else MAX_JPEG_PIXELS
         if jpeg:
-            # libjpeg reduces by 2, 4 or 8 while decoding: big photos cost a fraction of the time.
+            # libjpeg reduces by 2, 4 or 8 while decoding, so that big photos take a fraction of the time.
             least = REDUCE_FROM if width * height <= MAX_PIXELS else REDUCE_HUGE_FROM
             image.draft("RGB", (least, least))
         if width * height > most or image.width * image.height > MAX_PIXELS:
@@ -218,10 +218,10 @@ def decode(file, path):
         wide = image.format in ("PNG", "TIFF") and image.mode.startswith("RGB") and ";16" in str(image.tile)
         file.seek(0)
         if jpeg and image.info.get("progressive") and mending.passes_of(file.read()) > MAX_PASSES:
-            raise PhotoError("a JPEG of too many passes, which would take minutes")
+            raise PhotoError("a JPEG of too many scans, which would take minutes")
         image.load()
         pixels, profile = image, image.info.get("icc_profile")
-        if image.mode == "CMYK" and jpeg and "adobe" not in image.info:  # Pillow takes it for Adobe's, a negative
+        if image.mode == "CMYK" and jpeg and "adobe" not in image.info:  # Pillow inverts it, as if it were Adobe's
             pixels = ImageChops.invert(image)
         rgb = to_rgb(upright(pixels, image), profile)
         file.seek(0)
@@ -229,7 +229,7 @@ def decode(file, path):
         curve = mending.light_curve(mending.transfer_of(file.read(HEAD)), gamma)
         if curve is not None:
             rgb = curve[rgb]
-        # Pillow keeps the upper 8 of 16 bits, nearly empty in photos of 10 to 14.
+        # Pillow keeps the upper 8 of 16 bits, in which photos of 10 to 14 bits have next to nothing.
         full = mending.deep(path.read_bytes()) if wide and rgb.max() < 64 else None
         if full is None:
             return rgb
@@ -238,7 +238,8 @@ def decode(file, path):
 
 
 def mended(data, path, error):
-    """The pixels of the bytes of a file on which Pillow has raised `error`, where the picture itself is whole."""
+    """The pixels of a file, given its bytes, on which Pillow has raised `error`. Raises `error` or PhotoError if the
+    picture cannot be read whole."""
     if data.startswith(b"\x89PNG"):
         needed = mending.without_extras(data)
         if needed != data:
@@ -258,7 +259,7 @@ def mended(data, path, error):
 
 
 def what_it_is(start, suffix):
-    """Why a file that is no image for Pillow cannot be read, by its first bytes and its name."""
+    """Why a file that Pillow does not recognise cannot be read, by its first bytes and its suffix."""
     if start[4:8] == b"ftyp" and start[8:12] in BRANDS or suffix in (".heic", ".heif", ".hif"):
         kind = "HEIC"
     elif start.startswith((b"\0\0\0\x0cJXL ", b"\xff\x0a")) or suffix == ".jxl":
@@ -271,17 +272,17 @@ def what_it_is(start, suffix):
 
 
 def upright(image, original):
-    """A PIL image turned as the EXIF orientation of `original` says; as it is where there is none."""
+    """A PIL image, turned by the EXIF orientation of `original`, if it has one."""
     turn = orientation((original.info.get("exif") or b"").removeprefix(b"Exif\0\0"))
     try:
-        turn = turn or original.getexif().get(ORIENTATION)  # other places, such as XMP
-    except Exception:  # a damaged tag may raise nearly everything
+        turn = turn or original.getexif().get(ORIENTATION)  # also from other places, such as XMP
+    except Exception:  # a damaged tag may raise anything
         turn = None
     return image.transpose(TURNS[turn]) if turn in TURNS else image
 
 
 def orientation(exif):
-    """The orientation in the bytes of an EXIF block, even where Pillow stops at a damaged tag; None: there is none.
+    """The orientation in the bytes of an EXIF block, or None. Unlike Pillow, it does not stop at a damaged tag.
 
     TIFF 6.0, section 2: byte order, 42, offset of a list of tags; each tag has 12 bytes: tag, type, count, value.
     """
@@ -293,7 +294,7 @@ def orientation(exif):
             tag, kind, _, value = struct.unpack_from(order + "HHLH", exif, start + 2 + 12 * i)
             if (tag, kind) == (ORIENTATION, 3):
                 return value
-    except (KeyError, struct.error):  # no EXIF, or it ends early
+    except (KeyError, struct.error):  # not EXIF, or cut off
         pass
     return None
 
@@ -317,8 +318,8 @@ def to_rgb(image, profile):
 
 @functools.lru_cache(maxsize=8)  # photos of one camera have one profile
 def srgb_transform(profile, mode):
-    """The transform of pixels of `mode` from a colour profile (its bytes) to sRGB; None where it changes next to
-    nothing, or where the profile is damaged or another mode's.
+    """The transform of pixels of `mode` from a colour profile (its bytes) to sRGB; None if it changes next to nothing,
+    or the profile is damaged or for another mode.
     """
     kept = "RGBA" if mode == "RGBA" else "RGB"
     try:
@@ -326,7 +327,7 @@ def srgb_transform(profile, mode):
                                             ImageCms.createProfile("sRGB"), mode, kept)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return None
-    if mode in ("RGB", "RGBA"):  # by what it does: names of profiles say little
+    if mode in ("RGB", "RGBA"):  # tried on pixels, since the names of profiles say little
         levels = np.array(np.meshgrid(*[range(0, 256, 51)] * 3), np.uint8).reshape(1, -1, 3)
         probe = Image.fromarray(levels).convert(mode)
         changed = np.asarray(ImageCms.applyTransform(probe, transform), int)[:, :, :3]

@@ -1,4 +1,4 @@
-"""The notes on a split, in both of its folders: what it was made from, whether it can be trained on, and what is known
+"""The notes on a split, in both of its folders: its settings, whether it can be trained on, and the people and sources
 of its crops. validation.py writes them, and dataset.py reads them. Nothing to run.
 """
 
@@ -9,21 +9,21 @@ from typing import NamedTuple
 from faces.people import Person
 from terminal.files import SPLIT, atomic
 
-OTHER = "the notes on the split are damaged, or of another version: run 'python validation.py' again"
+OTHER = "the notes on the split are damaged, or from another version: run 'python validation.py' again"
 
 
 class Split(NamedTuple):
     """The notes in one of the two folders."""
 
-    settings: dict  # what it was made from: the same settings give the same split
-    lines: list  # what validation.py prints
+    settings: dict  # all that determines the split
+    lines: list  # the report that validation.py prints
     problem: str | None  # why it cannot be trained on, one line
-    clahe: float  # clip limit of the equalisation of its crops, see cropping.equalise()
+    clahe: float  # clip limit of the crops' equalisation, see cropping.equalise()
     crops: dict  # {"class/name" of a crop in this folder: people.Person}
 
 
 def read(folder):
-    """The Split in `folder`; None for a split that was made by hand."""
+    """The Split in `folder`; None if the split was made by hand."""
     try:
         notes = json.loads(Path(folder, SPLIT).read_text("utf-8"))
         crops = {name: Person(*known) for name, known in notes.pop("crops").items()}

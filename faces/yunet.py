@@ -1,6 +1,6 @@
-"""YuNet, a small neural network that finds faces of any tilt, as a detector.
+"""YuNet, a small neural network that detects faces of any tilt.
 
-    python -m faces.yunet        # fetch its model into weights/ now; exit status 1 where it cannot be had
+    python -m faces.yunet        # fetch its model into weights/ now; exit status 1 if that fails
 
 Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research, 2023.
 """
@@ -16,48 +16,48 @@ from faces.boxes import SPREAD, Face, foremost, has_middle, iou
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------ the network
-# From the network's box and five points (eyes, nose, corners of the mouth) to the Haar cascade's box of the same face,
-# so that crops of both detectors lie alike; fitted on 2,117 faces that both found. Side: SIDE times the root of width *
-# height, 6.3 % off on average. Centre: CENTRE of the way from between the eyes to the middle of the mouth, 2.9 % off.
+# From the network's box and five landmarks (eyes, nose, corners of the mouth) to the Haar cascade's box of the same
+# face, so that crops of both detectors agree; fitted on 2,117 faces that both found. Side: SIDE times the root of
+# width * height, mean error 6.3 %. Centre: CENTRE of the way from between the eyes to the middle of the mouth, 2.9 %.
 SIDE, CENTRE = 1.043, 0.288
 NMS = 0.3  # intersection over union from which two detections are one face
-# An image of fewer rows is filled up: on 32 and less, OpenCV 4.14's answers are another each time, and may be a
+# An image of fewer rows is padded: with 32 or less, results of OpenCV 4.14 differ from run to run, and may include a
 # confident face on a plain gray strip.
 LEAST_ROWS = 64
 
 # ------------------------------------------------------------------------------------------------ photos and frames
-# Looks at a photo, each only where none before gave a sure face: (longer side of the copy, times at most that the
-# photo is enlarged for it, replicated border). Small first: it is the fast one, and knows large faces best.
+# Searches of a photo, until one gives a sure face: (longer side of the resized photo, its largest enlargement,
+# replicated border). The smallest comes first, since it is the fastest, and best with large faces.
 LOOKS = ((256, 1, 0.2), (320, 16, 0.2), (640, 4, 0.2), (1280, 2, 0.2), (1920, 2, 0.2), (320, 16, 0.6))
 TURNED_SIDE, TURNS = 320, (90, 270, 180, 45, 315)  # then the photo is turned: longer side, and degrees
-# Confidences. Of 8,346 photos 99.7 % had a face above SURE at 320 pixels, and of 200 pictures without people none;
-# a face above LIKELY counts beside a sure one, or if two looks see it; above WEAK is better than no face in a photo.
+# Confidences. Of 8,346 photos 99.7 % had a face above SURE at 320 pixels, and of 200 pictures without people none. A
+# face above LIKELY counts beside a sure one, or if two searches find it; a face above WEAK is better than none.
 SURE, LIKELY, WEAK = 0.8, 0.6, 0.3
-REPEATED = 0.4  # intersection over union from which two looks see the same face
-OTHERS_SIDE = 1280  # longer side of the copy in which the other faces of a photo are detected
-UPRIGHT = 3.0  # degrees: a smaller roll is left alone, since turning costs sharpness and gained nothing
-# YuNet sees about three quarters of a tilt where the face is large, next to nothing where it is small. So its points
-# are found again on the face cut large and turned by the roll so far, TRIES times at most, until it changes by less
-# than CHANGE degrees.
-GAIN = 1.35  # the roll is what the points show times this, where the face is small in the image
-CLOSE = 0.2, 192, 1.2  # margin and pixels a side of the cut, and the same factor there
+REPEATED = 0.4  # intersection over union from which two searches have found the same face
+OTHERS_SIDE = 1280  # longer side of the resized photo in which its other faces are detected
+UPRIGHT = 3.0  # degrees; a smaller roll counts as 0, since rotation costs sharpness and showed no gain
+# YuNet's landmarks show about three quarters of the tilt of a large face, and next to nothing of a small one. So they
+# are detected again on the face cut out large and turned by the current roll, at most TRIES times, until the roll
+# changes by less than CHANGE degrees.
+GAIN = 1.35  # roll over the roll that the landmarks show, for a face that is small in the image
+CLOSE = 0.2, 192, 1.2  # margin of the cut, its side in pixels, and the gain for it
 CHANGE, TRIES = 4.0, 4
 
-# Looks everywhere in a frame, in turn: (share of the copy's size, degrees that it is turned, replicated border). The
-# third is for faces larger than the frame. With the turned ones 95 % of 130 faces tilted by 30 degrees are found in a
-# single frame instead of 90, and 94 % of 106 by 45 instead of 71.
+# Searches of a whole frame, in turn: (share of the copy's size, rotation in degrees, replicated border). The third is
+# for faces larger than the frame. With the rotations, 95 % of 130 faces tilted by 30 degrees are found in a single
+# frame instead of 90 %, and 94 % of 106 faces tilted by 45 degrees instead of 71 %.
 FRAME_LOOKS = ((1.0, 0, 0.03), (1.0, 30, 0.0), (0.5, 0, 0.2), (1.0, -30, 0.0))
 NEAR = 0.5, 96, GAIN  # CLOSE for a known face that is followed
-GUESSES = 0.0, 30.0, -30.0  # degrees at which the second look tries a new face, beside its first roll
-FASTEST = 10.0  # degrees by which the roll of a known face changes at most from look to look: one may be far off
-POSSIBLE, CERTAIN = 0.45, 0.65  # confidences wanted in a frame, and at the second look
+GUESSES = 0.0, 30.0, -30.0  # degrees that verify() tries for a new face, beside its detected roll
+FASTEST = 10.0  # most degrees by which a known face's roll changes per detection, since one detection may be far off
+POSSIBLE, CERTAIN = 0.45, 0.65  # least confidence in a frame, and in verify()
 # ------------------------------------------------------------------------------------------------
 
-local = threading.local()  # OpenCV's detector holds the size of its image, so that each thread needs its own
+local = threading.local()  # OpenCV's detector stores the size of its image, so each thread needs its own detector
 
 
 def network():
-    """This thread's network. The file must be there. From memory: OpenCV opens no path with an ñ on Windows."""
+    """This thread's network. Its file must exist; Python reads it, since OpenCV opens no path with an ñ on Windows."""
     if not hasattr(local, "network"):
         model = np.frombuffer(fetching.MODEL.read_bytes(), np.uint8)
         local.network = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), (320, 320), 0.6, NMS)
@@ -65,11 +65,11 @@ def network():
 
 
 def raw_detections(bgr, longest, threshold, border=0.2, enlarge=1.0):
-    """The faces of a BGR uint8 image, surer than `threshold`: float64 [N, 15], x, y, width, height, five points (x, y),
-    confidence.
+    """The faces of a BGR uint8 image with a confidence above `threshold`: float64 [N, 15], x, y, width, height, five
+    landmarks (x, y), confidence.
 
-    The image is resized to a longer side of `longest` pixels, but enlarged `enlarge` times at most, and gets a
-    replicated `border`, a share of the shorter side, so that a face cut tight is found too.
+    The image is resized to a longer side of `longest` pixels, but enlarged at most `enlarge` times, and gets a
+    replicated `border`, a share of the shorter side, so that tightly cropped faces are found too.
     """
     scale = min(enlarge, longest / max(bgr.shape[:2]))
     bgr = cropping.resized(bgr, scale)
@@ -83,7 +83,7 @@ def raw_detections(bgr, longest, threshold, border=0.2, enlarge=1.0):
     net.setScoreThreshold(threshold)
     rows = net.detect(bgr)[1]
     rows = np.zeros((0, 15)) if rows is None else rows.astype(np.float64)
-    # For an image of one colour, or a pixel wide, some numbers may be infinite or none, or a box without an area.
+    # For an image of one colour, or one pixel wide, values may be infinite or NaN, and boxes may have no area.
     rows = rows[np.isfinite(rows).all(1) & (np.abs(rows) < 1e6).all(1) & (rows[:, 2:4] > 0).all(1)]
     rows[:, [0, 1, *range(4, 14)]] -= pad
     rows[:, :14] /= scale
@@ -91,10 +91,12 @@ def raw_detections(bgr, longest, threshold, border=0.2, enlarge=1.0):
 
 
 def geometry(row, gain):
-    """A row of raw_detections() -> (centre x, centre y, side, roll): the square that Haar gives for the face, and tilt.
+    """A row of raw_detections() -> (centre x, centre y, side, roll): the Haar cascade's square for the face, and its
+    tilt.
 
-    Roll in degrees, positive where the face's own left eye is lower: `gain` times what the points show. The line of the
-    eyes shows it, and the way from the eyes to the mouth; their sum leans to the longer, in a profile the latter.
+    The roll, in degrees, positive if the person's left eye is lower, is `gain` times what the landmarks show. These
+    give two directions: from eye to eye, and from the eyes to the mouth. Their sum depends more on the longer one,
+    which in a profile is the second.
     """
     points = row[4:14].reshape(5, 2)
     eyes, mouth = points[:2].mean(0), points[3:].mean(0)
@@ -105,28 +107,28 @@ def geometry(row, gain):
 
 
 class YuNet:
-    """YuNet, which knows faces of any tilt, large and small, turned and shaded. Its model must be in weights/."""
+    """YuNet, for faces of any tilt and size, in profile and in shade. Its model must be in weights/."""
 
     name = "yunet"
-    interval, interval_known = 0.1, 0.13  # seconds between two looks everywhere, without known faces and with some
-    followed = 6  # so many known faces are followed in a frame, in turn
+    interval, interval_known = 0.1, 0.13  # seconds between two searches of whole frames, without known faces, with some
+    followed = 6  # how many known faces are followed in a frame, in turn
     recipe = (name, fetching.DIGEST, SIDE, CENTRE, NMS, LEAST_ROWS, LOOKS, TURNED_SIDE, TURNS,
               SURE, LIKELY, WEAK, REPEATED, SPREAD, UPRIGHT, GAIN, CLOSE, CHANGE, TRIES)
 
     def main_face(self, rgb):
-        """The Face that an RGB uint8 photo is about, or None."""
+        """The main Face of an RGB uint8 photo, or None."""
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         face = look_at_photo(bgr)
         return face and upright(bgr, face)
 
     def all_faces(self, rgb):
-        """The faces of an RGB uint8 photo that YuNet is sure of, list of Face."""
+        """The sure faces of an RGB uint8 photo, list of Face."""
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         return [upright(bgr, face) for face in look(bgr, OTHERS_SIDE, SURE)]
 
     def detect(self, view, count=0):
-        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll. `count`: how
-        many such looks there were before, since each is another of FRAME_LOOKS."""
+        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll. `count`: the
+        number of earlier calls, which take FRAME_LOOKS in turn."""
         share, degrees, border = FRAME_LOOKS[count % len(FRAME_LOOKS)]
         image, back = cropping.turned(view.copy, degrees, whole=False) if degrees else (view.copy, np.eye(2, 3))
         faces = [turned_back(face, degrees, back, view.times)
@@ -134,11 +136,11 @@ class YuNet:
         return np.array([(*face.box, face.roll) for face in faces if has_middle(view.frame, face.box)]).reshape(-1, 5)
 
     def detect_near(self, view, tracks):
-        """Detections of the faces that a tracker knows (list of tracks.Track), each where it was, cut upright."""
+        """The same, but only of the faces that a tracker knows (list of tracks.Track), each in an upright cut."""
         found = []
         for track in tracks:
             cut = at_edge(NEAR, track.box, view.frame.shape)
-            large = max(track.box[2:]) * (1 + 2 * cut[0]) >= view.times * cut[1]  # the copy shows as much
+            large = max(track.box[2:]) * (1 + 2 * cut[0]) >= view.times * cut[1]  # the copy has enough pixels
             image, times = (view.copy, view.times) if large else (view.frame, 1)
             face = look_closer(image, np.divide(track.box, times), track.roll, cut, POSSIBLE)
             if face is not None:
@@ -147,7 +149,7 @@ class YuNet:
         return np.array(found).reshape(-1, 5)
 
     def verify(self, view, box, roll):
-        """The roll at which YuNet is surest of a new face when it is cut large; None where it is sure at none."""
+        """The roll at which YuNet is surest of a new face that is cut out large; None if it is sure at no roll."""
         cut = at_edge(CLOSE, box, view.frame.shape)
         looks = [look_closer(view.frame, box, turn, cut) for turn in {roll, *GUESSES}]
         best = max((face for face in looks if face is not None), key=lambda face: face.score, default=None)
@@ -155,8 +157,8 @@ class YuNet:
 
 
 def at_edge(cut, box, shape):
-    """A cut, see CLOSE; without a margin, which would only repeat pixels, where the box reaches over the edge of an
-    image of `shape` by a tenth of its size."""
+    """The `cut` (see CLOSE), with no margin if the box extends over the edge of an image of `shape` by a tenth of its
+    size, since the margin would only repeat pixels."""
     x, y, side = box[:3]
     beyond = min(x, y, shape[1] - x - side, shape[0] - y - side) < -0.1 * side
     return (0.0, *cut[1:]) if beyond else cut
@@ -173,14 +175,14 @@ def square(x, y, side):
 
 
 def settled(roll):
-    """A roll in degrees, -180..180; 0 where it is less than UPRIGHT."""
+    """A roll in degrees, -180..180; 0 if it is less than UPRIGHT."""
     return 0.0 if abs(roll) < UPRIGHT else (roll + 180) % 360 - 180
 
 
 def look(bgr, longest, threshold, border=0.2, enlarge=1.0):
-    """YuNet's faces of a BGR image, surest first: list of Face, whose boxes and rolls are rough, see upright().
+    """YuNet's faces of a BGR image, surest first: list of Face, with rough boxes and rolls, see upright().
 
-    Arguments: those of raw_detections(). What lies in the border is no face of the image.
+    Arguments: see raw_detections(). Faces in the border are left out.
     """
     faces = []
     for row in raw_detections(bgr, longest, threshold, border, enlarge):
@@ -191,10 +193,10 @@ def look(bgr, longest, threshold, border=0.2, enlarge=1.0):
 
 
 def look_at_photo(bgr):
-    """The Face that a BGR photo is about, box and roll rough, or None.
+    """The main Face of a BGR photo, with a rough box and roll, or None.
 
-    Of LOOKS the first ends it that has a sure face, or that sees a likely one again. Else the photo is turned; else the
-    surest of all faces is taken: a photo is about someone.
+    The searches of LOOKS end when one finds a sure face, or finds a likely one again. Otherwise the photo is turned; if
+    that finds none either, it is the surest of all faces, since a photo probably shows someone.
     """
     candidates, looked, repeated = [], set(), None
     for longest, enlarge, border in LOOKS:
@@ -220,7 +222,7 @@ def look_at_photo(bgr):
 
 
 def look_at_turned(bgr):
-    """The likely face of a photo that lies on its side, upside down or aslant, the surest of all TURNS; or None."""
+    """The surest likely face of a BGR photo at all TURNS, for photos on their side, upside down or aslant; or None."""
     scale = min(1.0, TURNED_SIDE / max(bgr.shape[:2]))
     small, best = cropping.resized(bgr, scale), None
     for degrees in TURNS:
@@ -232,15 +234,16 @@ def look_at_turned(bgr):
 
 
 def turned_back(face, degrees, back, times):
-    """A Face of an image turned by `degrees` -> the same in the image before, `times` as large. `back`: of turned()."""
+    """A Face in an image that was turned by `degrees` -> the same Face in the original, which is `times` as large.
+    `back`: of turned()."""
     x, y, side = middle(face.box)
     x, y = times * (back @ (x, y, 1))
     return Face(square(x, y, times * side), face.roll - degrees, face.score)
 
 
 def look_closer(bgr, box, roll, cut=CLOSE, threshold=0.5):
-    """The Face that is known by its box and roll, detected again in a cut that shows it large and turned upright; None
-    where it is not detected, or its middle lies outside the BGR image. `cut`: see CLOSE."""
+    """Detect a face with a known box and roll again, in a cut of the BGR image that shows it large and upright: Face;
+    None if it is not detected, or its middle lies outside the image. `cut`: see CLOSE."""
     margin, pixels, gain = cut
     if not has_middle(bgr, box):
         return None
@@ -258,8 +261,8 @@ def look_closer(bgr, box, roll, cut=CLOSE, threshold=0.5):
 
 
 def upright(bgr, face):
-    """A Face of look() with the box and the roll that closer looks give, until little changes. Its middle stays in the
-    BGR image."""
+    """A Face of look(), with its box and roll refined by look_closer() until they change little. Its middle stays in
+    the BGR image."""
     box, roll = face.box, face.roll
     for _ in range(TRIES):
         closer = look_closer(bgr, box, roll)

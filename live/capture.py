@@ -1,4 +1,4 @@
-"""Frames of cameras, streams and video files, read in a thread of their own. Nothing to run."""
+"""Reads frames of cameras, streams and video files in a thread. Nothing to run."""
 
 import ctypes
 import os
@@ -13,26 +13,26 @@ import numpy as np
 from live import sources, tracks
 
 # ------------------------------------------------------------------------------------------------
-READ_AHEAD = 8  # frames of a video file decoded ahead
+READ_AHEAD = 8  # frames of a video file that are decoded ahead
 TIMEOUT = 5000  # milliseconds that opening or reading a network stream may take
-AGAIN = 0.3  # seconds between two tries to open a live source, and of silence after which the screen says so
-OPENING = 2.0  # seconds that a working camera may take to open or to read, however short RETRY is
-USUAL_RATE = 25.0  # frames per second of a source that says nothing usable
-LEAST_RATE, MOST_RATE = 0.005, 10_000.0  # frames per second that are believed of a file
-LIVE_RATE = 240.0  # the most of a camera or a stream: some say 90,000, which is the step of their clock
-COMMON_RATE = 121.0  # a file that says more may mean the step of its clock, so that its frames are asked
+AGAIN = 0.3  # seconds between two attempts to open a live source, and of silence after which the screen shows it
+OPENING = 2.0  # seconds that a working camera may take to open or to read, even if RETRY is shorter
+USUAL_RATE = 25.0  # frames per second of a source that states no plausible rate
+LEAST_RATE, MOST_RATE = 0.005, 10_000.0  # plausible frames per second of a file
+LIVE_RATE = 240.0  # most plausible frames per second of a camera or stream; some state 90,000, their clock's rate
+COMMON_RATE = 121.0  # a file that states more frames per second may mean its clock's rate, so its frames are measured
 MEASURED = 25  # first frames of a file by which its rate is measured
-LONGEST_GAP = 60.0  # seconds between two frames; more is a damaged clock, unless the rate is as low
-MISSING = 0.1  # share of a file's frames and seconds; if more lack at its end, it is damaged
-WIDEST_PIXEL = 4.0  # width over height of a pixel, and height over width; beyond it is a damaged number
+LONGEST_GAP = 60.0  # seconds between two frames; a longer gap is a damaged timestamp, unless the rate is as low
+MISSING = 0.1  # share of a file's frames and seconds; if more are missing at its end, it is damaged
+WIDEST_PIXEL = 4.0  # largest plausible aspect ratio of a pixel, and its inverse
 # ------------------------------------------------------------------------------------------------
 
 
 def quiet():
-    """Silence OpenCV's and FFmpeg's own warnings: the scripts say in one line what is wrong."""
+    """Silence the warnings of OpenCV and FFmpeg, since the scripts print one line themselves."""
     for name, level in (("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("OPENCV_LOG_LEVEL", "SILENT")):
         os.environ.setdefault(name, level)
-        if os.name == "nt":  # where FFmpeg's part reads the C library's environment, which Python's does not change
+        if os.name == "nt":  # where FFmpeg reads the C library's environment, which os.environ does not change
             ctypes.cdll.msvcrt._putenv(f"{name}={os.environ[name]}".encode())
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -47,16 +47,16 @@ def open_capture(source, size=None):
             capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
         elif sources.is_camera(source):
             capture = cv2.VideoCapture(str(source), cv2.CAP_V4L2)
-        else:  # a whole path, since FFmpeg takes 12:30.mp4 for an address; others would take a2.jpeg for a series
+        else:  # absolute, since FFmpeg takes 12:30.mp4 for an address; other backends take a2.jpeg for a series
             ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends()
             capture = cv2.VideoCapture(os.path.abspath(source), cv2.CAP_FFMPEG if ffmpeg else cv2.CAP_ANY)
-    except Exception:  # of a driver; or of a name that is no text
+    except Exception:  # from a driver, or for a name that is not valid text
         return None
     if not capture.isOpened():
         capture.release()
         return None
     if size is not None and sources.is_camera(source):
-        # As single JPEGs, since most cameras send larger frames slowly, or not at all, without that.
+        # Motion JPEG, without which most cameras send larger frames slowly, or not at all.
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG"))
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
@@ -64,14 +64,14 @@ def open_capture(source, size=None):
 
 
 def frame_rate(capture, most=MOST_RATE):
-    """Frames a second as the source says, or USUAL_RATE where it says nothing usable."""
+    """The frames per second that a source states, or USUAL_RATE if they are not plausible."""
     rate = capture.get(cv2.CAP_PROP_FPS)
     return rate if LEAST_RATE <= rate <= most else USUAL_RATE
 
 
 def clip_rate(path, capture):
-    """Frames a second of a video file. What one with a variable rate says may be a mean, or the finest step of its
-    clock, so that its first frames are measured.
+    """The frames per second of a video file. If the rate varies, the stated one may be a mean, or the clock's rate, so
+    the first frames are measured.
     """
     stated, again, times = frame_rate(capture), open_capture(path), []
     if again is not None:
@@ -84,24 +84,24 @@ def clip_rate(path, capture):
     measured = len(steps) / (times[-1] - times[0])
     if measured > MOST_RATE or 0.98 < stated / measured < 1.02:
         return stated
-    # Several frames may share a stamp; then the file means the rate of the stamps.
+    # If several frames share a timestamp, it is the rate of the timestamps.
     return measured if stated > COMMON_RATE or not steps.all() else max(stated, measured)
 
 
 def pixel_ratio(capture):
-    """Width of a pixel over its height as it is shown: 1.0 but for anamorphic videos, and where nobody says."""
+    """The displayed width of a pixel over its height: 1.0, except for anamorphic videos that state it."""
     if not hasattr(capture, "getBackendName") or capture.getBackendName() != "FFMPEG":
         return 1.0
     wide, high = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
     ratio = wide / high if wide > 0 and high > 0 else 1.0
     if capture.get(cv2.CAP_PROP_ORIENTATION_AUTO) and capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90:
-        ratio = 1 / ratio  # OpenCV has turned the picture, and the pixels with it
+        ratio = 1 / ratio  # OpenCV has turned the picture, so the pixels are turned too
     return ratio if 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL and abs(ratio - 1) > 0.01 else 1.0
 
 
 def as_bgr(frame, ratio=1.0):
-    """A gray, YUYV, BGR or BGRA frame of 8 or 16 bits as BGR, uint8 [H, W, 3], with square pixels; None where it is
-    empty or of an unknown kind. `ratio`: see pixel_ratio().
+    """A gray, YUYV, BGR or BGRA frame of 8 or 16 bits as BGR, uint8 [H, W, 3], with square pixels; None if it is empty
+    or of an unknown kind. `ratio`: see pixel_ratio().
     """
     if frame is None or frame.ndim not in (2, 3) or frame.size == 0 or frame.dtype not in (np.uint8, np.uint16):
         return None
@@ -120,16 +120,16 @@ def as_bgr(frame, ratio=1.0):
 
 
 class Clock:
-    """The times of a file's frames: as its stamps say, or by its rate where these stand still, go back or jump. Where
-    they go on from another point, as in files that were joined, the times go on without a gap.
+    """The times of a file's frames: by its timestamps, or by its rate if these stand still, go back or jump. If they
+    continue from another point, as in concatenated files, the times continue without a gap.
     """
 
     def __init__(self, rate):
         self.rate, self.time = rate, None
-        self.offset = self.other = 0.0  # from stamp to time; and as it would be if the last wrong stamp was right
+        self.offset = self.other = 0.0  # from timestamp to time; the same if the last implausible timestamp was right
 
     def __call__(self, stamp):
-        """Seconds of the next frame, rising, for the stamp that the file gives it."""
+        """The time in seconds, rising, of the next frame, given its timestamp in the file."""
         due = 0.0 if self.time is None else self.time + 1 / self.rate
         for offset in (self.offset, self.other):
             if stamp > 0 and (self.time or 0.0) < stamp + offset <= due + max(LONGEST_GAP, 10 / self.rate):
@@ -143,8 +143,8 @@ class Clock:
 class Reader:
     """Reads the frames of a source (see sources.py) in a thread; a live source that falls silent is opened again.
 
-    Of a live source only the newest frame is kept; of a file every frame, in order. `retry`: seconds to wait for a live
-    source; `size`: (width, height) to ask a camera for; `opened`: a cv2.VideoCapture that is open already.
+    A live source keeps only its newest frame, a file all frames, in order. `retry`: seconds to wait for a live source;
+    `size`: (width, height) to request from a camera; `opened`: a cv2.VideoCapture that is open already.
     """
 
     def __init__(self, source, retry=10.0, size=None, opened=None):
@@ -152,14 +152,14 @@ class Reader:
         self.live, self.rate = sources.is_live(source), USUAL_RATE
         self.frames, self.changed = deque(), threading.Condition()
         self.received = self.dropped = self.unusable = 0  # frames
-        self.promised, self.length = 0, 0.0  # frames and seconds that a file says to have
+        self.promised, self.length = 0, 0.0  # frames and seconds that a file states
         self.timestamp = 0.0  # of the last frame that was read
         self.opened = None  # whether the source could be opened; None: not known yet
         self.ended = self.stopping = False
         if sys.platform == "darwin" and sources.is_camera(source) and opened is None:
             # The system asks whether the camera may be used, and shows its question for the main thread alone.
             opened = open_capture(source, size)
-        self.start = self.last = time.perf_counter()  # when a frame came last
+        self.start = self.last = time.perf_counter()  # last: time of the newest frame
         self.thread = threading.Thread(target=self.work, args=(opened,), name="reader", daemon=True)
         self.thread.start()
 
@@ -187,7 +187,7 @@ class Reader:
         self.promised = max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.length = self.promised / frame_rate(capture, np.inf)
         if sources.is_url(self.source):
-            self.live = self.promised <= 0  # an address may be that of a file
+            self.live = self.promised <= 0  # an address may lead to a file
         self.rate = frame_rate(capture, LIVE_RATE) if sources.is_live(self.source) else clip_rate(self.source, capture)
         clock, ratio = Clock(self.rate), None
         while not self.stopping:
@@ -198,7 +198,7 @@ class Reader:
                     return
                 ratio = ratio or pixel_ratio(capture)
                 frame = as_bgr(frame, ratio)
-            except Exception:  # of a driver, or a frame of a damaged file that claims to be huge
+            except Exception:  # from a driver, or for a frame of a damaged file that claims to be huge
                 return
             if frame is None:
                 self.unusable += 1
@@ -217,14 +217,14 @@ class Reader:
                 self.changed.notify_all()
 
     def tell_size(self, given):
-        """Say what a camera gives: its first frame tells, not its driver."""
+        """Print the size that a camera gives, taken from its first frame, since drivers may state another."""
         other = "" if given == tuple(self.size) else f", not {self.size[0]}x{self.size[1]} as CAMERA_SIZE asks"
         print(f"{sources.public(self.source)} gives {given[0]}x{given[1]} pixels{other}", flush=True)
 
     def read(self, timeout=0.05):
         """(BGR frame, uint8 [H, W, 3]; seconds by the source's clock; time.perf_counter() when it became available), or
-        None if there is none within `timeout` seconds. The first frame of a file comes when it is known whether it is
-        `brief`.
+        None if there is none within `timeout` seconds. The first frame of a file is returned once it is known whether
+        the file is `brief`.
         """
         def known():
             return self.ended or self.frames and (self.live or self.received >= tracks.CONFIRM_DETECTIONS)
@@ -238,34 +238,34 @@ class Reader:
 
     @property
     def brief(self):
-        """Whether this is a file that has fewer frames than a face needs to be followed."""
+        """Whether this is a file with fewer frames than a face needs to be confirmed."""
         return self.ended and not self.live and self.received < tracks.CONFIRM_DETECTIONS
 
     def peek(self):
-        """The frame that read() would give next, or None if there is none yet."""
+        """The frame that read() would return next, or None if there is none yet."""
         with self.changed:
             return self.frames[0][0] if self.frames else None
 
     def waiting(self):
-        """Whether there has been no frame for a while, and one may still come."""
+        """Whether there has been no frame for a while, but one may still come."""
         return not self.ended and not self.frames and time.perf_counter() - self.last > AGAIN
 
     def over(self):
-        """Whether no frame will come any more, or a live source has not answered for too long."""
+        """Whether there will be no more frames, or a live source has not answered for too long."""
         late = self.live and time.perf_counter() - self.last > max(self.retry, OPENING)
         return not self.frames and (self.ended or late)
 
     def problem(self, kinds=sources.KINDS):
-        """One line: why it ended before its time, to be asked when it is over(); None where all went well. `kinds`: see
+        """One line on why it ended too early; None if all went well. Call it when it is over(). `kinds`: see
         sources.why_not()."""
         skipped = f" ({self.unusable} frames were empty, or of an unknown kind)" if self.unusable else ""
         if self.live or not self.received:
             return sources.why_not(self.source, kinds) + skipped
         if self.brief and sources.has_more_pictures(self.source):
-            return (f"{self.source} begins with a picture, and OpenCV plays nothing else of it: convert it, as with "
+            return (f"{self.source} begins with a picture, and OpenCV plays nothing else of it: convert it, e.g. with "
                     "'ffmpeg -i <this file> -map 0:v:1 -c copy <new file>'")
         read = self.received + self.unusable
-        least = 1 - MISSING  # of both, since a file with varying rates has fewer frames than it says
+        least = 1 - MISSING  # of both, since a file with varying rates has fewer frames than it states
         too_few = read < min(self.promised - 2, least * self.promised)
         if too_few and self.timestamp + 1 / self.rate < least * self.length:
             return (f"{sources.public(self.source)} ended after {read} of {self.promised:.0f} frames: it is damaged, "
@@ -273,7 +273,7 @@ class Reader:
         return None
 
     def stop(self):
-        """End the thread; one that a driver holds is left behind."""
+        """Stop the thread; if a driver blocks it, it is left behind."""
         with self.changed:
             self.stopping = True
             self.changed.notify_all()

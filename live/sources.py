@@ -1,4 +1,4 @@
-"""What SOURCE names: a camera, a stream's address, or files; why one of them gives no picture. Nothing to run."""
+"""What SOURCE names: a camera, a stream's address, or files; and why a source gives no picture. Nothing to run."""
 
 import mmap
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from terminal import script
 
-KINDS = "video, photo or folder"  # of files, what realtime.py takes
-FILE = re.compile(r"file:(//(localhost)?(?=/))?", re.IGNORECASE)  # how the address of a file on this machine begins
+KINDS = "video, photo or folder"  # kinds of files that realtime.py takes
+FILE = re.compile(r"file:(//(localhost)?(?=/))?", re.IGNORECASE)  # prefix of the address of a file on this machine
 
 
 def named(source):
-    """The source that a user means: spaces at the ends go, ~ is the home folder, file:///a.mp4 is /a.mp4."""
+    """The source that a user means: without spaces at the ends; ~ is the home folder, file:///a.mp4 is /a.mp4."""
     if not isinstance(source, str) or os.path.exists(source):
         return source
     source = source.strip()
@@ -37,12 +37,12 @@ def is_camera(source):
 
 
 def is_live(source):
-    """Whether a source is a camera or an address; all others are files and folders."""
+    """Whether a source is a camera or an address; other sources are files and folders."""
     return is_camera(source) or is_url(source)
 
 
 def has_more_pictures(source):
-    """Whether a file has several tracks of pictures, by the boxes of MP4 and MOV."""
+    """Whether a file has several video tracks, by the boxes of MP4 and MOV."""
     if not os.path.isfile(source) or not os.path.getsize(source):
         return False
     with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -50,13 +50,13 @@ def has_more_pictures(source):
 
 
 def public(source):
-    """How messages and LOG name a source: a camera by its number, an address by its scheme, host and port alone."""
+    """The name of a source in messages and LOG: a camera's number; of an address only scheme, host and port."""
     return f"camera {source}" if isinstance(source, int) else script.public(str(source))
 
 
 def why_not(source, kinds=KINDS):
-    """One line: why a source gives no pictures, as far as can be known, and what to do. `kinds`: what beside cameras
-    and addresses a program takes."""
+    """One line on why a source gives no pictures, as far as can be known, and what to do. `kinds`: the kinds of files
+    that the program takes."""
     if is_url(source):
         return f"{public(source)} cannot be opened: check the address, the network and that the stream is on"
     if not is_camera(source):
@@ -73,7 +73,7 @@ def why_not(source, kinds=KINDS):
             return f"there is no camera {source}{known}: connect one, or set SOURCE=<another number, {kinds}>"
         if not os.access(device, os.R_OK | os.W_OK):
             return f"no permission for {name}: run 'sudo usermod -aG video $USER' and log in again"
-    return (f"{name} gives no picture: it may be in use or not be allowed; close other programs that use it, "
+    return (f"{name} gives no picture: it may be in use, or not allowed; close other programs that use it, "
             f"check the system's camera privacy settings, or set SOURCE=<another number, {kinds}>")
 
 
@@ -84,11 +84,11 @@ def why_no_video(path, kinds):
     if not os.access(path, os.R_OK):
         return f"no permission to read {path}: change it, or copy the file"
     if os.fsencode(path).decode("utf-8", "replace") != str(path):
-        return f"the name of {path} is no text in UTF-8: rename it"
+        return f"the name of {path} is not valid UTF-8: rename it"
     with open(path, "rb") as file:
         start = file.read(4096)
-    # FFmpeg plays a PDF as a picture and a text as a screen of letters, but also lists of the parts of a video.
+    # FFmpeg plays a PDF as a picture and a text file as a screen of text, but text files may also be playlists.
     text = start and not set(start) & (set(range(32)) - set(b"\t\n\f\r\x1b"))
     if start.startswith(b"%PDF") or text and not start.startswith((b"#EXTM3U", b"v=0", b"ffconcat")):
-        return f"{path} is a document, no video: set SOURCE=<camera number, address, {kinds}>"
-    return f"{path} is damaged, or no video: try it in a video player, and copy or convert it again"
+        return f"{path} is a document, not a video: set SOURCE=<camera number, address, {kinds}>"
+    return f"{path} is damaged, or not a video: try it in a video player, and copy or convert it again"

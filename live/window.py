@@ -1,7 +1,7 @@
-"""The window: pictures are shown, and keys and the X button answered. Nothing to run.
+"""The window, which shows pictures and returns keys. Nothing to run.
 
-Qt, GTK and the X server end a program that they fail in, without a word to Python. So the window has a process of its
-own, which may die: what the script has written so far is kept.
+When Qt, GTK or the X server fails, it ends the whole process, without an exception in Python. So the window has a
+process of its own; if that dies, the script can still finish its files.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from terminal import script
 
 TITLE = "realtime"
 QUIT = ("q", "escape")
-# Keys without a letter that mean something: name, and what waitKeyEx() gives. By OpenCV's sources these are X11's
-# keysyms with Qt and GTK, Windows' virtual keys 16 bits higher, and Apple's function-key characters on macOS.
+# Keys without a character that have a meaning: name, and the codes of waitKeyEx(). By OpenCV's sources these are X11's
+# keysyms with Qt and GTK, Windows' virtual keys shifted by 16 bits, and Apple's function-key characters on macOS.
 KEYS = (
     ("left", 0xFF51, 0xFF96, 0x25 << 16, 0xF702),  # X11, X11's keypad, Windows, macOS
     ("up", 0xFF52, 0xFF97, 0x26 << 16, 0xF700),
@@ -30,20 +30,20 @@ KEYS = (
     ("page up", 0xFF55, 0xFF9A, 0x21 << 16, 0xF72C),
     ("page down", 0xFF56, 0xFF9B, 0x22 << 16, 0xF72D),
     *((f"f{n}", 0xFFBD + n, 0x6F + n << 16, 0xF703 + n) for n in range(1, 10)),
-    *((str(n), 0xFFB0 + n) for n in range(10)),  # of GTK's keypad; the others give the digits themselves
+    *((str(n), 0xFFB0 + n) for n in range(10)),  # the keypad with GTK; with the others it gives the digits themselves
     ("escape", 27))
 NAMES = {code: name for name, *codes in KEYS for code in codes}
-GTK_MODIFIERS = 0x60FF << 16  # GTK adds Shift, Num Lock, ... and the number of the keyboard's layout above 16 bits
-LARGEST = 1280, 800  # pixels of a window as it opens; it can be pulled larger
-SCREEN = 1280, 720  # of a screen that does not tell its size
-FREE = 0.85  # share of a screen's width and height that its bars, and the window's own, leave
-SLICE = 50  # milliseconds after which a waiting window looks whether it was closed
-PICTURE, KEY = struct.Struct("<iii"), struct.Struct("9s")  # what goes to the process before a picture, and comes back
+GTK_MODIFIERS = 0x60FF << 16  # GTK adds Shift, Num Lock, ... and the keyboard layout's number above 16 bits
+LARGEST = 1280, 800  # largest size in pixels of a new window; the user can enlarge it
+SCREEN = 1280, 720  # assumed size of a screen whose size is unknown
+FREE = 0.85  # share of a screen's width and height without its bars, and those of the window
+SLICE = 50  # milliseconds after which a waiting window checks whether it was closed
+PICTURE, KEY = struct.Struct("<iii"), struct.Struct("9s")  # header of a picture to the process; its answer
 
 
 def name_of(code):
-    """The name of the key of which cv2.waitKeyEx() gives this code, on any system: its character as it is without Shift
-    or Caps Lock ("q", "1", " "), or a name of KEYS; "" for no key, and for all others, such as Home, Shift or volume.
+    """The name of the key for a code of cv2.waitKeyEx(), on any system: its character without Shift or Caps Lock ("q",
+    "1", " "), or a name of KEYS; "" for no key, and for all other keys, such as Home, Shift or volume.
     """
     if code in NAMES:
         return NAMES[code]
@@ -52,7 +52,7 @@ def name_of(code):
 
 
 def display_problem():
-    """Why no window can be opened, with the remedy, or None, as far as can be known without trying."""
+    """Why no window can be opened, and what to do, as far as can be known without trying; else None."""
     if "GUI:                           NONE" in cv2.getBuildInformation():
         return ("this OpenCV has no windows: run 'pip uninstall -y opencv-python-headless opencv-python' and then "
                 "'pip install -r requirements.txt'")
@@ -62,14 +62,14 @@ def display_problem():
 
 
 def remedy():
-    """What to do where a window cannot be opened."""
+    """What to do if a window cannot be opened."""
     if sys.platform.startswith("linux"):
         return "run it in a desktop session or with 'ssh -X', and leave QT_QPA_PLATFORM unset"
     return "log in at the machine itself, or to its remote desktop, and run it there"
 
 
 def screen_size():
-    """Width and height of the screen, in the pixels that windows are measured in."""
+    """(width, height) of the screen, in the same pixels as sizes of windows."""
     try:
         if sys.platform == "win32":
             return tuple(ctypes.windll.user32.GetSystemMetrics(which) for which in (0, 1))  # SM_CXSCREEN, SM_CYSCREEN
@@ -84,14 +84,14 @@ def screen_size():
         display = ctypes.c_void_p(display)
         width, height = x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0)
         x11.XCloseDisplay(display)
-        return min(width, height * 16 // 9), height  # of several side by side it tells all of their width
+        return min(width, height * 16 // 9), height  # X11 gives the width of all screens side by side
     except (OSError, AttributeError):
         return SCREEN
 
 
 def fitting(shape, screen):
-    """Width and height of the window for a picture [rows, columns]: as large as that, or smaller by one factor to lie
-    within LARGEST and the free part of a screen of this width and height."""
+    """(width, height) of the window for a picture of `shape`, (rows, columns, ...): its size, or reduced, with the same
+    aspect ratio, to fit LARGEST and the free part of a `screen`, (width, height)."""
     rows, columns = shape[:2]
     most = [min(largest, FREE * side) for largest, side in zip(LARGEST, screen, strict=True)]
     share = min(1.0, most[0] / columns, most[1] / rows)
@@ -99,14 +99,14 @@ def fitting(shape, screen):
 
 
 class NoWindow(script.Problem):
-    """No window can be opened; the message is the reason, with the remedy."""
+    """No window can be opened; the message has the reason, and what to do."""
 
 
 class Window:
-    """The window and its keys; with show=False it does nothing. `title`: in its bar."""
+    """The window and its keys; with show=False it does nothing. `title`: text of its bar."""
 
     def __init__(self, show, title=TITLE):
-        self.process, self.opened, self.lost = None, False, False  # lost: its process ended by itself
+        self.process, self.opened, self.lost = None, False, False  # lost: its process has died
         if not show:
             return
         if problem := display_problem():
@@ -114,11 +114,11 @@ class Window:
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen([sys.executable, "-m", "live.window", title], cwd=Path(__file__).parent.parent,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-                                        start_new_session=True)  # Ctrl-C is the script's to answer
+                                        start_new_session=True)  # so that only the script gets Ctrl-C
 
     def key(self, image, wait=1):
-        """Show a BGR image and return the key pressed within `wait` milliseconds: its name_of(), "" for none, and "q"
-        where the window was closed, or its process ended. Raises NoWindow where it cannot be opened.
+        """Show a BGR image and return the key pressed within `wait` milliseconds: its name_of(), "" for none, or "q" if
+        the window was closed, or its process ended. Raises NoWindow if it cannot be opened.
         """
         if self.process is None or self.lost:
             return QUIT[0] if self.lost else ""
@@ -127,7 +127,7 @@ class Window:
             self.process.stdin.write(np.ascontiguousarray(image))
             self.process.stdin.flush()
             answer = self.process.stdout.read(KEY.size)
-        except OSError:  # nobody reads any more
+        except OSError:  # the process has ended
             answer = b""
         if len(answer) == KEY.size:
             self.opened = True
@@ -141,7 +141,7 @@ class Window:
         raise NoWindow(f"no window can be opened on this display ({reason}): {remedy()}")
 
     def close(self):
-        """Close it."""
+        """Close the window and end its process."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -153,15 +153,15 @@ class Window:
 
 
 class Screen:
-    """OpenCV's window, in the process that may die."""
+    """OpenCV's window, in its own process."""
 
     def __init__(self, title):
         self.title, self.screen, self.visible = title, screen_size(), False
-        self.shape, self.size = None, None  # of the picture; width and height that the window was given
+        self.shape, self.size = None, None  # shape of the picture; last (width, height) set for the window
 
     def show(self, image, wait):
-        """Show a BGR image until a key with a name_of() is pressed, and return that; "" where none is within `wait`
-        milliseconds, and "q" where the window was closed."""
+        """Show a BGR image until a key with a name_of() is pressed, and return that name; "" if none is pressed within
+        `wait` milliseconds, and "q" if the window was closed."""
         if image.shape != self.shape:
             self.resize(image.shape)
         cv2.imshow(self.title, image)
@@ -183,20 +183,20 @@ class Screen:
         self.shape = shape
 
     def closed(self):
-        """Whether the window was closed. Some builds say at first, or always, that it is not visible: they are believed
-        only after they have said that it is."""
+        """Whether the window was closed. Some builds of OpenCV report at first, or always, that it is not visible, so
+        that counts only after it has been visible."""
         try:
             visible = cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
-        except cv2.error:  # OpenCV with Qt raises once its last window is closed
+        except cv2.error:  # raised by OpenCV with Qt after its last window is closed
             visible = False
         self.visible |= visible
         return self.visible and not visible
 
 
 def serve(title):
-    """The process: show what comes through stdin, and answer with the keys, until the script ends."""
+    """The window's process: show pictures from stdin, and write keys to stdout, until the script ends."""
     answers, screen = os.fdopen(os.dup(1), "wb"), Screen(title)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # so that what libraries print does not get into the answers
     if os.name != "nt":
         import resource
 

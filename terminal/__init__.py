@@ -1,1 +1,1 @@
-"""Being a good program in a terminal: constants, one-line errors, whole files, processes that end."""
+"""What every program needs: constants, one-line errors, stops, whole files, processes."""

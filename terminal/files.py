@@ -1,7 +1,7 @@
-"""Files that are written whole, the record of those that are ours, hard links.
+"""Writes files whole, records which files are ours, and makes hard links. Nothing to run.
 
-Each folder that a script writes into has a text file RECORD. The names of its files stand there before they are
-written, and only files that it names are ever replaced or deleted; never what lies behind a link.
+Each folder into which a script writes has a text file RECORD. Names of files are added to it before the files are
+written. Only files that it names are ever replaced or deleted, and never files behind a link.
 """
 
 import contextlib
@@ -26,21 +26,21 @@ except ImportError:  # Windows
 from terminal import script, stops
 from terminal.script import Problem, fail
 
-RECORD = ".written.txt"  # in a folder: the files in it, and below it, that scripts of this project have written
+RECORD = ".written.txt"  # in a folder: the names of the files in and below it that this project's scripts have written
 RECIPE = ".recipe"  # in a folder of crops: how processed.py made them
-SPLIT = ".split.json"  # in both folders of a split: what validation.py made it from, and whether it is complete
-MARKS = {RECIPE, SPLIT}  # a folder with one of them belongs to that script alone
-UNSURE = "unsure"  # what is said of a face where the network is not sure, so that no class can have this name
-TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-([0-9a-f]{16})")  # how names that temporary() gives begin
-# Seconds after which what a program has left half written is taken for that of one that was killed: where it is locked
-# while it is in use, and on Windows and disks that have no locks.
+SPLIT = ".split.json"  # in both folders of a split: its settings, and whether it is complete
+MARKS = {RECIPE, SPLIT}  # a folder with one of these files belongs to that script only
+UNSURE = "unsure"  # label of a face below the threshold, so no class can have this name
+TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-([0-9a-f]{16})")  # beginning of the names by temporary()
+# Seconds after which a half-written file counts as left by a killed program: on disks with locks, if it is not locked;
+# on disks without locks, and on Windows.
 UNLOCKED, UNUSED = 1, 3600
 BUSY = 5.0  # seconds to wait for a file that another program holds open
-# What the steps write for one another, or the user for them: constant -> its usual place.
+# Folders that the steps or the user write for the next step: {constant: default}.
 PLACES = {"RAW_DIR": "data/raw", "TEST_DIR": "data/test", "FACES_DIR": "processed/faces",
           "TRAIN_DIR": "processed/train", "VALID_DIR": "processed/valid", "WEIGHTS_DIR": "weights"}
 CODE = (".git", ".github", "docs", "faces", "judge", "learn", "live", "terminal", "tests", "tools")  # of this project
-JUNCTION = 0xA0000003  # the tag of Windows for a folder that leads to another place
+JUNCTION = 0xA0000003  # reparse tag of a junction, a link to a folder on Windows
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
                 "system volume information", "recycler", "lost+found", "found.000", "@eadir", "#recycle", "#snapshot"}
@@ -48,10 +48,10 @@ SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
 
 @contextlib.contextmanager
 def atomic(path):
-    """Yield a temporary Path beside `path`; it replaces `path` when the block ends well, and is removed otherwise.
+    """Yield a temporary Path beside `path`, which replaces `path` if the block raises no error, else is removed.
 
-    A file that is there leaves its permissions and its owner to the new one. Raises what check_replaceable() raises.
-    Makes the folder, unless this run had claimed it: then Problem is raised, since its drive was taken away.
+    The new file gets the permissions and the owner of the old one. Raises Problem, see check_replaceable(). Creates the
+    folder, but raises Problem if this run has claimed it, since it has disappeared, maybe with its drive.
     """
     path = Path(path)
     check_replaceable(path)
@@ -62,7 +62,7 @@ def atomic(path):
     before = path.stat() if path.is_file() else None
     new = temporary(path)
     try:
-        mode = 0o666 if before is None else before.st_mode & 0o666 | 0o600  # what is private is so from the first byte
+        mode = 0o666 if before is None else before.st_mode & 0o666 | 0o600  # a private file is never readable by others
         os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
         with locked(new):
             yield new
@@ -74,12 +74,12 @@ def atomic(path):
 
 
 class Busy(Problem):
-    """A file that another program holds open, so that Windows lets nobody replace it."""
+    """A file that another program holds open, so that it cannot be replaced on Windows."""
 
 
 def replace(new, path):
-    """os.replace(), which on Windows is tried for BUSY seconds where another program, such as Excel or an antivirus,
-    has the file open. Raises Busy, one line, where that does not help."""
+    """os.replace(); on Windows it is retried for BUSY seconds if another program, such as Excel or an antivirus, has
+    the file open. Raises Busy, one line, if that does not help."""
     until = time.monotonic() + BUSY
     while True:
         try:
@@ -95,7 +95,7 @@ def replace(new, path):
 
 @contextlib.contextmanager
 def atomic_folder(path):
-    """atomic() of a new folder: yields an empty one, which gets the name `path` when the block ends well."""
+    """atomic() for a new folder: yields an empty folder, which gets the name `path` if the block raises no error."""
     new = temporary(path)
     try:
         new.mkdir()
@@ -107,14 +107,14 @@ def atomic_folder(path):
 
 
 def temporary(path):
-    """A new Path beside `path`, with its suffix, that tells by a digest whose place it takes: see remove_stale()."""
+    """A new Path beside `path`, with the same suffix; a digest in its name identifies `path`, see remove_stale()."""
     path = Path(path)
     suffix = path.suffix if len(os.fsencode(path.suffix)) < 20 else ""
     return path.with_name(f".tmp-{secrets.token_hex(4)}-{digest(path.name)}{suffix}")
 
 
 def digest(name):
-    """A text of 16 characters that stands for a name, or for a path within a folder: temporary files bear it, and crops
+    """A digest of 16 characters of a name, or of a path within a folder, for the names of temporary files, and of crops
     of photos with long names."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
@@ -131,7 +131,7 @@ def safe_name(name):
 
 
 def keep_owner(new, before):
-    """Give a file the owner and the permissions of another's os.stat(), as far as the disk lets us."""
+    """Give a file the owner and the permissions in `before`, an os.stat(), as far as the disk allows it."""
     if hasattr(os, "chown") and (before.st_uid, before.st_gid) != (os.stat(new).st_uid, os.stat(new).st_gid):
         with contextlib.suppress(OSError):
             os.chown(new, before.st_uid, before.st_gid)
@@ -141,17 +141,17 @@ def keep_owner(new, before):
 
 
 def gone(folder):
-    """The Problem that a folder is not there any more into which a run writes."""
+    """The Problem for a folder that has disappeared while a run writes into it."""
     return Problem(f"{folder} is gone: was its drive taken away, or the folder deleted? Run the same command again")
 
 
 def check_replaceable(path):
-    """Raise Problem where a file is there that is read-only, or a device, a pipe or a folder."""
+    """Raise Problem if `path` is a read-only file, a device, a pipe or a folder."""
     path = Path(path)
     if path.is_file() and not path.stat().st_mode & 0o222:
         raise Problem(f"{path} is read-only: make it writable, move it away, or name another place")
     if path.exists() and not path.is_file():
-        raise Problem(f"{path} is no file: move it away, or name another place")
+        raise Problem(f"{path} is not a file: move it away, or name another place")
 
 
 def is_link(path):
@@ -164,45 +164,45 @@ def is_link(path):
 
 
 def is_inner(name):
-    """Whether a name in a record is that of a file in its folder, or below it: a stranger's record may say anything."""
+    """Whether a name in a record is one of a file in or below its folder; a stranger's record may contain anything."""
     parts = name.split("/")
     if os.name == "nt":
         if set(name) & set("\\:"):
             return False
-        parts = [part.rstrip(". ") for part in parts]  # as Windows reads them
+        parts = [part.rstrip(". ") for part in parts]  # Windows ignores these characters at the end
     return "\0" not in name and not {"", ".", ".."}.intersection(parts)
 
 
 def read_record(folder):
-    """The names in the record of `folder`: set of str. Those that lead out of it are left out. Raises Problem where the
-    record is a link, or no file."""
+    """The names in the record of `folder`: set of str, without names that lead out of the folder. Raises Problem if the
+    record is a link, or not a file."""
     path = Path(folder, RECORD)
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise Problem(f"{path} is a link, or no file, and is to be a record of this project: move it away")
+            raise Problem(f"{path} is a link, or not a file, but must be a record of this project: move it away")
         text = path.read_bytes().decode("utf-8", "surrogateescape")
-        text = text.replace("\r\n", "\n") if os.name == "nt" else text  # an editor there may have saved it
+        text = text.replace("\r\n", "\n") if os.name == "nt" else text  # as saved by an editor
     except (FileNotFoundError, NotADirectoryError):
         return set()
     return set(filter(is_inner, text.split("\n")))
 
 
 def written(folder):
-    """The names of the files in `folder` and below it that are ours: set of str, with "/" between folders. What lies
-    behind a link is not ours, whatever the record says."""
+    """The names of our files in and below `folder`: set of str, with "/" between folders. Files behind a link are not
+    ours, even if they are in the record."""
     names = read_record(folder)
     links = tuple(f"{place}/" for place in folders_of(names) if is_link(Path(folder, place)))
     return {name for name in names if not name.startswith(links)}
 
 
 def folders_of(names):
-    """The folders that the files `names` lie in, and those around them, as names are: sorted list of str."""
+    """The folders of the files `names`, and their parent folders, in the same form: sorted list of str."""
     inner = {name.rpartition("/")[0] for name in names} - {""}
     return sorted({place.as_posix() for name in inner for place in (Path(name), *Path(name).parents)} - {"."})
 
 
 def change_record(folder, add=(), remove=()):
-    """Add names to the record of `folder`, and take others out of it."""
+    """Add names to the record of `folder`, and remove others."""
     with stops.later(), locked(folder):
         before = read_record(folder)
         names = before.difference(remove).union(add)
@@ -215,8 +215,8 @@ def change_record(folder, add=(), remove=()):
 
 @contextlib.contextmanager
 def locked(path, wait=True):
-    """In this block a file or folder is locked for other runs. Yields True; False where another has locked it, and we
-    do not `wait`; and None where there are no locks."""
+    """Context in which a file or folder is locked for other runs. Yields True; without `wait`, False if another run has
+    locked it; None if the system or disk has no locks."""
     if fcntl is None:
         yield None
         return
@@ -234,19 +234,19 @@ def locked(path, wait=True):
 
 
 def claim(folder, names, ours=()):
-    """Make `folder`, and folders in it for the files `names` (relative, with "/" between folders), and note that these
-    are ours from now on.
+    """Create `folder`, and folders in it for the files `names` (relative, with "/" between folders), and add these
+    names to the record, so that they are ours from now on.
 
-    To be called before any work starts. Raises Problem, and changes nothing, where one of them is there and is not
-    ours, or lies behind a link, or is read-only, and where `folder` is a file, read-only or another script's. `ours`:
-    names that count as ours without a record, from versions that kept none.
+    Call it before any work starts. Raises Problem, and changes nothing, if one of the files exists and is not ours, is
+    behind a link or read-only, or if `folder` is a file, read-only or another script's. `ours`: names that are ours
+    without a record, from versions that had none.
     """
     folder, names = Path(folder), list(names)
     if os.path.lexists(folder) and not folder.is_dir():
-        raise Problem(f"{folder} is a file and is to be a folder: name another")
+        raise Problem(f"{folder} is a file, but must be a folder: name another")
     check_names(folder, names, ours)
     for name in names:
-        if "/" not in name:  # of those in class folders most stay as they are; the others are checked by atomic()
+        if "/" not in name:  # most files in class folders are not replaced; atomic() checks the others
             check_replaceable(folder / name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -265,13 +265,13 @@ def claim(folder, names, ours=()):
 
 
 def check_names(folder, names, ours):
-    """Raise Problem where claim() cannot have one of the `names` in `folder`."""
+    """Raise Problem if claim() cannot have one of the `names` in `folder`."""
     for place in (folder / name for name in folders_of(names)):
         if is_link(place) or os.path.lexists(place) and not place.is_dir():
-            raise Problem(f"{place} is a link or a file and is to be a folder: move it away, or name another place")
+            raise Problem(f"{place} is a link or a file, but must be a folder: move it away, or name another place")
     recorded = written(folder)
     if recorded and MARKS & recorded != MARKS.intersection(names):
-        raise Problem(f"{folder} is where another script has put its files: name another folder")
+        raise Problem(f"{folder} has the files of another script: name another folder")
     if broken := next((name for name in names if "\n" in name), None):
         raise Problem(f"the name {broken!r} has a line break: rename it")
     known = recorded | set(ours)
@@ -280,7 +280,7 @@ def check_names(folder, names, ours):
         known |= written(folder)  # a second run may have claimed them meanwhile
     folded, listing = {name.casefold() for name in known}, functools.cache(os.listdir)
     for name in there:
-        # Some disks take a and A for one name: what is there may be a file of ours that is spelled otherwise.
+        # On a case-insensitive disk, the existing file may be one of ours, spelled differently.
         spelled = name.casefold() not in folded or is_listed(folder, name, listing)
         if name not in known and spelled:
             raise Problem(f"{folder / name} is there already, and this project has not written it: move it away, or "
@@ -288,37 +288,37 @@ def check_names(folder, names, ours):
 
 
 def is_listed(folder, name, listing=os.listdir):
-    """Whether a file in `folder` or below it is spelled just so. `listing`: os.listdir, or one that remembers."""
+    """Whether a file in or below `folder` is spelled exactly like `name`. `listing`: os.listdir, or a cached one."""
     parts = name.split("/")
     return all(part in listing(os.path.join(folder, *parts[:i])) for i, part in enumerate(parts))
 
 
 def claim_file(path, ours=False):
-    """claim() of one file. `ours`: it counts as ours without a record."""
+    """claim() for one file. `ours`: it is ours even without a record."""
     path = Path(path)
     claim(path.parent, [path.name], [path.name] if ours else [])
 
 
 def release(folder, names):
-    """Take names out of the record of `folder`: these files are not ours any more."""
+    """Remove names from the record of `folder`, so that these files are not ours any more."""
     CLAIMED.get(Path(folder).absolute(), set()).difference_update(names)
     change_record(folder, remove=names)
 
 
 def release_unwritten():
-    """At the end of a run, take the claimed names that were not written out of the records: they are free again."""
+    """At the end of a run, remove from the records the claimed names that were not written."""
     while CLAIMED:
         folder, names = CLAIMED.popitem()
         there = {name for name in names if os.path.lexists(folder / name)}
-        with contextlib.suppress(OSError, Problem):  # the folder is gone, or the disk is full
+        with contextlib.suppress(OSError, Problem):  # the folder has disappeared, or the disk is full
             change_record(folder, add=there, remove=names)
 
 
 def claim_table(path, columns, ours=False):
-    """claim_file() of a CSV file: what is there is replaced only where it begins with these columns, texts."""
+    """claim_file() for a CSV file: an existing file is replaced only if its header begins with `columns`, texts."""
     path = Path(path)
     if path.suffix.lower() != ".csv":
-        raise Problem(f"{path} is to be a table: choose a name that ends in .csv")
+        raise Problem(f"{path} must be a table: choose a name that ends in .csv")
     begins = False
     if path.is_file():
         with open(path, "rb") as file:
@@ -330,7 +330,7 @@ def claim_table(path, columns, ours=False):
 
 
 def same_file(one, other):
-    """Whether two paths lead to one file that is there."""
+    """Whether two paths lead to the same existing file."""
     try:
         return os.path.samefile(one, other)
     except OSError:
@@ -338,7 +338,8 @@ def same_file(one, other):
 
 
 def remove_ours(folder, names):
-    """Delete those of the files `names` in `folder` that are ours, and folders that get empty; returns how many."""
+    """Delete those of the files `names` in `folder` that are ours, and folders that become empty; returns the number of
+    files."""
     folder, names = Path(folder), set(names)
     ours, count = written(folder) & names, 0
     with stops.later():
@@ -347,7 +348,7 @@ def remove_ours(folder, names):
                 (folder / name).unlink()
                 count += 1
         for place in reversed(folders_of(ours)):
-            with contextlib.suppress(OSError):  # something that is not ours is left in it
+            with contextlib.suppress(OSError):  # files that are not ours are left in it
                 (folder / place).rmdir()
         if read_record(folder) & names:
             release(folder, names)
@@ -355,21 +356,21 @@ def remove_ours(folder, names):
 
 
 def check_apart(**places):
-    """End the program where one of the folders or files {name of its constant: path} is another, or lies inside it.
+    """End the program if one of the folders or files, {name of its constant: path}, is another one, or inside it.
 
-    Links are followed, and a and A are one name, as on many disks.
+    Links are followed, and case is ignored, as on many disks.
     """
     found = {name: Path(os.path.realpath(path)) for name, path in places.items()}
     for (one, inner), (other, outer) in itertools.permutations(found.items(), 2):
         for place in (inner, *inner.parents):
             if normal(str(place)).casefold() == normal(str(outer)).casefold() or same_file(place, outer):
-                fail(f"{one}={places[one]} and {other}={places[other]} must lie apart, not one inside the other: name "
-                     "another place")
+                fail(f"{one}={places[one]} and {other}={places[other]} must be separate, not one inside the other: "
+                     "name another place")
 
 
 def check_outputs(settings, *names):
-    """End the program if a folder that a script writes into is, holds or lies in what is another's: one of PLACES,
-    or CODE. `settings`: the script's globals(); `names`: its constants that name such folders."""
+    """End the program if an output folder of a script is, contains or is in one of PLACES that is not its own, or CODE.
+    `settings`: the script's globals(); `names`: its constants that name output folders."""
     others = [(name, name) for name in CODE]
     for name in PLACES.keys() - set(names):
         others += {(name, PLACES[name]), (name, settings.get(name) or PLACES[name])}
@@ -379,8 +380,8 @@ def check_outputs(settings, *names):
 
 
 def remove_stale(folder):
-    """Delete what atomic() left in `folder` and below it when a program was killed: what was to take the place of a
-    file that the record names, and is not in use."""
+    """Delete files that atomic() left in and below `folder` when a program was killed: temporary files for names in the
+    record that are not in use."""
     places = defaultdict(list)
     for name in written(folder) | {RECORD}:
         place, _, last = name.rpartition("/")
@@ -390,20 +391,20 @@ def remove_stale(folder):
         known = set(map(digest, names)) if left else ()
         for path in left:
             if TEMPORARY.match(path.name)[1] in known and not is_link(path):
-                with contextlib.suppress(OSError), locked(path, wait=False) as mine:  # else another run is faster
+                with contextlib.suppress(OSError), locked(path, wait=False) as mine:  # another run may have deleted it
                     if mine is not False and age(path) > (UNLOCKED if mine else UNUSED):
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def age(path):
-    """Seconds since a file, or anything in a folder, was changed last."""
+    """Seconds since the last change of a file, or of anything in a folder."""
     return time.time() - max(os.lstat(place).st_ctime for place in (path, *path.rglob("*")))
 
 
 def link(source, target):
-    """Make `target` a hard link to `source`, or to what that links to; a copy where links cannot be made.
+    """Make `target` a hard link to `source`, or to the target of that link; a copy if the disk has no hard links.
 
-    A file that is there is replaced: the caller has made sure that it is ours.
+    An existing `target` is replaced; the caller must make sure that it is ours.
     """
     source = os.path.realpath(source)
     if same_file(source, target) and not os.path.islink(target):
@@ -418,18 +419,18 @@ def link(source, target):
 
 
 def is_system(name):
-    """Whether a file or folder is one that systems, drives or editors leave everywhere."""
+    """Whether a file or folder is one that operating systems, drives or editors leave everywhere."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def normal(name, form="NFC"):
-    """A name in one Unicode form: some systems write ñ as one character, others as n and a tilde."""
+    """A name in one Unicode form, since some systems write ñ as one character, others as n and a tilde."""
     return unicodedata.normalize(form, name)
 
 
 def walk(folder):
-    """os.walk(), none where there is no `folder`. Raises Problem where a folder in it cannot be read: what lies there
-    must not count as gone."""
+    """os.walk(); nothing if `folder` does not exist. Raises Problem if a folder in it cannot be read, since its files
+    must not count as deleted."""
     def refuse(error):
         raise Problem(f"{error.filename} cannot be read ({error.strerror}): make it readable, plug in its drive, or "
                       "move it away")

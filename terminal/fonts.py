@@ -1,4 +1,4 @@
-"""A font of this machine that has the letters of a text, since classes are named in any language. Nothing to run."""
+"""Finds a font with the letters of a text, since classes may have names in any language. Nothing to run."""
 
 import contextlib
 import functools
@@ -9,24 +9,24 @@ from PIL import ImageFont
 
 from terminal import script
 
-CHOSEN = [None]  # by choose()
-NO_LETTER = "\uffff"  # a code that stands for no letter, so that a font draws its box for missing ones
+CHOSEN = [None]  # path of the font, set by choose()
+NO_LETTER = "\uffff"  # no letter in any font, so that a font draws its box for missing letters
 
 
 def choose(font):
-    """Take a font file for all texts from now on, or end with one line where it cannot be read; None: a font is looked
-    for where Pillow's own lacks a letter.
+    """Use a font file for all texts from now on; ends the program if it cannot be read. None: search for a font when
+    Pillow's own lacks a letter.
     """
     try:
         if font is not None:
             ImageFont.truetype(str(font), 20)
     except (OSError, ValueError):
-        script.fail(f"FONT={font}: no font that can be read; set FONT=<path of a .ttf, .otf or .ttc file>, or None")
+        script.fail(f"FONT={font}: not a readable font; set FONT=<path of a .ttf, .otf or .ttc file>, or None")
     CHOSEN[:] = [font]
 
 
 def has(font, text):
-    """Whether a Pillow font has all letters of a text; spaces and marks upon letters are no letters."""
+    """Whether a Pillow font has all letters of a text; spaces and combining marks are ignored."""
     def drawn(letter):
         mask = font.getmask(letter)
         return mask.size, bytes(mask)
@@ -36,30 +36,30 @@ def has(font, text):
 
 
 def installed():
-    """Yield the paths of this machine's fonts, and of those that come with matplotlib, upright and plain ones first."""
-    from matplotlib import font_manager  # takes half a second, and few need it
+    """Yield the paths of this machine's fonts and matplotlib's, upright and regular ones first."""
+    from matplotlib import font_manager  # here, since its import takes half a second and is rarely needed
 
     manager = font_manager.fontManager
     known = in_order(manager.ttflist)
     yield from known
     # Its list may be older than a font that was installed since.
     for path in set(font_manager.findSystemFonts()).difference(known):
-        with contextlib.suppress(Exception):  # a font that it cannot read is no choice
+        with contextlib.suppress(Exception):  # a font that it cannot read
             manager.addfont(path)
     yield from [path for path in in_order(manager.ttflist) if path not in known]
 
 
 def in_order(fonts):
     """The paths of entries of matplotlib's list, in the order of installed()."""
-    # A font of last resort has a box for every letter.
+    # A "last resort" font has a box for every letter.
     fonts = [f for f in fonts if "lastresort" not in f.name.lower().replace(" ", "")]
     fonts = sorted(fonts, key=lambda f: (f.style != "normal", f.weight not in (400, "normal", "regular"), f.name))
     return list(dict.fromkeys(f.fname for f in fonts))
 
 
 def find(text):
-    """Path of a font with all letters of a text, or of the font chosen. None: Pillow's own font has them, or no font
-    of this machine has; that is said, once for each set of letters.
+    """The path of the chosen font, or of a font with all letters of a text. None: Pillow's own font has them, or no
+    font of this machine; the latter is printed, once per set of letters.
     """
     return CHOSEN[0] or _find("".join(sorted(set(text) - set(map(chr, range(128))))))
 
@@ -72,13 +72,13 @@ def _find(letters):
         try:
             if Path(path).is_file() and has(ImageFont.truetype(path, 20), letters):
                 return path
-        except (OSError, ValueError):  # a font that Pillow cannot read is no choice
+        except (OSError, ValueError):  # Pillow cannot read this font
             continue
     complain(letters)
     return None
 
 
 def complain(letters):
-    """Say that no font has these letters, and what to do."""
+    """Print that no font has these letters, and what to do."""
     print(f"no font of this machine has all letters of {letters}: install one, or set FONT=<path of a .ttf or .otf>",
           flush=True)

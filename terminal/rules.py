@@ -1,9 +1,9 @@
-"""What the constants of a script may be. Nothing to run.
+"""Checks the constants of a script. Nothing to run.
 
     rules.check(globals(), EPOCHS=rules.optional((int, 1, None)), MODEL=NETWORKS, SHOW=bool, START=rules.optional(str))
 
-A rule is a type (bool or str), a number's (type, least, most), where a most of None is no limit, the names of which the
-value must be one, or a Rule.
+A rule is a type (bool or str), a range of numbers (type, least, most), in which None for most is no limit, a collection
+of names, one of which is the value, or a Rule.
 """
 
 import math
@@ -15,7 +15,7 @@ from terminal import script
 
 
 class Rule(NamedTuple):
-    """`holds(value)`: whether a value is right, which may fail for one of another type; `wanted`: what it must be."""
+    """`holds(value)`: whether a value is valid (may raise for a value of another type); `wanted`: what it must be."""
 
     holds: Callable
     wanted: str
@@ -28,7 +28,7 @@ FONT = Rule(lambda value: isinstance(value, str) and Path(value).is_file(), "the
 
 
 def rule_of(rule):
-    """The Rule that one of the short forms stands for."""
+    """The Rule for one of the short forms."""
     if isinstance(rule, Rule):
         return rule
     if rule is bool:
@@ -41,7 +41,7 @@ def rule_of(rule):
 
 
 def number(kind, least, most):
-    """The Rule of an int, or of a float, which may be given as an int."""
+    """The Rule for an int, or for a float, which may be given as an int."""
     def holds(value):
         fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
         return fits and math.isfinite(value) and least <= value <= (math.inf if most is None else most)
@@ -51,19 +51,19 @@ def number(kind, least, most):
 
 
 def optional(rule):
-    """The same rule, or None."""
+    """The Rule for None, or a value of `rule`."""
     holds, wanted = rule_of(rule)
     return Rule(lambda value: value is None or holds(value), f"None, or {wanted}")
 
 
 def either(*choices):
-    """The Rule of a value that keeps one of several rules."""
+    """The Rule for a value that follows one of several rules."""
     found = [rule_of(rule) for rule in choices]
     return Rule(lambda value: any(keeps(value, rule) for rule in found), ", or ".join(rule.wanted for rule in found))
 
 
 def keeps(value, rule):
-    """Whether a value is right by a Rule, whatever its type."""
+    """Whether a value of any type follows a Rule."""
     try:
         return bool(rule.holds(value))
     except (TypeError, ValueError, AttributeError, KeyError, OverflowError):
@@ -71,13 +71,13 @@ def keeps(value, rule):
 
 
 def ends_in(ending):
-    """The Rule of the name of a file with an ending, such as ".csv"."""
+    """The Rule for the name of a file with a suffix, such as ".csv"."""
     return Rule(lambda value: isinstance(value, str) and Path(value).suffix.lower() == ending and "\0" not in value,
                 f"a name that ends in {ending}")
 
 
 def some_of(names):
-    """The Rule of a tuple of some of the names, or of none."""
+    """The Rule for a tuple of names, which may be empty."""
     return Rule(lambda value: isinstance(value, (tuple, list)) and set(value) <= set(names),
                 f"some of {', '.join(names)}, as {tuple(names)}, or ()")
 

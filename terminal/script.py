@@ -1,14 +1,14 @@
-"""What every script shares: constants from the command line, one-line errors, a good end.
+"""Shared by all scripts: constants from the command line, one-line errors, exit status.
 
     python train.py EPOCHS=5 BATCH_SIZE=64     # overrides constants of train.py for one run
 
-Relative paths in a file belong to the project's folder, those on the command line to the working folder.
+Relative paths in a file are relative to the project's folder, those on the command line to the working folder.
 
-Scripts import this module first, and it imports only the standard library, so that Ctrl-C during the seconds in which
-PyTorch is imported is one line, too.
+Scripts import this module first, and it imports only the standard library, so that Ctrl-C during the import of PyTorch,
+which takes seconds, is one line too.
 """
 
-from terminal import stops  # isort: skip  # first, see there
+from terminal import stops  # isort: skip  # first, since it handles Ctrl-C
 
 import ast
 import contextlib
@@ -19,58 +19,58 @@ import shlex
 import sys
 from pathlib import Path
 
-# Relative paths in a script belong here: the project's folder, or what FACES_HOME in the environment names instead.
+# Relative paths in a script are relative to this folder: the project's, or FACES_HOME in the environment.
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
 PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "LISTS", "CLIPS")
 LONGEST = 259  # letters of a path that Windows takes, unless a setting of it says otherwise
-AT_END = []  # functions that run() calls in the end, the last one first, whatever has happened
+AT_END = []  # functions that run() always calls at the end, the last one first
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
 
 class Problem(ValueError):
-    """Something the user can mend: run() prints its message, one line, instead of a traceback."""
+    """An error that the user can mend: run() prints its message, one line, instead of a traceback."""
 
 
 def fail(message):
     """End the program with one line on stderr and exit status 1. The line says what is wrong and what to do."""
-    # The address that a file can be had from is shown whole; what a user has named may have a secret in it.
+    # An https address without a query or a user is shown whole; others may contain a secret.
     line = re.sub("[\r\n\t]+ *", " ", str(message)).strip()
     words = [word if re.search("https://[^@?]+$", word) else public(word) for word in line.split(" ")]
     raise SystemExit(f"error: {slashed(' '.join(words))}")
 
 
 def slashed(text, windows=os.name == "nt"):
-    """A text in which paths of Windows are written as in scripts and documents, so that every shell takes them:
-    data\\raw is data/raw. What repr() has doubled stays."""
+    """A text with slashes in Windows paths, as in scripts and documents, since all shells accept them: data/raw for
+    data\\raw. Backslashes that repr() has doubled stay."""
     return re.sub(r"(?<=[^\s\\])\\(?=[^\s\\])", "/", text) if windows else text
 
 
 def public(text):
-    """A text in which addresses have only their scheme, host and port: rtsp://me:secret@host:554/... -> rtsp://host:554.
+    """A text with only scheme, host and port of addresses: rtsp://me:secret@host:554/... -> rtsp://host:554.
 
-    Cameras take passwords and keys before the host, in the path or after a question mark.
+    Addresses of cameras may have passwords and keys before the host, in the path or after a question mark.
     """
     return re.sub(r"(\w[\w+.-]*://)([^\s'\"]*)", lambda found: found[1] + _host(found[2]), text)
 
 
 def _host(rest):
-    """The host and port of an address without its scheme. A password may hold slashes, question marks and @ itself."""
+    """The host and port of an address without its scheme. A password may contain slashes, question marks and @."""
     first = re.split(r"[/?#;]", rest)[0]
     if "@" in rest and not re.fullmatch(r"([\w-]+\.)+[\w-]+(:\d+)?|localhost(:\d+)?|\[[\da-fA-F:]+\](:\d+)?", first):
         first = re.split(r"[/?#;]", rest.rpartition("@")[2])[0]
-    return re.sub(r":(?!\d+$)[^:\]]*$", "", first)  # me:secret, where the host was forgotten
+    return re.sub(r":(?!\d+$)[^:\]]*$", "", first)  # me:secret, if the host is missing
 
 
 def constants(namespace):
-    """The UPPER_CASE constants of a script's globals(): dict of name -> value."""
+    """The UPPER_CASE constants in a script's globals(): {name: value}."""
     return {k: v for k, v in namespace.items() if k.isupper() and not k.startswith("_") and isinstance(v, SIMPLE)}
 
 
 def override(namespace, argv=None, fixed=()):
     """Apply NAME=VALUE arguments (default: sys.argv[1:]) to the UPPER_CASE constants in `namespace` (globals()).
 
-    `fixed`: names that other scripts read from the file, so that they can only be edited there. A value is parsed, see
-    parse(). Paths become absolute, as run() changes to the project's folder; lists become tuples.
+    `fixed`: names that other scripts read from the file, so that they can only be edited there. For values, see
+    parse(). Paths become absolute, since run() changes to the project's folder; lists become tuples.
     """
     known, elsewhere = constants(namespace), Path.cwd() != HOME.resolve()
     for argument in sys.argv[1:] if argv is None else argv:
@@ -90,12 +90,12 @@ def override(namespace, argv=None, fixed=()):
 
 
 def is_path(name, value):
-    """Whether a constant holds the path of a file or folder, not a camera's number or address."""
+    """Whether a constant is the path of a file or folder, not a camera's number or address."""
     return (name in PATHS or name.endswith("_DIR")) and isinstance(value, str) and value.strip() and "://" not in value
 
 
 def with_paths(name, value, change):
-    """The value of a constant with change(path) for each path in it."""
+    """The value of a constant, with change() applied to each path in it."""
     if isinstance(value, (tuple, list)):
         return type(value)(with_paths(name, inner, change) for inner in value)
     if isinstance(value, dict):
@@ -104,8 +104,8 @@ def with_paths(name, value, change):
 
 
 def parse(name, text, default, windows=os.name == "nt"):
-    """The value of `text`: a Python literal, or else a string. Another type than the default's ends the program, but an
-    int is taken for a float, and anything for None. On Windows a backslash is that of a path, as in 'C:\\new.mp4'.
+    """The value of `text`: a Python literal, or else a string. A type other than the default's ends the program, except
+    an int for a float, and any type for None. On Windows a backslash belongs to a path, as in 'C:\\new.mp4'.
     """
     try:
         value = ast.literal_eval(text.replace("\\", "\\\\") if windows else text)
@@ -123,21 +123,21 @@ def parse(name, text, default, windows=os.name == "nt"):
 
 
 def command_line(*words):
-    """A command as one types it, with quotes where a shell needs them, on Windows cmd as well as PowerShell."""
+    """A command to be typed, with quotes for the shell if necessary; on Windows for both cmd and PowerShell."""
     if os.name == "nt":
         return " ".join(word if re.fullmatch(r"[\w./:=+-]+", word) else f'"{word}"' for word in words)
     return shlex.join(words)
 
 
 def run(main, stopped="run the same command again to continue"):
-    """Run a script's main(): a stop (see stops.py), a full disk and the like become one line and an exit status.
+    """Run a script's main(): a stop (see stops.py), a full disk and similar errors become one line and an exit status.
 
-    `stopped`: what to tell after a stop about going on. In a notebook or another program the working folder and the
-    handler of Ctrl-C are as they were afterwards.
+    `stopped`: what to print after a stop, about how to continue. In a notebook or another program, the working folder
+    and the handler of Ctrl-C are restored.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a notebook's stream has no such method
-            # A Windows console with a legacy code page must not turn a photo's name into a traceback.
+            # Otherwise a photo's name may give a traceback on a Windows console with a legacy code page.
             stream.reconfigure(errors="replace")
     folder = os.getcwd()
     with stops.handled():
@@ -155,19 +155,19 @@ def run(main, stopped="run the same command again to continue"):
         except Problem as problem:
             fail(problem)
         except BrokenPipeError:
-            # The reader of our output has gone (`| head`): nothing to say, and nobody to say it to.
+            # The reader of the output has ended (`| head`), so nothing more can be printed.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except OSError as error:
             if os.name == "nt" and error.errno == errno.EINVAL and not error.filename:
-                sys.exit(1)  # what a reader that has gone is there
+                sys.exit(1)  # a broken pipe on Windows
             fail(explained(error))
         except Exception as error:
             if line := known_cause(error):
                 fail(line)
             if not stops.came:
                 raise
-            stop(stopped)  # as where another process of a training was stopped first
+            stop(stopped)  # e.g. an error since another process of a training was stopped first
         finally:
             if not stops.IS_PROGRAM:
                 os.chdir(folder)
@@ -190,7 +190,7 @@ def explained(error):
 
 
 def out_of_memory(error):
-    """Whether Python, PyTorch on a CPU or a GPU, or OpenCV has found no memory."""
+    """Whether an error means that Python, PyTorch on a CPU or a GPU, or OpenCV is out of memory."""
     said = ("DefaultCPUAllocator: can't allocate", "not enough memory: you tried to allocate", "Insufficient memory")
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(text in str(error) for text in said)
@@ -198,15 +198,15 @@ def out_of_memory(error):
 
 def stop(stopped):
     """End the program after a stop, with one line."""
-    with contextlib.suppress(OSError):  # nobody reads any more
+    with contextlib.suppress(OSError):  # the terminal was closed
         print(f"\nstopped by {stops.name()}: {stopped}", file=sys.stderr, flush=True)
     sys.exit(stops.status())
 
 
 if stops.IS_PROGRAM:
-    if sys.getfilesystemencoding() != "utf-8":  # LC_ALL=C with PYTHONUTF8=0: names of files are UTF-8 all the same
+    if sys.getfilesystemencoding() != "utf-8":  # LC_ALL=C with PYTHONUTF8=0; file names are in UTF-8 nevertheless
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     try:
         os.getcwd()
     except OSError:
-        fail("the folder that you stand in is gone: change to another, and run the command again")
+        fail("the working folder does not exist any more: change to another one, and run the command again")

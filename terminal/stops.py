@@ -1,10 +1,10 @@
-"""Ctrl-C, SIGTERM (docker stop, timeout) and SIGHUP (a closed terminal): one way to stop. Nothing to run.
+"""Handles Ctrl-C, SIGTERM (docker stop, timeout) and SIGHUP (a closed terminal) alike, as "stops". Nothing to run.
 
-While a script's main() is at work, the first of them is a KeyboardInterrupt in the main thread. Those that follow are
-only noted, so that nothing interrupts the clean-up. Before main() and after it, when nothing can be lost, a stop ends
-the program at once. A signal that is ignored, as by nohup, or as Ctrl-C is by what a shell starts with &, stays so.
+While a script's main() runs, the first stop raises KeyboardInterrupt in the main thread. Later stops are only noted, so
+that nothing interrupts the clean-up. Before and after main(), when nothing can be lost, a stop ends the program
+at once. A signal that is ignored, as under nohup, or Ctrl-C in programs that a shell starts with &, stays ignored.
 
-terminal/script.py imports this module first, and it imports little: before that, Ctrl-C is a traceback.
+terminal/script.py imports this module first, and it imports little, since until then Ctrl-C gives a traceback.
 """
 
 import atexit
@@ -16,40 +16,40 @@ import signal
 import sys
 import threading
 
-# SIGBREAK is Ctrl-Break, of Windows, which has no SIGHUP.
+# SIGBREAK is Ctrl-Break on Windows, which has no SIGHUP.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
-came = []  # numbers of the signals that have come, in order
-working = False  # whether the next one interrupts main()
-held = 0  # so many blocks of later() are under way
-code = None  # the exit status, when a script is at its end
+came = []  # numbers of the signals received, in order
+working = False  # whether the next signal interrupts main()
+held = 0  # number of active blocks of later()
+code = None  # the exit status of a script that is ending
 
 
 def name():
-    """What stopped the program, as people call it."""
+    """The name of the first stop, for messages: "Ctrl-C", "SIGTERM", ..."""
     number = came[0] if came else signal.SIGINT
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def status():
-    """The exit status of a program that was stopped, as shells have it."""
+    """The exit status of a stopped program, as in shells: 128 plus the number of the signal."""
     return 128 + (came[0] if came else signal.SIGINT)
 
 
 def leave(number, frame):
-    """Handler where nothing is under way that could be lost: one line, and the status. When a script is at its end, as
-    where it waits for threads, its own status without a word."""
+    """Signal handler for when nothing can be lost: print one line and exit. If a script is ending, e.g. waiting for
+    threads, exit with its own status and print nothing."""
     if code is None:
         came.append(number)
-        with contextlib.suppress(OSError):  # the terminal is gone
+        with contextlib.suppress(OSError):  # the terminal was closed
             os.write(2, f"\nstopped by {name()}\n".encode())
-    with contextlib.suppress(Exception):  # of what was printed, the last may still be on its way
+    with contextlib.suppress(Exception):  # the last output may still be in the buffer
         sys.stdout.flush()
     os._exit(status() if code is None else code)
 
 
 def answer(number, frame):
-    """Handler while a script runs."""
+    """Signal handler while a script runs."""
     came.append(number)
     if number == getattr(signal, "SIGHUP", None):
         silence_terminals()
@@ -58,28 +58,28 @@ def answer(number, frame):
 
 
 def interrupt():
-    """Stop main(), once."""
+    """Raise KeyboardInterrupt, once per main()."""
     global working
     working = False
     raise KeyboardInterrupt
 
 
 def silence_terminals():
-    """What is said to a terminal that is closed goes nowhere, instead of being an error amid the clean-up."""
+    """Redirect output to a closed terminal to nowhere, so that it is not an error during the clean-up."""
     for stream in (1, 2):
         try:
             os.get_terminal_size(stream)
         except OSError as error:
-            if error.errno != errno.EIO:  # it is a file or a pipe
+            if error.errno != errno.EIO:  # a file or a pipe
                 continue
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 @contextlib.contextmanager
 def handled():
-    """In this block stops are noted; the handlers of before come back after it.
+    """Context with answer() as the handler of stops; afterwards the old handlers are restored.
 
-    In a notebook, or in a program that runs a script, Ctrl-C alone is handled, and in a thread nothing is.
+    In a notebook, or another program that runs a script, only Ctrl-C is handled, and in a thread no signal is.
     """
     global held, code
     came.clear()
@@ -99,14 +99,14 @@ def handled():
 
 
 def handlers(numbers):
-    """{signal: its handler} of those that are not ignored, nor handled by another than Python."""
+    """{signal: its handler}, without signals that are ignored, or whose handler is not Python's."""
     found = {number: signal.getsignal(number) for number in numbers}
     return {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
 
 
 @contextlib.contextmanager
 def at_work():
-    """In this block, main() at work, the first stop is a KeyboardInterrupt."""
+    """Context of main(), in which the first stop raises KeyboardInterrupt."""
     global working
     working = True
     try:
@@ -117,9 +117,9 @@ def at_work():
 
 @contextlib.contextmanager
 def later():
-    """A stop waits for the end of this block."""
+    """Context that delays a stop until its end."""
     global held
-    if threading.current_thread() is not threading.main_thread():  # which no stop interrupts
+    if threading.current_thread() is not threading.main_thread():  # stops do not interrupt other threads
         yield
         return
     held += 1
@@ -132,20 +132,20 @@ def later():
 
 
 def ignore():
-    """Ignore stops: after the last line of Python libraries still take a while to end, and the status is said."""
+    """Ignore stops at exit, since libraries take a while to end, and the exit status is already decided."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def open_streams():
-    """Input, output and errors that are closed (>&-, or pythonw of Windows) lead nowhere from now on. Else the next
-    file that is opened would get their number, and what libraries say there would go into it."""
+    """Connect closed standard streams (>&-, or pythonw on Windows) to nowhere. Otherwise the next file that is opened
+    would get their number, and output of libraries would go into it."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, number)  # processes that are started have it, too
+            os.dup2(null, number)  # child processes inherit it
             if null > 2:
                 os.close(null)
     for name in ("stdin", "stdout", "stderr"):
@@ -154,7 +154,7 @@ def open_streams():
 
 
 def is_program():
-    """Whether Python was started to run one of our scripts, and not a notebook, a test or another program with it."""
+    """Whether Python was started to run one of our scripts, not a notebook, a test or another program that runs one."""
     started, main = sys.orig_argv[1:], sys.modules["__main__"]
     path, module = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     if not path or sys.flags.interactive or hasattr(builtins, "get_ipython"):
@@ -168,5 +168,5 @@ open_streams()
 IS_PROGRAM = is_program()
 if IS_PROGRAM:
     for each in handlers(SIGNALS):
-        signal.signal(each, leave)  # until run() takes over: a stop while PyTorch is imported is one line
+        signal.signal(each, leave)  # until run() takes over, so that a stop during the import of PyTorch is one line
     atexit.register(ignore)

@@ -1,4 +1,5 @@
-"""Work on all cores, or on many machines, by joblib; and in the background. Nothing to run."""
+"""Runs work on all cores, or on many machines, by joblib; in background threads; and in other programs. Nothing to run.
+"""
 
 import contextlib
 import ctypes
@@ -21,28 +22,28 @@ import cv2
 from terminal import script, stops
 
 BACKENDS = ("loky", "dask", "ray")  # of joblib: this machine's cores, or a cluster of machines with one shared disk
-# joblib's process that cleans up takes what Ctrl-C has removed for lost, and would warn of it.
+# joblib's resource tracker would warn of leaks after Ctrl-C, although everything has been removed.
 TRACKER = "ignore:resource_tracker"
-AHEAD = 256  # jobs a process that may be done before their results are asked for: memory
+AHEAD = 256  # jobs per process that may be done before their results are used; limits memory
 END = object()
 
 
 def cores():
-    """The number of cores that this program may use: containers and schedulers give fewer than there are."""
-    import joblib  # a tenth of a second, and the live window needs it not
+    """The number of cores that this program may use, which containers and schedulers may limit."""
+    import joblib  # here, since its import takes a tenth of a second and the live window does not need it
 
     return joblib.cpu_count()
 
 
 def start_worker(parent):
-    """One OpenCV thread a process, since the processes fill the cores; stops are the parent's to handle, and where that
-    (a process number) was killed, its processes end too."""
+    """Set up a worker process: one OpenCV thread, since the processes use all cores; stops are left to the parent. If
+    the parent (`parent`: its process id) is killed, the worker ends too."""
     for number in stops.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
     def leave_with_parent():
-        if os.name == "nt":  # where the number of a parent stays as it was
+        if os.name == "nt":  # where the parent's id does not change when it ends
             multiprocessing.parent_process().join()
         while os.getppid() == parent and os.name != "nt":
             time.sleep(1)
@@ -58,7 +59,7 @@ def in_background(function, *arguments):
     def work():
         try:
             future.set_result(function(*arguments))
-        except BaseException as error:  # whoever asks for the result gets it, SystemExit too
+        except BaseException as error:  # result() raises it, SystemExit too
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -67,15 +68,15 @@ def in_background(function, *arguments):
 
 @contextlib.contextmanager
 def leaving_threads():
-    """Where the block ends the program, threads still at work are left behind: a camera's driver may hold one for ever,
-    and a half-loaded PyTorch would crash while Python ends. A notebook that runs a script goes on."""
+    """If the block ends the program, do not wait for running threads: a camera's driver may block one for ever, and a
+    half-loaded PyTorch would crash while Python ends. A notebook that runs a script is not ended."""
     try:
         yield
     except SystemExit as stop:
         if not stops.IS_PROGRAM or not any(thread.daemon for thread in threading.enumerate()):
             raise
         status = stop.code or 0
-        with contextlib.suppress(OSError):  # nobody reads any more
+        with contextlib.suppress(OSError):  # the reader of the output has gone
             if isinstance(status, str):
                 print(status, file=sys.stderr)
             sys.stdout.flush()
@@ -84,36 +85,35 @@ def leaving_threads():
 
 
 def connected(backend):
-    """A context in which joblib works with one of BACKENDS; on which machines, its own settings state, such as
-    DASK_SCHEDULER_ADDRESS and RAY_ADDRESS."""
+    """A context in which joblib works with one of BACKENDS. The backend's own settings, such as DASK_SCHEDULER_ADDRESS
+    and RAY_ADDRESS, name the machines."""
     try:
         if backend == "dask":
             from dask.distributed import Client
 
             client = Client()
-            client.run(importlib.import_module, "faces")  # joblib would wait for ever for workers that have it not
+            client.run(importlib.import_module, "faces")  # joblib would wait for ever for workers that cannot import it
             return client
         if backend == "ray":
             from ray.util.joblib import register_ray
 
             register_ray()
     except (ImportError, OSError) as error:
-        script.fail(f"BACKEND={backend}: {error}; it must be installed, and its workers be started in this project's "
-                    "folder")
+        script.fail(f"BACKEND={backend}: {error}; install it, and start its workers in this project's folder")
     return contextlib.nullcontext()
 
 
 def in_processes(function, jobs, workers, backend="loky"):
     """Yield function(job) for each job, in order, from `workers` processes of one of joblib's BACKENDS.
 
-    A process that is ended from outside ends the program with one line. However this ends, no job is under way then:
-    those at hand are finished, so that no file is written any more, or left half written.
+    If a process is killed, the program ends with one line. Whatever ends this generator, running jobs are finished
+    first, so that no file is written later, or left half written.
     """
     import joblib
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     if function.__module__ == "__main__":
-        # By its module's name, as the processes import it: else joblib would send its code with each job.
+        # By its module's name, so that the processes import it; otherwise joblib would send its code with each job.
         module = importlib.import_module(Path(sys.modules["__main__"].__file__).stem)
         function = getattr(module, function.__name__)
     jobs, results, ended = iter(jobs), iter(()), False
@@ -134,25 +134,25 @@ def in_processes(function, jobs, workers, backend="loky"):
             for _ in results:
                 pass
 
-    script.AT_END.append(finish)  # where this generator is left alone, as by an error of who asks for the results
+    script.AT_END.append(finish)  # needed if an error in the caller abandons this generator
     try:
         with connected(backend), joblib.parallel_config(backend, **settings):
-            # joblib would work through all jobs, whether their results are asked for or not.
+            # In portions, since joblib would otherwise do all jobs, even if their results are not used.
             while ahead := list(itertools.islice(jobs, AHEAD * workers)):
                 with stops.later(), without_stops():
                     results = joblib.Parallel(workers, return_as="generator")(tasks(ahead))
                 yield from answers(results)
     except BrokenProcessPool:
-        script.fail("a process was ended from outside, likely for want of memory: run the same command again, "
-                    "with WORKERS=1 if it happens again")
+        script.fail("a process was killed, probably for lack of memory: run the same command again, with WORKERS=1 if "
+                    "it happens again")
     finally:
         finish()
         script.AT_END.remove(finish)
 
 
 def attempt(function, job):
-    """Worker: (function(job), None), or (None, the error and its traceback), since at an error joblib would kill the
-    other processes in the midst of their work."""
+    """Worker: (function(job), None), or (None, (error, traceback)), since on an error joblib would kill the other
+    processes during their work."""
     try:
         return function(job), None
     except BaseException as error:
@@ -160,7 +160,7 @@ def attempt(function, job):
 
 
 def answers(results):
-    """Yield the answers of attempt() without their errors, which are raised here. A stop comes between two of them:
+    """Yield the results of attempt(); errors are raised here. A stop waits until joblib has given a result, since
     joblib must not be interrupted."""
     while True:
         with stops.later():
@@ -175,8 +175,8 @@ def answers(results):
 
 @contextlib.contextmanager
 def without_stops():
-    """Processes started in this block never get a stop: their parent answers it, and waits for them."""
-    if os.name == "nt":  # where processes inherit that Ctrl-C is ignored; the next press is answered again
+    """Processes started in this block ignore stops; their parent handles them, and waits for its processes."""
+    if os.name == "nt":  # where processes inherit that Ctrl-C is ignored; after the block, Ctrl-C works again here
         ctypes.windll.kernel32.SetConsoleCtrlHandler(None, True)
         try:
             yield
@@ -187,7 +187,7 @@ def without_stops():
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, stops.SIGNALS)
     for tracker in (resource_tracker, another):
-        tracker.ensure_running()  # where one is started, Python lets signals through again
+        tracker.ensure_running()  # if it starts one, Python unblocks the signals
         signal.pthread_sigmask(signal.SIG_BLOCK, stops.SIGNALS)
     try:
         yield
@@ -196,12 +196,12 @@ def without_stops():
 
 
 def run_program(*command):
-    """Run another program to its end, and return its exit status. A stop is passed on to it, and waited for."""
+    """Run another program and return its exit status. A stop is passed on to it; then this waits for its end."""
     with subprocess.Popen(command) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            if os.name != "nt":  # where Ctrl-C reaches both, and to end a process is to kill it
+            if os.name != "nt":  # on Windows, Ctrl-C reaches both, and terminate() would kill
                 process.terminate()
             process.wait()
             raise

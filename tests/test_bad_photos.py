@@ -185,5 +185,5 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path, monkeypatch):
         for name in ("male", "female"):
             Path("data/raw", part, name).mkdir(parents=True)
             face().save(f"data/raw/{part}/{name}/0.png")
-    with pytest.raises(SystemExit, match="Training, Validation, and each of them female, male, which seem to be the"):
+    with pytest.raises(SystemExit, match="Training, Validation, and each of these has female, male, which seem"):
         processed.main()

@@ -95,7 +95,7 @@ def test_each_run_is_a_process_with_its_constants_on_the_command_line(world, mon
     assert script.constants(vars(train)) == before, "nothing stays set"
     held = classifier.load_checkpoint("w s/last.pt")["constants"]
     assert {name: held[name] for name in constants} == constants
-    with pytest.raises(SystemExit, match="train.py ended with status 1, which it has explained above"):
+    with pytest.raises(SystemExit, match="train.py ended with status 1, for the reason above"):
         compare.run("train.py", {**constants, "TRAIN_DIR": "nowhere"})
     assert "error: there is no folder nowhere" in capfd.readouterr().err
 
@@ -163,7 +163,7 @@ def test_files_that_are_not_ours_stay(world):
     copy = Path(compare.equalised("train", 2.0))
     strange = copy / "hat" / "mine.jpg"
     strange.write_bytes(Path("photos/hat/0.png").read_bytes())
-    with pytest.raises(SystemExit, match=r"mine.jpg was not put there by this script"):
+    with pytest.raises(SystemExit, match=r"mine.jpg was not written by this script"):
         compare.equalised("train", 2.0)
     assert strange.is_file()
     Path("runs/results.csv").write_text("my own table\n", encoding="utf-8")

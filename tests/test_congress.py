@@ -68,7 +68,7 @@ def test_congress(site, capsys):
 def test_congress_goes_on_where_it_stopped(site, capsys, monkeypatch):
     monkeypatch.setattr(congress, "RETRIES", 0)
     site.failures["/225x275/A000010.jpg"] = 500
-    with pytest.raises(SystemExit, match="goes on where it stopped"):
+    with pytest.raises(SystemExit, match="continues where it stopped"):
         congress.main()
     assert len(tree()) == 10 and not [p for p in tree() if ".tmp" in p]
     site.asked.clear()

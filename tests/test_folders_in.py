@@ -43,7 +43,7 @@ def test_all_that_lies_there_is_read_or_named(tmp_path, monkeypatch, capsys):
         counts = next(line.split()[1:4] for line in told.splitlines() if line.startswith("hat"))
         kept = 4 + len(good)
         assert f"{kept} of {kept + len(bad)} photos kept" in told
-        assert counts == [str(kept - 2), "0", str(len(bad))] and f"{len(other)} files are no photos" in told
+        assert counts == [str(kept - 2), "0", str(len(bad))] and f"{len(other)} files are not photos" in told
         found = rows()
         assert set(found) == set(bad) | set(other)
         assert all(status == ("unreadable" if name in bad else "no photo") for name, (status, _) in found.items())

@@ -35,7 +35,7 @@ def test_ages_published_as_bands_count_from_their_first_year():
 
 def test_what_is_missing_is_one_line():
     for known in (persons(("", "White")), persons((), ())):
-        with pytest.raises(SystemExit, match="found no age of these crops in data/people.csv, which importers"):
+        with pytest.raises(SystemExit, match="found no age of these crops in data/people.csv, which the importers"):
             auxiliary.labels(known, ("age",))
 
 

@@ -116,7 +116,7 @@ def test_takes_go_by_their_number_alone(place, capsys):
         assert [s for key, s in side.items() if key.startswith(name)].count("valid") == 5
     Path("data/people.csv").unlink()  # without it nobody knows what they are
     refused(capsys, "near-copies join all 20 crops of man, such as man/man_take01_0001.jpg and ",
-            "add photos that are no copies to data/raw/man")
+            "add photos that are not copies to data/raw/man")
 
 
 def test_takes_beside_photos_do_not_hide_their_copies(place):
@@ -152,7 +152,7 @@ def test_classes_that_hang_together_crosswise_are_said(place, capsys):
             save(place / validation.FACES_DIR / name / f"{name}{i}.jpg", picture(10 * i + ord(name)))
             rows.append((f"{name}{i}.jpg", "news", f"Person {'abc'[i]}"))
     people_csv(rows)
-    refused(capsys, "has also the last crops of another class", "add photos of other people")
+    refused(capsys, "also contains the last crops of another class", "add photos of other people")
 
 
 def test_label_conflicts_are_counted_and_stay_together(place, capsys):

@@ -268,7 +268,7 @@ def test_bfw(place, choose, capsys):
     assert known()["bfw-indian_males-n000003-0002_01.jpg"] == ("bfw", "indian_males n000003", "", "Indian")
     shutil.rmtree("bfw/wrapped/white_males")
     sets.main()
-    assert "1 groups that are not there, left out: white_males" in capsys.readouterr().out
+    assert "1 missing groups, left out: white_males" in capsys.readouterr().out
 
 
 def test_all_age_faces(place, choose, capsys):

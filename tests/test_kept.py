@@ -196,7 +196,7 @@ def test_a_crop_of_ones_own_for_a_photo_without_a_face_stays(place):
 def test_no_script_replaces_or_removes_what_another_has_made(place):
     """Best weights in a folder of crops or of a split would go with the next crops or split."""
     for folder in ("processed/faces", "processed/train", "processed/valid"):
-        with pytest.raises(script.Problem, match="where another script has put its files"):
+        with pytest.raises(script.Problem, match="has the files of another script"):
             files.claim(place / folder, ["best_weights.pt"])
     for name in ("plots/log.csv", "weights/best_weights.pt"):
         (place / name).parent.mkdir(exist_ok=True)
@@ -247,5 +247,5 @@ def test_no_script_writes_where_another_looks(place, module, argument):
     source = {folders: ["SOURCE=full"], realtime: ["SOURCE=full", "SHOW=False"]}.get(module, [])
     before = snapshot(place)
     code, _, err = call(module, *source, argument, cwd=place)
-    assert code == 1 and "must lie apart" in err and argument.partition("=")[0] in err, err
+    assert code == 1 and "must be separate" in err and argument.partition("=")[0] in err, err
     assert snapshot(place) == before

@@ -254,7 +254,7 @@ def test_a_jpeg_of_thousands_of_passes_is_refused(tmp_path):
     data = path.read_bytes()
     last = data.rindex(b"\xff\xda")
     path.write_bytes(data[:-2] + data[last:-2] * 3000 + data[-2:])
-    with pytest.raises(reading.PhotoError, match="too many passes"):
+    with pytest.raises(reading.PhotoError, match="too many scans"):
         reading.read_photo(path)
 
 

@@ -227,7 +227,7 @@ def die(job):
 
 
 def test_a_worker_that_dies_is_one_line():
-    with pytest.raises(SystemExit, match="^error: a process was ended from outside, .*WORKERS=1"):
+    with pytest.raises(SystemExit, match="^error: a process was killed, .*WORKERS=1"):
         list(workers.in_processes(die, range(20), 2))
 
 

@@ -114,7 +114,7 @@ def test_a_record_that_a_power_cut_has_damaged_is_no_traceback(made, damage):
         Path(folder, files.RECORD).write_bytes(damage)
     before = tree("processed/faces")
     assert "this project has not written it" in step(processed, code=1)
-    assert "was not put there by validation.py" in step(validation, code=1)
+    assert "was not written by validation.py" in step(validation, code=1)
     assert tree("processed/faces") == before
 
 
@@ -130,7 +130,7 @@ def test_a_record_that_is_a_link_or_no_file_is_refused(made, kind):
     else:
         record.symlink_to(Path("other.txt" if kind == "link" else "nothing").resolve())
     shutil.rmtree("data/raw/x")
-    assert f"{record.as_posix()} is a link, or no file" in step(processed, code=1)
+    assert f"{record.as_posix()} is a link, or not a file" in step(processed, code=1)
     assert Path("other.txt").read_bytes() == before and not Path("nothing").exists()
 
 
@@ -269,7 +269,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path):
     if os.name != "nt":
         os.mkfifo(tmp_path / "pipe.csv")
     for path in list(tmp_path.iterdir()):
-        with pytest.raises(script.Problem, match="is no file"), files.atomic(path):
+        with pytest.raises(script.Problem, match="is not a file"), files.atomic(path):
             pass
     assert all(path.is_dir() or path.is_fifo() for path in tmp_path.iterdir())
 

@@ -135,7 +135,7 @@ def test_letters_come_from_the_font_that_the_user_names(letters, tmp_path, capsy
     matrix(tmp_path, "a.png")
     assert capsys.readouterr().out == ""
     (tmp_path / "bad.ttf").write_bytes(b"no font")
-    with pytest.raises(SystemExit, match="bad.ttf: no font that can be read"):
+    with pytest.raises(SystemExit, match="bad.ttf: not a readable font"):
         pictures.use_font(str(tmp_path / "bad.ttf"))
 
 

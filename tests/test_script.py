@@ -192,7 +192,7 @@ def test_ctrl_c_works_where_multiprocessing_was_imported_first(started, tmp_path
 def test_a_folder_that_is_gone_is_one_line(tmp_path):
     code = f"import os; os.rmdir(os.getcwd()); os.execv({sys.executable!r}, ['python', {str(ROOT / 'processed.py')!r}])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1 and done.stderr.startswith("error: the folder that you stand in is gone")
+    assert done.returncode == 1 and done.stderr.startswith("error: the working folder does not exist any more")
 
 
 @POSIX
@@ -266,7 +266,7 @@ def test_paths_of_windows_are_told_as_in_the_documents():
     """bash there reads a backslash as something else; what repr() has doubled, and a regular expression, stay."""
     assert script.slashed(r"there is no folder data\raw\niña 早: fill it", windows=True) == (
         "there is no folder data/raw/niña 早: fill it")
-    for text in (r"'a\\b' can be no name", r"PERSON is no regular expression (bad escape \y at position 0)"):
+    for text in (r"'a\\b' cannot be the name", r"PERSON is not a regular expression (bad escape \y at position 0)"):
         assert script.slashed(text, windows=True) == text
     assert script.slashed(r"a\b", windows=False) == r"a\b"
     with pytest.raises(SystemExit, match="there is no folder .*data/raw: fill it"):

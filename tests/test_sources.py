@@ -106,7 +106,7 @@ def test_a_video_without_a_frame_that_can_be_decoded_is_told(tmp_path):
     data = write(tmp_path / "a.mp4", 25.0).read_bytes()
     start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
     (tmp_path / "x.mp4").write_bytes(data[:start] + bytes(end - start) + data[end:])
-    assert "is damaged, or no video" in ended(str(tmp_path / "x.mp4"))
+    assert "is damaged, or not a video" in ended(str(tmp_path / "x.mp4"))
 
 
 @pytest.mark.parametrize("address", [

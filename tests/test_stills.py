@@ -84,7 +84,7 @@ def test_a_name_for_a_picture_is_no_folder(tmp_path):
         with pytest.raises(SystemExit, match=f"OUTPUT=.*{name}: a photo is written to a folder, or to a file"):
             stills.album(one, tmp_path / name)
     for name in ("out.mp4", "new.tiff", "ann.JPG", "new.heic"):
-        with pytest.raises(SystemExit, match=f"OUTPUT=.*{name}: 2 photos are written to a folder, so name one"):
+        with pytest.raises(SystemExit, match=f"OUTPUT=.*{name}: 2 photos are written to a folder: set OUTPUT"):
             stills.album(all_of_them, tmp_path / name)
     (tmp_path / "old.jpg").mkdir()
     for folder in ("old.jpg", "v1.2"):

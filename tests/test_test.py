@@ -267,7 +267,7 @@ def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, caps
     assert result["groups"] is None and not (tmp_path / "plots/groups.png").exists()
     assert "has neither ages nor ethnicities of these photos" in capsys.readouterr().out
     (tmp_path / "people.csv").write_text("name,age\nother.jpg,30\n", encoding="utf-8")
-    with pytest.raises(script.Problem, match="lacks the column"):
+    with pytest.raises(script.Problem, match="has no column"):
         run(monkeypatch, world, tmp_path, PEOPLE=str(tmp_path / "people.csv"))
 
 

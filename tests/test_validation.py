@@ -203,8 +203,8 @@ def test_a_crop_that_cannot_be_read_is_left_out_and_said(place, capsys):
 
 @pytest.mark.parametrize(("name", "value", "words"), [
     ("VALID_RATIO", 0.0, ("VALID_RATIO", "from 0.001 to 0.999")), ("VALID_RATIO", 1.0, ("VALID_RATIO",)),
-    ("VALID_RATIO", float("nan"), ("VALID_RATIO",)), ("TRAIN_DIR", "processed/faces/man", ("must lie apart",)),
-    ("VALID_DIR", "processed/train", ("must lie apart",)),
+    ("VALID_RATIO", float("nan"), ("VALID_RATIO",)), ("TRAIN_DIR", "processed/faces/man", ("must be separate",)),
+    ("VALID_DIR", "processed/train", ("must be separate",)),
 ])
 def test_constants_that_make_no_split(place, monkeypatch, name, value, words):
     fill(place, 3, 3)

@@ -188,7 +188,7 @@ def test_no_face_takes_nothing_and_a_foreign_photo_stays(films, tmp_path):
     empty = (films / "empty.mp4").as_posix()
     code, out, err = running.call(webcam, f"CLASSES={(WITH, WITHOUT)!r}", "SHOW=False",
                                   f"CLIPS={{{WITH!r}: {empty!r}}}", cwd=tmp_path)
-    assert code == 0 and "no face, so that nothing is taken" in out
+    assert code == 0 and "no face, so no photo is taken" in out
     code, out, err = running.call(webcam, *arguments(films, (0,)), cwd=tmp_path)
     assert code == 1 and err.count("\n") == 1 and "has not written it" in err and foreign.read_bytes() == b"mine"
 
@@ -235,7 +235,7 @@ def test_digits_and_function_keys_take(code, index):
 
 
 @pytest.mark.parametrize(("source", "words"), [
-    (".", ("is no video", "data/raw/<class>/")), ("photo.jpg", ("is no video", "data/raw/<class>/")),
+    (".", ("is not a video", "data/raw/<class>/")), ("photo.jpg", ("is not a video", "data/raw/<class>/")),
     ("none.mp4", ("SOURCE=<camera number, address, video>",)), ("", ("SOURCE=''", "a text"))])
 def test_a_source_without_takes_is_one_line(tmp_path, monkeypatch, source, words):
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
