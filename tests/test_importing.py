@@ -130,12 +130,12 @@ def marked(data, flag, method):
     ("zip", lambda data: marked(data, 1, 0), "is encrypted, password required"),
     ("zip", lambda data: marked(data, 0, 9), "compression method"),  # Deflate64
     ("zip", lambda data: marked(data, 0, 99), "compression method"),
-    ("xztar", lambda data: data[:200] + bytes(50) + data[250:], ""),
-    ("bztar", lambda data: data[:200] + bytes(50) + data[250:], ""),
+    ("xztar", lambda data: data[:9000] + bytes(200) + data[9200:], ""),
+    ("bztar", lambda data: data[:9000] + bytes(200) + data[9200:], ""),
 ])
 def test_an_archive_that_cannot_be_unpacked_is_one_line(place, form, change, reason):
     for i, name in enumerate(("man/a.jpg", "woman/b.jpg")):
-        photo(f"src/{name}").write_bytes(np.random.default_rng(i).bytes(3000))
+        photo(f"src/{name}").write_bytes(np.random.default_rng(i).bytes(30_000))
     archive = Path(shutil.make_archive("x", form, "src"))
     archive.write_bytes(change(archive.read_bytes()))
     code, _, err = call(folders, f"SOURCE={archive.name}", cwd=place)
