@@ -244,7 +244,7 @@ def draw(folder, jobs):
         if path.is_file() and path.read_bytes() == data:
             continue
         if path.is_file() and f"{name}/{path.name}" not in ours:
-            script.fail(f"{path} exists already and is another picture: move it away, or name another folder")
+            script.fail(f"{path} is there already and is another picture: move it away, or name another folder")
         with atomic(path) as temporary:
             temporary.write_bytes(data)
         new += 1

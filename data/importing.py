@@ -168,7 +168,7 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
             if not os.path.lexists(target):
                 new[photo] = target
             elif not same_photo(target, photo.path):
-                raise script.Problem(f"{target} exists already and is another photo than {photo.path}: move it away, "
+                raise script.Problem(f"{target} is there already and is another photo than {photo.path}: move it away, "
                                      "or give these photos other names (folders.py has PREFIX for that)")
         path = theirs or target
         folder = next(folder for folder in folders.values() if path.is_relative_to(folder))

@@ -68,28 +68,28 @@ def list_photos(folder, others=None):
 
 
 def class_folders(folder, fill_hint):
-    """{class: [its folders]}, sorted; a class is a normal() name, and has two folders where both forms of it are there.
+    """{class: [its folders]}, sorted. A class is a normal() name; it has two folders if both Unicode forms exist.
 
-    No `folder`, a name in it that is not UTF-8 or UNSURE, or a link in it that leads nowhere ends the program.
+    The program ends if `folder` does not exist, or has a name that is not UTF-8 or is UNSURE, or a broken link.
     """
     folder, found = Path(folder), {}
     if not folder.is_dir():
         script.fail(f"there is no folder {folder}: {fill_hint}")
     for path in sorted(p for p in folder.iterdir() if not is_system(p.name)):
         if is_link(path) and not path.exists():
-            script.fail(f"{path} is a link to what is not there: plug in its drive, or delete the link")
+            script.fail(f"{path} is a link that leads nowhere: plug in its drive, or delete the link")
         if not path.is_dir():
             continue
         if os.fsencode(path.name).decode("utf-8", "replace") != path.name:
-            script.fail(f"the name of the class folder {path} is no text in UTF-8: rename it")
+            script.fail(f"the name of the class folder {path} is not valid UTF-8: rename it")
         if normal(path.name).casefold() == UNSURE:
-            script.fail(f"the class folder {path} is named as what is said of a face that is not sure: rename it")
+            script.fail(f"the class folder {path} cannot have this name, which is a label: rename it")
         found.setdefault(normal(path.name), []).append(path)
     folded = {}
     for name in found:
         if (other := folded.setdefault(name.casefold(), name)) != name:
-            script.fail(f"{folder} has the classes {other} and {name}, which are one name on many disks: rename one, "
-                        "or move its photos to the other")
+            script.fail(f"{folder} has the classes {other} and {name}, which are the same name on many disks: rename "
+                        "one, or move its photos to the other")
     return dict(sorted(found.items()))
 
 
@@ -116,11 +116,11 @@ def class_photos(folder, fill_hint, what="photos", others=None, least=2):
         none = f" ({'; '.join(empty)})" if empty else ""
         script.fail(f"{folder} has {len(listed)} class folder(s){none} and needs at least {least}: {fill_hint}")
     if empty:
-        print(f"{folder}: no class is {'; '.join(empty)}")
+        print(f"{folder}: not a class: {'; '.join(empty)}")
     hidden = [path.name for path in Path(folder).iterdir() if path.name.startswith(".") and path.is_dir()
               and list_photos(path)]
     if hidden:
-        print(f"{folder}: hidden folders are no classes: {', '.join(sorted(hidden))}")
+        print(f"{folder}: hidden folders are not classes: {', '.join(sorted(hidden))}")
     return listed
 
 

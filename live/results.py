@@ -67,7 +67,7 @@ class Results:
             self.check_unused()
 
     def check_unused(self):
-        """Raise Problem where another run writes the file at this moment."""
+        """Raise Problem if another run is writing the file."""
         if os.path.isfile(self.log):
             with files.locked(self.log, wait=False) as mine:
                 if mine is False:

@@ -150,7 +150,7 @@ def test_a_name_that_is_no_text(tmp_path, monkeypatch, capsys):
         script.run(validation.main)
     assert not stop.value.code
     os.rename(os.fsencode(tmp_path / "raw" / "hat"), os.fsencode(tmp_path / "raw") + b"/h\xe9")
-    with pytest.raises(SystemExit, match="is no text in UTF-8: rename it"):
+    with pytest.raises(SystemExit, match="is not valid UTF-8: rename it"):
         reading.class_folders(tmp_path / "raw", "")
 
 

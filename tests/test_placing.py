@@ -213,7 +213,7 @@ def test_names_that_are_no_text_and_files_that_are_no_photos(place, monkeypatch,
         path.unlink()
     photo("src/woman/clip.mp4")
     assert run(monkeypatch) is None
-    assert "no class is woman: has no photos but 1 other file(s), such as clip.mp4" in capsys.readouterr().out
+    assert "not a class: woman: has no photos but 1 other file(s), such as clip.mp4" in capsys.readouterr().out
 
 
 def test_a_table_that_cannot_be_read_is_said_before_anything_is_placed(place, monkeypatch):

@@ -374,7 +374,7 @@ def test_a_class_on_a_drive_that_is_not_there_is_said_and_nothing_goes(made, mod
     before = tree("processed")
     Path("drive").rename("taken")
     line = step(module, code=1)
-    assert f"{folder}/x is a link to what is not there: plug in its drive" in line
+    assert f"{folder}/x is a link that leads nowhere: plug in its drive" in line
     assert tree("processed") == before
 
 

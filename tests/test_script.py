@@ -86,7 +86,7 @@ def test_classes_are_folders_that_are_not_hidden(tmp_path):
         (tmp_path / name).mkdir()
     assert reading.class_folders(tmp_path, "fill it") == {"a": [tmp_path / "a"], "b": [tmp_path / "b"]}
     (tmp_path / "Unsure").mkdir()
-    with pytest.raises(SystemExit, match="Unsure is named as what is said of a face that is not sure: rename it"):
+    with pytest.raises(SystemExit, match="Unsure cannot have this name, which is a label: rename it"):
         reading.class_folders(tmp_path, "fill it")
 
 
@@ -253,7 +253,7 @@ def test_classes_that_differ_by_case_alone_are_one_line(tmp_path):
             (tmp_path / name).mkdir()
         except FileExistsError:
             pytest.skip("this disk ignores case")
-    with pytest.raises(SystemExit, match="the classes Man and man, which are one name on many disks"):
+    with pytest.raises(SystemExit, match="the classes Man and man, which are the same name on many disks"):
         reading.class_folders(tmp_path, "")
 
 
