@@ -109,8 +109,8 @@ def source_folder(source, hint, raw_dir="data/raw", test_dir="data/test"):
         with files.atomic_folder(folder) as temporary:
             safe = {} if ending == ".zip" else {"filter": "data"}
             shutil.unpack_archive(source, temporary, **safe)
-    except Exception as error:  # nearly everything, where it is damaged, encrypted or packed in an unknown way
-        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # a full disk is no fault of the archive
+    except Exception as error:  # nearly any, if it is damaged, encrypted or compressed by an unknown method
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # e.g. a full disk, not the archive's fault
             raise
         script.fail(f"{source} cannot be unpacked ({error}): download it again, or unpack it with another program and "
                     "name the folder")
@@ -195,8 +195,8 @@ def names_in(folder, paths):
 
 
 def check_photos(photos, folders):
-    """{photo: the Path for it in `folders`, {"raw" or "test": Path}}. Of names that differ by case alone, which are one
-    name on many disks, all but the first get a digest.
+    """{photo: the Path for it in `folders`, {"raw" or "test": Path}}. Names that differ only by case, which are
+    the same name on many disks, get a digest, except the first.
 
     Raises Problem for names that are not valid, or appear twice.
     """
@@ -262,7 +262,7 @@ class Placed:
                                          "another SOURCE, or other folders with RAW_DIR=... TEST_DIR=...")
 
     def spelled(self, target):
-        """The path of what lies at `target`: some disks take a.jpg for A.jpg, and the name of before stays."""
+        """The path of the existing file at `target`, which on a case-insensitive disk may be spelled differently."""
         if target.name not in self.by_name and os.path.lexists(target):
             for path in target.parent.iterdir():
                 if normal(path.name).casefold() == normal(target.name).casefold() and path.name != target.name:

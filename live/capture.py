@@ -157,7 +157,7 @@ class Reader:
         self.opened = None  # whether the source could be opened; None: not known yet
         self.ended = self.stopping = False
         if sys.platform == "darwin" and sources.is_camera(source) and opened is None:
-            # The system asks whether the camera may be used, and shows its question for the main thread alone.
+            # macOS asks the user for permission to use the camera, but only if the main thread opens it.
             opened = open_capture(source, size)
         self.start = self.last = time.perf_counter()  # last: time of the newest frame
         self.thread = threading.Thread(target=self.work, args=(opened,), name="reader", daemon=True)

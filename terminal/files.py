@@ -120,8 +120,8 @@ def digest(name):
 
 
 def safe_name(name):
-    """A name of a file or folder that any disk and a record can hold: that which it is, or a short one with a digest
-    where it is no text, too long, or has a backslash or a line break."""
+    """A file or folder name that is valid on any disk and in a record: `name` itself, or a short one with a digest if
+    `name` is not valid text, too long, or has a backslash or a line break."""
     text = os.fsencode(name).decode("utf-8", "ignore")
     if text == name and len(os.fsencode(name)) <= 255 and not set(name) & set("\\\r\n"):
         return name

@@ -22,7 +22,7 @@ from pathlib import Path
 # Relative paths in a script are relative to this folder: the project's, or FACES_HOME in the environment.
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
 PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "LISTS", "CLIPS")
-LONGEST = 259  # letters of a path that Windows takes, unless a setting of it says otherwise
+LONGEST = 259  # most letters of a path on Windows, unless long paths are enabled there
 AT_END = []  # functions that run() always calls at the end, the last one first
 SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
 
@@ -174,18 +174,18 @@ def run(main, stopped="run the same command again to continue"):
 
 
 def known_cause(error):
-    """What to say of an error of Python's, PyTorch's or OpenCV's that a user can mend, or None."""
+    """A line for an error of Python, PyTorch or OpenCV that the user can mend, or None."""
     if isinstance(error, RecursionError):  # mkdir() and, before Python 3.12, os.walk()
-        return "folders lie too deep inside one another: name a place, or move them to one, with fewer around it"
+        return "folders are nested too deeply: use a place with fewer folders around it"
     return "out of memory: close other programs or lower BATCH_SIZE" if out_of_memory(error) else None
 
 
 def explained(error):
-    """What an OSError says, and what to do."""
+    """A line for an OSError, with what to do."""
     name = str(error.filename or "")
     where = f" ({name})" if name else ""
     if os.name == "nt" and isinstance(error, FileNotFoundError) and len(os.path.abspath(name)) > LONGEST:
-        return f"a path has more than {LONGEST} letters{where}, which Windows does not take: move its folders up"
+        return f"a path has more than {LONGEST} letters{where}, too many for Windows: move its folders up"
     return f"{error.strerror or error}{where}: free some space or check the folder's permissions, then run again"
 
 
