@@ -56,7 +56,7 @@ BALANCE = True
 # which improves its features. Weights files keep the age outputs (see classifier.CHILD). (): the class only.
 AUXILIARY = ()
 # Margin around the face in validation crops, as a share of its size; saved with the weights for test.py and
-# realtime.py. Training with random crops enlarges faces, so validation is better with a smaller margin than training:
+# realtime.py. Random zoom enlarges faces in training, so validation is better with a smaller margin than training:
 # Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019. None: that of START, or cropping.MARGIN.
 JUDGED_MARGIN = None
 # Validation accuracy, on the crops that are not "unsure", for which the confidence threshold is chosen. A lower target
