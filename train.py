@@ -261,7 +261,7 @@ def begin(train, valid, constants, hardware):
 
 
 def is_finished(run):
-    """Whether no epoch is left. If settings() has chosen the epochs of a fine-tuning, it ends once it is settled."""
+    """Whether no epoch is left to train. Fine-tuning ends once it is settled, unless EPOCHS is set."""
     return run.done >= run.constants["EPOCHS"] or bool(START) and EPOCHS is None and run.settled
 
 
@@ -270,7 +270,7 @@ def fit(hardware):
     start = read_start()
     folders = runs.Folders(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
     files.check_outputs(globals(), "WEIGHTS_DIR", "PLOTS_DIR")
-    folders.claim()  # first of all, since it ends the program if a file of the user's would be overwritten
+    folders.claim()  # before any work, since it ends the program if a file of the user's would be overwritten
     train, valid = load_data(start, hardware.device)
     constants = settings(len(train))
     if constants["BALANCE"]:
@@ -284,7 +284,7 @@ def fit(hardware):
         engine.say(f"all {run.done} epochs were done before: EPOCHS={run.done + 10} RESUME=True trains ten more")
     else:
         runs.announce(run, train_loader, valid_loader)
-    reached = 1.0  # accuracy at the threshold; conclude() says nothing of 1.0, so nothing if no epoch is left to train
+    reached = 1.0  # accuracy above the threshold; if no epoch is trained, 1.0, about which conclude() prints nothing
     while not is_finished(run):
         epoch = run.done + 1
         loss, accuracy, data_s, compute_s = train_epoch(run, train_loader, epoch)
