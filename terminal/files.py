@@ -173,6 +173,19 @@ def is_inner(name):
     return "\0" not in name and not {"", ".", ".."}.intersection(parts)
 
 
+def read_bytes(path):
+    """The bytes of a file; None if there is none. Raises Problem if `path` is a link that leads nowhere, since its drive
+    may not be plugged in, or is not a file: reading a pipe may never end."""
+    path = Path(path)
+    if path.is_file():
+        return path.read_bytes()
+    if is_link(path) and not path.exists():
+        raise Problem(f"{path} is a link that leads nowhere: plug in its drive, or delete the link")
+    if path.exists():
+        raise Problem(f"{path} is not a file: move it away")
+    return None
+
+
 def read_record(folder):
     """The names in the record of `folder`: set of str, without names that lead out of the folder. Raises Problem if the
     record is a link, or not a file."""
