@@ -2,6 +2,7 @@
 of its crops. validation.py writes them, and dataset.py reads them. Nothing to run.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,8 @@ def read(folder):
         notes = json.loads(data.decode())
         crops = {name: Person(*known) for name, known in notes.pop("crops").items()}
         found = Split(**notes, crops=crops)
-        "".join([*found.lines, found.problem or "", *(text for known in crops.values() for text in known)])  # only texts
+        # Raises TypeError for anything but texts.
+        "".join([*found.lines, found.problem or "", *itertools.chain.from_iterable(crops.values())])
         return found._replace(settings=dict(found.settings), clahe=float(found.clahe))
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return Split({}, [], OTHER, 0.0, {})

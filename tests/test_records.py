@@ -448,7 +448,8 @@ def test_no_folder_is_made_where_the_drive_of_people_csv_would_be(made):
 
 @pytest.mark.parametrize("change", [
     lambda notes: b"[" * 100_000, lambda notes: b"\0" * 500, lambda notes: notes | {"clahe": "x"},
-    lambda notes: notes | {"lines": [1]}, lambda notes: notes | {"problem": 5}, lambda notes: notes | {"settings": None},
+    lambda notes: notes | {"lines": [1]}, lambda notes: notes | {"problem": 5},
+    lambda notes: notes | {"settings": None},
     lambda notes: notes | {"crops": dict.fromkeys(notes["crops"], [1, 2, 3, 4])}])
 def test_odd_notes_on_a_split_are_one_line_and_are_made_anew(made, change):
     notes = Path("processed/train/.split.json")
@@ -458,3 +459,31 @@ def test_odd_notes_on_a_split_are_one_line_and_are_made_anew(made, change):
         dataset.Crops("processed/train", 32)
     step(validation)
     assert notes.read_bytes() == before
+
+
+@POSIX
+@pytest.mark.parametrize("place", ["processed/train", "processed/train/hat"])
+def test_a_split_that_is_deleted_in_mid_run_is_said_and_made_again(made, monkeypatch, place):
+    before, links, link = tree("processed/train"), [], files.link
+    for folder in ("processed/train", "processed/valid"):
+        shutil.rmtree(folder)
+
+    def link_then_delete(source, target):
+        link(source, target)
+        links.append(target)
+        if len(links) == 5:  # three of beard, two of hat
+            shutil.rmtree(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "link", link_then_delete)
+        assert "is gone" in step(validation, code=1)
+    step(validation)
+    assert tree("processed/train") == before
+
+
+def test_a_folder_that_disappears_between_two_claims_is_said(tmp_path):
+    files.claim(tmp_path / "photos", ["a.jpg"])
+    shutil.rmtree(tmp_path / "photos")
+    with pytest.raises(script.Problem, match="is gone"):
+        files.claim(tmp_path / "photos", ["b.jpg"])
+    assert not (tmp_path / "photos").exists()
