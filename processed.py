@@ -13,6 +13,7 @@ import collections
 import contextlib
 import csv
 import hashlib
+import io
 import os
 import stat
 from pathlib import Path
@@ -121,10 +122,8 @@ def recipe(detector):
 def noted(folder=None):
     """The contents of RECIPE in `folder` (None: FACES_DIR): (recipe() of the crops, "" if there are none; {name of a
     crop: the note of its photo, which is seen_now(), "-" and digest_of()})."""
-    try:
-        first, *lines = Path(folder or FACES_DIR, RECIPE).read_text(**TEXT).split("\n")
-    except (FileNotFoundError, NotADirectoryError):
-        return "", {}
+    data = files.read_bytes(Path(folder or FACES_DIR, RECIPE)) or b""
+    first, *lines = data.decode(**TEXT).replace(os.linesep, "\n").split("\n")
     return first, {name: seen for seen, _, name in (line.partition(" ") for line in lines)}
 
 
@@ -146,11 +145,11 @@ class Skipped(NamedTuple):
 def load_skipped(path):
     """The rows of the last run's skipped.csv whose photos need not be tried again: {photo: Skipped}; {} without a file.
     """
+    data = files.read_bytes(path) or b""
     try:
-        with open(path, newline="", **TEXT) as file:
-            return {row["photo"]: Skipped(*(row[column] for column in Skipped._fields)) for row in csv.DictReader(file)
-                    if row["time"]}
-    except (OSError, KeyError, csv.Error):
+        table = csv.DictReader(io.StringIO(data.decode(**TEXT), newline=""))
+        return {row["photo"]: Skipped(*(row[column] for column in Skipped._fields)) for row in table if row["time"]}
+    except (KeyError, csv.Error):
         return {}
 
 

@@ -196,9 +196,12 @@ def replace(crops, sides, persons, notes):
         for place in [*Path(folder).iterdir()]:  # an empty folder would be a class without crops
             with contextlib.suppress(OSError):
                 place.rmdir()
+        for place in files.folders_of(names):
+            Path(folder, place).mkdir(exist_ok=True)
         for key in tqdm(names, desc=f"linking {Path(folder).name}", unit="crop", disable=None):
-            Path(folder, key).parent.mkdir(parents=True, exist_ok=True)
             files.link(crops[key], Path(folder, key))
+        if not all(Path(folder, key).is_file() for key in names):
+            raise files.gone(folder)
     for folder in (VALID_DIR, TRAIN_DIR):  # the folder that train.py reads first comes last
         splits.write(folder, notes._replace(crops={key: persons[key] for key in members[folder]}))
 

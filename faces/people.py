@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from terminal.files import atomic, check_replaceable, digest, locked, normal
+from terminal.files import atomic, check_replaceable, digest, locked, normal, read_bytes
 from terminal.script import Problem
 
 # ------------------------------------------------------------------------------------------------
@@ -162,10 +162,9 @@ def check(path):
 
 def read_sheet(path):
     """The Sheet in `path`, a Path; None if there is no such file. Raises Problem, one line."""
-    if not path.exists():
-        return None
     try:
-        data = path.read_bytes()
+        if (data := read_bytes(path)) is None:
+            return None
         encoding = encoding_of(data)
         text = data.decode(encoding)
         start = re.match(r"(?i)(?:(sep=(.))[\r\n]+)?[\r\n]*(?P<header>.*)", text)

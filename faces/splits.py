@@ -2,12 +2,13 @@
 of its crops. validation.py writes them, and dataset.py reads them. Nothing to run.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
 
 from faces.people import Person
-from terminal.files import SPLIT, atomic
+from terminal.files import SPLIT, atomic, read_bytes
 
 OTHER = "the notes on the split are damaged, or from another version: run 'python validation.py' again"
 
@@ -23,14 +24,17 @@ class Split(NamedTuple):
 
 
 def read(folder):
-    """The Split in `folder`; None if the split was made by hand."""
-    try:
-        notes = json.loads(Path(folder, SPLIT).read_text("utf-8"))
-        crops = {name: Person(*known) for name, known in notes.pop("crops").items()}
-        return Split(**notes, crops=crops)
-    except OSError:
+    """The Split in `folder`; None if the split was made by hand. Raises Problem, see files.read_bytes()."""
+    if (data := read_bytes(Path(folder, SPLIT))) is None:
         return None
-    except (ValueError, AttributeError, KeyError, TypeError):
+    try:
+        notes = json.loads(data.decode())
+        crops = {name: Person(*known) for name, known in notes.pop("crops").items()}
+        found = Split(**notes, crops=crops)
+        # Raises TypeError for anything but texts.
+        "".join([*found.lines, found.problem or "", *itertools.chain.from_iterable(crops.values())])
+        return found._replace(settings=dict(found.settings), clahe=float(found.clahe))
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return Split({}, [], OTHER, 0.0, {})
 
 

@@ -204,7 +204,7 @@ class Viewer:
         picture = still.draw(dataclasses.replace(self.controls, mirror=False, heat=False))
         try:
             writing.save_photo(photo.target, picture)
-        except script.Problem as problem:
+        except writing.TooLarge as problem:
             print(problem)
 
     def following(self, place, step):

@@ -83,11 +83,15 @@ class Video(contextlib.ExitStack):
                 raise script.Problem(f"{self.path} could not be written whole: is the disk full?")
 
 
+class TooLarge(script.Problem):
+    """A picture that its format cannot hold."""
+
+
 def save_photo(path, image):
-    """Write a BGR image as JPEG, PNG, ... by its suffix. Raises script.Problem if the format cannot hold it."""
+    """Write a BGR image as JPEG, PNG, ... by its suffix. Raises TooLarge if the format cannot hold it."""
     done, data = cv2.imencode(Path(path).suffix or ".jpg", image)
     if not done:
-        raise script.Problem(f"{path} cannot be written as an image ({image.shape[1]}x{image.shape[0]} pixels)")
+        raise TooLarge(f"{path} cannot be written as an image ({image.shape[1]}x{image.shape[0]} pixels)")
     with files.atomic(path) as temporary:
         temporary.write_bytes(data.tobytes())
 

@@ -173,6 +173,19 @@ def is_inner(name):
     return "\0" not in name and not {"", ".", ".."}.intersection(parts)
 
 
+def read_bytes(path):
+    """The bytes of a file; None if there is none. Raises Problem if `path` is a link that leads nowhere, since its
+    drive may not be plugged in, or is not a file: reading a pipe may never end."""
+    path = Path(path)
+    if path.is_file():
+        return path.read_bytes()
+    if is_link(path) and not path.exists():
+        raise Problem(f"{path} is a link that leads nowhere: plug in its drive, or delete the link")
+    if path.exists():
+        raise Problem(f"{path} is not a file: move it away")
+    return None
+
+
 def read_record(folder):
     """The names in the record of `folder`: set of str, without names that lead out of the folder. Raises Problem if the
     record is a link, or not a file."""
@@ -238,12 +251,15 @@ def claim(folder, names, ours=()):
     names to the record, so that they are ours from now on.
 
     Call it before any work starts. Raises Problem, and changes nothing, if one of the files exists and is not ours, is
-    behind a link or read-only, or if `folder` is a file, read-only or another script's. `ours`: names that are ours
+    behind a link or read-only, or if `folder` is a file, read-only, another script's, or has disappeared since the last
+    call. `ours`: names that are ours
     without a record, from versions that had none.
     """
     folder, names = Path(folder), list(names)
     if os.path.lexists(folder) and not folder.is_dir():
         raise Problem(f"{folder} is a file, but must be a folder: name another")
+    if folder.absolute() in CLAIMED and not folder.is_dir():
+        raise gone(folder)
     check_names(folder, names, ours)
     for name in names:
         if "/" not in name:  # most files in class folders are not replaced; atomic() checks the others

@@ -1,5 +1,6 @@
 """What is ours and what is the user's: records, links, temporary files, modes. Only what a record names is touched."""
 
+import json
 import os
 import shutil
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import dataset
 import folders
 import importing
 import processed
@@ -415,3 +417,73 @@ def test_a_crop_of_a_photo_that_fails_for_a_while_stays(made, monkeypatch):
     assert Path("processed/skipped.csv").read_text().count("Input/output error") == 4
     step(processed)
     assert {**tree("processed/faces"), ".recipe": 0} == {**before, ".recipe": 0}
+
+
+READ = [("processed/faces/.recipe", processed), ("processed/skipped.csv", processed), ("data/people.csv", validation),
+        ("processed/train/.split.json", validation)]
+
+
+@POSIX
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("name", "module"), READ, ids=lambda value: getattr(value, "__name__", value))
+def test_a_file_that_is_read_is_no_pipe_and_no_link_to_a_drive_that_is_not_there(made, name, module):
+    """Without people.csv nobody is known, and one person would be on both sides."""
+    Path(name).unlink(missing_ok=True)
+    os.mkfifo(name)
+    assert f"{name} is not a file" in step(module, code=1)
+    Path(name).unlink()
+    Path(name).symlink_to(Path("drive", "file").resolve())
+    assert f"{name} is a link that leads nowhere" in step(module, code=1)
+    assert Path(name).is_symlink() and not Path("drive").exists()
+    Path(name).unlink()
+    step(module)
+
+
+def test_no_folder_is_made_where_the_drive_of_people_csv_would_be(made):
+    Path("data/people.csv").symlink_to(Path("drive", "people.csv").resolve())
+    with pytest.raises(script.Problem, match="leads nowhere"):
+        people.write("data/people.csv", [("a.jpg", "", "", "", "")])
+    assert not Path("drive").exists()
+
+
+@pytest.mark.parametrize("change", [
+    lambda notes: b"[" * 100_000, lambda notes: b"\0" * 500, lambda notes: notes | {"clahe": "x"},
+    lambda notes: notes | {"lines": [1]}, lambda notes: notes | {"problem": 5},
+    lambda notes: notes | {"settings": None},
+    lambda notes: notes | {"crops": dict.fromkeys(notes["crops"], [1, 2, 3, 4])}])
+def test_odd_notes_on_a_split_are_one_line_and_are_made_anew(made, change):
+    notes = Path("processed/train/.split.json")
+    before, changed = notes.read_bytes(), change(json.loads(notes.read_bytes()))
+    notes.write_bytes(changed if isinstance(changed, bytes) else json.dumps(changed).encode())
+    with pytest.raises(SystemExit, match="damaged, or from another version"):
+        dataset.Crops("processed/train", 32)
+    step(validation)
+    assert notes.read_bytes() == before
+
+
+@POSIX
+@pytest.mark.parametrize("place", ["processed/train", "processed/train/hat"])
+def test_a_split_that_is_deleted_in_mid_run_is_said_and_made_again(made, monkeypatch, place):
+    before, links, link = tree("processed/train"), [], files.link
+    for folder in ("processed/train", "processed/valid"):
+        shutil.rmtree(folder)
+
+    def link_then_delete(source, target):
+        link(source, target)
+        links.append(target)
+        if len(links) == 5:  # three of beard, two of hat
+            shutil.rmtree(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "link", link_then_delete)
+        assert "is gone" in step(validation, code=1)
+    step(validation)
+    assert tree("processed/train") == before
+
+
+def test_a_folder_that_disappears_between_two_claims_is_said(tmp_path):
+    files.claim(tmp_path / "photos", ["a.jpg"])
+    shutil.rmtree(tmp_path / "photos")
+    with pytest.raises(script.Problem, match="is gone"):
+        files.claim(tmp_path / "photos", ["b.jpg"])
+    assert not (tmp_path / "photos").exists()

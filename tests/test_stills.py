@@ -1,6 +1,7 @@
 """Photos and folders of photos in realtime.py: annotated copies, one for each, that replace nothing."""
 
 import os
+import shutil
 import unicodedata
 
 import cv2
@@ -11,6 +12,7 @@ from PIL import Image
 import clips
 from faces import detectors
 from live import controls, results, stills
+from photos import fill
 from running import POSIX
 from terminal import files, script
 from watching import StandIn
@@ -26,6 +28,14 @@ def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
     counts = stills.annotate(photos, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
     assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").glob("[!.]*")] == ["b.jpg"]
     assert "a.jpg cannot be written as an image (24x70000 pixels)" in capsys.readouterr().out
+
+
+def test_an_output_folder_that_disappears_in_mid_run_ends_it(tmp_path, monkeypatch):
+    fill(tmp_path / "in", 2)
+    photos = stills.album(tmp_path / "in", tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(script.Problem, match="is gone"):
+        stills.annotate(photos, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
 
 
 def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys):
