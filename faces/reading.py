@@ -166,7 +166,8 @@ def read_photo(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata; the pixels decide
-            if not stat.S_ISREG(os.stat(path).st_mode):
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
                 raise PhotoError("not a file")  # reading a pipe or a device might never end
             Image.init()  # fills Image.OPEN, once
             if "HEIF" not in Image.OPEN:
@@ -180,7 +181,8 @@ def read_photo(path):
                     raise
                 except Exception as error:  # decoders may raise anything on damaged files
                     file.seek(0)
-                    return mended(file.read(MAX_MENDED), path, error)
+                    # No more bytes than there are: on Windows memory that is asked for is taken, even if unused.
+                    return mended(file.read(min(status.st_size, MAX_MENDED)), path, error)
     except PhotoError:
         raise
     except Image.DecompressionBombError:

@@ -3,6 +3,7 @@
 import csv
 import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import processed
 import validation
 from faces import cropping, reading
 from learn import runs
-from photos import chunk, face
+from photos import chunk, face, jpeg
 from running import POSIX, run, settle
 from strangers import facts
 from terminal import script
@@ -187,3 +188,14 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path, monkeypatch):
             face().save(f"data/raw/{part}/{name}/0.png")
     with pytest.raises(SystemExit, match="Training, Validation, and each of these has female, male, which seem"):
         processed.main()
+
+
+def test_a_damaged_photo_takes_no_more_memory_than_it_has_bytes(tmp_path):
+    """On Windows memory that is asked for is taken, by every process."""
+    (tmp_path / "a.png").write_bytes(jpeg()[:300])
+    tracemalloc.start()
+    with pytest.raises(reading.PhotoError):
+        reading.read_photo(tmp_path / "a.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
