@@ -181,7 +181,7 @@ def read_photo(path):
                     raise
                 except Exception as error:  # decoders may raise anything on damaged files
                     file.seek(0)
-                    # No more than there is: Windows gives the memory that is asked for, needed or not.
+                    # No more than the file has: Windows reserves all the memory that is asked for.
                     return mended(file.read(min(status.st_size, MAX_MENDED)), path, error)
     except PhotoError:
         raise
