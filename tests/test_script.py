@@ -314,8 +314,11 @@ def test_without_streams_as_under_pythonw_there_is_no_traceback(tmp_path, progra
     assert (tmp_path / "code").read_text() in ("0", "None")
 
 
-@pytest.mark.parametrize("argument", ["FACES_DIR=" + "a/" * 2000, "RAW_DIR=" + "a/" * 2000, "RAW_DIR='a\\0b'",
-                                      "SKIPPED='a\\0b.csv'", "FACES_DIR=" + "n" * 300, "CLAHE=" + "9" * 400])
+NUL = ["RAW_DIR='a\\0b'", "SKIPPED='a\\0b.csv'"] if os.name != "nt" else []  # on Windows that is 0b in the folder a
+
+
+@pytest.mark.parametrize("argument", ["FACES_DIR=" + "a/" * 2000, "RAW_DIR=" + "a/" * 2000, *NUL,
+                                      "FACES_DIR=" + "n" * 300, "CLAHE=" + "9" * 400])
 def test_paths_and_numbers_beyond_all_measure_are_one_line(tmp_path, argument):
     fill(tmp_path / "data" / "raw")
     code, _, err = call(processed, "WORKERS=1", argument, cwd=tmp_path)
