@@ -13,11 +13,10 @@ from torchvision import models
 import dataset
 import drawn
 import model as networks
-import processed
 import realtime
 import test as step4
 import train
-from crops import both_splits
+from crops import both_splits, note
 from faces import detectors, reading
 from learn import classifier, runs
 from live import stills
@@ -99,7 +98,7 @@ def trained(faces, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks.Backbone, "image_size", 64)
         patch.setattr(runs, "plot", lambda *_: None)
-        patch.setattr(processed, "CLAHE", 2.0)
+        note(faces / "train", {}, clahe=2.0)
         patch.setattr(networks, "load_imagenet", lambda net: "none here")
         for name in KINDS:
             run(patch, faces, folder / name, MODEL=name, EPOCHS=1)

@@ -30,7 +30,7 @@ def test_drawn_folders(place, capsys, monkeypatch):
     monkeypatch.setattr(drawn, "COUNT", 6)
     monkeypatch.setattr(drawn, "TEST_COUNT", 3)
     run = [drawn.main(), tree(), drawn.main(), tree()]
-    assert run[1] == run[3] and "0 pictures written, 18 already there" in capsys.readouterr().out
+    assert run[1] == run[3] and "0 pictures written, 18 existed already" in capsys.readouterr().out
     for name in drawn.CLASSES:
         persons = [shipped.persons((side, name)) for side in ("raw", "test")]
         assert len(persons[0]) == 2 and len(persons[1]) == 1 and not persons[0] & persons[1]

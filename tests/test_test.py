@@ -307,7 +307,7 @@ def test_no_face_at_all_still_says_why(world, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("make", "constants", "message"), [
-    (["photos/hats/"], {}, r"class folders beard, hats, but .*best_weights_10.pt knows beard, hat: rename hats"),
+    (["photos/hats/"], {}, r"class folders beard, hats, but .*best_weights_10.pt has beard, hat: rename hats"),
     ([], {"TEST_DIR": "nowhere"}, "there is no folder"),
     (["photos/beard/"], {"WEIGHTS": "nothing_*.pt"}, "no weights match .*train.py"),
     (["photos/hat/"], {}, "has no photos"),
