@@ -1,6 +1,7 @@
 """Puts the scripts (repository root) and the importers (data/) where the tests can import them."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +17,13 @@ for folder in (ROOT / "data", ROOT):
 
 
 def pytest_configure(config):
-    """Start again where names of files are ASCII (PYTHONUTF8=0 LC_ALL=C): the tests have names in other letters."""
+    """Start again if names of files are ASCII (PYTHONUTF8=0 LC_ALL=C), since the tests have names in other letters.
+
+    Signals that are ignored, as after nohup or &, would be ignored by the scripts that the tests stop.
+    """
+    for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+            signal.signal(getattr(signal, name), handler)
     if sys.getfilesystemencoding() != "utf-8":
         config.pluginmanager.getplugin("capturemanager").suspend_global_capture(in_=True)
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
