@@ -27,7 +27,7 @@ from faces import cropping, detectors, people, reading
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
 from terminal import rules, script, stops, workers
-from terminal.files import UNSURE, atomic, claim, normal, remove_ours, written
+from terminal.files import UNSURE, atomic, claim, locked, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
@@ -359,11 +359,15 @@ def take_clips(takes):
     for name, clips in CLIPS.items():
         for clip in [clips] if isinstance(clips, str) else clips:
             takes.clip = digest_of(clip)
-            if number := takes.known(normal(name), takes.clip):
-                takes.new.append((normal(name), number))
-                print(f"{clip}: already taken as take {number} of {name}")
-                continue
-            photos = take_clip(takes, normal(name), clip)
+            with locked(clip, wait=False) if takes.clip else contextlib.nullcontext() as mine:
+                if mine is False:  # a second take of a clip could be in the training, and the first in the test
+                    raise script.Problem(f"{clip} is being taken by another run: wait for its end, and run the same "
+                                         "command again")
+                if number := takes.known(normal(name), takes.clip):
+                    takes.new.append((normal(name), number))
+                    print(f"{clip}: already taken as take {number} of {name}")
+                    continue
+                photos = take_clip(takes, normal(name), clip)
             print(f"{clip}: {photos} photos of {name}" if photos else f"{clip}: no face, so no photo is taken")
 
 

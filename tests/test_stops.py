@@ -347,3 +347,11 @@ def test_later_holds_a_stop_until_the_end_of_its_block():
     with pytest.raises(SystemExit) as end:
         script.run(main)
     assert end.value.code == 130 and done == [1, 2]
+
+
+@POSIX
+def test_a_clip_that_another_run_is_taking_is_not_taken_twice(takes, tmp_path):
+    with files.locked(takes[0].parent / "a0.mp4"):
+        code, _, err = call(webcam, *takes[1], cwd=tmp_path)
+    assert code == 1 and "a0.mp4 is being taken by another run" in err and not list(tmp_path.rglob("*.jpg"))
+    assert call(webcam, *takes[1], cwd=tmp_path)[0] == 0 and taken(tmp_path / "data") == taken(takes[0])
