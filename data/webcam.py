@@ -27,7 +27,7 @@ from faces import cropping, detectors, people, reading
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
 from terminal import rules, script, stops, workers
-from terminal.files import UNSURE, atomic, claim, locked, normal, remove_ours, written
+from terminal.files import UNSURE, atomic, claim, gone, locked, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
@@ -101,6 +101,12 @@ class Takes:
             number += 1
         self.new.append((name, number))
         self.photos[name][number] = names
+
+    def lost(self):
+        """The photos of this run's takes that have disappeared: list of Paths."""
+        names = [inner for name, number in self.new for inner in self.photos[name][number]]
+        return [Path(RAW_DIR, inner) for inner in names
+                if not any(Path(folder, inner).is_file() for folder in (RAW_DIR, TEST_DIR))]
 
     def discard(self):
         """Delete the photos of the last take of this run. Returns a line for the user."""
@@ -381,6 +387,8 @@ def take_clip(takes, name, clip):
                 studio.step(*got[:2], reader.brief)
         if problem := reader.problem("video"):
             raise script.Problem(problem)
+        if lost := takes.lost():
+            raise gone(lost[0])
         photos = len(takes.last())
     except BaseException:
         takes.discard()

@@ -251,15 +251,12 @@ def claim(folder, names, ours=()):
     names to the record, so that they are ours from now on.
 
     Call it before any work starts. Raises Problem, and changes nothing, if one of the files exists and is not ours, is
-    behind a link or read-only, or if `folder` is a file, read-only, another script's, or has disappeared since the last
-    call. `ours`: names that are ours
+    behind a link or read-only, or if `folder` is a file, read-only or another script's. `ours`: names that are ours
     without a record, from versions that had none.
     """
     folder, names = Path(folder), list(names)
     if os.path.lexists(folder) and not folder.is_dir():
         raise Problem(f"{folder} is a file, but must be a folder: name another")
-    if folder.absolute() in CLAIMED and not folder.is_dir():
-        raise gone(folder)
     check_names(folder, names, ours)
     for name in names:
         if "/" not in name:  # most files in class folders are not replaced; atomic() checks the others

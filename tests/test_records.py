@@ -479,11 +479,3 @@ def test_a_split_that_is_deleted_in_mid_run_is_said_and_made_again(made, monkeyp
         assert "is gone" in step(validation, code=1)
     step(validation)
     assert tree("processed/train") == before
-
-
-def test_a_folder_that_disappears_between_two_claims_is_said(tmp_path):
-    files.claim(tmp_path / "photos", ["a.jpg"])
-    shutil.rmtree(tmp_path / "photos")
-    with pytest.raises(script.Problem, match="is gone"):
-        files.claim(tmp_path / "photos", ["b.jpg"])
-    assert not (tmp_path / "photos").exists()

@@ -355,3 +355,20 @@ def test_a_clip_that_another_run_is_taking_is_not_taken_twice(takes, tmp_path):
         code, _, err = call(webcam, *takes[1], cwd=tmp_path)
     assert code == 1 and "a0.mp4 is being taken by another run" in err and not list(tmp_path.rglob("*.jpg"))
     assert call(webcam, *takes[1], cwd=tmp_path)[0] == 0 and taken(tmp_path / "data") == taken(takes[0])
+
+
+@POSIX
+def test_photos_of_a_take_that_disappear_in_mid_run_are_said(takes, tmp_path, monkeypatch):
+    add, count = webcam.Takes.add, []
+
+    def add_then_delete(self, photo):
+        add(self, photo)
+        count.append(photo)
+        if len(count) == 20:
+            shutil.rmtree(webcam.RAW_DIR)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(webcam.Takes, "add", add_then_delete)
+        code, _, err = call(webcam, *takes[1], cwd=tmp_path)
+    assert code == 1 and "is gone" in err
+    assert call(webcam, *takes[1], cwd=tmp_path)[0] == 0 and taken(tmp_path / "data") == taken(takes[0])
