@@ -132,15 +132,26 @@ def fingerprint(train, valid):
     return digests
 
 
+def has_run(last):
+    """Whether the dict of a last.pt has all that resume() needs."""
+    kinds = {"constants": dict, "crops": dict, "net": dict, "history": list, "comparable_from": int, "head_epochs": int}
+    if not all(isinstance(last.get(name), kind) for name, kind in kinds.items()):
+        return False
+    numbers = set(COLUMNS) - {"best"}
+    return last["constants"].keys() >= set(FIXED) and last["crops"].keys() >= {"training", "validation"} and all(
+        isinstance(row, dict) and "best" in row and all(isinstance(row.get(name), (int, float)) for name in numbers)
+        for row in last["history"])
+
+
 def resume(run, path):
     """Load weights/last.pt (`path`) into a new Run; ends the program if it does not fit."""
     last = classifier.load_checkpoint(path)
     if "optimizer" not in last:
         script.fail(f"{path} holds weights only, which is not enough to resume: start anew with RESUME=False")
+    if not has_run(last):
+        script.fail(f"{path} was made by another version: start anew, with START={path} to fine-tune its weights")
     began = last["constants"]
     for name in FIXED:
-        if name not in began:
-            script.fail(f"{path} was made by another version: start anew, with START={path} to fine-tune its weights")
         other_decay = name == "EMA" and began[name] and run.constants[name]  # another decay needs no other network
         if began[name] != run.constants[name] and not other_decay:
             script.fail(f"{name} differs from that of the run: set it to {began[name]}, or start anew with "

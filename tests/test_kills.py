@@ -83,3 +83,19 @@ def test_weights_alone_are_not_enough_to_resume(constants, tmp_path, monkeypatch
     monkeypatch.setattr(train, "RESUME", True)
     with pytest.raises(SystemExit, match="not enough to resume"):
         train.main()
+
+
+PARTS = ("constants", "crops", "net", "history", "comparable_from", "head_epochs")
+
+
+def test_a_last_pt_without_a_part_of_its_run_is_one_line(constants, tmp_path, monkeypatch):
+    train.main()
+    whole = torch.load(tmp_path / "last.pt", weights_only=True)
+    row = whole["history"][0]
+    odd = [{"history": [{}]}, {"history": [row | {"epoch": "1"}]}, {"crops": {}}, {"constants": {}}]
+    monkeypatch.setattr(train, "RESUME", True)
+    for last in [*({k: v for k, v in whole.items() if k != part} for part in PARTS),
+                 *(whole | {part: None} for part in PARTS), *(whole | part for part in odd)]:
+        runs.save_weights(tmp_path / "last.pt", last)
+        with pytest.raises(SystemExit, match="made by another version"):
+            train.main()
