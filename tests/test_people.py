@@ -43,6 +43,7 @@ def test_merging_keeps_what_is_there_and_fills_what_is_empty(tmp_path):
 
 @POSIX
 def test_a_link_to_a_table_stays_one(tmp_path):
+    (tmp_path / "shared.csv").write_text("file\n", "utf-8")
     (tmp_path / "people.csv").symlink_to("shared.csv")
     people.write(tmp_path / "people.csv", [("a.jpg", "x", "A", "", "")])
     assert (tmp_path / "people.csv").is_symlink() and "a.jpg" in (tmp_path / "shared.csv").read_text("utf-8")
