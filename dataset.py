@@ -84,8 +84,12 @@ class Crops(Dataset):
         self.sample_weights = torch.ones(len(self.paths))
         self.auxiliary, self.task_sizes, self.ages = torch.empty(len(self.paths), 0, dtype=torch.int64), [], []
         made_by_hand = split is None
-        names = (normal(path.relative_to(folder).as_posix()) for path in self.paths)
-        self.known = [people.Person() if made_by_hand else split.crops.get(name, people.Person()) for name in names]
+        names = [normal(path.relative_to(folder).as_posix()) for path in self.paths]
+        strange = [] if made_by_hand else [name for name in names if name not in split.crops]
+        if strange:
+            script.fail(f"{folder / strange[0]} is not in the split that validation.py has made: move it elsewhere, or "
+                        "run 'python validation.py' again")
+        self.known = [people.Person() if made_by_hand else split.crops[name] for name in names]
         self.clahe = 0.0 if made_by_hand else split.clahe
         self.sources, self.source_index = sources_of(self.known)
         self.people = len(set(people.clusters(self.known).tolist()))
@@ -109,19 +113,26 @@ class Crops(Dataset):
         mark = hashlib.sha256(json.dumps([self.shape, self.margin, stats]).encode()).hexdigest()[:16]
         self.cache = self.folder.parent / f".{self.folder.name}_{self.shape[1]}_{mark}.npy"
         self.remove_unused()
-        size = math.prod(self.shape)
+        size, cached = math.prod(self.shape), self.is_cached()
         room = max(0, min(CACHE_GB * 1e9, shutil.disk_usage(self.folder.parent).free - KEEP_FREE))
         place, instead = f"kept in {self.cache.as_posix()}", "decoded batch by batch in every epoch instead"
-        if not self.cache.is_file() and not os.access(self.folder.parent, os.W_OK):
+        if not cached and not os.access(self.folder.parent, os.W_OK):
             self.cache, place = None, f"and {self.folder.parent.as_posix()} is read-only: {instead}"
-        elif not self.cache.is_file() and size > room:
+        elif not cached and size > room:
             self.cache = None
             place = f"and {room / 1e9:.2f} GB may be used (dataset.CACHE_GB, and free space): {instead}"
         if not quiet:
             print(f"{self.folder.name}: {len(self):,} crops are {size / 1e9:.2f} GB of pixels, {place}", flush=True)
-        if self.cache and not self.cache.is_file():
+        if self.cache and not cached:
             self.write_cache()
         return self
+
+    def is_cached(self):
+        """Whether the array on disk is there and has its full length, which a power cut may have prevented."""
+        try:
+            return np.load(self.cache, mmap_mode="r").shape == self.shape
+        except (OSError, ValueError, EOFError):
+            return False
 
     def write_cache(self):
         """Decode all crops into the array on disk."""

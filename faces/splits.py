@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from faces.people import Person
-from terminal.files import SPLIT, atomic, read_bytes
+from terminal.files import SPLIT, atomic, normal, read_bytes
 
 OTHER = "the notes on the split are damaged, or from another version: run 'python validation.py' again"
 
@@ -29,7 +29,7 @@ def read(folder):
         return None
     try:
         notes = json.loads(data.decode())
-        crops = {name: Person(*known) for name, known in notes.pop("crops").items()}
+        crops = {normal(name): Person(*known) for name, known in notes.pop("crops").items()}
         found = Split(**notes, crops=crops)
         # Raises TypeError for anything but texts.
         "".join([*found.lines, found.problem or "", *itertools.chain.from_iterable(crops.values())])

@@ -97,5 +97,6 @@ def both_splits(folder, train=4, valid=2):
 
 def note(folder, known, clahe=0.0):
     """The notes on a split, as validation.py writes them: of some crops, by "class/name", what people.csv says."""
-    persons = {name: people.Person(*each) for name, each in known.items()}
+    persons = {path.relative_to(folder).as_posix(): people.Person() for path in folder.glob("*/*.jpg")}
+    persons |= {name: people.Person(*each) for name, each in known.items()}
     splits.write(folder, splits.Split({}, [], None, clahe, persons))

@@ -251,3 +251,28 @@ def test_a_split_on_a_read_only_disk_is_decoded_batch_by_batch(tmp_path, monkeyp
         assert torch.equal(crops[[0, 1]][0], before) and [path.name for path in tmp_path.iterdir()] == ["train"]
     finally:
         os.chmod(tmp_path, 0o755)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93NUMPY\x01\x00", None])
+def test_a_cache_that_a_power_cut_has_cut_is_written_anew(tmp_path, data):
+    folder = split(tmp_path / "train", 1)
+    whole = dataset.Crops(folder, 64).prepare(quiet=True)
+    first, cache = whole[[0, 1]][0], whole.cache
+    cache.write_bytes(cache.read_bytes()[:-100] if data is None else data)
+    assert torch.equal(dataset.Crops(folder, 64).prepare(quiet=True)[[0, 1]][0], first)
+
+
+def test_crops_that_the_split_does_not_have_are_refused(tmp_path):
+    folder = split(tmp_path / "train", 1)
+    note(folder, {})
+    dataset.Crops(folder, 64)
+    (folder / "hat" / "of another split.jpg").write_bytes((folder / "hat" / "0.jpg").read_bytes())
+    with pytest.raises(SystemExit, match="hat/of another split.jpg is not in the split .* run 'python validation.py'"):
+        dataset.Crops(folder, 64)
+
+
+def test_crops_whose_names_have_accents_of_their_own_are_of_the_split(tmp_path):
+    folder, decomposed = split(tmp_path / "train", 1), "jose\u0301.jpg"
+    (folder / "hat" / "0.jpg").rename(folder / "hat" / decomposed)
+    note(folder, {f"hat/{decomposed}": ("news", "", "", "")})
+    assert [person.source for person in dataset.Crops(folder, 64).known] == ["", "news"]
