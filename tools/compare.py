@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import processed
 import train
-from faces import cropping, reading, splits
+from faces import cropping, people, reading, splits
 from learn import classifier
 from terminal import rules, workers
 from terminal.files import SPLIT, atomic, check_outputs, claim, claim_table, remove_ours, written
@@ -77,7 +77,7 @@ def equalised(folder, limit):
         if not target.is_file() or target.read_bytes() != data:
             with atomic(target) as temporary:
                 temporary.write_bytes(data)
-    notes = splits.read(folder) or splits.Split({}, [], None, 0.0, {})
+    notes = splits.read(folder) or splits.Split({}, [], None, 0.0, dict.fromkeys(wanted, people.Person()))
     splits.write(copy, notes._replace(clahe=limit))
     return copy
 
