@@ -83,14 +83,14 @@ class Crops(Dataset):
         self.labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(files) for files in found]))
         self.sample_weights = torch.ones(len(self.paths))
         self.auxiliary, self.task_sizes, self.ages = torch.empty(len(self.paths), 0, dtype=torch.int64), [], []
-        made_by_hand = split is None
         names = [normal(path.relative_to(folder).as_posix()) for path in self.paths]
-        strange = [] if made_by_hand else [name for name in names if name not in split.crops]
+        noted = split.crops if split else dict.fromkeys(names, people.Person())  # nothing, if it was made by hand
+        strange = [name for name in names if name not in noted]
         if strange:
             script.fail(f"{folder / strange[0]} is not in the split that validation.py has made: move it elsewhere, or "
                         "run 'python validation.py' again")
-        self.known = [people.Person() if made_by_hand else split.crops[name] for name in names]
-        self.clahe = 0.0 if made_by_hand else split.clahe
+        self.known = [noted[name] for name in names]
+        self.clahe = split.clahe if split else 0.0
         self.sources, self.source_index = sources_of(self.known)
         self.people = len(set(people.clusters(self.known).tolist()))
         self.shape, self.margin = (len(self.paths), image_size, image_size, 3), margin
