@@ -119,33 +119,38 @@ def recipe(detector):
     return f"{detector} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
-def noted(folder=None):
-    """The contents of RECIPE in `folder` (None: FACES_DIR): (recipe() of the crops, "" if there are none; {name of a
-    crop: the note of its photo, which is seen_now(), "-" and digest_of()})."""
-    data = files.read_bytes(Path(folder or FACES_DIR, RECIPE)) or b""
-    first, *lines = data.decode(**TEXT).replace(os.linesep, "\n").split("\n")
-    return first, {name: seen for seen, _, name in (line.partition(" ") for line in lines)}
-
-
-def write_noted(recipe, seen):
-    """Write RECIPE, which noted() reads."""
-    with files.atomic(Path(FACES_DIR, RECIPE)) as temporary:
-        temporary.write_text("\n".join([recipe, *(f"{value} {name}" for name, value in sorted(seen.items()))]), **TEXT)
-
-
 class Skipped(NamedTuple):
     """A row of skipped.csv, without the photo's name."""
 
-    time: str  # the note of the photo, as in noted(); "" if the photo must be tried again
+    time: str  # the note of the photo, as in Notes.crops; "" if the photo must be tried again
     recipe: str  # recipe() of that run
     status: str  # 'no face', 'unreadable', 'unreadable now' or 'no photo'
     reason: str
 
 
-def load_skipped(path):
-    """The rows of the last run's skipped.csv whose photos need not be tried again: {photo: Skipped}; {} without a file.
-    """
-    data = files.read_bytes(path) or b""
+class Notes(NamedTuple):
+    """What a run knows of its photos, for the next one. Each photo is either in `crops` or in `skipped`."""
+
+    recipe: str  # recipe() of the crops; "" if there are none
+    crops: dict  # {name of a crop, "class/file": the note of its photo, which is seen_now(), "-" and digest_of()}
+    skipped: dict  # {photo: Skipped}
+
+
+def read_notes():
+    """The Notes of the last run, from RECIPE and SKIPPED, without the skipped photos that must be tried again."""
+    return Notes(*crop_notes(FACES_DIR), skipped_notes())
+
+
+def crop_notes(folder):
+    """(recipe, crops), as in Notes, from RECIPE in `folder`."""
+    data = files.read_bytes(Path(folder, RECIPE)) or b""
+    first, *lines = data.decode(**TEXT).replace(os.linesep, "\n").split("\n")
+    return first, {name: seen for seen, _, name in (line.partition(" ") for line in lines)}
+
+
+def skipped_notes():
+    """{photo: Skipped} of the photos in SKIPPED that need not be tried again; {} without a file."""
+    data = files.read_bytes(SKIPPED) or b""
     try:
         table = csv.DictReader(io.StringIO(data.decode(**TEXT), newline=""))
         return {row["photo"]: Skipped(*(row[column] for column in Skipped._fields)) for row in table if row["time"]}
@@ -153,13 +158,21 @@ def load_skipped(path):
         return {}
 
 
-def write_skipped(skipped, others, recipe):
-    """Write SKIPPED: the photos without a crop, {photo: Skipped}, and `others`, the files that are not photos."""
+def write_crop_notes(notes):
+    """Write RECIPE, which crop_notes() reads."""
+    with files.atomic(Path(FACES_DIR, RECIPE)) as temporary:
+        lines = [notes.recipe, *(f"{seen} {name}" for name, seen in sorted(notes.crops.items()))]
+        temporary.write_text("\n".join(lines), **TEXT)
+
+
+def write_skipped(notes, others):
+    """Write SKIPPED: the photos without a crop, and `others`, the files that are not photos."""
     with files.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **TEXT) as file:
         rows = csv.writer(file)
         rows.writerow(["photo", *Skipped._fields])
-        rows.writerows([photo, *row] for photo, row in sorted(skipped.items()))
-        rows.writerows([path.as_posix(), *Skipped("", recipe, "no photo", "not an image")] for path in sorted(others))
+        rows.writerows([photo, *row] for photo, row in sorted(notes.skipped.items()))
+        no_photo = Skipped("", notes.recipe, "no photo", "not an image")
+        rows.writerows([path.as_posix(), *no_photo] for path in sorted(others))
 
 
 def crops_in(name):
@@ -172,56 +185,58 @@ def crops_in(name):
     return set()
 
 
-def plan(classes, detector, before, counts, skipped):
-    """The jobs for one_photo(), and the names of all crops that FACES_DIR must have. Only reads.
+def plan(classes, detector, last, counts):
+    """The jobs for one_photo(), and the Notes of this run before them: those of the photos that need no work.
 
-    `classes`: {class: photos}; `before`: of load_skipped(). Unchanged photos are added to `counts` (a Counter for each
-    class) and `skipped` (photo -> Skipped). With a new recipe(), all crops are made again.
+    Only reads. `classes`: {class: photos}; `last`: the Notes of the last run; `counts`: a Counter for each class, to
+    which the photos that need no work are added. With a new recipe(), all crops are made again.
     """
-    now, (noted_recipe, seen) = recipe(detector), noted()
-    same_recipe = noted_recipe == now
-    jobs, names = [], []
+    notes, jobs = Notes(recipe(detector), {}, {}), []
+    same_recipe = last.recipe == notes.recipe
+    if not same_recipe:
+        last = Notes("", {}, {})
     for name, photos in classes.items():
         made = crops_in(name) if same_recipe else set()
         for photo, target in zip(photos, targets(photos, Path(RAW_DIR, name), FACES_DIR), strict=True):
-            crop, old = f"{name}/{target.name}", before.get(photo.as_posix()) if same_recipe else None
-            known = old.time if old else seen.get(crop, "") if crop in made else ""
+            crop, old = f"{name}/{target.name}", last.skipped.get(photo.as_posix())
+            if old:
+                known = old.time
+            else:
+                known = last.crops.get(crop, "") if crop in made else ""
             try:
                 found = seen_now(photo)
             except OSError as error:  # e.g. a link to a drive that is not plugged in; a crop is kept
                 counts[name]["unreadable"] += 1
-                skipped[photo.as_posix()] = Skipped("", now, "unreadable now", f"unreadable ({error.strerror})")
+                reason = f"unreadable ({error.strerror})"
+                notes.skipped[photo.as_posix()] = Skipped("", notes.recipe, "unreadable now", reason)
                 if crop in made:
-                    names.append(crop)
+                    notes.crops[crop] = last.crops.get(crop, "")
                 continue
             if known.rpartition("-")[0] != found:
                 jobs.append((photo, found, known, target, detector))
             elif old:
                 counts[name][old.status] += 1
-                skipped[photo.as_posix()] = old
-                continue
+                notes.skipped[photo.as_posix()] = old
             else:
                 counts[name]["before"] += 1
-            names.append(crop)
-    return jobs, names
+                notes.crops[crop] = known
+    return jobs, notes
 
 
-def prepare(classes, jobs, names, detector):
+def prepare(classes, jobs, notes, last):
     """Claim all files that will be written, and remove crops that are not wanted any more; returns how many.
 
-    Only crops that the record names are removed.
+    Only crops that the record names are removed. `notes`, `last`: the Notes of plan() and of the last run.
     """
+    names = {*notes.crops, *map(crop_of, jobs)}
     files.claim_table(SKIPPED, ("photo", *Skipped._fields), ours=True)
     files.claim(FACES_DIR, [RECIPE, *names])
     crops = {name for name in files.read_record(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
-    gone = files.remove_ours(FACES_DIR, crops.difference(names))
-    before, seen = noted()
-    if before != recipe(detector):
+    gone = files.remove_ours(FACES_DIR, crops - names)
+    if last.recipe != notes.recipe:
         for name in names:
             Path(FACES_DIR, name).unlink(missing_ok=True)
-    # The notes of crops that will be replaced are dropped first, in case this run is killed.
-    unchanged = set(names).difference(map(crop_of, jobs))
-    write_noted(recipe(detector), {name: value for name, value in seen.items() if name in unchanged})
+    write_crop_notes(notes)  # before the work, without the crops that it will replace, in case this run is killed
     for name in classes:
         Path(FACES_DIR, name).mkdir(exist_ok=True)
     return gone
@@ -233,24 +248,57 @@ def crop_of(job):
     return f"{target.parent.name}/{target.name}"
 
 
-def take(job, answer, before, counts, skipped, seen):
-    """Add the result of one_photo() for a job to `counts` and `skipped`, see plan(), and `seen`, see noted(). Returns
-    whether the photo has a crop."""
-    photo, found, known, target, detector = job
+def take(job, answer, last, notes, counts):
+    """Add the result of one_photo() for a job to the Notes of this run, `notes`, and to `counts`. `last`: the Notes of
+    the last run."""
+    photo, found, known, target, _ = job
     status, reason, digest = answer
-    passing, old = status == "unreadable now", before.get(photo.as_posix())
+    old = last.skipped.get(photo.as_posix())
     if status == "unchanged":
         status, reason = (old.status, old.reason) if old else ("before", "")
     counts[target.parent.name][status.removesuffix(" now")] += 1
+    note = f"{found}-{digest}"
     if status in ("kept", "before"):
-        seen[crop_of(job)] = f"{found}-{digest}"
-        return True
-    time = "" if passing else f"{found}-{digest}"
-    skipped[photo.as_posix()] = Skipped(time, recipe(detector), status, reason)
-    if passing and target.is_file():  # the crop of a photo that cannot be read now is kept
-        seen[crop_of(job)] = f"-{known.rpartition('-')[2]}"
-        return True
-    return False
+        notes.crops[crop_of(job)] = note
+    elif status == "unreadable now":  # the crop that it had is kept
+        notes.skipped[photo.as_posix()] = Skipped("", notes.recipe, status, reason)
+        if target.is_file():
+            notes.crops[crop_of(job)] = f"-{known.rpartition('-')[2]}"
+    else:
+        notes.skipped[photo.as_posix()] = Skipped(note, notes.recipe, status, reason)
+
+
+def crop_photos(jobs, last, notes, counts, others):
+    """Make the crops of `jobs`, and write the Notes of this run, `notes`, also if it is stopped.
+
+    Returns the names of the crops that should be there and are not.
+    """
+    done = []
+    try:
+        with contextlib.closing(answers_to(jobs)) as answers:
+            for number, (job, answer) in enumerate(answers, 1):
+                take(job, answer, last, notes, counts)
+                done.append(crop_of(job))
+                if number % NOTED_EVERY == 0:
+                    write_crop_notes(notes)
+    finally:
+        with stops.later():
+            files.remove_ours(FACES_DIR, set(done).difference(notes.crops))  # crops of photos without a face now
+            write_skipped(notes, others)
+            write_crop_notes(notes)
+    made = set().union(*map(crops_in, counts))
+    return [name for name in sorted(notes.crops.keys() - made) if not Path(FACES_DIR, name).is_file()]
+
+
+def answers_to(jobs):
+    """Yield (job, result of one_photo()) for each job, using all cores, with a progress bar."""
+    if not jobs:
+        return
+    count = min(WORKERS or workers.cores(), len(jobs))
+    # Workers on other machines have other working folders.
+    absolute = [(photo.absolute(), *known, target.absolute(), detector) for photo, *known, target, detector in jobs]
+    with contextlib.closing(workers.in_processes(one_photo, absolute, count, BACKEND)) as answers:
+        yield from zip(jobs, tqdm(answers, total=len(jobs), unit="photo", smoothing=0), strict=True)
 
 
 def print_counts(classes, counts, others):
@@ -283,45 +331,19 @@ def main():
     links = {f"RAW_DIR/{path.name}": path for path in Path(RAW_DIR).iterdir() if path.is_symlink()}
     for name, place in {"RAW_DIR": RAW_DIR, **links}.items():
         files.check_apart(**{name: place}, FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)
+    last = read_notes()
     # If YuNet's model is missing, YuNet's crops must not be replaced by Haar's.
-    detector = detectors.get(DETECTOR, strict=noted()[0] not in ("", recipe("haar"))).name
-    counts, skipped = {name: collections.Counter() for name in classes}, {}
-    before = load_skipped(SKIPPED)
-    jobs, names = plan(classes, detector, before, counts, skipped)
-    old_crops = prepare(classes, jobs, names, detector)
+    detector = detectors.get(DETECTOR, strict=last.recipe not in ("", recipe("haar"))).name
+    counts = {name: collections.Counter() for name in classes}
+    jobs, notes = plan(classes, detector, last, counts)
+    old_crops = prepare(classes, jobs, notes, last)
     print(f"{len(jobs)} photos to crop, {sum(count.total() for count in counts.values())} unchanged, "
           f"{old_crops} old crops removed, {WORKERS or workers.cores()} processes")
-    seen, without = noted()[1], []  # without: names of crops that must not exist
-    try:
-        with contextlib.closing(crop_all(jobs)) as done:
-            for number, (job, answer) in enumerate(done, 1):
-                if not take(job, answer, before, counts, skipped, seen):
-                    without.append(crop_of(job))
-                if number % NOTED_EVERY == 0:
-                    write_noted(recipe(detector), seen)
-    finally:
-        with stops.later():
-            files.remove_ours(FACES_DIR, without)
-            write_skipped(skipped, others, recipe(detector))
-            write_noted(recipe(detector), seen)
-            made = set().union(*map(crops_in, classes))
-    wanted = set(names).difference(without)
-    gone = [name for name in sorted(wanted - made) if not Path(FACES_DIR, name).is_file()]
+    gone = crop_photos(jobs, last, notes, counts, others)
     if gone:
         script.fail(f"{len(gone)} crops are gone from {FACES_DIR}, such as {gone[0]}: was its drive taken away, or "
                     "were they deleted? Run the same command again")
     print_counts(classes, counts, others)
-
-
-def crop_all(jobs):
-    """Yield (job, result of one_photo()) for each job, using all cores, with a progress bar."""
-    if not jobs:
-        return
-    count = min(WORKERS or workers.cores(), len(jobs))
-    # Workers on other machines have other working folders.
-    absolute = [(photo.absolute(), *known, target.absolute(), detector) for photo, *known, target, detector in jobs]
-    with contextlib.closing(workers.in_processes(one_photo, absolute, count, BACKEND)) as answers:
-        yield from zip(jobs, tqdm(answers, total=len(jobs), unit="photo", smoothing=0), strict=True)
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ def replace(crops, sides, persons, notes):
 def equalisation():
     """The clip limit with which the crops in FACES_DIR were equalised; ends the program if processed.py would make
     other crops now."""
-    noted = processed.noted(FACES_DIR)[0]
+    noted, _ = processed.crop_notes(FACES_DIR)
     if noted and noted not in map(processed.recipe, detectors.DETECTORS):
         script.fail(f"{FACES_DIR} was made with other constants of processed.py, or by another version: run 'python "
                     "processed.py' again")

@@ -254,8 +254,8 @@ def test_a_class_that_is_renamed_by_case_alone_has_its_crops(tmp_path, monkeypat
         "hat" if part == "Hat" and "faces" in Path(path).parts else part for part in Path(path).parts))))
     classes = {"Hat": sorted(Path("data/raw/Hat").iterdir()), "beard": sorted(Path("data/raw/beard").iterdir())}
     counts = {name: collections.Counter() for name in classes}
-    jobs, names = processed.plan(classes, detectors.get(processed.DETECTOR).name, {}, counts, {})
-    assert len(jobs) == 3 and counts["beard"]["before"] == 3 and len(names) == 6
+    jobs, notes = processed.plan(classes, detectors.get(processed.DETECTOR).name, processed.read_notes(), counts)
+    assert len(jobs) == 3 and counts["beard"]["before"] == 3 and len(notes.crops) == 3
     monkeypatch.undo()
     assert "6 of 6 photos kept" in run(tmp_path, "WORKERS=1").stdout
     assert sorted(p.name for p in (tmp_path / "processed/faces").glob("[!.]*")) == ["Hat", "beard"]
@@ -357,7 +357,7 @@ def test_a_killed_run_has_noted_what_it_did(of_one_time, monkeypatch):
         def one_by_one(function, jobs, *_):
             for i, job in enumerate(jobs):
                 if i == 5:
-                    patch.setattr(processed, "write_noted", lambda *_: None)
+                    patch.setattr(processed, "write_crop_notes", lambda *_: None)
                     raise SystemExit(9)
                 yield function(job)
 
