@@ -129,7 +129,8 @@ class Skipped(NamedTuple):
 
 
 class Notes(NamedTuple):
-    """What a run knows of its photos, for the next one. Each photo is either in `crops` or in `skipped`."""
+    """What a run knows of its photos, for the next one. A photo that cannot be read any more may be in `skipped` while
+    its old crop is in `crops`."""
 
     recipe: str  # recipe() of the crops; "" if there are none
     crops: dict  # {name of a crop, "class/file": the note of its photo, which is seen_now(), "-" and digest_of()}

@@ -19,6 +19,7 @@ from terminal import script  # isort: skip  # first, so that Ctrl-C during the o
 
 # ruff: noqa: E402
 import csv
+import functools
 import json
 import re
 import statistics
@@ -82,13 +83,15 @@ def equalised(folder, limit):
     return copy
 
 
-def folders_of(seed):
-    """The folders of training and validation crops for a seed."""
-    if not NEW_SPLITS:
-        return TRAIN_DIR, VALID_DIR
-    folders = [str(Path(RUNS_DIR, f"split_{seed}", name)) for name in ("train", "valid")]
-    run("validation.py", {"SEED": seed, "TRAIN_DIR": folders[0], "VALID_DIR": folders[1]})
-    return folders
+@functools.cache  # so that the runs that share folders do not make them again
+def folders_of(split_seed, limit):
+    """The folders of training and validation crops, equalised with `limit` unless it is 0.0. `split_seed`: that of a
+    new split; None: TRAIN_DIR and VALID_DIR."""
+    folders = TRAIN_DIR, VALID_DIR
+    if split_seed is not None:
+        folders = [str(Path(RUNS_DIR, f"split_{split_seed}", name)) for name in ("train", "valid")]
+        run("validation.py", {"SEED": split_seed, "TRAIN_DIR": folders[0], "VALID_DIR": folders[1]})
+    return [str(equalised(folder, limit)) for folder in folders] if limit else folders
 
 
 def one_run(variant, seed):
@@ -99,8 +102,7 @@ def one_run(variant, seed):
     weights, plots = folder / "weights", folder / "plots"
     if not (weights / "done").is_file():
         print(f"\n{variant}, seed {seed}: {settings}", flush=True)
-        limit = settings.get("CLAHE") or 0.0
-        train_dir, valid_dir = (str(equalised(f, limit) if limit else f) for f in folders_of(seed))
+        train_dir, valid_dir = folders_of(seed if NEW_SPLITS else None, settings.get("CLAHE") or 0.0)
         of_training = {name: value for name, value in settings.items() if name != "CLAHE"}
         run("train.py", {**of_training, "SEED": seed, "RESUME": (weights / "last.pt").is_file(), "TRAIN_DIR": train_dir,
                          "VALID_DIR": valid_dir, "WEIGHTS_DIR": str(weights), "PLOTS_DIR": str(plots)})
