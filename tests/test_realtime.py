@@ -142,7 +142,9 @@ def test_what_the_window_shows(clip, monkeypatch, tmp_path):
 
     monkeypatch.setattr(window, "Window", Screen)
     monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
-    result = realtime.play(capture.Reader(str(clip)), loading())
+    reader = capture.Reader(str(clip))
+    monkeypatch.setattr(reader, "waiting", lambda: False)  # a slow machine would show, between frames, that it waits
+    result = realtime.play(reader, loading())
     assert shown[-1] is None and result["frames"] == 32 and not result["problem"]
     assert all((f[480:] == 30).all(2).mean() > 0.5 for f in shown[:-1])  # the dark plate of the numbers
     assert len(shown[3]) > len(shown[2]) > 480  # the help
