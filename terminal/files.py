@@ -74,23 +74,30 @@ def atomic(path):
 
 
 class Busy(Problem):
-    """A file that another program holds open, so that it cannot be replaced on Windows."""
+    """A file that another program holds open, so that it cannot be replaced or read on Windows."""
 
 
-def replace(new, path):
-    """os.replace(); on Windows it is retried for BUSY seconds if another program, such as Excel or an antivirus, has
-    the file open. Raises Busy, one line, if that does not help."""
+def patiently(action, path):
+    """The result of action(), which needs the file `path`. On Windows it is retried for BUSY seconds if another
+    program, such as Excel, an antivirus or another run, has the file open. Raises Busy, one line, if that does not
+    help."""
     until = time.monotonic() + BUSY
     while True:
         try:
-            return os.replace(new, path)
+            return action()
         except PermissionError as error:
-            if getattr(error, "winerror", None) not in (5, 32):  # access denied; used by another process
+            # Access denied; used by another process. open() tells no winerror, but only errno 13.
+            if getattr(error, "winerror", None) not in ((None, 5, 32) if os.name == "nt" else (5, 32)):
                 raise
             if time.monotonic() > until:
-                raise Busy(f"{path} is open in another program, and cannot be written: close it there, and run the "
-                           "same command again") from None
+                raise Busy(f"{path} is open in another program, and cannot be used: close it there, and run the same "
+                           "command again") from None
             time.sleep(0.1)
+
+
+def replace(new, path):
+    """os.replace(), as patiently as need be."""
+    patiently(lambda: os.replace(new, path), path)
 
 
 @contextlib.contextmanager
@@ -178,7 +185,7 @@ def read_bytes(path):
     drive may not be plugged in, or is not a file: reading a pipe may never end."""
     path = Path(path)
     if path.is_file():
-        return path.read_bytes()
+        return patiently(path.read_bytes, path)
     if is_link(path) and not path.exists():
         raise Problem(f"{path} is a link that leads nowhere: plug in its drive, or delete the link")
     if path.exists():
@@ -193,7 +200,7 @@ def read_record(folder):
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise Problem(f"{path} is a link, or not a file, but must be a record of this project: move it away")
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        text = patiently(path.read_bytes, path).decode("utf-8", "surrogateescape")
         text = text.replace("\r\n", "\n") if os.name == "nt" else text  # as saved by an editor
     except (FileNotFoundError, NotADirectoryError):
         return set()

@@ -20,8 +20,13 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc, 
 
 
 def start(program, *arguments, cwd, **environment):
-    """A script as a user starts it, in a process group of its own, as a terminal gives it, or a console of its own."""
-    command = [sys.executable, "-W", "error", str(ROOT / program), *arguments]
+    """A script as a user starts it; see start_python()."""
+    return start_python("-W", "error", str(ROOT / program), *arguments, cwd=cwd, **environment)
+
+
+def start_python(*arguments, cwd, **environment):
+    """Python in a process group of its own, as a terminal gives it, or on Windows a console of its own."""
+    command = [sys.executable, *arguments]
     if os.name == "nt":
         return subprocess.Popen([sys.executable, str(ROOT / "tests" / "console.py"), *command], cwd=cwd, text=True,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

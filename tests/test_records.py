@@ -439,6 +439,7 @@ def test_a_file_that_is_read_is_no_pipe_and_no_link_to_a_drive_that_is_not_there
     step(module)
 
 
+@POSIX
 def test_no_folder_is_made_where_the_drive_of_people_csv_would_be(made):
     Path("data/people.csv").symlink_to(Path("drive", "people.csv").resolve())
     with pytest.raises(script.Problem, match="leads nowhere"):

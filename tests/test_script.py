@@ -13,7 +13,7 @@ import processed
 import validation
 from faces import reading
 from photos import fill
-from running import POSIX, ROOT, call, wait_for
+from running import POSIX, ROOT, call, press_ctrl_c, start_python, wait_for
 from terminal import files, script
 from terminal.files import atomic
 
@@ -155,7 +155,6 @@ def test_ctrl_c_in_a_notebook_leaves_its_handler_and_folder_as_they_were(tmp_pat
     assert codes == [130] * 3 and signal.getsignal(signal.SIGINT) is before and Path.cwd() == tmp_path
 
 
-@POSIX
 @pytest.mark.parametrize("started", ["-m cProfile SCRIPT", "-c RUNPY", "SCRIPT"])
 def test_ctrl_c_works_where_multiprocessing_was_imported_first(started, tmp_path):
     """It is one line, and where another program ran the script its own handler is back afterwards."""
@@ -180,11 +179,10 @@ def test_ctrl_c_works_where_multiprocessing_was_imported_first(started, tmp_path
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         """
     arguments = [{"SCRIPT": str(program), "RUNPY": code}.get(part, part) for part in started.split()]
-    process = subprocess.Popen([sys.executable, *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)
+    process = start_python(*arguments, cwd=tmp_path)
     wait_for((tmp_path / "ready").exists)
-    process.send_signal(signal.SIGINT)
-    assert "stopped by Ctrl-C: run the same command again" in process.communicate(timeout=20)[1]
+    press_ctrl_c(process)
+    assert "stopped by Ctrl-C: run the same command again" in process.communicate(timeout=100)[1]
     assert process.returncode == (0 if "cProfile" in started else 130)  # it keeps the status to itself
 
 
