@@ -184,8 +184,7 @@ def evaluate(run, loader):
 
 
 def by_source(logits, labels, crops):
-    """{source: (number of crops, loss, recall of each class)} of a split; the recall of a class that a source lacks is
-    nan.
+    """{source: (number of crops, loss, {class: its recall})} of a split; without the classes that a source lacks.
 
     `logits`: float32 [N, n_classes], `labels`: int64 [N], `crops`: dataset.Crops, all of one split.
     """
@@ -193,7 +192,8 @@ def by_source(logits, labels, crops):
     for index, source in enumerate(crops.sources):
         own = crops.source_index == index
         correct = logits[own].argmax(1) == labels[own]
-        recalls = [correct[labels[own] == c].float().mean().item() for c in range(len(crops.classes))]
+        recalls = {name: correct[labels[own] == c].float().mean().item() for c, name in enumerate(crops.classes)
+                   if (labels[own] == c).any()}
         results[source] = int(own.sum()), functional.cross_entropy(logits[own], labels[own]).item(), recalls
     return results
 

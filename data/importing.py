@@ -307,7 +307,7 @@ def print_counts(folders, total, new, moved=0, missing=0):
     """Print how many photos of each class are in each folder. `total`: Counter of (folder, class)."""
     for folder in folders:
         counts = [f"{total[key]} {key[1]}" for key in sorted(total) if key[0] == folder]
-        print(f"{Path(folder).as_posix()}: {', '.join(counts) or 'none'}")
+        print(f"{Path(folder).as_posix()}: {', '.join(counts) or 'no photos of this set'}")
     print(f"{new} new, {total.total() - new} already there" + (f", {moved} moved from their old place" if moved else "")
           + (f", {missing} named in the labels but not found" if missing else ""))
 

@@ -225,7 +225,7 @@ def save(run, folders, sources):
     if len(sources) > 1:
         parts = []
         for name, (_, loss, recalls) in sources.items():
-            shares = ", ".join(f"{c} {recall:.1%}" for c, recall in zip(classes, recalls, strict=True))
+            shares = ", ".join(f"{class_name} {recall:.1%}" for class_name, recall in recalls.items())
             parts.append(f"{name} {loss:.3f} ({shares})")
         print(" " * 15 + "   ".join(parts), flush=True)
 
