@@ -200,7 +200,7 @@ def read_record(folder):
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise Problem(f"{path} is a link, or not a file, but must be a record of this project: move it away")
-        text = patiently(path.read_bytes, path).decode("utf-8", "surrogateescape")
+        text = patiently(path.read_bytes, path).decode("utf-8-sig", "surrogateescape")
         text = text.replace("\r\n", "\n") if os.name == "nt" else text  # as saved by an editor
     except (FileNotFoundError, NotADirectoryError):
         return set()

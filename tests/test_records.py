@@ -480,3 +480,10 @@ def test_a_split_that_is_deleted_in_mid_run_is_said_and_made_again(made, monkeyp
         assert "is gone" in step(validation, code=1)
     step(validation)
     assert tree("processed/train") == before
+
+
+def test_a_record_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path):
+    files.claim(tmp_path, ["a.txt"])
+    record = tmp_path / files.RECORD
+    record.write_bytes(b"\xef\xbb\xbf" + record.read_bytes())
+    assert files.written(tmp_path) == {"a.txt"}
