@@ -99,12 +99,14 @@ class Results:
             self.write([row.cells() for row in rows])
 
     def written(self):
-        """The name of the file if this run has started it, else None."""
-        return self.log if self.file else None
+        """The name of the file if this run has started it and it is still there, else None."""
+        return self.log if self.file and os.path.exists(self.log) else None
 
     def close(self):
-        """Close the file."""
+        """Close the file; say so if somebody has deleted it meanwhile."""
         self.open.close()
+        if self.file and not os.path.exists(self.log):
+            print(f"LOG={self.log} was deleted during the run: its rows are lost", flush=True)
 
     def text(self, classes, names):
         """How many different faces each class has: '7 man, 4 woman, 1 unsure'. A face counts by its label in most

@@ -204,3 +204,12 @@ def test_a_second_run_leaves_the_log_of_the_first_alone(tmp_path, monkeypatch):
     late.add([row])
     late.close()
     assert len(read("faces.csv")) == 1
+
+
+@POSIX  # Windows deletes no file that is open
+def test_a_log_that_is_deleted_during_the_run_is_said(tmp_path, capsys):
+    log = results.Results(str(tmp_path / "faces.csv"))
+    log.add([results.Row("0", 0.0, 1, "man", 0.9, 1, 2, 3, 4)])
+    (tmp_path / "faces.csv").unlink()
+    log.close()
+    assert "was deleted during the run" in capsys.readouterr().out and log.written() is None
