@@ -5,6 +5,7 @@ written. Only files that it names are ever replaced or deleted, and never files 
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import itertools
@@ -236,9 +237,10 @@ def change_record(folder, add=(), remove=()):
 @contextlib.contextmanager
 def locked(path, wait=True):
     """Context in which a file or folder is locked for other runs. Yields True; without `wait`, False if another run has
-    locked it; None if the system or disk has no locks."""
+    locked it; None if the disk has no locks, or without `wait` on Windows."""
     if fcntl is None:
-        yield None
+        with mutex(path) if wait else contextlib.nullcontext():
+            yield wait or None
         return
     handle, mine = os.open(path, os.O_RDONLY), True
     try:
@@ -251,6 +253,24 @@ def locked(path, wait=True):
         yield mine
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def mutex(path):
+    """Context of at most one thread of this Windows machine for each `path`. A mutex of a killed program is free.
+
+    https://learn.microsoft.com/windows/win32/sync/using-mutex-objects
+    """
+    kernel32 = ctypes.WinDLL("kernel32")
+    kernel32.CreateMutexW.restype = ctypes.c_void_p
+    name = digest(os.path.realpath(path).casefold())
+    handle = ctypes.c_void_p(kernel32.CreateMutexW(None, False, ctypes.c_wchar_p(name)))
+    kernel32.WaitForSingleObject(handle, -1)  # -1: without a time limit
+    try:
+        yield
+    finally:
+        kernel32.ReleaseMutex(handle)
+        kernel32.CloseHandle(handle)
 
 
 def claim(folder, names, ours=()):

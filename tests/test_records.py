@@ -263,7 +263,7 @@ def test_several_runs_at_once_lose_no_name_of_a_record(tmp_path):
     names = [f"{i}.jpg" for i in range(60)]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda name: files.claim(tmp_path, [name]), names))
-    assert files.written(tmp_path) == set(names) or os.name == "nt"
+    assert files.written(tmp_path) == set(names)
 
 
 def test_what_is_no_file_is_never_replaced(tmp_path):
