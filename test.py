@@ -6,8 +6,9 @@
 
 Reads photos, finds the main face of each, crops and classifies it as realtime.py does, and prints the metrics.
 Writes confusion_matrix.png, roc.png, reliability.png, errors.png, predictions.csv and test_metrics.json into plots/,
-and groups.png if data/people.csv has ages and ethnicities. Photos without a face are counted separately. Clips (.mp4
-and other usual formats) have metrics of their own: they are played as in the live window, and measured frame by frame.
+groups.png if data/people.csv has ages or ethnicities, and robustness.png with ROBUSTNESS=True. Photos without a face
+are counted separately. Clips (.mp4 and other usual formats) have metrics of their own: they are played as in the live
+window, and measured frame by frame.
 """
 
 from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
@@ -55,23 +56,27 @@ IN_PROCESS = 60  # fewer photos than this are done in this process, sooner than 
 
 
 def files_by_class(folder, classes, weights):
-    """(photos, clips), each [(path, class)], in folder/<class>/. A class folder that the weights do not have ends the
-    program."""
-    both = {name: [videos.photos_and_clips(place) for place in places]
-            for name, places in reading.class_folders(folder, FILL_TEST).items()}
-    found = {name: [path for photos, clips in pairs for path in photos + clips] for name, pairs in both.items()}
-    if not found:
+    """(photos, clips), each [(path, class)], in folder/<class>/. The program ends if a class folder is none of the
+    `classes` of the weights file `weights`."""
+    photos_of, clips_of = {}, {}
+    for name, places in reading.class_folders(folder, FILL_TEST).items():
+        photos_of[name], clips_of[name] = [], []
+        for place in places:
+            photos, clips = videos.photos_and_clips(place)
+            photos_of[name] += photos
+            clips_of[name] += clips
+    if not photos_of:
         script.fail(f"{folder} has no class folders: {FILL_TEST}")
-    names = [n for n in found if found[n]] or list(found)
+    names = [n for n in photos_of if photos_of[n] or clips_of[n]] or list(photos_of)
     unknown = [n for n in names if n not in classes]
     if unknown:
         script.fail(f"{folder} has the class folders {', '.join(names)}, but {weights} has {', '.join(classes)}: "
                     f"rename {', '.join(unknown)}, or import the photos again with RENAME of data/folders.py")
-    photos, clips = ([(path, name) for name in names for pair in both[name] for path in pair[i]] for i in (0, 1))
+    photos = [(path, name) for name in names for path in photos_of[name]]
+    clips = [(path, name) for name in names for path in clips_of[name]]
     if not photos and (CROPPED or not clips):
         script.fail(f"{folder} has no photos: {FILL_TEST}")
-    there = {name for _, name in photos}
-    absent = [c for c in classes if c not in there]
+    absent = [c for c in classes if not photos_of.get(c)]
     if absent and photos:
         print(f"no photos of {', '.join(absent)} in {folder}: their recall is undefined, "
               f"and so is the AUC if only one class is left")
@@ -129,7 +134,8 @@ def job_of(path, cuts):
 
 
 def find_and_cut_all(paths, cuts):
-    """Yield the Prepared of each path, in order, using all cores; it stays few photos ahead, to limit memory."""
+    """Yield the Prepared of each path, in order, using all cores. Only some photos are prepared ahead, to limit memory.
+    """
     jobs = (job_of(path, cuts) for path in paths)
     count = WORKERS or workers.cores()
     if count == 1 or len(paths) < IN_PROCESS:
@@ -145,47 +151,52 @@ def classify(photos, classifiers):
     predict() for all faces: float32 [found, C] and [found]; () if no face was found.
     """
     cuts = sorted(set(map(cut_of, classifiers)))
-    rows, waiting, outputs = [], [], [[] for _ in classifiers]
-    for (path, name), prepared in tqdm(zip(photos, find_and_cut_all([p for p, _ in photos], cuts), strict=True),
-                                   total=len(photos), unit=" photos", desc="faces"):
+    rows, waiting = [], []
+    outputs = [[] for _ in classifiers]  # the results of predict() for each batch
+    all_prepared = find_and_cut_all([path for path, _ in photos], cuts)
+    bar = tqdm(zip(photos, all_prepared, strict=True), total=len(photos), unit=" photos", desc="faces")
+    for (path, name), prepared in bar:
         rows.append({"path": path, "class": name, "status": prepared.status, "reason": prepared.reason,
                      "box": prepared.box})
         if prepared.status == "ok":
             waiting.append(prepared.crops)
         if waiting and (len(waiting) == BATCH_SIZE or len(rows) == len(photos)):
-            for output, classifier in zip(outputs, classifiers, strict=True):
+            for batches, classifier in zip(outputs, classifiers, strict=True):
                 which = cuts.index(cut_of(classifier))
-                output.append(classifier.predict([crops[which] for crops in waiting]))
+                batches.append(classifier.predict([crops[which] for crops in waiting]))
             waiting = []
-    return rows, [tuple(map(np.concatenate, zip(*output, strict=True))) for output in outputs]
+    return rows, [tuple(np.concatenate(parts) for parts in zip(*batches, strict=True)) for batches in outputs]
 
 
 class Answers(NamedTuple):
-    """The predictions of one weights file for the photos."""
+    """The predictions of one weights file for the photos. N is the number of photos in which a face was found."""
 
     rows: list  # of classify(), one per photo
-    found: list  # those rows that have a face
-    labels: np.ndarray  # int [found]
-    probabilities: np.ndarray  # float32 [found, C]
-    child: np.ndarray  # float32 [found], probability that each is a child's face
+    found: list  # those N rows that have a face
+    labels: np.ndarray  # int [N]
+    probabilities: np.ndarray  # float32 [N, C]
+    child: np.ndarray  # float32 [N], probability that each is a child's face
     classifier: object  # learn.classifier.Classifier
-    clusters: np.ndarray  # int [found], of people.clusters()
+    clusters: np.ndarray  # int [N], of people.clusters()
 
     @property
     def confidence(self):
+        """The largest probability of each face, float32 [N]."""
         return self.probabilities.max(1)
 
     @property
     def trusted(self):
-        """The confidence, or 0 for the face of a child, which is always "unsure"."""
+        """The confidence, or 0 for the face of a child, which is always "unsure": float32 [N]."""
         return self.classifier.confidence(self.probabilities, self.child)
 
     @property
     def sure(self):
+        """Whether each face gets a class, instead of "unsure": bool [N]."""
         return self.trusted >= self.classifier.threshold
 
     @property
     def correct(self):
+        """Whether the most probable class of each face is the right one, "unsure" or not: bool [N]."""
         return self.probabilities.argmax(1) == self.labels
 
 
@@ -207,32 +218,44 @@ def by_group(answers, table):
     return groups
 
 
-def damaged(answers):
-    """The rows of damage.measure() for ROBUSTNESS_PHOTOS of the faces, which are cropped again from their photos."""
+def crop_again(answers, chosen):
+    """Yield the crops of faces (`chosen`: their indices), uint8 [H, W, 3] RGB, from their photos, since not all crops
+    of a test fit into memory. Raises script.Problem if a photo cannot be read any more."""
+    paths = [answers.found[i]["path"] for i in chosen]
+    all_prepared = find_and_cut_all(paths, [cut_of(answers.classifier)])
+    for path, prepared in zip(paths, all_prepared, strict=True):
+        if prepared.status != "ok":
+            raise script.Problem(f"{path} has changed during the test ({prepared.reason}): run the same command again")
+        yield prepared.crops[0]
+
+
+def measure_robustness(answers):
+    """The rows of damage.measure() for ROBUSTNESS_PHOTOS of the faces."""
     from judge import damage
 
     classifier, count = answers.classifier, len(answers.found)
     chosen = np.arange(count)
     if 0 < ROBUSTNESS_PHOTOS < count:
         chosen = np.sort(np.random.default_rng(SEED).choice(count, ROBUSTNESS_PHOTOS, replace=False))
-    again = find_and_cut_all([answers.found[i]["path"] for i in chosen], [cut_of(classifier)])
-    crops = [prepared.crops[0] for prepared in tqdm(again, total=len(chosen), unit=" photos", desc="faces again")]
+    crops = list(tqdm(crop_again(answers, chosen), total=len(chosen), unit=" photos", desc="faces again"))
     return damage.measure(crops, answers.labels[chosen], lambda batch: classifier.predict(batch)[0],
                           len(classifier.classes), classifier.margin)
 
 
 def mistakes(answers):
-    """Panels for errors.png: (crop, heat, title) of the most confident mistakes."""
-    classifier, predicted, confidence = answers.classifier, answers.probabilities.argmax(1), answers.confidence
+    """The panels of report.errors(): (crop, heat map, title) of the most confident mistakes."""
+    classifier, confidence = answers.classifier, answers.confidence
+    predicted = answers.probabilities.argmax(1)
     wrong = np.flatnonzero(~answers.correct)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS_SHOWN]
     if not len(wrong):
         return []
-    rows = [answers.found[i] for i in wrong]
-    crops = [find_and_cut(job_of(row["path"], [cut_of(classifier)])).crops[0] for row in rows]
+    crops = list(crop_again(answers, wrong))
     heats = classifier.explain(crops, predicted[wrong].tolist())
-    titles = [f"{row['path'].name[-40:]}\n{row['class']}, called {classifier.classes[predicted[i]]} {confidence[i]:.1%}"
-              for i, row in zip(wrong, rows, strict=True)]
+    titles = []
+    for i in wrong:
+        row, called = answers.found[i], classifier.classes[predicted[i]]
+        titles.append(f"{row['path'].name[-40:]}\n{row['class']}, called {called} {confidence[i]:.1%}")
     return [(crop, cv2.resize(heat.astype(np.float32), crop.shape[1::-1]), title)
             for crop, heat, title in zip(crops, heats, titles, strict=True)]
 
@@ -254,8 +277,9 @@ def write_metrics(folder, result):
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
-def write(folder, answers, result, clips):
-    """Write all files of a run, test_metrics.json last. `clips`: rows of play()."""
+def write(folder, answers, result, clip_rows):
+    """Write all files of a run, test_metrics.json last. `result`: the dict for test_metrics.json; `clip_rows`: of
+    play()."""
     classes = answers.classifier.classes
     picture = {name: folder / f"{name}.{PICTURES}" for name in DRAWN}
     if result["groups"]:
@@ -267,7 +291,7 @@ def write(folder, answers, result, clips):
     report.reliability(picture["reliability"], answers.confidence, answers.correct, answers.trusted,
                        answers.classifier.threshold, answers.clusters)
     report.errors(picture["errors"], mistakes(answers))
-    report.write_predictions(folder / "predictions.csv", answers.rows + clips, answers.probabilities, classes,
+    report.write_predictions(folder / "predictions.csv", answers.rows + clip_rows, answers.probabilities, classes,
                              answers.sure)
     write_metrics(folder, result)
 
@@ -294,9 +318,9 @@ def main():
     print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}")
     print("\n".join(f"weights: {each}" for each in loaded))
     claim(plots, written())
-    if not photos:  # the last of several weights files, since the best is chosen by photos
-        rows, figures = play(clips, loaded[-1])
-        report.write_predictions(plots / "predictions.csv", rows, None, classes)
+    if not photos:  # of several weights files, the last one plays the clips, since only photos tell which is the best
+        clip_rows, figures = play(clips, loaded[-1])
+        report.write_predictions(plots / "predictions.csv", clip_rows, None, classes)
         write_metrics(plots, {"weights": loaded[-1].path.as_posix(), "classes": classes, "clips": figures})
         return
     takes = people.takes(people.of_all(table, [path for path, _ in photos]))
@@ -308,7 +332,8 @@ def main():
         script.fail(f"no face in any of the {len(rows)} photos of {TEST_DIR}: {plots / 'predictions.csv'} says why, "
                     f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
     without = [r for r in rows if r["status"] == "no face"]
-    labels, missed = (np.array([classes.index(r["class"]) for r in part], int) for part in (found, without))
+    labels = np.array([classes.index(r["class"]) for r in found], int)
+    missed = np.array([classes.index(r["class"]) for r in without], int)
     clusters = people.clusters(people.of_all(table, [r["path"] for r in found + without]))
     summaries = [metrics.summary(probabilities, labels, missed, clusters, SEED) for probabilities, _ in outputs]
     best = report.compare(loaded, summaries) if len(loaded) > 1 else 0
@@ -319,12 +344,12 @@ def main():
     report.show(result, classes, collections.Counter((r["class"], r["status"]) for r in rows))
     result["copies"] = copied
     result["groups"] = by_group(answers, table)
-    result["robustness"] = damaged(answers) if ROBUSTNESS else None
+    result["robustness"] = measure_robustness(answers) if ROBUSTNESS else None
     result["epochs"] = None if len(loaded) == 1 else [
         {"weights": classifier.path.as_posix(), "epoch": classifier.epoch, **summary}
         for classifier, summary in zip(loaded, summaries, strict=True)]
-    played_rows, result["clips"] = play(clips, loaded[best])
-    write(plots, answers, result, played_rows)
+    clip_rows, result["clips"] = play(clips, loaded[best])
+    write(plots, answers, result, clip_rows)
     print(f"\n{result['n']} faces, {result['no_face']} photos without a face, {result['unreadable']} unreadable; "
           f"pictures, predictions.csv and test_metrics.json are in {plots.as_posix()}")
 

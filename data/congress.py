@@ -61,6 +61,35 @@ def fetch(url):
         time.sleep(pause * 2 ** attempt)
 
 
+def read_members():
+    """The list at LABELS_URL: ({bioguide, a member's identifier: class}, bioguides of malformed members). Ends the
+    program if it is not a list of members."""
+    try:
+        members = list(json.loads(fetch(LABELS_URL) or ""))
+    except (ValueError, TypeError):  # not JSON, or a single value
+        members = []
+    class_of, malformed = {}, []
+    for member in members:
+        bioguide, gender = text_in(member, "id", "bioguide"), text_in(member, "bio", "gender")
+        if re.fullmatch(r"[A-Z]\d{6}", bioguide) and gender in GENDERS:
+            class_of[bioguide] = GENDERS[gender]
+        else:
+            malformed.append(bioguide or "no bioguide")
+    if not class_of:
+        script.fail(f"{LABELS_URL} is not a list of members: set LABELS_URL to the new address of "
+                    "legislators-current.json")
+    return class_of, malformed
+
+
+def text_in(member, part, name):
+    """member[part][name], or "" if that is missing or not a text."""
+    try:
+        value = member[part][name]
+    except (TypeError, KeyError):
+        return ""
+    return value if isinstance(value, str) else ""
+
+
 def folder_for(bioguide, inner):
     """RAW_DIR or TEST_DIR, where the portrait `inner` ("class/name") of a member belongs. A portrait of ours that is in
     the other folder, since TEST_RATIO was different, is moved; if it is not ours, it stays, and its folder is returned.
@@ -86,18 +115,8 @@ def check_constants():
 def main():
     check_constants()
     importing.check_targets(globals(), GENDERS.values())
-    try:
-        members = json.loads(fetch(LABELS_URL) or "")
-    except ValueError:
-        script.fail(f"{LABELS_URL} is not a list of members: set LABELS_URL to the new address of "
-                    "legislators-current.json")
-    class_of, skipped = {}, defaultdict(list)
-    for member in members:
-        bioguide, gender = member.get("id", {}).get("bioguide") or "", member.get("bio", {}).get("gender")
-        if re.fullmatch(r"[A-Z]\d{6}", bioguide) and gender in GENDERS:
-            class_of[bioguide] = GENDERS[gender]
-        else:
-            skipped["malformed members"].append(bioguide or "no bioguide")
+    class_of, malformed = read_members()
+    skipped = defaultdict(list, {"malformed members": malformed})
     new, total = 0, Counter()
     for bioguide, class_name in tqdm(class_of.items(), unit="portrait", smoothing=0):
         inner = f"{class_name}/congress-{bioguide}.jpg"
@@ -105,8 +124,11 @@ def main():
         path = Path(folder, inner)
         if not path.is_file():
             data = fetch(f"{PORTRAITS_URL}/{bioguide}.jpg")
-            if data is None or not data.startswith(b"\xff\xd8"):
-                skipped["members without a portrait" if data is None else "portraits that are no JPEG"].append(bioguide)
+            if data is None:
+                skipped["members without a portrait"].append(bioguide)
+                continue
+            if not data.startswith(b"\xff\xd8"):
+                skipped["portraits that are no JPEG"].append(bioguide)
                 continue
             claim(folder, [inner])
             with atomic(path) as temporary:

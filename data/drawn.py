@@ -131,8 +131,8 @@ def draw_face(rng, name, person=None):
 
 
 def paint_person(easel, name, p, turn, rng):
-    """Paint head and shoulders of a person (of draw_person) of class `name` on an Easel. `turn`: sideways shift of the
-    features, as the head turns, in half-widths of the face."""
+    """Paint head and shoulders of a person of class `name` on an Easel. `p`: of draw_person(); `turn`: sideways shift
+    of the features, as the head turns, in half-widths of the face."""
     long = p["long"]
     easel.ellipse(0, long + 1.45, 1.9, 1.15, p["cloth"])  # shoulders
     easel.ellipse(0, long + 0.05, 0.52, 0.62, p["skin"] * 0.5)  # neck, in the head's shadow
@@ -146,7 +146,8 @@ def paint_person(easel, name, p, turn, rng):
         beard = easel.area(0, p["chin"], 1.0, long - p["chin"], 0, 180) - easel.area(turn, 0.30, *p["shaved"])
         hairs = np.clip(rng.normal(1, 0.25, easel.picture.shape[:2]), 0.3, 1).astype(np.float32)
         easel.paint(np.clip(beard, 0, 1) * hairs, p["hair"], soft=0.03, strength=0.9)
-    smile, lips, mouth_y = rng.uniform(0.03, 0.10), p["skin"] * (0.82, 0.50, 0.50), p["nose"] + p["lips"]
+    smile = rng.uniform(0.03, 0.10)
+    lips, mouth_y = p["skin"] * (0.82, 0.50, 0.50), p["nose"] + p["lips"]
     easel.ellipse(turn * 2, mouth_y, p["mouth"], smile + 0.03, lips)
     easel.ellipse(turn * 2, mouth_y, p["mouth"] * 0.95, max(0.02, smile * 0.5), lips * 0.5)
     easel.picture[:] = around + (easel.picture - around) * head[:, :, None]  # clips the features to the head
@@ -221,9 +222,13 @@ def photograph(rng, canvas):
 
 
 def person_name(index):
-    """A two-syllable name for person `index` (0..9999): Baba, Babe, ..."""
+    """The name of person `index`, counted from 0, of two syllables or more: Baba, Babe, ..."""
     syllables = [c + v for c in "bdfgklmnprstvwyzhjcx" for v in "aeiou"]
-    return (syllables[index // 100 % 100] + syllables[index % 100]).capitalize()
+    name = ""
+    while index or len(name) < 4:
+        name = syllables[index % 100] + name
+        index //= 100
+    return name.capitalize()
 
 
 def file_name(name, person, take):
@@ -236,10 +241,10 @@ def draw(folder, jobs):
     names = [f"{name}/{file_name(name, person, take)}" for name, person, take in jobs]
     # Existing files may be older than the record; they are compared below.
     claim(folder, [name for name in names if not Path(folder, name).exists()])
-    new, known, ours = 0, [], written(folder)
+    new, rows, ours = 0, [], written(folder)
     for name, person, take in tqdm(jobs, unit="face", smoothing=0):
         path = Path(folder, name, file_name(name, person, take))
-        known.append((path.name, "drawn", f"{name} {person_name(person)}", "", ""))
+        rows.append((path.name, "drawn", f"{name} {person_name(person)}", "", ""))
         data = picture(name, person, take)
         if path.is_file() and path.read_bytes() == data:
             continue
@@ -248,7 +253,7 @@ def draw(folder, jobs):
         with atomic(path) as temporary:
             temporary.write_bytes(data)
         new += 1
-    return new, known
+    return new, rows
 
 
 def picture(name, person, take):
@@ -281,12 +286,14 @@ def strangers(training):
                 if not path.exists():
                     path.write_bytes(picture(name, person, take))
             paths = [*training, *owners]
-            known = {owners[paths[i]] for group in overlap.copied(paths) if group[0] < len(training)
-                     for i in group if i >= len(training)}
-            for name, person in sorted(known):
+            alike = set()  # people with a picture that is a copy of one in training
+            for group in overlap.copied(paths):
+                if min(group) < len(training):
+                    alike.update(owners[paths[i]] for i in group if i >= len(training))
+            for name, person in sorted(alike):
                 chosen[name][chosen[name].index(person)] = following
                 following += 1
-            if not known:
+            if not alike:
                 break
     return chosen
 
@@ -301,11 +308,11 @@ def main():
     check_constants()
     importing.check_targets(globals(), CLASSES)
     jobs = jobs_of(dict.fromkeys(CLASSES, range(COUNT)), COUNT)
-    new, known = draw(RAW_DIR, jobs)
+    new, rows = draw(RAW_DIR, jobs)
     training = [Path(RAW_DIR, name, file_name(name, person, take)) for name, person, take in jobs]
     test_jobs = jobs_of(strangers(training), TEST_COUNT)
-    new_tests, known_tests = draw(TEST_DIR, test_jobs)
-    people.write(PEOPLE, known + known_tests)
+    new_tests, test_rows = draw(TEST_DIR, test_jobs)
+    people.write(PEOPLE, rows + test_rows)
     for folder, count in ((RAW_DIR, COUNT), (TEST_DIR, TEST_COUNT)):
         print(f"{folder}: " + ", ".join(f"{count} {name}" for name in CLASSES))
     new += new_tests

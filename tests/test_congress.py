@@ -82,3 +82,10 @@ def test_congress_without_network_is_one_clear_line(place, monkeypatch):
     monkeypatch.setattr(congress, "DELAY", 0.0)
     with pytest.raises(SystemExit, match="cannot be fetched"):
         congress.main()
+
+
+@pytest.mark.parametrize("listed", [{"message": "moved"}, ["A000001"], [{"id": None}], [{"id": {"bioguide": 7}}], 5])
+def test_another_list_than_that_of_members_is_one_clear_line(site, listed):
+    site.pages["/legislators.json"] = json.dumps(listed).encode()
+    with pytest.raises(SystemExit, match="is not a list of members: set LABELS_URL"):
+        congress.main()

@@ -65,3 +65,8 @@ def test_drawn_faces_do_not_mix_with_photos(place):
     with pytest.raises(SystemExit, match="data.test already has photos of man"):
         drawn.main()
     assert mine.exists() and not Path("data/raw").exists()
+
+
+def test_no_two_people_have_one_name():
+    assert [drawn.person_name(index) for index in (0, 1, 100, 9999)] == ["Baba", "Babe", "Beba", "Xuxu"]
+    assert len({drawn.person_name(index) for index in range(30_000)}) == 30_000

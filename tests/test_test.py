@@ -377,3 +377,13 @@ def test_a_table_that_another_process_holds_open_is_one_line_that_names_it(world
         with pytest.raises(script.Problem, match=r"predictions\.csv is open in another program.*close it there"):
             run(monkeypatch, world, tmp_path)
     assert run(monkeypatch, world, tmp_path)[1] == before and not list((tmp_path / "plots").glob(".tmp*"))
+
+
+@pytest.mark.parametrize("robustness", [True, False])
+def test_photos_that_disappear_during_the_test_are_one_line(world, monkeypatch, tmp_path, no_pictures, robustness):
+    """After they were classified, before they are cropped again for ROBUSTNESS, or for the mistakes."""
+    shutil.copytree(world / "photos", tmp_path / "photos")
+    monkeypatch.setattr(report, "show", lambda *_: shutil.rmtree(tmp_path / "photos"))
+    with pytest.raises(script.Problem, match=r"\.png has changed during the test .*run the same command again"):
+        run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "photos"), ROBUSTNESS=robustness,
+            WEIGHTS=str(world / "w/best_weights_9.pt"))
