@@ -20,7 +20,7 @@ PATIENCE = 20  # seconds of timeout for the download of ImageNet weights
 
 
 def block(into, out):
-    """Conv2d k5 p1, ReLU, MaxPool2d(4, 2): a block of the paper's table, as a list of modules.
+    """Conv2d k5 p1, ReLU, MaxPool2d(4, 2): a block of the paper's table, as a list of modules. `into`, `out`: channels.
 
     Pooling in two steps, with ReLU after the first one has left a quarter of the values, gives the same values and
     gradients for less work.
@@ -147,14 +147,15 @@ def build(name="paper", n_classes=2):
 
 
 def image_size(name="paper"):
-    """Side of the network's input in pixels."""
+    """The usual side of a network's input in pixels; only the paper's network takes no other."""
     return {"paper": Model, "small": Small}.get(name, Backbone).image_size
 
 
 def grad_cam(model, batch, class_index=None, n_classes=None):
     """Where the network looked: float32 [N, H, W] in 0..1, the size of `batch` (float32 [N, 3, H, W], normalised).
 
-    `class_index`: int, or one per image; None: each image's own prediction, among the first `n_classes` outputs.
+    `class_index`: int, or one per image; None: each image's own prediction, among the first `n_classes` outputs (None:
+    all outputs).
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017.
     """
     was_training = model.training

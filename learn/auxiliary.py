@@ -33,7 +33,8 @@ def labels(known, columns):
             values = [None if year is None else AGES[bisect.bisect(AGES, year) - 1] for year in years]
         kinds = sorted(set(values) - {None})
         if len(kinds) < 2:
-            script.fail(f"validation.py has found no {column} of these crops in {people.PEOPLE}, which the importers "
+            found_what = f"only one {column}" if kinds else f"no {column}"
+            script.fail(f"validation.py has found {found_what} of these crops in {people.PEOPLE}, which the importers "
                         f"in data/ write: leave {column} out of AUXILIARY")
         if column == "age":
             ages = kinds

@@ -28,9 +28,10 @@ class WeightsError(script.Problem):
     """A weights file that cannot be used; the message is one line that says why and what to do."""
 
 
+# {key of a weights file: its type}
 METADATA = {"model": str, "classes": list, "image_size": int, "mean": list, "std": list, "margin": float,
-         "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int,
-         "metrics": dict, "ages": list, "state": dict}
+            "clahe": float, "flip": bool, "temperature": float, "threshold": float, "epoch": int,
+            "metrics": dict, "ages": list, "state": dict}
 # Keys that older weights files lack, and their defaults.
 OPTIONAL = {"clahe": 0.0, "flip": False, "ages": []}
 CHILD = 11  # years; faces that are estimated to be younger are "unsure": see weights/shipped/README.md
@@ -89,18 +90,18 @@ def load_weights(path):
 
     The model's outputs are the logits of the classes, followed by those of its age classes, if any.
     """
-    info = load_checkpoint(path)
+    metadata = load_checkpoint(path)
     try:
-        model = networks.build(info["model"], len(info["classes"]) + len(info["ages"]))
-        model.load_state_dict(info.pop("state"))
+        model = networks.build(metadata["model"], len(metadata["classes"]) + len(metadata["ages"]))
+        model.load_state_dict(metadata.pop("state"))
     except script.Problem as error:
         raise WeightsError(f"{path}: {error}") from None
     except (RuntimeError, AttributeError, TypeError):
-        raise WeightsError(f"{path} does not fit the network {info['model']!r} with {len(info['classes'])} classes: "
-                           "train again") from None
+        raise WeightsError(f"{path} does not fit the network {metadata['model']!r} with {len(metadata['classes'])} "
+                           "classes: train again") from None
     if not all(v.isfinite().all() for v in model.state_dict().values()):
         raise WeightsError(f"{path} holds NaN or infinite weights: train again, or fetch the file again")
-    return model.float().eval(), info
+    return model.float().eval(), metadata
 
 
 def choose(path):
@@ -150,7 +151,7 @@ class Classifier:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         engine.keep_memory()
         self.net = folded(net).to(self.device, memory_format=torch.channels_last)
-        self.fast = self.net
+        self.fast = self.net  # for predict(); explain() needs gradients in float32
         if self.name in BFLOAT16 and engine.hardware("cpu").bf16 and self.device.type == "cpu":
             self.fast = in_bfloat16(self.net)
         self.transform = dataset.evaluation_transform(self.image_size, self.mean, self.std)

@@ -24,7 +24,7 @@ from terminal import script, workers
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 IS_FIRST = RANK == 0  # the process that prints and writes files
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", 0))  # the rank on this machine
-MOST = 0.95  # highest threshold; above it, few faces would get a label
+HIGHEST_THRESHOLD = 0.95  # above it, few faces would get a label
 
 
 class Hardware(NamedTuple):
@@ -62,10 +62,10 @@ def progress(batches, **settings):
 
 def hardware(device="auto", precision="auto"):
     """The Hardware for train.py's DEVICE and PRECISION; "auto" chooses the fastest of this machine."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":  # not mps, where some operations of the training fail or fall back to the CPU
-        device = "cuda" if there["cuda"] else "cpu"
-    if not there[device]:
+        device = "cuda" if available["cuda"] else "cpu"
+    if not available[device]:
         script.fail(f"DEVICE={device}: this machine has none that PyTorch can use; set DEVICE=auto")
     chosen = torch.device(device)
     if "OMP_NUM_THREADS" not in os.environ:  # PyTorch does not know a container's limit of cores
@@ -78,8 +78,9 @@ def hardware(device="auto", precision="auto"):
     if chosen.type == "cuda":
         return Hardware(chosen, torch.cuda.is_bf16_supported(including_emulation=False))
     # On a CPU without bfloat16 instructions it is emulated: eight times slower than float32, measured with AVX2.
-    facts = getattr(torch.cpu, "get_capabilities", dict)()
-    return Hardware(chosen, chosen.type == "cpu" and bool(facts.get("avx512_bf16") or facts.get("amx_bf16")))
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older PyTorch has no such function
+    has_bf16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return Hardware(chosen, chosen.type == "cpu" and has_bf16)
 
 
 def keep_memory():
@@ -90,9 +91,10 @@ def keep_memory():
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
-            library, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4
-            library.mallopt(mmap_max, 0)
-            library.mallopt(trim_threshold, -1)
+            library = ctypes.CDLL(None)
+            m_trim_threshold, m_mmap_max = -1, -4  # names of these two parameters in malloc.h
+            library.mallopt(m_mmap_max, 0)  # 0: no block has a mapping of its own
+            library.mallopt(m_trim_threshold, -1)  # -1: never return memory
 
 
 @contextlib.contextmanager
@@ -122,7 +124,8 @@ def distributed_model(net, device):
 def check_shares(net, image_size, sizes):
     """End the program if a process would get too few images of a batch to train `net`. `sizes`: of the batches.
 
-    Batch normalisation needs two values per channel. One image has them unless its last features are 1x1.
+    Batch normalisation needs two values per channel. One image has them unless its last features are 1x1. `net` is in
+    evaluation mode afterwards.
     """
     least = 1
     if any(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules()):
@@ -161,17 +164,20 @@ def share_statistics(net):
 def update_ema(ema, net, decay, step):
     """Update the moving average `ema` of `net`, batch statistics too, with `decay`, or less in the first steps.
     `step`: counted from 0."""
-    old, new = ([v for v in model.state_dict().values() if v.is_floating_point()] for model in (ema, net))
-    get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))(old, new, None)
+    update = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
+    averages = [v for v in ema.state_dict().values() if v.is_floating_point()]
+    values = [v for v in net.state_dict().values() if v.is_floating_point()]
+    update(averages, values, None)
 
 
-def calibrate(logits, labels, sure, few=False):
+def calibrate(logits, labels, target_accuracy, few=False):
     """(temperature, threshold, accuracy): the temperature with the lowest validation loss; the lowest confidence, at
-    most MOST, from which the accuracy is at least `sure`; and the accuracy from there on, nan if no prediction is so
-    confident.
+    most HIGHEST_THRESHOLD, from which the accuracy is at least `target_accuracy`; and the accuracy from there on, nan
+    if no prediction is so confident.
 
-    `few`: the crops are too few to choose a threshold by. If all of them are right, any threshold would be good enough,
-    so it is at least half way from chance to 1.
+    `logits`: float32 [N, C], `labels`: int64 [N], of the validation crops. `few`: they are too few to choose a
+    threshold by. If all of them are right, any threshold would be good enough, so it is at least half way from chance
+    to 1.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
@@ -180,11 +186,11 @@ def calibrate(logits, labels, sure, few=False):
     losses = torch.stack([functional.cross_entropy(logits / t, labels) for t in temperatures])
     temperature = temperatures[losses.argmin()].item()
     confidence, predicted = (logits / temperature).softmax(1).max(1)
-    right = (predicted == labels).float()
-    guess = 1 / logits.shape[1]
-    floor = (guess + 1) / 2 if few else guess
-    for threshold in torch.arange(math.ceil(floor * 100) / 100, MOST + 0.005, 0.01).tolist():
+    correct = (predicted == labels).float()
+    chance = 1 / logits.shape[1]
+    lowest = (chance + 1) / 2 if few else chance
+    for threshold in torch.arange(math.ceil(lowest * 100) / 100, HIGHEST_THRESHOLD + 0.005, 0.01).tolist():
         chosen = confidence >= threshold
-        if chosen.any() and right[chosen].mean() >= sure:
-            return temperature, threshold, right[chosen].mean().item()
-    return temperature, MOST, right[confidence >= MOST].mean().item()
+        if chosen.any() and correct[chosen].mean() >= target_accuracy:
+            return temperature, threshold, correct[chosen].mean().item()
+    return temperature, HIGHEST_THRESHOLD, correct[confidence >= HIGHEST_THRESHOLD].mean().item()

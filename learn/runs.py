@@ -5,6 +5,7 @@ Files: weights/last.pt, best_weights_<epoch>.pt and best_weights.pt; plots/log.c
 
 import csv
 import dataclasses
+import errno
 import hashlib
 import itertools
 import math
@@ -24,7 +25,7 @@ COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accurac
            "compute_s", "best")
 # Constants of train.py that may differ in a resumed run, since they do not change its losses.
 MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "PICTURES", "DEVICE", "PRECISION"}
-JUDGES = {"JUDGED_MARGIN", "IMAGE_SIZE", "PAPER"}  # constants that change the validation loss of the same weights
+CHANGE_VALIDATION = {"JUDGED_MARGIN", "IMAGE_SIZE", "PAPER"}  # constants that change the loss of the same weights
 FIXED = ("MODEL", "AUXILIARY", "EMA")  # constants that a resumed run must keep, since its network depends on them
 KEEP_BEST = 3  # how many best_weights_<epoch>.pt files are kept
 ENOUGH = 100  # people or takes in the validation crops, from which the threshold for "unsure" can be chosen well
@@ -35,7 +36,7 @@ class Run:
     """The state of training: what changes from epoch to epoch, and what last.pt keeps for RESUME."""
 
     net: torch.nn.Module
-    ema: torch.nn.Module | None  # moving average of the weights of `net`
+    ema: torch.nn.Module | None  # moving average of the weights of `net`; None if EMA is 0
     optimizer: torch.optim.Optimizer
     hardware: engine.Hardware
     constants: dict  # of train.py, by name
@@ -99,7 +100,8 @@ class Folders(NamedTuple):
     def set_aside(self):
         """Copy the files of an earlier run into weights/run_<number>/, all of them or none."""
         names = sorted(n for n in files.written(self.weights) if re.fullmatch(r"(last|best_weights(_\d+)?)\.pt", n))
-        old = [path for path in [*(self.weights / name for name in names), self.plots / "log.csv"] if path.is_file()]
+        paths = [self.weights / name for name in names] + [self.plots / "log.csv"]
+        old = [path for path in paths if path.is_file()]
         if not old:
             return
         folders = (self.weights / f"run_{number}" for number in itertools.count(1))
@@ -137,10 +139,15 @@ def has_run(last):
     kinds = {"constants": dict, "crops": dict, "net": dict, "history": list, "comparable_from": int, "head_epochs": int}
     if not all(isinstance(last.get(name), kind) for name, kind in kinds.items()):
         return False
+    if not last["constants"].keys() >= set(FIXED) or not last["crops"].keys() >= {"training", "validation"}:
+        return False
     numbers = set(COLUMNS) - {"best"}
-    return last["constants"].keys() >= set(FIXED) and last["crops"].keys() >= {"training", "validation"} and all(
-        isinstance(row, dict) and "best" in row and all(isinstance(row.get(name), (int, float)) for name in numbers)
-        for row in last["history"])
+    for row in last["history"]:
+        if not isinstance(row, dict) or "best" not in row:
+            return False
+        if not all(isinstance(row.get(name), (int, float)) for name in numbers):
+            return False
+    return True
 
 
 def resume(run, path):
@@ -177,7 +184,7 @@ def resume(run, path):
                      + ", ".join(f"{name} {began[name]} -> {run.constants[name]}" for name in changed))
     if crops:
         lines.append(f"the crops for {' and '.join(crops)} are not those of epoch {run.done}")
-    if crops or JUDGES & set(changed):  # losses before and after cannot be compared
+    if crops or CHANGE_VALIDATION & set(changed):  # losses before and after cannot be compared
         run.comparable_from = run.done + 1
         lines.append(f"the best epoch is chosen anew, from epoch {run.done + 1} on; RESUME=False starts a new run")
     for line in lines:
@@ -190,7 +197,8 @@ def announce(run, train, valid):
     for name, split in (("train", train.dataset), ("valid", valid.dataset)):
         counts = ", ".join(f"{c} {(split.labels == i).sum():,}" for i, c in enumerate(split.classes))
         print(f"{name}: {len(split):,} crops ({counts})")
-    size, ranks = run.metadata["image_size"], f" in each of {engine.WORLD} processes" if engine.WORLD > 1 else ""
+    size = run.metadata["image_size"]
+    ranks = f" in each of {engine.WORLD} processes" if engine.WORLD > 1 else ""
     precision = "bfloat16" if run.hardware.bf16 else "float32"
     parameters = sum(p.numel() for p in run.net.parameters())
     print(f"network: {run.constants['MODEL']}, {parameters:,} parameters, {size}x{size} pixels; "
@@ -258,7 +266,7 @@ def save_weights(path, checkpoint):
         try:
             torch.save(checkpoint, temporary)
         except RuntimeError as error:  # what torch raises if a write fails
-            raise OSError(28, f"cannot write the weights, is the disk full? ({str(error).splitlines()[0]})",
+            raise OSError(errno.ENOSPC, f"cannot write the weights, is the disk full? ({str(error).splitlines()[0]})",
                           str(path)) from None
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -285,9 +293,10 @@ def conclude(run, folders, reached, valid):
                  "the network is not confident enough of any validation crop")
         print(f"TARGET_ACCURACY={wanted} was not reached: {found}")
     best = (folders.weights / "best_weights.pt").as_posix()
-    named = [] if files.same_file(best, classifier.OWN) else [f"WEIGHTS={best}"]  # test.py's default is OWN
+    arguments = [] if files.same_file(best, classifier.OWN) else [f"WEIGHTS={best}"]  # test.py's default is OWN
+    following = script.command_line("python", "test.py", *arguments)
     print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
-          f"accuracy {top['valid_accuracy']:.2%} -> {best}; next: {script.command_line('python', 'test.py', *named)}")
+          f"accuracy {top['valid_accuracy']:.2%} -> {best}; next: {following}")
 
 
 def plot(history, path):
@@ -329,11 +338,11 @@ def start_from(net, path, classes):
     """Load the weights file `path` of the same network into `net`, whose first outputs are `classes`. The last layer is
     loaded only if the file has the same classes: returns whether it was. Raises WeightsError.
     """
-    started, info = classifier.load_weights(path)
-    state, same = started.state_dict(), info["classes"] == classes
+    started, metadata = classifier.load_weights(path)
+    state, same_classes = started.state_dict(), metadata["classes"] == classes
     for name, own in net.state_dict().items():  # not copies: they share memory with the tensors of `net`
         if not name.startswith(last_layer(net)):
             own.copy_(state[name])
-        elif same:
+        elif same_classes:
             own[:len(classes)] = state[name][:len(classes)]
-    return same
+    return same_classes
