@@ -3,7 +3,7 @@
 import itertools
 import statistics
 
-from judge.metrics import known, ratio
+from judge.metrics import ratio, rounded
 from terminal import script
 from terminal.files import UNSURE
 
@@ -22,12 +22,12 @@ def measure(labels, wanted):
     timestamps, names = zip(*labels, strict=True) if labels else ((), ())
     shown = [name for name in names if name and name != UNSURE]
     faces = sum(name is not None for name in names)
-    span = (timestamps[-1] - timestamps[0]) / (len(timestamps) - 1) if len(timestamps) > 1 else 0.0  # seconds per frame
+    frame_s = (timestamps[-1] - timestamps[0]) / (len(timestamps) - 1) if len(timestamps) > 1 else 0.0  # mean, seconds
     first = next((timestamp for timestamp, name in labels if name and name != UNSURE), None)
     counts = {"frames": len(names), "with_face": faces, "labelled": len(shown), "right": shown.count(wanted),
               "unsure": names.count(UNSURE), "flips": sum(a != b for a, b in itertools.pairwise(shown)),
-              "seconds": known(faces * span)}
-    return {**counts, "first_label": None if first is None else known(first - timestamps[0]),
+              "seconds": rounded(faces * frame_s)}
+    return {**counts, "first_label": None if first is None else rounded(first - timestamps[0]),
             "predicted": max(sorted(set(shown)), key=shown.count) if shown else None, **shares(counts)}
 
 
@@ -35,10 +35,10 @@ def shares(counts):
     """Ratios of the counts: labelled_share and unsure_share of the frames with a face, right_share of the labelled
     ones, flips_per_minute with a face; None if the denominator is 0.
     """
-    return {"labelled_share": known(ratio(counts["labelled"], counts["with_face"])),
-            "right_share": known(ratio(counts["right"], counts["labelled"])),
-            "unsure_share": known(ratio(counts["unsure"], counts["with_face"])),
-            "flips_per_minute": known(60 * counts["flips"] / counts["seconds"]) if counts["seconds"] else None}
+    return {"labelled_share": rounded(ratio(counts["labelled"], counts["with_face"])),
+            "right_share": rounded(ratio(counts["right"], counts["labelled"])),
+            "unsure_share": rounded(ratio(counts["unsure"], counts["with_face"])),
+            "flips_per_minute": rounded(60 * counts["flips"] / counts["seconds"]) if counts["seconds"] else None}
 
 
 def together(clips):
@@ -51,7 +51,7 @@ def together(clips):
 
 
 def summary(figures):
-    """A line of text with the metrics of a clip, or of all."""
+    """A line of text with the metrics of a clip, of measure(), or of all clips, of together()."""
     def share(key):
         return "-" if figures[key] is None else f"{figures[key]:.1%}"
 

@@ -14,7 +14,7 @@ BATCH = 64  # crops per pass; affects memory only
 
 
 def brightness(crop, share, rng):
-    """Make half of the photos darker, half brighter."""
+    """Make half of the photos darker, half brighter, by a share of the way to black or white."""
     goal = 0.0 if rng.random() < 0.5 else 255.0
     return mixed(crop, goal, share)
 
@@ -30,7 +30,7 @@ def mixed(crop, goal, share):
 
 
 def blur(crop, sigma, rng):
-    """Gaussian blur."""
+    """Gaussian blur; `sigma` is in pixels of a crop of 224 pixels."""
     return cv2.GaussianBlur(crop, (0, 0), sigma * crop.shape[0] / 224)
 
 
@@ -63,9 +63,9 @@ def occlusion(crop, share, rng):
     """Cover a square, whole within the crop, at a random place in a random colour."""
     side = round(share * crop.shape[0])
     top, left = rng.integers(0, crop.shape[0] - side + 1), rng.integers(0, crop.shape[1] - side + 1)
-    covered = crop.copy()
-    covered[top:top + side, left:left + side] = rng.integers(0, 256, 3)
-    return covered
+    picture = crop.copy()
+    picture[top:top + side, left:left + side] = rng.integers(0, 256, 3)
+    return picture
 
 
 def covered(crop, scale, rng, margin):
@@ -73,13 +73,13 @@ def covered(crop, scale, rng, margin):
     return occluders.over(crop, occluders.cover(crop.shape[0], margin, rng.random(occluders.DRAWS), scale))
 
 
-# {kind: (function, its parameter at each severity)}, for a crop of 224 pixels; scaled for other sizes.
+# {kind: (function(crop, parameter, rng), its parameter at severities 1 to 5)}
 KINDS = {
     "brightness": (brightness, (0.30, 0.45, 0.60, 0.75, 0.85)),  # share of the light lost, or of the way to white
     "contrast": (contrast, (0.30, 0.50, 0.65, 0.80, 0.90)),  # share of the contrast lost
     "blur": (blur, (1.5, 3.0, 4.5, 6.0, 9.0)),  # sigma of a Gaussian, pixels
     "noise": (noise, (8, 16, 28, 44, 64)),  # sigma, of 255
-    "low resolution": (low_resolution, (64, 40, 28, 20, 14)),  # side in pixels before enlarging
+    "low resolution": (low_resolution, (64, 40, 28, 20, 14)),  # side in pixels before enlarging, of 224
     "JPEG": (jpeg, (40, 20, 12, 7, 3)),  # quality
     "rotation": (rotation, (8, 15, 25, 35, 45)),  # degrees, to either side
     "occlusion": (occlusion, (0.25, 0.35, 0.45, 0.55, 0.65)),  # side of a plain square, of the crop's side
@@ -116,8 +116,8 @@ def measure(crops, labels, answer, n_classes, margin):
         confusion = metrics.confusion_matrix(labels, np.concatenate(parts), n_classes)
         hits, totals = np.diag(confusion), confusion.sum(1)
         found.append({"kind": kind, "severity": severity, "n": len(crops),
-                      "accuracy": metrics.known(hits.sum() / totals.sum()),
-                      "balanced_accuracy": metrics.known(metrics.balanced_accuracy(hits, totals))})
+                      "accuracy": metrics.rounded(hits.sum() / totals.sum()),
+                      "balanced_accuracy": metrics.rounded(metrics.balanced_accuracy(hits, totals))})
     print(f"\nbalanced accuracy on damaged crops ({len(crops)} faces, {found[0]['balanced_accuracy']:.3f} undamaged)")
     for kind in KINDS:
         print(f"  {kind:16}" + "".join(f"{r['balanced_accuracy']:8.3f}" for r in found if r["kind"] == kind))

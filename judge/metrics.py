@@ -19,7 +19,7 @@ GROWN = 15  # first year of the group "age 15 and over", since children are hard
 # ------------------------------------------------------------------------------------------------
 
 
-def known(value, digits=6):
+def rounded(value, digits=6):
     """A number as a rounded Python float for JSON, or None if it is not finite."""
     return round(float(value), digits) if value is not None and np.isfinite(value) else None
 
@@ -32,9 +32,9 @@ def log_loss(probabilities, labels):
 
 def confusion_matrix(labels, predicted, n_classes):
     """int64 [C, C]: rows are the true classes, columns the predicted ones."""
-    from sklearn.metrics import confusion_matrix
+    import sklearn.metrics
 
-    return confusion_matrix(labels, predicted, labels=range(n_classes))
+    return sklearn.metrics.confusion_matrix(labels, predicted, labels=range(n_classes))
 
 
 def ratio(part, whole):
@@ -65,9 +65,11 @@ def bootstrap(counts, seed=0):
     """Bootstrap intervals of accuracy and of balanced accuracy: two pairs (low, high). `counts`: from counted().
 
     Clusters are resampled, not photos: thirty photos of one person tell little more than one. If all resamples are
-    equal (12 of 12 are right), or there are fewer than FEW clusters, it is Wilson's for as many photos as clusters.
+    equal (12 of 12 are right), or there are fewer than FEW clusters, the interval is Wilson's for as many photos as
+    there are clusters.
     """
-    # Equal clusters are drawn together, as one multinomial count: single photos make only 2 C kinds of clusters.
+    # Equal clusters are drawn together, as one multinomial count: single photos make only 2 C kinds of clusters. The
+    # kinds are in the order of the columns, since a seed's resamples depend on their order.
     kinds, numbers = (part[::-1] for part in np.unique(counts, axis=0, return_counts=True))
     n = int(numbers.sum())
     if n == 0:
@@ -81,7 +83,10 @@ def bootstrap(counts, seed=0):
     intervals = []
     for value, values in zip(rates(counts.sum(0)), drawn, strict=True):
         low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        intervals.append((known(low), known(high)) if low < high and n >= FEW else wilson(round(float(value) * n), n))
+        if low < high and n >= FEW:
+            intervals.append((rounded(low), rounded(high)))
+        else:
+            intervals.append(wilson(round(float(value) * n), n))
     return tuple(intervals)
 
 
@@ -99,7 +104,7 @@ def wilson(hits, n):
     if n == 0:
         return None, None
     low, high = binomtest(int(hits), int(n)).proportion_ci(LEVEL, method="wilson")
-    return known(low), known(high)
+    return rounded(low), rounded(high)
 
 
 def rare(totals):
@@ -112,11 +117,11 @@ def roc_curve(positive, scores):
 
     `positive`: bool [N]. Equal scores are one step, since no threshold separates them.
     """
-    from sklearn.metrics import roc_curve
+    import sklearn.metrics
 
     if np.all(positive) or not np.any(positive):
         return None
-    return roc_curve(positive, scores, drop_intermediate=False)[:2]
+    return sklearn.metrics.roc_curve(positive, scores, drop_intermediate=False)[:2]
 
 
 def roc_curves(probabilities, labels):
@@ -128,9 +133,9 @@ def roc_curves(probabilities, labels):
 
 def auc(curves):
     """Area under the curves of roc_curves(), the mean of several; None if there is no curve."""
-    from sklearn.metrics import auc
+    import sklearn.metrics
 
-    areas = [auc(*curve) for curve in curves.values()]
+    areas = [sklearn.metrics.auc(*curve) for curve in curves.values()]
     return float(np.mean(areas)) if areas else None
 
 
@@ -166,7 +171,7 @@ def at_threshold(confidence, correct, threshold):
     """Coverage and accuracy (None: no photos) of the photos at or above the threshold; the others are "unsure"."""
     sure = np.asarray(confidence) >= threshold
     accuracy = np.asarray(correct)[sure].mean() if sure.any() else None
-    return {"threshold": known(threshold), "coverage": known(sure.mean()), "accuracy": known(accuracy)}
+    return {"threshold": rounded(threshold), "coverage": rounded(sure.mean()), "accuracy": rounded(accuracy)}
 
 
 def coverage(confidence, correct, threshold):
@@ -174,7 +179,7 @@ def coverage(confidence, correct, threshold):
     curve = coverage_curve(confidence, correct)
     points = np.unique(np.searchsorted(curve[0], np.linspace(0.05, 1, 20)).clip(max=len(curve[0]) - 1))
     return {"at_threshold": at_threshold(confidence, correct, threshold),
-            "curve": [[known(values[i]) for values in curve] for i in points]}
+            "curve": [[rounded(values[i]) for values in curve] for i in points]}
 
 
 def summary(probabilities, labels, missed, clusters, seed=0):
@@ -196,15 +201,15 @@ def summary(probabilities, labels, missed, clusters, seed=0):
     ece = reliability(probabilities.max(1), correct)[0]
     return {
         "n": int(totals.sum()), "no_face": len(missed), "clusters": len(set(clusters[:len(labels)].tolist())),
-        "loss": known(log_loss(probabilities, labels)),
-        "accuracy": known(hits.sum() / totals.sum()), "accuracy_ci": accuracy_ci,
-        "balanced_accuracy": known(balanced_accuracy(hits, totals)), "balanced_accuracy_ci": balanced_ci,
-        "accuracy_with_missed": known(hits.sum() / all_photos.sum()),
-        "balanced_accuracy_with_missed": known(balanced_accuracy(hits, all_photos)),
+        "loss": rounded(log_loss(probabilities, labels)),
+        "accuracy": rounded(hits.sum() / totals.sum()), "accuracy_ci": accuracy_ci,
+        "balanced_accuracy": rounded(balanced_accuracy(hits, totals)), "balanced_accuracy_ci": balanced_ci,
+        "accuracy_with_missed": rounded(hits.sum() / all_photos.sum()),
+        "balanced_accuracy_with_missed": rounded(balanced_accuracy(hits, all_photos)),
         "balanced_accuracy_with_missed_ci": missed_ci,
-        "precision": [known(v) for v in precision], "recall": [known(v) for v in recall],
-        "f1": [known(v) for v in f1],
-        "auc": known(auc(roc_curves(probabilities, labels))), "ece": known(ece),
+        "precision": [rounded(v) for v in precision], "recall": [rounded(v) for v in recall],
+        "f1": [rounded(v) for v in f1],
+        "auc": rounded(auc(roc_curves(probabilities, labels))), "ece": rounded(ece),
         "confusion": confusion.tolist(),
     }
 
@@ -213,24 +218,25 @@ def group_row(name, correct, found, sure, clusters):
     """The row of a group: photos with a face (n), without (no_face), accuracy of the former and its interval, the
     number of faces that are sure, and their accuracy (None: no such face)."""
     n, hits, left = int(found.sum()), int(correct[found].sum()), int(sure.sum())
-    return {"group": name, "n": n, "no_face": int((~found).sum()), "accuracy": known(hits / n) if n else None,
+    return {"group": name, "n": n, "no_face": int((~found).sum()), "accuracy": rounded(hits / n) if n else None,
             "accuracy_ci": accuracy_interval(correct[found], clusters[found]), "sure": left,
-            "sure_accuracy": known(correct[sure].mean()) if left else None}
+            "sure_accuracy": rounded(correct[sure].mean()) if left else None}
 
 
-def group_report(groups, names, found, correct, sure, clusters):
+def group_report(groups, classes, found, correct, sure, clusters):
     """Accuracy by age band, ethnicity and their combinations with class; each list has its worst group first.
 
-    For each photo `groups` has a people.Person, `names` its class, `found` whether it has a face, `correct` whether its
-    face is classified correctly, `sure` whether it has a face that is not "unsure", and `clusters` see counted().
+    For each photo, `groups` has a people.Person, `classes` its class, `found` whether it has a face, `correct` whether
+    its face is classified correctly, and `sure` whether it has a face that is not "unsure"; `clusters`: see counted().
     Returns None if no photo has a group.
     """
-    (found, correct, sure), clusters = (np.asarray(v, bool) for v in (found, correct, sure)), np.asarray(clusters)
+    found, correct, sure = (np.asarray(v, bool) for v in (found, correct, sure))
+    clusters = np.asarray(clusters)
     bands = [people.age_band(g.age) for g in groups]
     age = [band for band, _ in bands]
     ethnicity = [g.ethnicity or None for g in groups]
-    kinds = {"age": [age], "ethnicity": [ethnicity], "age_class": [age, names], "ethnicity_class": [ethnicity, names],
-             "age_ethnicity_class": [age, ethnicity, names]}
+    kinds = {"age": [age], "ethnicity": [ethnicity], "age_class": [age, classes],
+             "ethnicity_class": [ethnicity, classes], "age_ethnicity_class": [age, ethnicity, classes]}
     report = {}
     for kind, parts in kinds.items():
         members = {}

@@ -5,21 +5,23 @@ from concurrent.futures import ThreadPoolExecutor
 from faces import copies
 from terminal import workers
 
-MOST = 10_000  # photos of both folders; more take minutes to read, and are searched for equal files only
+MOST_PHOTOS = 10_000  # photos of both folders; more take minutes to read, and are searched for equal files only
 
 
 def same_files(paths):
     """Pairs (i, j), i < j, of files with the same bytes. Only files of one size are read."""
-    sizes = {}
+    by_size = {}
     for i, path in enumerate(paths):
-        sizes.setdefault(path.stat().st_size, []).append(i)
-    first, pairs = {}, []
-    for size, group in sizes.items():
-        for i in group if len(group) > 1 else ():
-            key = size, paths[i].read_bytes()
-            if first.setdefault(key, i) != i:
-                pairs.append((first[key], i))
-        first.clear()
+        by_size.setdefault(path.stat().st_size, []).append(i)
+    pairs = []
+    for group in by_size.values():
+        if len(group) == 1:
+            continue
+        first = {}  # the bytes of a file: index of the first file that has them
+        for i in group:
+            earlier = first.setdefault(paths[i].read_bytes(), i)
+            if earlier != i:
+                pairs.append((earlier, i))
     return pairs
 
 
@@ -28,7 +30,7 @@ def copied(paths):
     validation.py finds them in crops. Photos that OpenCV cannot read are compared by their bytes only.
     """
     pairs = same_files(paths)
-    if 1 < len(paths) <= MOST:
+    if 1 < len(paths) <= MOST_PHOTOS:
         with ThreadPoolExecutor(workers.cores()) as pool:
             outlines, small, digests, read = copies.thumbnails(paths, pool)
             index = read.nonzero()[0]
@@ -45,17 +47,17 @@ def find_copies(test, training, takes):
     alike in all classes.
     """
     paths = [path for path, _ in test] + list(training)
-    known, torn = [], []
+    in_training, in_two_classes = [], []  # indices into `paths`
     for group in copied(paths):
         own = [i for i in group if i < len(test)]
         if len(own) < len(group):
-            known += own
-        single = [i for i in own if not takes[i]]
-        if len({test[i][1] for i in single}) > 1:
-            torn += single
-    for found, what in ((known, "have a copy among the training photos: the results on them are too good"),
-                        (torn, "have a copy in another class of the test: one of the two labels is wrong")):
+            in_training += own
+        others = [i for i in own if not takes[i]]
+        if len({test[i][1] for i in others}) > 1:
+            in_two_classes += others
+    for found, what in ((in_training, "have a copy among the training photos: the results on them are too good"),
+                        (in_two_classes, "have a copy in another class of the test: one of the two labels is wrong")):
         if found:
             print(f"{len(found)} of {len(test)} photos, such as {paths[min(found)].as_posix()}, {what}")
-    return {"in_training": [paths[i].as_posix() for i in sorted(known)],
-            "in_two_classes": [paths[i].as_posix() for i in sorted(torn)]}
+    return {"in_training": [paths[i].as_posix() for i in sorted(in_training)],
+            "in_two_classes": [paths[i].as_posix() for i in sorted(in_two_classes)]}

@@ -88,8 +88,10 @@ def families_with(letters):
     """Names of fonts of this machine that together have as many of the letters as possible."""
     from matplotlib import font_manager
 
+    if not letters:
+        return []  # before the fonts are listed, which takes time
     left, names = {ord(letter) for letter in letters}, []
-    for path in fonts.installed() if left else ():
+    for path in fonts.installed():
         try:
             here = left & font_manager.get_font(path).get_charmap().keys()
         except (OSError, RuntimeError):  # a font that cannot be read

@@ -2,6 +2,7 @@
 Nothing to run."""
 
 import csv
+import math
 
 import numpy as np
 
@@ -72,12 +73,15 @@ def show(result, classes, count):
     print(f"{'unsure below':28}{at['threshold']:.4f}   ({at['coverage']:.1%} of the faces are sure; {sure})")
 
 
-def show_groups(report):
-    """Print the worst groups of each kind, those of SMALLEST_GROUP photos or more."""
+def show_groups(groups):
+    """Print the worst groups of each kind, those of SMALLEST_GROUP photos or more. `groups`: of metrics.group_report().
+    """
     print(f"\nby group, worst first ({GROUPS_SHOWN} per kind, of {SMALLEST_GROUP} faces or more)")
-    for kind, rows in report.items():
-        rows = [r for r in (rows if isinstance(rows, list) else [rows]) if r and r["n"] >= SMALLEST_GROUP]
-        for r in rows[:GROUPS_SHOWN]:
+    for kind, rows in groups.items():
+        if kind == "age_15_and_over":  # a single group, or None
+            rows = [rows] if rows else []
+        large = [r for r in rows if r["n"] >= SMALLEST_GROUP]
+        for r in large[:GROUPS_SHOWN]:
             low, high = r["accuracy_ci"]
             print(f"  {kind.replace('_', ' '):20}{r['group']:32}{r['accuracy']:.4f}  ({low:.4f} to {high:.4f})  "
                   f"{r['n']:6} faces, {r['no_face']} missed; sure of {r['sure']}: {text(r['sure_accuracy']).strip()}")
@@ -94,14 +98,16 @@ def confusion_matrix(path, confusion, classes):
         size = min(10.0, 8 * side / n)  # points, so that five letters fit into a cell
         for (row, column), count in np.ndenumerate(confusion):
             share = shares[row, column]
-            text = f"{count}" if np.isnan(share) else f"{count}\n{share:.1%}"
-            axis.text(column, row, text, ha="center", va="center", fontsize=size,
+            words = f"{count}" if np.isnan(share) else f"{count}\n{share:.1%}"
+            axis.text(column, row, words, ha="center", va="center", fontsize=size,
                       color="white" if share > 0.5 else "black")
-    named = range(0, n, -(-n // NAMED))
+    named = range(0, n, math.ceil(n / NAMED))
     names = [shown_name(classes[c], 24) for c in named]
     size = float(np.clip(50 * side / len(names), 4, 10))  # points, so that names do not overlap
-    level = n < 5 and max(map(len, names)) < 12  # horizontal names, if they fit side by side
-    axis.set_xticks(named, names, rotation=0 if level else 60 if n <= COUNTED else 90, fontsize=size)
+    rotation = 60 if n <= COUNTED else 90  # degrees
+    if n < 5 and max(map(len, names)) < 12:  # so that they fit side by side
+        rotation = 0
+    axis.set_xticks(named, names, rotation=rotation, fontsize=size)
     axis.set_yticks(named, names, fontsize=size)
     axis.set(xlabel="predicted", ylabel="true", title=f"{np.trace(confusion)} of {confusion.sum()} right")
     fig.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
@@ -164,7 +170,8 @@ def reliability(path, confidence, correct, trusted, threshold, clusters):
 def errors(path, panels):
     """Plot the most confident mistakes: panels of (crop uint8 [H, W, 3], heat float [H, W] in 0..1, title)."""
     columns = min(4, max(1, len(panels)))
-    fig, axes = figure(max(1, -(-len(panels) // columns)), columns, size=(3.6, 2.3))
+    rows = max(1, math.ceil(len(panels) / columns))
+    fig, axes = figure(rows, columns, size=(3.6, 2.3))
     for axis in axes:
         axis.set_axis_off()
     for axis, (crop, heat, title) in zip(axes, panels, strict=False):
@@ -179,7 +186,8 @@ def errors(path, panels):
 
 
 def groups(path, report):
-    """Plot accuracy with 95 % intervals by age, ethnicity and their combinations with class, worst group on top."""
+    """Plot accuracy with 95 % intervals by age, ethnicity and their combinations with class, worst group on top.
+    `report`: of metrics.group_report()."""
     titles = {"age": "age", "ethnicity": "ethnicity", "age_class": "age and class",
               "ethnicity_class": "ethnicity and class"}
     shown = {k: [r for r in report[k] if r["n"] >= FEWEST][:BARS] for k in titles}
@@ -202,7 +210,8 @@ def groups(path, report):
 
 
 def robustness(path, rows):
-    """Plot accuracy against severity, one line per kind of damage; severity 0 is the undamaged crop."""
+    """Plot accuracy against severity, one line per kind of damage; severity 0 is the undamaged crop. `rows`: of
+    damage.measure()."""
     fig, (axis,) = figure(size=(6.4, 4.6))
     kinds = list(dict.fromkeys(r["kind"] for r in rows if r["severity"] > 0))
     clean = next(r["balanced_accuracy"] for r in rows if r["severity"] == 0)
@@ -220,18 +229,20 @@ def write_predictions(path, rows, probabilities, classes, sure=()):
     """Write one line per photo, also for those without a face: file, class, predicted, p_<class>..., box, status,
     reason, sure (1 or 0).
 
-    A clip's line has the class that was shown most often, no probabilities, and its metrics as the reason.
+    `rows`: dicts of test.classify() and clip_metrics.judge(); `probabilities`: float [found, C], None if no face was
+    found; `sure`: bool [found]. A clip's line has the class that was shown most often, no probabilities, and its
+    metrics as the reason.
     """
-    answers, sure = iter(() if probabilities is None else probabilities), iter(sure)
+    faces = iter(zip([] if probabilities is None else probabilities, sure, strict=True))
     with atomic(path) as temporary, \
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "class", "predicted", *(f"p_{c}" for c in classes), "x", "y", "width", "height",
                          "status", "reason", "sure"])
         for row in rows:
-            own = next(answers) if row["status"] == "ok" else None
-            answer = [row.get("predicted") or "", *[""] * len(classes)]
-            if own is not None:
-                answer = [classes[own.argmax()], *(f"{p:.6f}" for p in own)]
+            answer, is_sure = [row.get("predicted") or "", *[""] * len(classes)], ""
+            if row["status"] == "ok":
+                own, face_sure = next(faces)
+                answer, is_sure = [classes[own.argmax()], *(f"{p:.6f}" for p in own)], int(face_sure)
             writer.writerow([row["path"].as_posix(), row["class"], *answer, *(row["box"] or [""] * 4), row["status"],
-                             row["reason"], "" if own is None else int(next(sure))])
+                             row["reason"], is_sure])

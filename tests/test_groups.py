@@ -37,6 +37,8 @@ def test_what_is_missing_is_one_line():
     for known in (persons(("", "White")), persons((), ())):
         with pytest.raises(SystemExit, match="found no age of these crops in data/people.csv, which the importers"):
             auxiliary.labels(known, ("age",))
+    with pytest.raises(SystemExit, match="found only one ethnicity of these crops .*leave ethnicity out of AUXILIARY"):
+        auxiliary.labels(persons(("1", "White"), ("30", "White"), ()), ("age", "ethnicity"))
 
 
 def test_the_loss_leaves_out_what_is_not_known():
