@@ -84,8 +84,10 @@ def clip_rate(path, capture):
     measured = len(steps) / (times[-1] - times[0])
     if measured > MOST_RATE or 0.98 < stated / measured < 1.02:
         return stated
-    # If several frames share a timestamp, it is the rate of the timestamps.
-    return measured if stated > COMMON_RATE or not steps.all() else max(stated, measured)
+    # If several frames share a timestamp, the stated rate is that of the timestamps, not of the frames.
+    if stated > COMMON_RATE or not steps.all():
+        return measured
+    return max(stated, measured)
 
 
 def pixel_ratio(capture):
@@ -126,17 +128,18 @@ class Clock:
 
     def __init__(self, rate):
         self.rate, self.time = rate, None
-        self.offset = self.other = 0.0  # from timestamp to time; the same if the last implausible timestamp was right
+        # The offset turns a timestamp into a time. `other`: the offset if the last implausible timestamp was right.
+        self.offset = self.other = 0.0
 
-    def __call__(self, stamp):
+    def __call__(self, timestamp):
         """The time in seconds, rising, of the next frame, given its timestamp in the file."""
         due = 0.0 if self.time is None else self.time + 1 / self.rate
         for offset in (self.offset, self.other):
-            if stamp > 0 and (self.time or 0.0) < stamp + offset <= due + max(LONGEST_GAP, 10 / self.rate):
-                self.time, self.offset, self.other = stamp + offset, offset, offset
-                break
-        else:
-            self.time, self.other = due, due - stamp if stamp > 0 else self.offset
+            if timestamp > 0 and (self.time or 0.0) < timestamp + offset <= due + max(LONGEST_GAP, 10 / self.rate):
+                self.time, self.offset, self.other = timestamp + offset, offset, offset
+                return self.time
+        self.time = due
+        self.other = due - timestamp if timestamp > 0 else self.offset
         return self.time
 
 
@@ -152,7 +155,7 @@ class Reader:
         self.live, self.rate = sources.is_live(source), USUAL_RATE
         self.frames, self.changed = deque(), threading.Condition()
         self.received = self.dropped = self.unusable = 0  # frames
-        self.promised, self.length = 0, 0.0  # frames and seconds that a file states
+        self.stated_frames, self.stated_seconds = 0, 0.0  # of a file
         self.timestamp = 0.0  # of the last frame that was read
         self.opened = None  # whether the source could be opened; None: not known yet
         self.ended = self.stopping = False
@@ -184,17 +187,17 @@ class Reader:
 
     def read_all(self, capture):
         """Read an opened capture until it gives no frame."""
-        self.promised = max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.length = self.promised / frame_rate(capture, np.inf)
+        self.stated_frames = max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.stated_seconds = self.stated_frames / frame_rate(capture, np.inf)
         if sources.is_url(self.source):
-            self.live = self.promised <= 0  # an address may lead to a file
+            self.live = self.stated_frames <= 0  # an address may lead to a file
         self.rate = frame_rate(capture, LIVE_RATE) if sources.is_live(self.source) else clip_rate(self.source, capture)
         clock, ratio = Clock(self.rate), None
         while not self.stopping:
             try:
-                done, frame = capture.read()
+                ok, frame = capture.read()
                 arrival = time.perf_counter()
-                if not done or frame is None:
+                if not ok or frame is None:
                     return
                 ratio = ratio or pixel_ratio(capture)
                 frame = as_bgr(frame, ratio)
@@ -226,11 +229,11 @@ class Reader:
         None if there is none within `timeout` seconds. The first frame of a file is returned once it is known whether
         the file is `brief`.
         """
-        def known():
+        def can_return():
             return self.ended or self.frames and (self.live or self.received >= tracks.CONFIRM_DETECTIONS)
 
         with self.changed:
-            if not self.changed.wait_for(known, timeout) or not self.frames:
+            if not self.changed.wait_for(can_return, timeout) or not self.frames:
                 return None
             frame, timestamp, arrival = self.frames.popleft()
             self.changed.notify_all()
@@ -265,11 +268,12 @@ class Reader:
             return (f"{self.source} begins with a picture, and OpenCV plays nothing else of it: convert it, e.g. with "
                     "'ffmpeg -i <this file> -map 0:v:1 -c copy <new file>'")
         read = self.received + self.unusable
-        least = 1 - MISSING  # of both, since a file with varying rates has fewer frames than it states
-        too_few = read < min(self.promised - 2, least * self.promised)
-        if too_few and self.timestamp + 1 / self.rate < least * self.length:
-            return (f"{sources.public(self.source)} ended after {read} of {self.promised:.0f} frames: it is damaged, "
-                    "or the connection broke")
+        least = 1 - MISSING
+        too_few = read < min(self.stated_frames - 2, least * self.stated_frames)
+        too_short = self.timestamp + 1 / self.rate < least * self.stated_seconds
+        if too_few and too_short:  # not too few only: a file with varying rates has fewer frames than it states
+            return (f"{sources.public(self.source)} ended after {read} of {self.stated_frames:.0f} frames: it is "
+                    "damaged, or the connection broke")
         return None
 
     def stop(self):

@@ -22,7 +22,7 @@ class Controls:
     mirror: bool = False
     blur: bool = False
     labels: dict = dataclasses.field(default_factory=dict)  # class -> text on the screen
-    unsure: str = "unsure"
+    unsure: str = "unsure"  # text on the screen
     help: bool = False
     heat: bool = False
     counts: bool = False

@@ -117,7 +117,8 @@ def stamp(image, mask, x, y, colour):
 
 
 def add_heat(image, box, heat, margin, roll=0.0):
-    """Blend a heat map (float32 [S, S], 0..1) over the square around `box`, turned by `roll`, that the network saw."""
+    """Blend a heat map (float32 [S, S], 0..1) into a BGR image, in place, over the square that the network saw: around
+    `box`, with `margin`, turned by `roll` degrees."""
     left, top, side = cropping.square_around(box, margin)
     x, y, reach = left + side / 2, top + side / 2, math.ceil(side * math.sqrt(0.5))  # reach: half a square's diagonal
     x0, y0 = max(0, math.floor(x) - reach), max(0, math.floor(y) - reach)
@@ -208,11 +209,12 @@ def broken(line, width, size):
     for gap in (BETWEEN, " "):
         if text_mask(line, size).shape[1] <= width:
             break
-        head, *rest = line.split(gap)
-        while rest and text_mask(longer := f"{head}{gap}{rest[0]}", size).shape[1] <= width:
-            head, rest = longer, rest[1:]
-        if rest:
-            yield from broken(head, width, size)
-            yield from broken(gap.join(rest), width, size)
+        parts = line.split(gap)
+        count = 1  # parts that fit
+        while count < len(parts) and text_mask(gap.join(parts[:count + 1]), size).shape[1] <= width:
+            count += 1
+        if count < len(parts):
+            yield from broken(gap.join(parts[:count]), width, size)
+            yield from broken(gap.join(parts[count:]), width, size)
             return
     yield line

@@ -8,7 +8,7 @@ from live import overlay, results, sources, stills, tracks, window, writing
 from live.controls import CLIP_HELP
 from terminal import stops
 
-LOADING, PAUSED, ENDED = "loading the network ...", "paused: space goes on", "the end: space or q closes"
+LOADING, PAUSED, ENDED = "loading the network ...", "paused: space continues", "the end: space or q closes"
 LATENCIES = 100_000  # last frames whose latencies are kept for the summary: an hour of a camera, in 3 MB
 BEHIND = 0.2  # seconds that a video may fall behind its own pace and still catch up
 
@@ -32,12 +32,17 @@ class Player:
         self.frames, self.started, self.due = 0, None, 0.0
         self.timestamp = 0.0  # of the last frame, by the source's clock
         self.latencies = deque(maxlen=LATENCIES)  # seconds from a frame's arrival to its being drawn
-        self.recent = deque()  # (timestamp, faces) of the frames of the last second
+        self.recent = deque()  # (time.perf_counter(), number of faces) of the frames drawn in the last second
         self.printed = {}  # number of a face -> the label printed last
         self.waits = False  # whether it was printed that the source does not answer
 
     def play(self, output=None):
-        """Play to the end, or to Ctrl-C, and write the pictures to the video `output`. Returns the dict of results."""
+        """Play to the end, or to Ctrl-C, and write the pictures to the video `output`.
+
+        Returns the results, a dict: numbers of frames and faces, "seconds", "latencies" (seconds per frame),
+        "timestamp" of the last frame, "written" (names of OUTPUT and LOG, None for what was not written), "stopped"
+        (whether by Ctrl-C), "counts" (a text), and "problem" (one line, or None).
+        """
         reader, controls = self.reader, self.controls
         try:
             with contextlib.ExitStack() as stack:
@@ -77,12 +82,12 @@ class Player:
         if not self.ready():
             self.show_first()
         elif self.controls.pause:
-            self.stand_still()
-        elif (frame := self.reader.read()) is not None:
+            self.show_paused()
+        elif (got := self.reader.read()) is not None:
             self.waits = False
-            self.step(*frame)
+            self.step(*got)
         elif self.reader.waiting():
-            self.wait()
+            self.show_waiting()
 
     def ready(self):
         """Whether frames can be read now. Takes the classifier as soon as it is loaded; only a video waits for it."""
@@ -102,7 +107,7 @@ class Player:
         else:
             time.sleep(0.01)
 
-    def wait(self):
+    def show_waiting(self):
         """Show that the source does not answer, with the reason if it is known, and print it once."""
         name = sources.public(self.reader.source)
         if self.controls.show:
@@ -113,11 +118,11 @@ class Player:
             print(f"{name} does not answer, trying for {self.reader.retry:g} s ...", flush=True)
             self.waits = True
 
-    def stand_still(self):
+    def show_paused(self):
         """Show the last frame while paused; a camera's frames are dropped meanwhile."""
         self.still.classifier = self.tracker.classifier  # it may have been loaded meanwhile
         picture = self.still.draw(self.controls)
-        self.obey(overlay.caption(picture, self.lines(PAUSED)), picture, stills.AGAIN)
+        self.obey(overlay.caption(picture, self.lines(PAUSED)), picture, stills.REDRAW)
         self.due = time.perf_counter()
         if self.reader.live:
             self.reader.read()
@@ -128,7 +133,7 @@ class Player:
             while self.controls.show and not self.controls.quit:
                 picture = self.still.draw(self.controls)
                 shown = overlay.caption(picture, self.lines(note))
-                if self.controls.obey(self.screen.key(shown, stills.AGAIN), picture) == " ":
+                if self.controls.obey(self.screen.key(shown, stills.REDRAW), picture) == " ":
                     return
 
     def step(self, frame, timestamp, arrival):
@@ -147,7 +152,8 @@ class Player:
                     video.write(picture, timestamp)
             self.still = stills.Still(frame, faces, boxes, self.tracker.classifier)
             self.picture, self.frames = picture, self.frames + 1
-            self.timestamp, interval = timestamp, timestamp - self.timestamp
+            interval = timestamp - self.timestamp
+            self.timestamp = timestamp
         now = time.perf_counter()
         self.recent.append((now, len(faces)))
         while now - self.recent[0][0] > 1:
@@ -157,11 +163,11 @@ class Player:
             shown = overlay.caption(picture, self.lines(rate))
         self.latencies.append(time.perf_counter() - arrival)
         if self.controls.show:
-            self.obey(shown, picture, self.pause(interval))
+            self.obey(shown, picture, self.time_left(interval))
         else:
-            self.say(faces, timestamp)
+            self.print_labels(faces, timestamp)
 
-    def pause(self, interval):
+    def time_left(self, interval):
         """Milliseconds to wait for a key, so that a video keeps its pace. `interval`: seconds since the last frame."""
         if self.reader.live:
             return 1
@@ -201,7 +207,7 @@ class Player:
             lines.append(CLIP_HELP)
         return lines
 
-    def say(self, faces, timestamp):
+    def print_labels(self, faces, timestamp):
         """Without a window: print a line whenever the label of a face changes."""
         for face in faces:
             if face.confidence is not None and self.printed.get(face.number, "") != face.label:
@@ -211,8 +217,9 @@ class Player:
 
 
 def rates(recent):
-    """'25 frames/s   50 faces/s' of (timestamp, faces) of the frames of the last second."""
-    span = recent[-1][0] - recent[0][0] if recent else 0
-    if span <= 0:
+    """'25 frames/s   50 faces/s', from Player.recent."""
+    seconds = recent[-1][0] - recent[0][0] if recent else 0
+    if seconds <= 0:
         return "0 frames/s   0 faces/s"
-    return f"{(len(recent) - 1) / span:.0f} frames/s   {sum(n for _, n in list(recent)[1:]) / span:.0f} faces/s"
+    faces = sum(number for _, number in recent) - recent[0][1]  # the first frame began before these seconds
+    return f"{(len(recent) - 1) / seconds:.0f} frames/s   {faces / seconds:.0f} faces/s"

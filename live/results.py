@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import csv
+import errno
 import io
 import os
 from pathlib import Path
@@ -47,7 +48,9 @@ def rows_of(faces, timestamp, source, classes):
     """The rows of the faces (list of tracks.LabelledFace) of a frame, or of a photo, if `timestamp` is None."""
     rows = []
     for face in faces:
-        label = "" if face.confidence is None else UNSURE if face.label is None else classes[face.label]
+        label = UNSURE if face.label is None else classes[face.label]
+        if face.confidence is None:  # not classified yet
+            label = ""
         rows.append(Row(source, timestamp, face.number, label, face.confidence, *(int(round(v)) for v in face.box)))
     return rows
 
@@ -60,7 +63,8 @@ class Results:
     """
 
     def __init__(self, log=None, source=""):
-        self.log, self.source, self.file, self.open = log, source, None, contextlib.ExitStack()
+        self.log, self.source = log, source
+        self.file, self.stack = None, contextlib.ExitStack()  # the stack closes the file and unlocks it
         self.labels = {}  # number of a face -> Counter of its labels, in frames
         if log is not None:
             files.claim_table(log, COLUMNS)
@@ -79,18 +83,19 @@ class Results:
         csv.writer(text).writerows(lines)
         data = text.getvalue().encode("utf-8", "surrogateescape")  # file names need not be valid UTF-8
         if self.file.write(data) != len(data):
-            raise OSError(28, "no space left on the drive", self.file.name)
+            raise OSError(errno.ENOSPC, "no space left on the drive", self.file.name)
 
     def add(self, rows):
         """Add the rows of a frame, or of a photo. The first call replaces the file of an earlier run."""
         if self.log is not None and self.file is None:
             self.check_unused()
-            if regular := not os.path.exists(self.log) or os.path.isfile(self.log):
+            regular = not os.path.exists(self.log) or os.path.isfile(self.log)  # not a device
+            if regular:
                 with files.atomic(self.log):  # a new file: the old one may have other hard links
                     pass
-            self.file = self.open.enter_context(open(self.log, "ab", buffering=0))
+            self.file = self.stack.enter_context(open(self.log, "ab", buffering=0))
             if regular:
-                self.open.enter_context(files.locked(self.log, wait=False))
+                self.stack.enter_context(files.locked(self.log, wait=False))
             self.write([COLUMNS])
         for row in rows:
             if row.label:
@@ -104,7 +109,7 @@ class Results:
 
     def close(self):
         """Close the file; say so if somebody has deleted it meanwhile."""
-        self.open.close()
+        self.stack.close()
         if self.file and not os.path.exists(self.log):
             print(f"LOG={self.log} was deleted during the run: its rows are lost", flush=True)
 

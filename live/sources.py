@@ -78,7 +78,7 @@ def why_not(source, kinds=KINDS):
 
 
 def why_no_video(path, kinds):
-    """The same for a file."""
+    """why_not() for a file."""
     if not os.path.isfile(path):
         return f"there is no {path}: set SOURCE=<camera number, address, {kinds}>"
     if not os.access(path, os.R_OK):
@@ -88,7 +88,8 @@ def why_no_video(path, kinds):
     with open(path, "rb") as file:
         start = file.read(4096)
     # FFmpeg plays a PDF as a picture and a text file as a screen of text, but text files may also be playlists.
-    text = start and not set(start) & (set(range(32)) - set(b"\t\n\f\r\x1b"))
-    if start.startswith(b"%PDF") or text and not start.startswith((b"#EXTM3U", b"v=0", b"ffconcat")):
+    binary = set(range(32)) - set(b"\t\n\f\r\x1b")  # bytes that texts do not have
+    is_text = start and not binary.intersection(start)
+    if start.startswith(b"%PDF") or is_text and not start.startswith((b"#EXTM3U", b"v=0", b"ffconcat")):
         return f"{path} is a document, not a video: set SOURCE=<camera number, address, {kinds}>"
     return f"{path} is damaged, or not a video: try it in a video player, and copy or convert it again"

@@ -17,8 +17,8 @@ from terminal.files import normal
 
 MOTION_START = 4_000_000  # bytes within which the second frame of a Motion JPEG begins
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # suffixes that OUTPUT may have for a photo
-AGAIN = 500  # milliseconds without a key after which a photo is drawn again
-LINES = ("photos", "faces", "no face", "unreadable")
+REDRAW = 500  # milliseconds without a key after which a picture is drawn again
+COUNTS = ("photos", "faces", "no face", "unreadable")  # that the last line gives
 
 
 def portrait():
@@ -66,19 +66,19 @@ def outputs(output, paths, folder):
     suffix = target.suffix.lower()
     if target.is_dir() or not (target.is_file() or reading.named_as_photo(target) or suffix in writing.FOURCC):
         files.check_outputs({"OUTPUT": output}, "OUTPUT")
-        place, names = target, apart(
-            [target.joinpath(*map(files.safe_name, path.relative_to(folder).parts)) for path in paths])
+        inner = [path.relative_to(folder).parts for path in paths]
+        place, targets = target, apart([target.joinpath(*map(files.safe_name, parts)) for parts in inner])
     elif len(paths) > 1:
         script.fail(f"OUTPUT={output}: {len(paths)} photos are written to a folder: set OUTPUT=<folder>")
     elif suffix not in PICTURES:
         script.fail(f"OUTPUT={output}: a photo is written to a folder, or to a file whose name ends in one of "
                     f"{', '.join(PICTURES)}")
     else:
-        place, names = target.parent, [target]
-    if identities(names) & identities(paths):
+        place, targets = target.parent, [target]
+    if identities(targets) & identities(paths):
         script.fail(f"OUTPUT={output} would replace the photos themselves: name another folder")
-    files.claim(place, [path.relative_to(place).as_posix() for path in names])
-    return names
+    files.claim(place, [path.relative_to(place).as_posix() for path in targets])
+    return targets
 
 
 def identities(paths):
@@ -92,15 +92,15 @@ def identities(paths):
 
 
 def apart(paths):
-    """Names for annotated pictures of photos, different on case-insensitive disks too: a.png, for a.webp a.webp.jpg,
-    then a.webp-2.jpg."""
+    """`paths`, changed so that annotated pictures can have these names: a.webp becomes a.webp.jpg, or a.webp-2.jpg if
+    that is taken; JPEG and PNG files keep theirs. No two are the same name on a case-insensitive disk."""
     def stays(path):
         return path.suffix.lower() in (".jpg", ".jpeg", ".png")
 
     names, taken = [None] * len(paths), set()  # by index, since Paths that differ in case are equal on Windows
     for i, photo in sorted(enumerate(paths), key=lambda pair: stays(pair[1]), reverse=True):  # unchanged names first
-        path, count = photo if stays(photo) else photo.with_name(files.safe_name(photo.name + ".jpg")), 1
-        stem = path.stem
+        path = photo if stays(photo) else photo.with_name(files.safe_name(photo.name + ".jpg"))
+        stem, count = path.stem, 1
         while normal(str(path)).lower() in taken:
             count += 1
             path = path.with_name(files.safe_name(f"{stem}-{count}{path.suffix}"))
@@ -110,9 +110,11 @@ def apart(paths):
 
 
 class AlbumPhoto(NamedTuple):
+    """A photo to annotate."""
+
     path: Path
     name: str  # relative to SOURCE
-    target: Path | None  # of the annotated picture
+    target: Path | None  # of the annotated picture; None: not written
 
 
 def album(source, output=None):
@@ -158,28 +160,28 @@ class Viewer:
     keys ask for it.
 
     `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(); `note`: a
-    line shown with each photo. `counts`: numbers by LINES, and "stopped" after Ctrl-C.
+    line shown with each photo. `counts`: numbers by COUNTS, and "stopped" after Ctrl-C.
     """
 
     def __init__(self, photos, classifier, controls, log, detector, note=""):
         self.photos, self.classifier, self.controls, self.log = photos, classifier, controls, log
-        self.detector, self.note, self.counts = detector, note, dict.fromkeys(LINES, 0)
+        self.detector, self.note, self.counts = detector, note, dict.fromkeys(COUNTS, 0)
         self.faces = {}  # index of a photo -> its faces; [] if it could not be read
 
-    def look(self, place):
+    def look(self, index):
         """The Still of a photo, or None if it cannot be read."""
-        photo, first = self.photos[place], place not in self.faces
+        photo, first = self.photos[index], index not in self.faces
         try:
             pixels = reading.read_photo(photo.path)
         except reading.PhotoError as error:
             if first:
                 print(f"{photo.name}: skipped, {error}")
                 self.counts["unreadable"] += 1
-                self.faces[place] = []
+                self.faces[index] = []
             return None
         if first:
-            self.faces[place] = classify(pixels, self.classifier, self.detector, self.counts["faces"] + 1)
-        faces = self.faces[place]
+            self.faces[index] = classify(pixels, self.classifier, self.detector, self.counts["faces"] + 1)
+        faces = self.faces[index]
         still = Still(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), faces, [face.box for face in faces], self.classifier)
         if first:
             with stops.later():
@@ -207,34 +209,39 @@ class Viewer:
         except writing.TooLarge as problem:
             print(problem)
 
-    def following(self, place, step):
+    def following(self, index, step):
         """(index, Still) of the next photo that can be read, or with `step` -1 of the previous one; None at the end."""
-        while 0 <= (place := place + step) < len(self.photos):
-            if (still := self.look(place)) is not None:
-                return place, still
+        end = len(self.photos) if step > 0 else -1
+        for other in range(index + step, end, step):
+            still = self.look(other)
+            if still is not None:
+                return other, still
         return None
 
-    def turn(self, place, still, screen):
+    def turn(self, index, still, screen):
         """Show a photo until a key asks for another one. Returns 1 for the next, -1 for the previous, 0 to quit."""
         controls, blurred, step = self.controls, self.controls.blur, 0
         while not controls.quit and not step:
             lines = [self.note] if self.note else []
-            lines.append(f"{place + 1} of {len(self.photos)}{overlay.BETWEEN}h: help")
+            lines.append(f"{index + 1} of {len(self.photos)}{overlay.BETWEEN}h: help")
             if controls.counts:
                 lines.append(controls.counted(self.log, self.classifier.classes))
             if controls.help:
                 lines.append(PHOTO_HELP)
             picture = still.draw(controls)
-            key = controls.obey(screen.key(overlay.caption(picture, lines), AGAIN), picture)
+            key = controls.obey(screen.key(overlay.caption(picture, lines), REDRAW), picture)
             step = (key in NEXT) - (key in BACK)
         if controls.blur != blurred:
-            self.write(self.photos[place], still)
+            self.write(self.photos[index], still)
         return step
 
     def view(self, screen):
         """Show the photos until a key ends it; the first and the last one stay when a key asks for one beyond them."""
         shown = self.following(-1, 1)
-        while shown and (step := self.turn(*shown, screen)):
+        while shown:
+            step = self.turn(*shown, screen)
+            if not step:
+                return
             shown = self.following(shown[0], step) or shown
 
 
@@ -245,13 +252,13 @@ def annotate(photos, classifier, controls, log, detector, screen=None, note=""):
         if controls.show:
             viewer.view(screen)
         else:
-            for place in range(len(photos)):
-                viewer.look(place)
+            for index in range(len(photos)):
+                viewer.look(index)
     except KeyboardInterrupt:  # the files that were written are kept
         viewer.counts["stopped"] = 1
     finally:
         screen.close()
         log.close()
-    print(", ".join(f"{viewer.counts[line]} {line}" for line in LINES))
+    print(", ".join(f"{viewer.counts[what]} {what}" for what in COUNTS))
     print(f"different faces: {controls.counted(log, classifier.classes)}")
     return viewer.counts

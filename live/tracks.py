@@ -22,7 +22,7 @@ CONFIRM_DETECTIONS = 3  # detections before a face can be confirmed and labelled
 CONFIRM_MISSES = 2  # misses in a row that end an unconfirmed track
 KEEP = 0.5  # seconds that a confirmed face stays without a detection
 REFRESH = 0.19  # most seconds between two classifications of a face: at least five per second
-MOST = 6  # most classifications in a frame, so that a crowd does not slow it down; longest wait first
+MOST_PER_FRAME = 6  # most classifications in a frame, so that a crowd does not slow it down; longest wait first
 EAGER = 4  # classifications of a new or changed face in successive frames
 AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; another person starts a new average
 RETURN = 5.0  # seconds within which a face that returns to its place keeps its number
@@ -36,11 +36,10 @@ FLAT = 4  # of 255: contrast of mere noise, so that two flat pictures count as e
 
 def match(tracks, found):
     """(pairs (track, detection), best IoU first, each once; the detections without a track)."""
-    order = sorted(((iou(t.box, f), i, j) for i, t in enumerate(tracks) for j, f in enumerate(found)),
-                   reverse=True)
-    pairs, used_tracks, used = [], set(), set()
-    for value, i, j in order:
-        if value >= MATCH and i not in used_tracks and j not in used:
+    overlaps = [(iou(t.box, f), i, j) for i, t in enumerate(tracks) for j, f in enumerate(found)]
+    pairs, used_tracks, used = [], set(), set()  # used: detections
+    for overlap, i, j in sorted(overlaps, reverse=True):
+        if overlap >= MATCH and i not in used_tracks and j not in used:
             used_tracks.add(i)
             # Two tracks may have moved to one face: only one of them gets it.
             used |= {k for k, other in enumerate(found) if iou(other, found[j]) > ONE_FACE}
@@ -85,9 +84,11 @@ class Track:
         self.heat = None  # Grad-CAM of the last crop, if Tracker.heat
         self.label = None  # index of the class; None: unsure, or not classified yet
         self.probabilities = None  # float64 [n_classes], averaged
+        self.fresh = None  # the current average, which becomes `probabilities` after three predictions
         self.child = 0.0  # probability that it is a child's face, averaged
         self.classified = -math.inf  # time of the last classification
         self.averaged = 0  # classifications in the current average
+        self.shot = 0  # of a lost face: the number of cuts before it was lost
 
     def face(self):
         """The LabelledFace, for drawing and logging."""
@@ -101,6 +102,10 @@ class Track:
         self.smooth += (self.box - self.smooth) * min(1.0, 0.2 + 3 * moved)
         self.detections, self.misses, self.detected = self.detections + 1, 0, now
 
+    def stays(self, now):
+        """Whether the face stays, although it has not been detected at time `now`."""
+        return now - self.detected <= KEEP if self.confirmed else self.misses < CONFIRM_MISSES
+
     def add(self, probabilities, child, now, classifier):
         """Add a prediction (float [n_classes], and the probability of a child) to the average, and choose the label."""
         self.averaged += 1
@@ -112,10 +117,10 @@ class Track:
             self.child += (float(child) - self.child) * share
         self.classified = now
         if self.averaged < min(3, EAGER) and self.probabilities is not None:
-            return  # a new average needs two frames; the old label stays until then
+            return  # a new average needs three predictions; the old label stays until then
         self.probabilities = self.fresh
         threshold = classifier.threshold
-        if self.label != int(self.fresh.argmax()):
+        if self.label != int(self.fresh.argmax()):  # hysteresis, up to 0.99, which a sure network may not exceed
             threshold = min(threshold + SURER, max(threshold, 0.99))
         self.label = classifier.label(self.fresh, self.child, threshold)
 
@@ -146,11 +151,14 @@ class Tracker:
         self.before, self.scene, self.shot = now, scene, self.shot + cut
 
         wait = self.detector.interval_known if any(t.confirmed for t in self.tracks) else self.detector.interval
+        # The tracks that are searched for in this frame, those first whose last detection is the oldest.
         expected = sorted(self.tracks, key=lambda t: t.detected)[:self.detector.followed]
-        pairs, new = match(expected, self.detector.detect_near(view, expected))[0], []
+        pairs, _ = match(expected, self.detector.detect_near(view, expected))
+        new = []  # detections without a track
         if cut or now - self.searched >= wait - interval / 2:
-            matched, expected = {track for track, _ in pairs}, self.tracks
-            more, new = match([t for t in expected if t not in matched], self.detector.detect(view, self.looks))
+            expected, matched = self.tracks, {track for track, _ in pairs}
+            others = [t for t in expected if t not in matched]
+            more, new = match(others, self.detector.detect(view, self.looks))
             pairs += more
             self.searched, self.looks = now, self.looks + 1
         for track, found in pairs:
@@ -165,8 +173,7 @@ class Tracker:
         matched = {track for track, _ in pairs}
         for track in expected:
             track.misses += track not in matched
-        kept = [t for t in self.tracks if t in matched or not cut and (
-            now - t.detected <= KEEP if t.confirmed else t.misses < CONFIRM_MISSES)]
+        kept = [t for t in self.tracks if t in matched or not cut and t.stays(now)]
         for track in self.tracks:
             if track.confirmed and track not in kept:
                 self.lose(track, self.shot - cut)
@@ -181,7 +188,7 @@ class Tracker:
                 roll = self.detector.verify(view, track.box, track.roll)
                 if roll is not None:
                     track.confirmed, track.roll, track.number = True, roll, self.number_for(track)
-        self.label(frame, now, interval)
+        self.classify(frame, now, interval)
         return [t for t in self.tracks if t.confirmed]
 
     def lose(self, track, shot):
@@ -208,14 +215,15 @@ class Tracker:
         self.gone = [g for g in self.gone if g is not known]
         return known.number
 
-    def label(self, frame, now, interval):
-        """Classify the confirmed faces that are due, at most MOST in one batch."""
+    def classify(self, frame, now, interval):
+        """Classify the confirmed faces that are due, at most MOST_PER_FRAME in one batch. `interval`: seconds since the
+        frame before."""
         classifier = self.classifier
         due = [t for t in self.tracks if t.confirmed and t.detected == now
                and (t.averaged < EAGER or now - t.classified + interval > REFRESH)]
         if classifier is None or not due:
             return
-        due = sorted(due, key=lambda track: track.classified)[:MOST]
+        due = sorted(due, key=lambda track: track.classified)[:MOST_PER_FRAME]
         crops = [cropping.crop_frame(frame, track.box, classifier.margin, classifier.clahe, track.roll)
                  for track in due]
         for track, probabilities, child in zip(due, *classifier.predict(crops), strict=True):

@@ -36,6 +36,7 @@ def follow(path, classifier, detector):
 
 
 def labels(path, classifier, detector):
-    """The same for the largest face only: yields (seconds, its label), with None for a frame without a face."""
+    """follow() for the largest face only: yields (seconds, its label), with None for a frame without a face."""
     for timestamp, rows in follow(path, classifier, detector):
-        yield timestamp, max(rows, key=lambda row: row.width * row.height).label if rows else None
+        largest = max(rows, key=lambda row: row.width * row.height, default=None)
+        yield timestamp, None if largest is None else largest.label

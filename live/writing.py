@@ -29,7 +29,9 @@ def check_video_name(path, source=None):
 def writable(rate, suffix):
     """The nearest frame rate that a video can have: MPEG-4 has at most 65,535 time steps per second."""
     rate = min(max(rate, capture.LEAST_RATE), FASTEST.get(suffix, capture.MOST_RATE))
-    return round(rate, 3 if rate < 65 else 2 if rate < 650 else 0)  # OpenCV makes a fraction over 1000, 100 or 1
+    if rate < 65:  # OpenCV makes the rate a fraction over 1000, 100 or 1
+        return round(rate, 3)
+    return round(rate, 2) if rate < 650 else float(round(rate))
 
 
 class Video(contextlib.ExitStack):
@@ -89,8 +91,8 @@ class TooLarge(script.Problem):
 
 def save_photo(path, image):
     """Write a BGR image as JPEG, PNG, ... by its suffix. Raises TooLarge if the format cannot hold it."""
-    done, data = cv2.imencode(Path(path).suffix or ".jpg", image)
-    if not done:
+    ok, data = cv2.imencode(Path(path).suffix or ".jpg", image)
+    if not ok:
         raise TooLarge(f"{path} cannot be written as an image ({image.shape[1]}x{image.shape[0]} pixels)")
     with files.atomic(path) as temporary:
         temporary.write_bytes(data.tobytes())

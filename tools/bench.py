@@ -56,9 +56,10 @@ def seconds(function, *arguments):
     return time.perf_counter() - start
 
 
-def compare(name, unit, count, ours, plainly):
-    """Run two functions alternately, each of which returns its seconds, and print their rates and the ratio."""
-    pairs = [(ours(), plainly()) for _ in range(REPEATS)]
+def compare(name, unit, count, ours, theirs):
+    """Run two functions alternately, each of which returns its seconds for `count` units, and print their rates and the
+    ratio."""
+    pairs = [(ours(), theirs()) for _ in range(REPEATS)]
     ratios = sorted(b / a for a, b in pairs)
     a, b = (statistics.median(times) for times in zip(*pairs, strict=True))
     print(f"{name:<42}{count / a:>10.1f}{count / b:>10.1f}  {unit:<9}{statistics.median(ratios):>6.2f}"
@@ -142,7 +143,7 @@ def bench_train(place):
 def bench_evaluate(place):
     """Classifying crops: Classifier, 64 crops at a time, compared with the same network, one crop at a time."""
     loaded = classifier.Classifier(WEIGHTS)
-    net, info = classifier.load_weights(loaded.path)
+    net, metadata = classifier.load_weights(loaded.path)
     crops = list(itertools.islice(itertools.cycle(crops_of(pictures(48))), CROPS))
 
     def ours():
@@ -150,7 +151,7 @@ def bench_evaluate(place):
 
     ours()
     compare(f"evaluate {loaded.name}, mirror images too", "images/s", CROPS, ours,
-            lambda: seconds(lambda: [plain.answer(net, info, crop) for crop in crops]))
+            lambda: seconds(lambda: [plain.answer(net, metadata, crop) for crop in crops]))
 
 
 def clip(path, images, count):
@@ -175,7 +176,7 @@ def clip(path, images, count):
 def bench_live(place):
     """realtime.py on clips with one and with six faces, without its start, compared with the paper's loop."""
     path = classifier.choose(WEIGHTS)
-    net, info = classifier.load_weights(path)
+    net, metadata = classifier.load_weights(path)
     for count in (1, 6):
         video = place / f"{count}.mp4"
         clip(video, pictures(12), count)
@@ -185,7 +186,7 @@ def bench_live(place):
             return FRAMES / float(re.search(r"\(([\d.]+) frames/s\)", output)[1])
 
         compare(f"live, {count} face(s)", "frames/s", FRAMES, ours,
-                lambda video=video: seconds(plain.live, video, net, info))
+                lambda video=video: seconds(plain.live, video, net, metadata))
 
 
 def mixed(crops, number):
@@ -208,9 +209,11 @@ def bench_size(place):
         write(folder / "faces", (mixed(crops, i) for i in range(size)))
         took = seconds(run, "validation.py", f"FACES_DIR={folder / 'faces'}", f"TRAIN_DIR={folder / 'train'}",
                        f"VALID_DIR={folder / 'valid'}")
-        growth = "" if before is None else f"{2 ** (math.log(took / before[1]) / math.log(size / before[0])):.2f} times"
-        print(f"validation.py, {size:,} crops: {took:.1f} s" + (growth and f", {growth} as long for twice the crops"),
-              flush=True)
+        growth = ""
+        if before is not None:
+            exponent = math.log(took / before[1]) / math.log(size / before[0])
+            growth = f", {2 ** exponent:.2f} times as long for twice the crops"
+        print(f"validation.py, {size:,} crops: {took:.1f} s{growth}", flush=True)
         before = size, took
 
 
