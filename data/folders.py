@@ -36,21 +36,32 @@ PREFIX = ""  # prefix of all names, such as "news-", so that photos of several s
 def persons_of(photos):
     """The person in each of `photos` (class folder, path), from its name by PERSON; "": unknown.
 
-    A name of more than half of the photos of a class is a series, not a person: Man_Face_0001, Man_Face_0002.
+    A name of ten and of more than half of the photos of a class is a series, not a person: Man_Face_0001.
     """
-    matches = [re.fullmatch(PERSON, normal(photo.stem)) if PERSON else None for _, photo in photos]
-    found = [(folder, match[1] or "" if match else "") for (folder, _), match in zip(photos, matches, strict=True)]
+    found = []
+    for folder, photo in photos:
+        match = re.fullmatch(PERSON, normal(photo.stem)) if PERSON else None
+        found.append((folder, match[1] or "" if match else ""))
     count, sizes = Counter(found), Counter(folder for folder, _ in photos)
     return [person if count[folder, person] <= max(9, sizes[folder] / 2) else "" for folder, person in found]
 
 
-def photos(source, skipped):
-    """The LabelledPhotos in the class folders of SOURCE."""
-    data_set = PREFIX.strip("-_ ") or source.resolve().name
-    # Archives often have a single folder that contains all others.
-    while (len(inner := [p for p in source.iterdir() if not is_system(p.name)]) == 1 and inner[0].is_dir()
-           and any(p.is_dir() and not is_system(p.name) for p in inner[0].iterdir())):
+def with_classes(source):
+    """The folder in `source` that has the class folders: archives often have a single folder that contains all others.
+    """
+    while True:
+        inner = [path for path in source.iterdir() if not is_system(path.name)]
+        if len(inner) != 1 or not inner[0].is_dir():
+            return source
+        if not any(path.is_dir() and not is_system(path.name) for path in inner[0].iterdir()):
+            return source
         source = inner[0]
+
+
+def photos(source, skipped):
+    """Yield the LabelledPhotos in the class folders of SOURCE. `source`, `skipped`: see importing.bring_in()."""
+    data_set = PREFIX.strip("-_ ") or source.resolve().name
+    source = with_classes(source)
     others = []
     found = reading.class_photos(source, "it must have one subfolder per class", others=others, least=1)
     for path in others:

@@ -87,6 +87,7 @@ def in_test(key, ratio):
     if not 0 <= ratio <= 1:
         raise script.Problem(f"TEST_RATIO={ratio}: must be between 0 and 1")
     number = int(hashlib.sha1(key.encode(errors="surrogateescape")).hexdigest(), 16)
+    # A number in 0..1 of three decimals: the last digit, then the two before it. A tenth are the keys that end in 0.
     return (number % 10 * 100 + number // 10 % 100) / 1000 < ratio
 
 
@@ -174,7 +175,7 @@ def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
         folder = next(folder for folder in folders.values() if path.is_relative_to(folder))
         inner = path.relative_to(folder)
         total[folder, inner.parts[0]] += 1
-        rows.append((inner.as_posix(), *photo[4:]))
+        rows.append((inner.as_posix(), photo.source, photo.person, photo.age, photo.ethnicity))
     for folder in folders.values():
         if names := names_in(folder, new.values()):
             files.claim(folder, names)
@@ -290,8 +291,9 @@ def same_photo(one, other):
 
 def named_shortly(rows):
     """Rows of people.csv, ("class/name", ...), without the class if the name appears only once."""
-    count = Counter(row[0].rpartition("/")[2] for row in rows)
-    return [(inner if count[name := inner.rpartition("/")[2]] > 1 else name, *values) for inner, *values in rows]
+    names = [inner.rpartition("/")[2] for inner, *_ in rows]
+    count = Counter(names)
+    return [(inner if count[name] > 1 else name, *values) for name, (inner, *values) in zip(names, rows, strict=True)]
 
 
 def move(names, folder, other):
@@ -306,7 +308,7 @@ def move(names, folder, other):
 def print_counts(folders, total, new, moved=0, missing=0):
     """Print how many photos of each class are in each folder. `total`: Counter of (folder, class)."""
     for folder in folders:
-        counts = [f"{total[key]} {key[1]}" for key in sorted(total) if key[0] == folder]
+        counts = [f"{total[place, name]} {name}" for place, name in sorted(total) if place == folder]
         print(f"{Path(folder).as_posix()}: {', '.join(counts) or 'no photos of this set'}")
     print(f"{new} new, {total.total() - new} already there" + (f", {moved} moved from their old place" if moved else "")
           + (f", {missing} named in the labels but not found" if missing else ""))

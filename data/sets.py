@@ -67,8 +67,10 @@ def fairface(source, skipped):
     classes = {"Male": "man", "Female": "woman"}
     for part, where in (("train", "raw"), ("val", "test")):
         labels, images = importing.find(source, f"fairface_label_{part}.csv"), importing.find(source, part)
-        if not labels or not images:
-            script.fail(f"{source} has no {f'folder {part}' if labels else f'fairface_label_{part}.csv'}: {hint()}")
+        if not labels:
+            script.fail(f"{source} has no fairface_label_{part}.csv: {hint()}")
+        if not images:
+            script.fail(f"{source} has no folder {part}: {hint()}")
         with open(labels, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             for row in table:
@@ -104,7 +106,10 @@ def celeba(source, skipped):
         if parts is not None and parts.get(photo) not in ("0", "1", "2"):
             skipped["without a partition"].append(photo)
             continue
-        where = side(person or name) if parts is None else "test" if parts[photo] == "2" else "raw"
+        if parts is None:
+            where = side(person or name)
+        else:
+            where = "test" if parts[photo] == "2" else "raw"
         yield LabelledPhoto(images / photo, where, "man" if words[male] == "1" else "woman", name, "celeba", person)
 
 
@@ -116,7 +121,9 @@ def celeba_table(path):
 def celeba_column(source, *names):
     """{photo: value} of a CelebA list of two columns, or None if the list does not exist."""
     path = importing.find(source, *names)
-    return {w[0]: w[1] for w in celeba_table(path) if len(w) == 2 and w[1].isdecimal()} if path else None
+    if path is None:
+        return None
+    return {words[0]: words[1] for words in celeba_table(path) if len(words) == 2 and words[1].isdecimal()}
 
 
 def adience(source, skipped):
@@ -198,7 +205,8 @@ def bfw(source, skipped):
         for photo in sorted(path for path in folder.glob("*/*.jpg") if not is_system(path.name)):
             person = photo.parent.name
             yield LabelledPhoto(photo, "test" if md5(person) % 5 == 0 else "raw", "man" if sex == "males" else "woman",
-                                f"bfw-{group}-{person}-{photo.name}", "bfw", f"{group} {person}", "", ORIGINS[origin])
+                                f"bfw-{group}-{person}-{photo.name}", "bfw", f"{group} {person}",
+                                ethnicity=ORIGINS[origin])
     if len(skipped["missing groups"]) == len(groups):
         script.fail(f"{source} has no folders such as asian_females/<person>/*.jpg: {hint()}")
 

@@ -78,7 +78,7 @@ class Takes:
         data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, cropping.JPEG_QUALITY])[1].tobytes()
         with stops.later():
             if not self.last():
-                self.take_number()
+                self.reserve_number()
             (name, number), names = self.new[-1], self.last()
             inner = f"{name}/{name}_take{number:02d}_{len(names) + 1:04d}.jpg"
             claim(RAW_DIR, [inner])
@@ -86,7 +86,7 @@ class Takes:
                 temporary.write_bytes(data[:JFIF] + comment(self.clip) + data[JFIF:])
             names.append(inner)
 
-    def take_number(self):
+    def reserve_number(self):
         """Make sure that no other take has the number of the current one, such as a take of a second run at the same
         time: the run that creates the first photo gets the number."""
         name, number = self.new.pop()
@@ -117,13 +117,13 @@ class Takes:
         remove_ours(RAW_DIR, names)
         return f"discarded: take {number} of {name}, {len(names)} photos"
 
-    def known(self, name, clip):
+    def earlier(self, name, clip):
         """The number of an earlier run's take of a clip (given by its digest), or None. A take without rows in PEOPLE
-        was stopped before its end: it is deleted, and taken again."""
+        was stopped before its end: it is deleted here, and taken again."""
         table = people.read(PEOPLE) or {}
         for number, names in list(self.photos[name].items()):
             paths = [Path(folder, inner) for inner in names for folder in (TEST_DIR, RAW_DIR)]
-            if any(path.is_file() and bears(path, clip) for path in paths):
+            if any(path.is_file() and has_comment(path, clip) for path in paths):
                 if any(people.of(table, path) for path in paths):
                     return number
                 remove_ours(RAW_DIR, self.photos[name].pop(number))
@@ -184,7 +184,8 @@ class Takes:
 
 def takes_in(folder, name):
     """{number of a take: its photos} of a class in RAW_DIR or TEST_DIR; only photos that this project has written."""
-    pattern, found = re.compile(f"{re.escape(name)}/{re.escape(name)}" + r"_take(\d+)_\d+\.jpg"), defaultdict(list)
+    pattern = re.compile(rf"{re.escape(name)}/{re.escape(name)}_take(\d+)_\d+\.jpg")
+    found = defaultdict(list)
     for photo in written(folder):
         match = pattern.fullmatch(photo)
         if match and Path(folder, photo).is_file():
@@ -204,11 +205,13 @@ def digest_of(clip):
 
 
 def comment(text):
-    """The bytes of a comment segment of a JPEG."""
-    return b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text.encode() if text else b""
+    """The bytes of a comment segment of a JPEG; b"" without a `text` (ASCII)."""
+    if not text:
+        return b""
+    return b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text.encode()
 
 
-def bears(photo, text):
+def has_comment(photo, text):
     """Whether a photo has `text` as its comment()."""
     with open(photo, "rb") as file:
         return bool(text) and comment(text) in file.read(JFIF + 100)
@@ -363,18 +366,24 @@ def class_of(key):
 def take_clips(takes):
     """Take each clip of CLIPS, without a window, unless an earlier run has taken it."""
     for name, clips in CLIPS.items():
-        for clip in [clips] if isinstance(clips, str) else clips:
+        for clip in as_clips(clips):
             takes.clip = digest_of(clip)
-            with locked(clip, wait=False) if takes.clip else contextlib.nullcontext() as mine:
+            lock = locked(clip, wait=False) if takes.clip else contextlib.nullcontext()
+            with lock as mine:
                 if mine is False:  # a second take of a clip could be in the training, and the first in the test
                     raise script.Problem(f"{clip} is being taken by another run: wait for its end, and run the same "
                                          "command again")
-                if number := takes.known(normal(name), takes.clip):
+                if number := takes.earlier(normal(name), takes.clip):
                     takes.new.append((normal(name), number))
                     print(f"{clip}: already taken as take {number} of {name}")
                     continue
                 photos = take_clip(takes, normal(name), clip)
             print(f"{clip}: {photos} photos of {name}" if photos else f"{clip}: no face, so no photo is taken")
+
+
+def as_clips(value):
+    """The clips of a class, from a value of CLIPS, which is one clip or several."""
+    return [value] if isinstance(value, str) else value
 
 
 def take_clip(takes, name, clip):
@@ -403,14 +412,17 @@ def take_clip(takes, name, clip):
 def are_classes(chosen):
     """Whether CLASSES are valid names of folders."""
     names = [normal(name) for name in chosen]
-    plain = all(name.strip() == name and importing.is_file_name(name, windows=True) for name in names)
-    return 2 <= len(set(names)) == len(chosen) <= 9 and plain and UNSURE not in map(str.casefold, names)
+    if not 2 <= len(names) <= 9 or len(set(names)) < len(names):
+        return False
+    valid = all(name.strip() == name and importing.is_file_name(name, windows=True) for name in names)
+    return valid and UNSURE not in map(str.casefold, names)
 
 
 def are_clips(chosen):
-    """Whether CLIPS has at least one clip for some of the CLASSES."""
-    clips = [clip for some in chosen.values() for clip in ([some] if isinstance(some, str) else some)]
-    return set(map(normal, chosen)) <= set(map(normal, CLASSES)) and all(isinstance(c, str) and c for c in clips)
+    """Whether CLIPS has names of clips for some of the CLASSES, or is empty."""
+    clips = [clip for value in chosen.values() for clip in as_clips(value)]
+    known = set(map(normal, chosen)) <= set(map(normal, CLASSES))
+    return known and all(isinstance(clip, str) and clip for clip in clips)
 
 
 def check_constants():

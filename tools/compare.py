@@ -122,12 +122,13 @@ def one_run(variant, seed):
 
 def remember(note, settings):
     """Write the constants of a run to `note`; ends the program if the folder has a run with other constants."""
-    said = json.dumps(settings, sort_keys=True)
-    if note.is_file() and (before := note.read_text(encoding="utf-8")) != said:
+    text = json.dumps(settings, sort_keys=True)
+    before = note.read_text(encoding="utf-8") if note.is_file() else text
+    if before != text:
         script.fail(f"{note.parent} has a run with other constants ({before}): choose another name for the variant, "
                     "or another RUNS_DIR")
     with atomic(note) as temporary:
-        temporary.write_text(said, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def show(rows):
@@ -140,8 +141,10 @@ def show(rows):
         line = f"{name:{width}}{len(own):>5}"
         for column in COLUMNS:
             values = [r[column] for r in own if r[column] is not None]
-            spread = f" +- {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-            line += f"{f'{statistics.fmean(values):.4f}{spread}' if values else '':>20}"
+            cell = f"{statistics.fmean(values):.4f}" if values else ""
+            if len(values) > 1:
+                cell += f" +- {statistics.stdev(values):.4f}"
+            line += f"{cell:>20}"
         means[name] = statistics.fmean(r["valid_loss"] for r in own)
         print(line)
     print(f"lowest validation loss: {min(means, key=means.get)}; occlusion (a square) and covered (a mask, sunglasses, "
@@ -179,8 +182,11 @@ def check_constants():
             script.fail(f"VARIANTS: {', '.join(sorted(wrong))} is neither CLAHE nor a constant of train.py that this "
                         "script can vary")
         limit = settings.get("CLAHE") or 0.0
-        if processed.CLAHE or not isinstance(limit, (int, float)) or not 0 <= limit <= 40:
-            script.fail("CLAHE of a variant must be a number from 0 to 40, and that of processed.py 0.0")
+        if not isinstance(limit, (int, float)) or not 0 <= limit <= 40:
+            script.fail(f"VARIANTS: CLAHE={limit!r} of {name!r} must be a number from 0 to 40")
+    if processed.CLAHE:
+        script.fail(f"processed.py has CLAHE={processed.CLAHE}, so crops are equalised already: set it to 0.0, and run "
+                    "'python processed.py' and 'python validation.py'")
 
 
 def main():

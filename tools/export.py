@@ -29,7 +29,8 @@ OUTPUT = "weights/model.onnx"
 # ------------------------------------------------------------------------------------------------
 
 OPSET = 17  # version of ONNX operators; OpenCV 4.10 reads it
-METADATA = ("classes", "ages", "image_size", "margin", "clahe", "threshold", "name", "epoch")
+# Attributes of a Classifier that model.json has.
+FIELDS = ("classes", "ages", "image_size", "margin", "clahe", "threshold", "name", "epoch")
 
 
 def whole(classifier):
@@ -59,7 +60,7 @@ def whole(classifier):
             if classifier.ages:
                 child = logits[:, count:].softmax(1) @ self.young
             else:
-                child = probabilities[:, :1] * 0
+                child = probabilities[:, :1] * 0  # zeros [N, 1]
             return torch.cat([probabilities, child], 1)
 
     return Whole().eval()
@@ -78,8 +79,8 @@ def main():
 
     from learn.classifier import Classifier
 
-    facts = Path(OUTPUT).with_suffix(".json")
-    for path in (OUTPUT, facts):
+    description = Path(OUTPUT).with_suffix(".json")
+    for path in (OUTPUT, description):
         claim_file(path)
     classifier = Classifier(WEIGHTS)
     size = classifier.image_size
@@ -89,11 +90,11 @@ def main():
         torch.onnx.export(whole(classifier), (torch.zeros(2, 3, size, size),), str(temporary), dynamo=False,
                           opset_version=OPSET, input_names=["crops"], output_names=["probabilities"],
                           dynamic_axes={"crops": {0: "n"}, "probabilities": {0: "n"}})
-    with atomic(facts) as temporary:
-        temporary.write_text(json.dumps({name: getattr(classifier, name) for name in METADATA}, indent=1,
-                                        ensure_ascii=False), encoding="utf-8")
+    with atomic(description) as temporary:
+        fields = {name: getattr(classifier, name) for name in FIELDS}
+        temporary.write_text(json.dumps(fields, indent=1, ensure_ascii=False), encoding="utf-8")
     print(f"{classifier}, {size}x{size} pixels -> {OUTPUT}, "
-          f"{Path(OUTPUT).stat().st_size / 1e6:.1f} MB, and {facts.as_posix()}")
+          f"{Path(OUTPUT).stat().st_size / 1e6:.1f} MB, and {description.as_posix()}")
 
 
 if __name__ == "__main__":

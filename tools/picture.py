@@ -75,6 +75,7 @@ def choose(network, detector):
             if face is not None:
                 crop = cropping.crop_face(picture, face.box, network.margin, network.clahe, face.roll)
                 probabilities, child = network.predict([crop])
+                # Not near the threshold, so that the labels stay the same throughout the clip.
                 label = network.label(probabilities[0], child[0], network.threshold + 0.04)
                 name = None if label is None else network.classes[label]
                 unclear = name is None and probabilities[0].max() < 0.7

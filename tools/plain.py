@@ -54,7 +54,7 @@ def epoch(net, optimizer, batches):
         loss = nn.functional.cross_entropy(net(images), labels)
         loss.backward()
         optimizer.step()
-        loss.item()
+        loss.item()  # the paper's loop reads the loss in each step
 
 
 @functools.cache
@@ -70,22 +70,23 @@ def train(folder):
 
 
 @torch.no_grad()
-def answer(net, info, crop):
+def answer(net, metadata, crop):
     """The predicted class index of one RGB crop."""
-    steps = transforms.Compose([transforms.ToPILImage(), transforms.Resize((info["image_size"],) * 2),
-                                transforms.ToTensor(), transforms.Normalize(info["mean"], info["std"])])
-    return net(steps(crop)[None])[0, :len(info["classes"])].argmax().item()
+    steps = transforms.Compose([transforms.ToPILImage(), transforms.Resize((metadata["image_size"],) * 2),
+                                transforms.ToTensor(), transforms.Normalize(metadata["mean"], metadata["std"])])
+    return net(steps(crop)[None])[0, :len(metadata["classes"])].argmax().item()
 
 
-def live(path, net, info):
+def live(path, net, metadata):
     """The paper's live loop on a video: detection in the whole of each frame, each face classified separately."""
     video = cv2.VideoCapture(str(path))
     while True:
-        done, frame = video.read()
-        if not done:
+        ok, frame = video.read()
+        if not ok:
             video.release()
             return
         for x, y, w, h in boxes(frame):
-            name = info["classes"][answer(net, info, cv2.cvtColor(frame[y:y + h, x:x + w], cv2.COLOR_BGR2RGB))]
+            crop = cv2.cvtColor(frame[y:y + h, x:x + w], cv2.COLOR_BGR2RGB)
+            name = metadata["classes"][answer(net, metadata, crop)]
             cv2.rectangle(frame, (x, y), (x + w, y + h), (0, 255, 0), 2)
             cv2.putText(frame, name, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 1, (0, 255, 0), 2)
