@@ -79,9 +79,10 @@ def screen_size():
             return graphics.CGDisplayPixelsWide(display), graphics.CGDisplayPixelsHigh(display)
         x11 = ctypes.CDLL("libX11.so.6")
         x11.XOpenDisplay.restype = ctypes.c_void_p
-        if not (display := x11.XOpenDisplay(None)):
+        address = x11.XOpenDisplay(None)
+        if not address:
             return SCREEN
-        display = ctypes.c_void_p(display)
+        display = ctypes.c_void_p(address)
         width, height = x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0)
         x11.XCloseDisplay(display)
         return min(width, height * 16 // 9), height  # X11 gives the width of all screens side by side
