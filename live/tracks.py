@@ -84,7 +84,7 @@ class Track:
         self.heat = None  # Grad-CAM of the last crop, if Tracker.heat
         self.label = None  # index of the class; None: unsure, or not classified yet
         self.probabilities = None  # float64 [n_classes], averaged
-        self.fresh = None  # the current average, which becomes `probabilities` after three predictions
+        self.fresh = None  # the current average; a new one becomes `probabilities` after three predictions
         self.child = 0.0  # probability that it is a child's face, averaged
         self.classified = -math.inf  # time of the last classification
         self.averaged = 0  # classifications in the current average
@@ -120,7 +120,7 @@ class Track:
             return  # a new average needs three predictions; the old label stays until then
         self.probabilities = self.fresh
         threshold = classifier.threshold
-        if self.label != int(self.fresh.argmax()):  # hysteresis, up to 0.99, which a sure network may not exceed
+        if self.label != int(self.fresh.argmax()):  # hysteresis; not above 0.99, unless the threshold is
             threshold = min(threshold + SURER, max(threshold, 0.99))
         self.label = classifier.label(self.fresh, self.child, threshold)
 
