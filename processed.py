@@ -46,14 +46,14 @@ FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' f
 
 def one_photo(job):
     """Worker: (photo, its seen_now(), its note from the last run, crop path, name of the detector) -> (status, reason,
-    digest of the photo). Status and reason: see Skipped, or 'kept' and '' if there is a crop, or 'unchanged' if the
-    digest is that of the last run.
+    digest of the photo). Status and reason: see Skipped; or 'kept' and '' if there is a crop, or 'unchanged' and '' if
+    the digest is that of the last run.
     """
-    photo, _, known, target, detector = job
+    photo, _, last_note, target, detector = job
     if not target.parent.is_dir():
         raise files.gone(target.parent)
     digest = digest_of(photo)
-    if digest and digest == known.rpartition("-")[2]:
+    if digest and digest == last_note.rpartition("-")[2]:
         return "unchanged", "", digest
     try:
         image = reading.read_photo(photo)
@@ -89,7 +89,8 @@ def digest_of(photo):
 
 
 def targets(photos, folder, faces_dir):
-    """The crop path of each photo of a class: <stem>.jpg, or <whole name>.jpg if two photos share a stem.
+    """The crop path of each of `photos`, in or below the class folder `folder`: <stem>.jpg, or <whole name>.jpg if two
+    photos share a stem. List of Paths in `faces_dir`.
 
     A name ends in a digest if it still collides, is too long for some disks, has a line break or is not valid text.
     """
@@ -108,15 +109,16 @@ def targets(photos, folder, faces_dir):
             within_class = photo.parts[depth - 1] == folder.name
             path = photo.parts[depth:] if within_class else photo.parts[depth - 1:]
             start = text[:40].replace("\n", " ")
-            name = f"{start}-{people.digest('/'.join(path))}"
+            name = f"{start}-{files.digest('/'.join(path))}"
         crops.append(Path(faces_dir, folder.name, f"{name}.jpg"))
     return crops
 
 
 def recipe(detector):
     """The detector's name and a fingerprint of all settings that change crops: if it differs, crops are made again."""
-    facts = (cropping.IMAGE_SIZE, cropping.MARGIN, CLAHE, *detectors.DETECTORS[detector].recipe, cropping.JPEG_QUALITY)
-    return f"{detector} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
+    settings = (cropping.IMAGE_SIZE, cropping.MARGIN, CLAHE, *detectors.DETECTORS[detector].recipe,
+                cropping.JPEG_QUALITY)
+    return f"{detector} {hashlib.sha256(repr(settings).encode()).hexdigest()[:12]}"
 
 
 class Skipped(NamedTuple):
@@ -139,30 +141,38 @@ class Notes(NamedTuple):
 
 def read_notes():
     """The Notes of the last run, from RECIPE and SKIPPED, without the skipped photos that must be tried again."""
-    return Notes(*crop_notes(FACES_DIR), skipped_notes())
+    return Notes(*read_crop_notes(FACES_DIR), read_skipped())
 
 
-def crop_notes(folder):
-    """(recipe, crops), as in Notes, from RECIPE in `folder`."""
+def read_crop_notes(folder):
+    """(recipe, crops), as in Notes, from RECIPE in `folder`; ("", ...) without a file."""
     data = files.read_bytes(Path(folder, RECIPE)) or b""
-    first, *lines = data.decode(**TEXT).replace(os.linesep, "\n").split("\n")
-    return first, {name: seen for seen, _, name in (line.partition(" ") for line in lines)}
+    made_by, *lines = data.decode(**TEXT).replace(os.linesep, "\n").split("\n")
+    crops = {}
+    for line in lines:
+        note, _, name = line.partition(" ")
+        crops[name] = note
+    return made_by, crops
 
 
-def skipped_notes():
-    """{photo: Skipped} of the photos in SKIPPED that need not be tried again; {} without a file."""
+def read_skipped():
+    """{photo: Skipped} of the photos in SKIPPED that need not be tried again; {} without a file, or if it is damaged.
+    """
     data = files.read_bytes(SKIPPED) or b""
+    skipped = {}
     try:
-        table = csv.DictReader(io.StringIO(data.decode(**TEXT), newline=""))
-        return {row["photo"]: Skipped(*(row[column] for column in Skipped._fields)) for row in table if row["time"]}
+        for row in csv.DictReader(io.StringIO(data.decode(**TEXT), newline="")):
+            if row["time"]:
+                skipped[row["photo"]] = Skipped(*(row[column] for column in Skipped._fields))
     except (KeyError, csv.Error):
         return {}
+    return skipped
 
 
 def write_crop_notes(notes):
-    """Write RECIPE, which crop_notes() reads."""
+    """Write RECIPE, which read_crop_notes() reads."""
     with files.atomic(Path(FACES_DIR, RECIPE)) as temporary:
-        lines = [notes.recipe, *(f"{seen} {name}" for name, seen in sorted(notes.crops.items()))]
+        lines = [notes.recipe, *(f"{note} {name}" for name, note in sorted(notes.crops.items()))]
         temporary.write_text("\n".join(lines), **TEXT)
 
 
@@ -192,20 +202,24 @@ def plan(classes, detector, last, counts):
     Only reads. `classes`: {class: photos}; `last`: the Notes of the last run; `counts`: a Counter for each class, to
     which the photos that need no work are added. With a new recipe(), all crops are made again.
     """
-    notes, jobs = Notes(recipe(detector), {}, {}), []
+    notes = Notes(recipe(detector), {}, {})
+    jobs = []
     same_recipe = last.recipe == notes.recipe
     if not same_recipe:
         last = Notes("", {}, {})
     for name, photos in classes.items():
         made = crops_in(name) if same_recipe else set()
         for photo, target in zip(photos, targets(photos, Path(RAW_DIR, name), FACES_DIR), strict=True):
-            crop, old = f"{name}/{target.name}", last.skipped.get(photo.as_posix())
+            crop = f"{name}/{target.name}"
+            old = last.skipped.get(photo.as_posix())
             if old:
-                known = old.time
+                last_note = old.time
+            elif crop in made:
+                last_note = last.crops.get(crop, "")
             else:
-                known = last.crops.get(crop, "") if crop in made else ""
+                last_note = ""
             try:
-                found = seen_now(photo)
+                seen = seen_now(photo)
             except OSError as error:  # e.g. a link to a drive that is not plugged in; a crop is kept
                 counts[name]["unreadable"] += 1
                 reason = f"unreadable ({error.strerror})"
@@ -213,34 +227,35 @@ def plan(classes, detector, last, counts):
                 if crop in made:
                     notes.crops[crop] = last.crops.get(crop, "")
                 continue
-            if known.rpartition("-")[0] != found:
-                jobs.append((photo, found, known, target, detector))
+            if seen != last_note.rpartition("-")[0]:
+                jobs.append((photo, seen, last_note, target, detector))
             elif old:
                 counts[name][old.status] += 1
                 notes.skipped[photo.as_posix()] = old
             else:
                 counts[name]["before"] += 1
-                notes.crops[crop] = known
+                notes.crops[crop] = last_note
     return jobs, notes
 
 
 def prepare(classes, jobs, notes, last):
     """Claim all files that will be written, and remove crops that are not wanted any more; returns how many.
 
-    Only crops that the record names are removed. `notes`, `last`: the Notes of plan() and of the last run.
+    With a new recipe(), the crops that will be made again are removed too, but not counted. Only crops that the record
+    names are removed. `notes`, `last`: the Notes of plan() and of the last run.
     """
     names = {*notes.crops, *map(crop_of, jobs)}
     files.claim_table(SKIPPED, ("photo", *Skipped._fields), ours=True)
     files.claim(FACES_DIR, [RECIPE, *names])
     crops = {name for name in files.read_record(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
-    gone = files.remove_ours(FACES_DIR, crops - names)
+    removed = files.remove_ours(FACES_DIR, crops - names)
     if last.recipe != notes.recipe:
         for name in names:
             Path(FACES_DIR, name).unlink(missing_ok=True)
     write_crop_notes(notes)  # before the work, without the crops that it will replace, in case this run is killed
     for name in classes:
         Path(FACES_DIR, name).mkdir(exist_ok=True)
-    return gone
+    return removed
 
 
 def crop_of(job):
@@ -249,22 +264,22 @@ def crop_of(job):
     return f"{target.parent.name}/{target.name}"
 
 
-def take(job, answer, last, notes, counts):
+def add_result(job, result, last, notes, counts):
     """Add the result of one_photo() for a job to the Notes of this run, `notes`, and to `counts`. `last`: the Notes of
     the last run."""
-    photo, found, known, target, _ = job
-    status, reason, digest = answer
+    photo, seen, last_note, target, _ = job
+    status, reason, digest = result
     old = last.skipped.get(photo.as_posix())
     if status == "unchanged":
         status, reason = (old.status, old.reason) if old else ("before", "")
     counts[target.parent.name][status.removesuffix(" now")] += 1
-    note = f"{found}-{digest}"
+    note = f"{seen}-{digest}"
     if status in ("kept", "before"):
         notes.crops[crop_of(job)] = note
-    elif status == "unreadable now":  # the crop that it had is kept
+    elif status == "unreadable now":
         notes.skipped[photo.as_posix()] = Skipped("", notes.recipe, status, reason)
-        if target.is_file():
-            notes.crops[crop_of(job)] = f"-{known.rpartition('-')[2]}"
+        if target.is_file():  # its old crop is kept; without a seen_now(), so that the next run tries the photo again
+            notes.crops[crop_of(job)] = f"-{last_note.rpartition('-')[2]}"
     else:
         notes.skipped[photo.as_posix()] = Skipped(note, notes.recipe, status, reason)
 
@@ -272,13 +287,14 @@ def take(job, answer, last, notes, counts):
 def crop_photos(jobs, last, notes, counts, others):
     """Make the crops of `jobs`, and write the Notes of this run, `notes`, also if it is stopped.
 
-    Returns the names of the crops that should be there and are not.
+    `last`, `counts`: see plan(); `others`: the files that are not photos. Returns the names of the crops that should be
+    there and are not.
     """
     done = []
     try:
-        with contextlib.closing(answers_to(jobs)) as answers:
-            for number, (job, answer) in enumerate(answers, 1):
-                take(job, answer, last, notes, counts)
+        with contextlib.closing(results_of(jobs)) as results:
+            for number, (job, result) in enumerate(results, 1):
+                add_result(job, result, last, notes, counts)
                 done.append(crop_of(job))
                 if number % NOTED_EVERY == 0:
                     write_crop_notes(notes)
@@ -291,19 +307,21 @@ def crop_photos(jobs, last, notes, counts, others):
     return [name for name in sorted(notes.crops.keys() - made) if not Path(FACES_DIR, name).is_file()]
 
 
-def answers_to(jobs):
+def results_of(jobs):
     """Yield (job, result of one_photo()) for each job, using all cores, with a progress bar."""
     if not jobs:
         return
     count = min(WORKERS or workers.cores(), len(jobs))
     # Workers on other machines have other working folders.
-    absolute = [(photo.absolute(), *known, target.absolute(), detector) for photo, *known, target, detector in jobs]
-    with contextlib.closing(workers.in_processes(one_photo, absolute, count, BACKEND)) as answers:
-        yield from zip(jobs, tqdm(answers, total=len(jobs), unit="photo", smoothing=0), strict=True)
+    absolute = [(photo.absolute(), seen, last_note, target.absolute(), detector)
+                for photo, seen, last_note, target, detector in jobs]
+    with contextlib.closing(workers.in_processes(one_photo, absolute, count, BACKEND)) as results:
+        yield from zip(jobs, tqdm(results, total=len(jobs), unit="photo", smoothing=0), strict=True)
 
 
 def print_counts(classes, counts, others):
-    """Print a table of the photos of each class by result; "new": crops made by this run."""
+    """Print a table of the photos of each class by result; "new": crops made by this run. Ends the program if no photo
+    has a crop."""
     print(f"{'class':<16}{'kept':>8}{'no face':>9}{'unreadable':>12}{'new':>9}")
     for name in classes:
         count = counts[name]
@@ -325,6 +343,7 @@ def check_constants():
 
 
 def main():
+    """Crop the photos in RAW_DIR that are new or have changed into FACES_DIR."""
     check_constants()
     others = []
     classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
@@ -340,10 +359,10 @@ def main():
     old_crops = prepare(classes, jobs, notes, last)
     print(f"{len(jobs)} photos to crop, {sum(count.total() for count in counts.values())} unchanged, "
           f"{old_crops} old crops removed, {WORKERS or workers.cores()} processes")
-    gone = crop_photos(jobs, last, notes, counts, others)
-    if gone:
-        script.fail(f"{len(gone)} crops are gone from {FACES_DIR}, such as {gone[0]}: was its drive taken away, or "
-                    "were they deleted? Run the same command again")
+    missing = crop_photos(jobs, last, notes, counts, others)
+    if missing:
+        script.fail(f"{len(missing)} crops are gone from {FACES_DIR}, such as {missing[0]}: was its drive taken away, "
+                    "or were they deleted? Run the same command again")
     print_counts(classes, counts, others)
 
 

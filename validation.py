@@ -44,43 +44,48 @@ PEOPLE = people.PEOPLE  # who is in the photos; without it, no person is known
 FILL_FACES = "run 'python processed.py', which fills it"
 
 
-def assign(groups, keys, labels, ratio, seed):
-    """Whether each crop is for validation: bool [N]. Groups stay whole; each label gets `ratio` as nearly as possible.
+def assign(groups, keys, strata, ratio, seed):
+    """Whether each crop is for validation: bool [N]. Groups stay whole; each stratum gives `ratio` of its crops, as
+    nearly as possible, and keeps at least one for training.
 
-    keys: "class/name" of each crop; labels: its source and class. The random order depends on the names and the seed,
-    not on the file system. Groups are assigned first, in proportion; single crops then fill the rest.
+    groups: lists of indices that stay together; keys: "class/name" of each crop; strata: its (source, class). The
+    random order depends on the names and the seed, not on the file system. Groups of several crops are assigned first,
+    in proportion; single crops then fill the rest.
     """
-    total, dealt, taken = Counter(labels), Counter(), Counter()
-    most = {c: n - 1 for c, n in total.items()}
-    target = {c: min(max(1, round(n * ratio)), most[c]) for c, n in total.items()}
+    total, seen, chosen = Counter(strata), Counter(), Counter()  # crops by stratum: all, those considered, the valid
+    most = {s: n - 1 for s, n in total.items()}
+    target = {s: min(max(1, round(n * ratio)), most[s]) for s, n in total.items()}
     valid = np.zeros(len(keys), bool)
 
-    def draw(group):
+    def random_order(group):
         name = min(keys[i] for i in group)  # need not be valid text
         return len(group) == 1, hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
-    def fits(size, limit):
-        return all(taken[c] + k <= limit[c] for c, k in size.items())
+    def fits(counts, limit):
+        return all(chosen[s] + n <= limit[s] for s, n in counts.items())
 
-    def take(group, size):
+    def choose(group, counts):
         valid[group] = True
-        taken.update(size)
+        chosen.update(counts)
 
-    order = [(group, Counter(labels[i] for i in group)) for group in sorted(groups, key=draw)]
-    for group, size in order:
-        dealt.update(size)
-        without = sum(abs(taken[c] - ratio * dealt[c]) for c in size)
-        with_it = sum(abs(taken[c] + k - ratio * dealt[c]) for c, k in size.items())
-        if fits(size, target) and (len(group) == 1 or with_it < without):
-            take(group, size)
-    for group, size in order:  # if there were too few single crops
-        if not valid[group[0]] and fits(size, target):
-            take(group, size)
-    for c in sorted(total):  # if all groups exceed the class's share: too much for validation rather than nothing
-        if not taken[c]:
-            left = [(group, size) for group, size in order if not valid[group[0]] and size[c] and fits(size, most)]
+    order = [(group, Counter(strata[i] for i in group)) for group in sorted(groups, key=random_order)]
+    for group, counts in order:
+        seen.update(counts)
+        # The distance from `ratio` of the crops so far, without this group and with it.
+        without = sum(abs(chosen[s] - ratio * seen[s]) for s in counts)
+        with_it = sum(abs(chosen[s] + n - ratio * seen[s]) for s, n in counts.items())
+        if fits(counts, target) and (len(group) == 1 or with_it < without):
+            choose(group, counts)
+    for group, counts in order:  # if there were too few single crops
+        if not valid[group[0]] and fits(counts, target):
+            choose(group, counts)
+    for s in sorted(total):  # if all groups exceed the stratum's share: too much for validation rather than nothing
+        if not chosen[s]:
+            left = [(group, counts) for group, counts in order
+                    if not valid[group[0]] and counts[s] and fits(counts, most)]
             if left:
-                take(*min(left, key=lambda entry: len(entry[0])))
+                group, counts = min(left, key=lambda entry: len(entry[0]))
+                choose(group, counts)
     return valid
 
 
@@ -88,7 +93,9 @@ def describe(kind, groups, keys):
     """A line about the groups with more than one crop."""
     sizes = [len(g) for g in groups if len(g) > 1]
     line = f"{kind}: {len(sizes)} groups with {sum(sizes)} crops"
-    return line + (f", the largest of {max(sizes)} ({keys[max(groups, key=len)[0]]})" if sizes else "")
+    if sizes:
+        line += f", the largest of {max(sizes)} ({keys[max(groups, key=len)[0]]})"
+    return line
 
 
 def table_of(labels, valid):
@@ -109,7 +116,8 @@ def why_none(name, own, groups, known, pairs, keys):
         return f"{keys[i]} ({known[i].person})" if known[i].person else keys[i]
 
     groups = [set(group) for group in groups if own & set(group)]
-    persons, takes = {known[i].person for i in own} - {""}, any(known[i].source == people.TAKES for i in own)
+    persons = {known[i].person for i in own} - {""}
+    takes = any(known[i].source == people.TAKES for i in own)
     near = [(i, j) for i, j in pairs.tolist() if any(i in group for group in groups)]
     near.sort(key=lambda pair: known[pair[0]].person == known[pair[1]].person)  # pairs of two persons first
     if len(own) == 1:
@@ -133,8 +141,11 @@ def split(crops, persons):
         outlines, small, digests, read = copies.thumbnails(list(crops.values()), pool)
         keys, unread = list(itertools.compress(crops, read)), list(itertools.compress(crops, ~read))
         labels = [key.split("/", 1)[0] for key in keys]
-        for name in sorted({key.split("/", 1)[0] for key in unread} - set(labels)):
-            script.fail(f"no crop of {name} can be read: delete {crops[unread[0]].parent} and {FILL_FACES}")
+        readable = set(labels)
+        for key in unread:
+            name = key.split("/", 1)[0]
+            if name not in readable:
+                script.fail(f"no crop of {name} can be read: delete {crops[key].parent} and {FILL_FACES}")
         known = [persons[key] for key in keys]
         # Takes of one person at one desk look alike. Copies among them are not sought, since each take is known.
         free = np.flatnonzero(~people.takes(known))
@@ -155,7 +166,8 @@ def split(crops, persons):
     if unread:
         lines.append(f"left out, cannot be read: {len(unread)} ({unread[0]}): delete and run 'python processed.py'")
     lines += table_of(labels, valid)
-    problem, without = None, sorted(set(labels) - set(itertools.compress(labels, valid)))
+    problem = None
+    without = sorted(set(labels) - set(itertools.compress(labels, valid)))
     for name in without:
         own = {i for i, label in enumerate(labels) if label == name}
         why, remedy = why_none(name, own, groups, known, pairs, keys)
@@ -166,9 +178,8 @@ def split(crops, persons):
 
 
 def check_folder(folder):
-    """End with one line if `folder` has photos that are not from a split, since they would be trained on.
-
-    Returns the number of crops in it.
+    """End with one line if `folder` is or has a link, or has photos that are not from a split, since they would be
+    trained on. Returns the number of crops in it.
     """
     depth = len(Path(folder).parts)
     for place in (Path(folder), *Path(folder).glob("*")):
@@ -181,19 +192,22 @@ def check_folder(folder):
     return len(there)
 
 
-def replace(crops, sides, persons, notes):
-    """Write the split to disk, without crops if it has a problem. Until it is complete, its notes state a problem.
+def write_split(crops, sides, persons, notes):
+    """Replace the split on disk, by one without crops if it has a problem. Until it is complete, its notes state a
+    problem.
 
     crops, sides, persons: see split(); notes: the splits.Split, without crops.
     """
-    members = {folder: [key for key in crops if sides.get(key) is side and not notes.problem]
-               for folder, side in ((TRAIN_DIR, False), (VALID_DIR, True))}
+    members = {TRAIN_DIR: [], VALID_DIR: []}  # {folder: its crops}
+    if not notes.problem:
+        members[TRAIN_DIR] = [key for key in crops if sides.get(key) is False]
+        members[VALID_DIR] = [key for key in crops if sides.get(key) is True]
     for folder in members:
         splits.write(folder, notes._replace(problem="half a split, since 'python validation.py' was stopped: run it "
                                              "again"))
     for folder, names in members.items():
         files.remove_ours(folder, files.written(folder) - {*names, SPLIT})
-        for place in [*Path(folder).iterdir()]:  # an empty folder would be a class without crops
+        for place in list(Path(folder).iterdir()):  # an empty folder would be a class without crops
             with contextlib.suppress(OSError):
                 place.rmdir()
         for place in files.folders_of(names):
@@ -209,11 +223,24 @@ def replace(crops, sides, persons, notes):
 def equalisation():
     """The clip limit with which the crops in FACES_DIR were equalised; ends the program if processed.py would make
     other crops now."""
-    noted, _ = processed.crop_notes(FACES_DIR)
-    if noted and noted not in map(processed.recipe, detectors.DETECTORS):
+    recipe, _ = processed.read_crop_notes(FACES_DIR)
+    if recipe and recipe not in map(processed.recipe, detectors.DETECTORS):
         script.fail(f"{FACES_DIR} was made with other constants of processed.py, or by another version: run 'python "
                     "processed.py' again")
     return processed.CLAHE
+
+
+def crops_by_key():
+    """{"class/name": Path} of the crops in FACES_DIR, sorted."""
+    crops = {}
+    for name, found in reading.class_photos(FACES_DIR, FILL_FACES, "crops").items():
+        for path in found:
+            inner = path.relative_to(FACES_DIR).parts[1:]
+            key = "/".join((name, *inner))
+            if key in crops:  # a class with two forms of its name has two folders, each with a crop of this name
+                key = "/".join((name, "again", *inner))
+            crops[key] = path
+    return dict(sorted(crops.items()))
 
 
 def check_constants():
@@ -229,16 +256,11 @@ def main():
     links = {f"FACES_DIR/{path.name}": path for path in Path(FACES_DIR).glob("*") if path.is_symlink()}
     for name, place in {"FACES_DIR": FACES_DIR, "RAW_DIR": RAW_DIR, **links}.items():
         files.check_apart(**{name: place}, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
-    table, crops, clahe = people.read(PEOPLE), {}, equalisation()
-    for name, found in reading.class_photos(FACES_DIR, FILL_FACES, "crops").items():
-        for path in found:
-            inner = path.relative_to(FACES_DIR).parts[1:]
-            key = "/".join((name, *inner))
-            # A class with two forms of its name has two folders, in which two crops may have the same name.
-            crops["/".join((name, "again", *inner)) if key in crops else key] = path
-    crops = dict(sorted(crops.items()))
-    listing = hashlib.blake2b()
+    table = people.read(PEOPLE)
+    clahe = equalisation()
+    crops = crops_by_key()
     persons = dict(zip(crops, people.of_all(table, map(Path, crops)), strict=True))
+    listing = hashlib.blake2b()
     for key, path in crops.items():
         status = path.stat()
         listing.update("\0".join([key, str(status.st_size), str(status.st_mtime_ns), *persons[key], "\n"])
@@ -246,9 +268,10 @@ def main():
     settings = {"seed": SEED, "ratio": VALID_RATIO, "crops": listing.hexdigest(),
                 "clahe": clahe, "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
     folders = (TRAIN_DIR, VALID_DIR)
-    there, before = [check_folder(folder) for folder in folders], [splits.read(folder) for folder in folders]
+    counts = [check_folder(folder) for folder in folders]
+    before = [splits.read(folder) for folder in folders]
     done = all(notes and notes.settings == settings and not notes.problem and count == len(notes.crops)
-               for notes, count in zip(before, there, strict=True))
+               for notes, count in zip(before, counts, strict=True))
     if done:
         notes = before[0]
     else:
@@ -256,7 +279,7 @@ def main():
             files.claim(folder, [SPLIT, *crops])  # each crop may go to either folder
         sides, lines, problem = split(crops, persons)
         notes = splits.Split(settings, lines, problem, clahe, {})
-        replace(crops, sides, persons, notes)
+        write_split(crops, sides, persons, notes)
     print("\n".join(notes.lines))
     if notes.problem:
         script.fail(notes.problem)

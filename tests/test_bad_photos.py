@@ -170,7 +170,7 @@ def test_what_may_pass_is_tried_again(tmp_path, monkeypatch, capsys):
         return real(file, path)
 
     monkeypatch.setattr(processed, "WORKERS", 1)
-    monkeypatch.setattr(processed, "crop_all", lambda jobs: ((job, processed.one_photo(job)) for job in jobs))
+    monkeypatch.setattr(processed, "results_of", lambda jobs: ((job, processed.one_photo(job)) for job in jobs))
     monkeypatch.setattr(reading, "decode", fail_once)
     processed.main()
     assert len(list(Path("processed/faces").glob("*/*.jpg"))) == 2 and "Input/output error" in Path(

@@ -278,3 +278,13 @@ def test_the_equalisation_of_crops_goes_with_them_and_stale_crops_are_refused(pl
     with pytest.raises(SystemExit) as error:
         validation.main()
     one_line(error, "made with other constants of processed.py", "run 'python processed.py' again")
+
+
+def test_the_folder_of_the_class_that_cannot_be_read_is_named(place):
+    """A crop of man cannot be read either, but man has others."""
+    faces = fill(place, 5, 5)
+    for path in (faces / "man" / "face_0.jpg", *(faces / "woman").iterdir()):
+        path.write_bytes(b"not an image")
+    with pytest.raises(SystemExit) as error:
+        validation.main()
+    one_line(error, "no crop of woman can be read", f"delete {Path(validation.FACES_DIR, 'woman').as_posix()} and run")
