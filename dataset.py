@@ -206,8 +206,8 @@ class Batches(Sampler):
     """Yields lists of indices, one per batch: shuffled by (seed, epoch) only, so that epoch 7 is the same after a
     resume; without a seed in order. If `world` processes share each batch, process `rank` gets every world-th image.
 
-    With a seed, the last batch is merged into the one before if it has only one image, since batch normalisation needs
-    more than one value, or fewer images than there are processes.
+    With a seed, a last batch that is too small is merged into the one before: batch normalisation needs more than one
+    image, and each process at least one.
     """
 
     def __init__(self, n, batch_size, seed=None, rank=0, world=1):

@@ -348,9 +348,7 @@ def main():
     others = []
     classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
     files.check_outputs(globals(), "FACES_DIR")
-    links = {f"RAW_DIR/{path.name}": path for path in Path(RAW_DIR).iterdir() if path.is_symlink()}
-    for name, place in {"RAW_DIR": RAW_DIR, **links}.items():
-        files.check_apart(**{name: place}, FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)
+    files.check_classes_apart("RAW_DIR", RAW_DIR, FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)
     last = read_notes()
     # If YuNet's model is missing, YuNet's crops must not be replaced by Haar's.
     detector = detectors.get(DETECTOR, strict=last.recipe not in ("", recipe("haar"))).name

@@ -253,9 +253,8 @@ def main():
     """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
     check_constants()
     files.check_outputs(globals(), "TRAIN_DIR", "VALID_DIR")
-    links = {f"FACES_DIR/{path.name}": path for path in Path(FACES_DIR).glob("*") if path.is_symlink()}
-    for name, place in {"FACES_DIR": FACES_DIR, "RAW_DIR": RAW_DIR, **links}.items():
-        files.check_apart(**{name: place}, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
+    files.check_classes_apart("FACES_DIR", FACES_DIR, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
+    files.check_apart(RAW_DIR=RAW_DIR, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
     table = people.read(PEOPLE)
     clahe = equalisation()
     crops = crops_by_key()

@@ -9,9 +9,9 @@ SPREAD = 0.4  # in foremost(): at this distance from a photo's middle (in shorte
 
 
 class Face(NamedTuple):
-    """A face in an image. box: (x, y, width, height) in pixels, as of the Haar cascade, for the face turned upright;
-    roll: tilt in degrees, positive if the person's left eye is lower; score: confidence, 0..1, which is comparable only
-    within one detector.
+    """A face in an image. box: (x, y, width, height) in pixels, as the Haar cascade gives it, of the face turned
+    upright; roll: tilt in degrees, positive if the person's left eye is lower; score: confidence, 0..1, which is
+    comparable only within one detector.
     """
 
     box: tuple
@@ -26,20 +26,20 @@ def iou(a, b):
 
 
 def inside(a, b):
-    """The share of the smaller of two boxes that lies in the other one."""
+    """The share, 0..1, of the smaller of two boxes (x, y, width, height) that lies in the other one."""
     return float(intersection(a, b) / min(a[2] * a[3], b[2] * b[3]))
 
 
 def intersection(a, b):
-    """The area of the intersection of two boxes."""
+    """The area of the intersection of two boxes (x, y, width, height)."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return max(0, width) * max(0, height)
 
 
 def around(box, margin, shape):
-    """A box widened by `margin` (share of its size) on each side, clipped to an image of `shape`: int (x0, y0, x1, y1).
-    """
+    """A box (x, y, width, height), widened by `margin` (share of its size) on each side and clipped to an image of
+    `shape` (height, width, ...): int (x0, y0, x1, y1)."""
     x, y, w, h = box
     return (max(0, int(x - margin * w)), max(0, int(y - margin * h)),
             min(shape[1], math.ceil(x + (1 + margin) * w)), min(shape[0], math.ceil(y + (1 + margin) * h)))

@@ -74,15 +74,17 @@ def thumbnails(paths, pool):
 
 
 def correlation(a, b):
-    """The correlation, up to 1, of the middle of thumbnail `a` with `b` at the best scale and shift; it stops as soon
-    as it is clear whether this is a copy."""
-    edge, best = (THUMBNAIL - TEMPLATE) // 2, -1.0
+    """The correlation, -1..1, of the middle of thumbnail `a` with `b`, both float32 [56, 56], at the best scale and
+    shift; it stops as soon as it is clear whether this is a copy."""
+    edge = (THUMBNAIL - TEMPLATE) // 2
     middle = a[edge:-edge, edge:-edge]
+    best = -1.0
     for scale, least in SCALES.items():
         side = round(TEMPLATE * scale)
         template = middle if side == TEMPLATE else cv2.resize(middle, (side, side), interpolation=cv2.INTER_LINEAR)
-        low, high = (THUMBNAIL - side) // 2 - SHIFT, (THUMBNAIL - side) // 2 + side + SHIFT
-        window = b[max(low, 0) : high, max(low, 0) : high]
+        low = max((THUMBNAIL - side) // 2 - SHIFT, 0)
+        high = (THUMBNAIL - side) // 2 + side + SHIFT
+        window = b[low:high, low:high]
         best = max(best, float(cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED).max()))
         if best >= NEAR_COPY or best < least:
             break
@@ -138,19 +140,20 @@ def candidates(small, pool):
     order, starts, centres, lists = nearest.index(vectors, pool)
     vectors = vectors[order]
 
-    def ask(start, mirrored):
+    def search(start, mirrored):
         own = order[start:start + BLOCK]
-        asked, near = vectors[start:start + BLOCK], lists[own]
+        queries, near = vectors[start:start + BLOCK], lists[own]
         if mirrored:
-            asked = whitened(small[own][:, :, ::-1])
-            near = nearest.closest(asked, centres, near.shape[1])
-        rows, columns = nearest.search(asked, near, vectors, starts, CANDIDATE, CLOSEST)
+            queries = whitened(small[own][:, :, ::-1])
+            near = nearest.closest(queries, centres, near.shape[1])
+        rows, columns = nearest.search(queries, near, vectors, starts, CANDIDATE, CLOSEST)
         i, j = np.sort([own[rows], order[columns]], axis=0)
         return np.stack([i, j, np.full_like(i, mirrored)], 1)[i < j]
 
     parts = [(start, mirrored) for start in range(0, len(small), BLOCK) for mirrored in (0, 1)]
-    found = tqdm(pool.map(ask, *zip(*parts, strict=True)), total=len(parts), desc="looking", unit="part", disable=None)
-    return np.unique(np.concatenate(list(found)), axis=0)
+    found = pool.map(search, *zip(*parts, strict=True))
+    found = list(tqdm(found, total=len(parts), desc="looking", unit="part", disable=None))
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def half(outlines):
@@ -160,8 +163,8 @@ def half(outlines):
 
 @functools.cache
 def middles():
-    """float32 [28 * 28, scales, 9 * 9]: a linear map from a half() to every other pixel of its middle at each of
-    ROUGH_SCALES, with the mean subtracted."""
+    """A linear map from a half() to the middle of it at each of ROUGH_SCALES, of which it takes every other pixel and
+    subtracts the mean: float32 [28 * 28, scales, 9 * 9]."""
     pixels = np.eye(HALF * HALF, dtype=np.float32).reshape(-1, HALF, HALF)
     edge, parts = (HALF - TEMPLATE // 2) // 2, []
     for scale in ROUGH_SCALES:
@@ -174,32 +177,39 @@ def middles():
 
 
 def rough(a, which, b):
-    """An approximation of correlation() for many pairs at once: float32 [P], of a[which] and b, which are half()
-    pictures, uint8 [P, 28, 28]."""
-    reach = np.arange(2 * ROUGH_SHIFT + 1)[:, None]
-    edge, side = (HALF - TEMPLATE // 2) // 2 - ROUGH_SHIFT, np.arange(1, TEMPLATE // 2, 2)
-    places = ((reach + edge) * HALF + reach.T + edge).reshape(-1, 1) + (side[:, None] * HALF + side).reshape(1, -1)
+    """An approximation of correlation() for P pairs at once: float32 [P].
+
+    The pairs are a[which[k]] and b[k]. `a`: half() pictures, uint8 [N, 28, 28]; `which`: int [P]; `b`: uint8
+    [P, 28, 28].
+    """
+    first = (HALF - TEMPLATE // 2) // 2 - ROUGH_SHIFT + np.arange(2 * ROUGH_SHIFT + 1)  # rows, and columns, of corners
+    side = np.arange(1, TEMPLATE // 2, 2)  # rows, and columns, of the pixels that middles() takes, from the corner on
+    corners, pixels = (rows[:, None] * HALF + rows for rows in (first, side))  # as indices into a flat picture
+    places = corners.reshape(-1, 1) + pixels.reshape(1, -1)  # [shifts, pixels]
     a, b = (v.reshape(len(v), HALF * HALF).astype(np.float32) - 128 for v in (a, b))
-    sought = np.tensordot(a, middles(), 1)
-    sought /= np.maximum(np.linalg.norm(sought, axis=2, keepdims=True), 1e-3)
-    there = np.take(b, places, axis=1)  # [pairs, places, pixels]
-    spread = np.einsum("npk,npk->np", there, there) - there.sum(2) ** 2 / places.shape[1]
-    fit = np.matmul(sought[which], there.transpose(0, 2, 1)).max(1)  # the best scale, at each place
+    templates = np.tensordot(a, middles(), 1)  # [N, scales, pixels]
+    templates /= np.maximum(np.linalg.norm(templates, axis=2, keepdims=True), 1e-3)
+    windows = np.take(b, places, axis=1)  # [P, shifts, pixels]
+    spread = np.einsum("npk,npk->np", windows, windows) - windows.sum(2) ** 2 / places.shape[1]
+    fit = np.matmul(templates[which], windows.transpose(0, 2, 1)).max(1)  # at the best scale: [P, shifts]
     return (fit / np.sqrt(np.maximum(spread, 1e-3))).max(1)
 
 
 def agreeing(pairs, outlines, halves):
-    """Those of the candidates() `pairs` that are near-copies; rough() rejects most others."""
+    """Those of the candidates() `pairs`, int64 [P, 3], that are near-copies; rough() rejects most others. `outlines`:
+    uint8 [N, 56, 56]; `halves`: half() of each."""
     i, j, mirrored = pairs.T
 
-    def turned(pictures, rows):
+    def pictures_i(pictures, rows):
+        """The picture i of some of the pairs, mirrored if the pair is."""
         return np.where(mirrored[rows, None, None], pictures[i[rows]][:, :, ::-1], pictures[i[rows]])
 
-    _, first, which = np.unique(2 * i + mirrored, return_index=True, return_inverse=True)
-    rows = np.flatnonzero(rough(turned(halves, first), which, halves[j]) >= ROUGH_COPY)
-    looked = (v.astype(np.float32) for v in (turned(outlines, rows), outlines[j[rows]]))  # OpenCV is faster with these
+    _, first, which = np.unique(2 * i + mirrored, return_index=True, return_inverse=True)  # each picture only once
+    rows = np.flatnonzero(rough(pictures_i(halves, first), which, halves[j]) >= ROUGH_COPY)
+    left = pictures_i(outlines, rows).astype(np.float32)  # OpenCV is faster with floats
+    right = outlines[j[rows]].astype(np.float32)
     agreed = np.zeros(len(rows), bool)
-    for k, (a, b) in enumerate(zip(*looked, strict=True)):
+    for k, (a, b) in enumerate(zip(left, right, strict=True)):
         best = correlation(a, b)
         # The result depends on which of the two is scaled, so a near miss is tried the other way round.
         agreed[k] = best >= NEAR_COPY or best >= NEAR_COPY - 0.05 and correlation(b, a) >= NEAR_COPY
@@ -214,9 +224,14 @@ def near_copies(outlines, small, digests, pool):
     """
     if not len(small):
         return np.zeros((0, 2), np.int64)
-    first = {}
-    equal = np.array([(first.setdefault(digest, i), i) for i, digest in enumerate(digests)], np.int64).reshape(-1, 2)
-    found, pairs = [equal[equal[:, 0] < equal[:, 1]]], candidates(small, pool)
+    first, equal = {}, []
+    for i, digest in enumerate(digests):
+        if digest in first:
+            equal.append((first[digest], i))
+        else:
+            first[digest] = i
+    found = [np.array(equal, np.int64).reshape(-1, 2)]
+    pairs = candidates(small, pool)
     halves = np.array([half(outline) for outline in outlines])
     with tqdm(total=len(pairs), desc="comparing", unit="pair", disable=None) as bar:
         for some in np.split(pairs, range(ROUND, len(pairs), ROUND)):
@@ -231,13 +246,17 @@ def near_copies(outlines, small, digests, pool):
 
 def bursts(names, outlines, pool):
     """Pairs (i, j) of photos taken one after the other: their names, "class/name", end in consecutive numbers, such as
-    IMG_0007.jpg and IMG_0008.jpg, and they look alike. int64 [P, 2]."""
-    index, pairs = {name: i for i, name in enumerate(names)}, []
+    IMG_0007.jpg and IMG_0008.jpg, and they look alike. int64 [P, 2]. `outlines`: uint8 [N, 56, 56]."""
+    index = {name: i for i, name in enumerate(names)}
+    pairs = []
     for name, i in index.items():
         match = re.fullmatch(r"(.*?)(\d+)(\.\w+)", name)
-        j = index.get(f"{match[1]}{int(match[2]) + 1:0{len(match[2])}d}{match[3]}") if match else None
-        if j is not None:
-            pairs.append((i, j))
+        if match:
+            start, number, suffix = match.groups()
+            following = str(int(number) + 1).zfill(len(number))
+            j = index.get(f"{start}{following}{suffix}")
+            if j is not None:
+                pairs.append((i, j))
 
     def look_alike(pair):
         one, next_one = (outlines[i].astype(np.float32) for i in pair)
@@ -252,7 +271,8 @@ def groups_of(n, pairs):
     from scipy.sparse import coo_array, csgraph  # here, since its import takes half as long as all others of a script
 
     pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
-    return csgraph.connected_components(coo_array((np.ones(len(pairs), bool), pairs.T), (n, n)), directed=False)[1]
+    graph = coo_array((np.ones(len(pairs), bool), pairs.T), (n, n))
+    return csgraph.connected_components(graph, directed=False)[1]
 
 
 def components(n, pairs):

@@ -36,7 +36,8 @@ def equalise(crop, limit):
 
 
 def cut_square(image, left, top, side):
-    """The square of an image, uint8 [side, side, 3]; pixels beyond the image's edge repeat the edge."""
+    """The square of an image, uint8 [side, side, 3]; pixels beyond the image's edge repeat the edge. Raises ValueError
+    if the square lies outside the image."""
     height, width = image.shape[:2]
     x0, x1 = (min(max(v, 0), width) for v in (left, left + side))
     y0, y1 = (min(max(v, 0), height) for v in (top, top + side))

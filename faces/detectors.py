@@ -24,13 +24,13 @@ class View:
 
     def __init__(self, frame):
         self.frame = frame
-        # Reduced by a whole number, which OpenCV does many times faster.
+        # Size of the frame over that of `copy`: a whole number, by which OpenCV reduces many times faster.
         self.times = max(1, int(1 / reduction(frame.shape, COPY_SIDE) + 0.25))
         self.scale = reduction(frame.shape, FRAME_SIDE)  # size of `gray` over that of the frame
 
     @functools.cached_property
     def copy(self):
-        """The frame, reduced `times`, BGR uint8."""
+        """The frame, reduced by the factor `times`: BGR uint8."""
         if self.times == 1:
             return self.frame
         width, height = (v // self.times for v in self.frame.shape[1::-1])
@@ -45,7 +45,7 @@ class View:
 
 
 def reduction(shape, side):
-    """The scale of a copy whose longer side has `side` pixels; at most 1."""
+    """The scale of a copy of an image of `shape` whose longer side has `side` pixels, see WIDEST; at most 1."""
     return min(1.0, side / min(max(shape[:2]), WIDEST * min(shape[:2])))
 
 
@@ -69,7 +69,7 @@ def get(name, strict=False):
     return named(name, strict)
 
 
-@functools.cache  # so that the network is asked only once per process
+@functools.cache  # so that a download is tried only once per process
 def named(name, strict):
     """get() of a valid name."""
     if name == "yunet":

@@ -69,4 +69,4 @@ def fetch():
                 print(f"fetched {MODEL.name} from {source} into {MODEL.parent.name}/", flush=True)
                 return
     raise script.Problem(f"the face detector's model, {MODEL.name}, is not in {MODEL.parent.name}/ and cannot be "
-                         "fetched now")
+                         "fetched now: connect to the internet, without NO_FETCH, or put the file there")

@@ -67,7 +67,8 @@ class Haar:
 
     def all_faces(self, rgb):
         """All faces of an RGB uint8 photo, list of Face."""
-        (height, width), (least, most) = rgb.shape[:2], SIDES
+        height, width = rgb.shape[:2]
+        least, most = SIDES
         scale = min(1.0, most / max(height, width))
         if min(height, width) * scale < least:
             scale = min(least / min(height, width), 4 * most / max(height, width))
@@ -77,7 +78,8 @@ class Haar:
                 for box, n in zip(np.rint(boxes / scale), windows, strict=True) if has_middle(rgb, box)]
 
     def detect(self, view, count=0):
-        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll."""
+        """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll. `count` is
+        for YuNet only."""
         boxes, _ = cascade_boxes(view.gray, NEIGHBORS, SMALLEST, FRAME_BORDER, FRAME_STEP)
         return upright_detections(boxes / view.scale)
 
@@ -101,8 +103,8 @@ class Haar:
         gray = cv2.flip(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), 1)
         boxes, _ = cascade_boxes(gray, NEIGHBORS_VERIFY, 0.7 * VERIFY_SIDE / side, FRAME_BORDER)
         start = (side - VERIFY_SIDE) / 2
-        same = any(iou(box, (start, start, VERIFY_SIDE, VERIFY_SIDE)) > VERIFY_IOU for box in boxes)
-        return 0.0 if same else None
+        expected = (start, start, VERIFY_SIDE, VERIFY_SIDE)
+        return 0.0 if any(iou(found, expected) > VERIFY_IOU for found in boxes) else None
 
 
 def upright_detections(boxes):

@@ -10,45 +10,56 @@ import numpy as np
 from PIL import TiffImagePlugin
 
 # ------------------------------------------------------------------------------------------------
-END = b"\xff\xd9"  # the end mark of a JPEG
+END = b"\xff\xd9"  # the end marker of a JPEG
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")  # chunks of a PNG
 PQ, HLG = 16, 18  # transfer functions of ITU-T H.273
 TOPS = (255, 1023, 4095, 16383, 65535)  # largest value of photos with 8, 10, 12, 14, 16 bits per colour
 # ------------------------------------------------------------------------------------------------
 
-# Bytes that do not change a picture that is whole when they follow its data, but do if blocks of it are missing: ones,
-# zeros, and restart markers, since a decoder that waits for a marker ignores other bytes.
-TAILS = (b"", b"\xaa" * 64, b"\x55" * 64, bytes(range(1, 255)), *(b"".join(
-    b"\xff" + bytes([0xD0 + (first + i) % 8]) + bytes(range(1, 90)) for i in range(8)) for first in range(0, 8, 4)))
+
+def restarts(first):
+    """All eight restart markers, beginning with number `first`, each followed by other bytes."""
+    return b"".join(b"\xff" + bytes([0xD0 + (first + i) % 8]) + bytes(range(1, 90)) for i in range(8))
 
 
-def lacks_end_mark(data):
+# Bytes to follow the data of a JPEG: they change its picture only if blocks of it are missing. Restart markers are
+# among them, since a decoder that waits for one ignores other bytes.
+TAILS = (b"", b"\xaa" * 64, b"\x55" * 64, bytes(range(1, 255)), restarts(0), restarts(4))
+
+
+def lacks_end_marker(data):
     """Whether the bytes are a JPEG without its end marker."""
     return data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(END)
 
 
-def with_end_marks(data):
-    """The bytes of such a JPEG with several endings: list; all decode to the same picture if no part of it is missing.
+def with_end_markers(data):
+    """The bytes of a JPEG without its end marker, completed in several ways: list; all decode to the same picture if no
+    part of it is missing.
 
     The list is empty if whole scans are missing, as in a progressive JPEG that is cut off, which would be blurred.
     """
     body = data.rstrip(b"\0")
     if len(data) - len(body) < 3:  # one or two zeros may belong to the picture; more come from a damaged disk
         body = data
-    if body.endswith(b"\xff"):
-        body = body[:-1] if len(body) == len(data) else body + b"\0"
+    if body.endswith(b"\xff") and len(body) == len(data):
+        body = body[:-1]  # the first half of the end marker
+    elif body.endswith(b"\xff"):
+        body += b"\0"  # the picture's own zero, which belongs to every 0xFF in its data
     return [body + tail + END for tail in TAILS] if has_all_scans(body) else []
 
 
 def has_all_scans(data):
     """Whether a JPEG's scans have every coefficient of every colour to its last bit (ITU T.81, annexes B and G)."""
-    frame = max(data.rfind(mark) for mark in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"))  # the last, after any preview's
+    # The place of the frame header: the last one, since a preview's comes before it.
+    frame = max(data.rfind(marker) for marker in (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"))
     if not 0 <= frame < len(data) - 10:
         return False
-    colours = data[frame + 10:frame + 10 + 3 * data[frame + 9]:3]
+    count = data[frame + 9]
+    colours = data[frame + 10:frame + 10 + 3 * count:3]  # of three bytes each, the first is the colour's number
     missing = {(colour, k) for colour in colours for k in range(64)}
     for scan in re.finditer(rb"\xff\xda\0.", data[frame:], re.DOTALL):
-        header = data[frame + scan.end():][:data[frame + scan.end() - 1] - 2]
+        start = frame + scan.end()
+        header = data[start:][:data[start - 1] - 2]  # number of colours, two bytes for each, first and last k, bits
         if len(header) >= 6 and not header[-1] & 15:  # this scan has the last bits of its coefficients
             missing -= {(colour, k) for colour in header[1:-3:2] for k in range(header[-3], header[-2] + 1)}
     return not missing
@@ -81,7 +92,7 @@ def eight_bits(pixels):
     return np.clip(pixels * (255.0 / white), 0, 255).astype(np.uint8)
 
 
-def passes_of(data):
+def count_scans(data):
     """The number of scans of a JPEG, those of its preview included; most JPEGs have one."""
     return len(re.findall(rb"\xff\xda\0[\x06-\x0c]", data))
 
@@ -89,7 +100,7 @@ def passes_of(data):
 def transfer_of(data):
     """The transfer function that a PNG, HEIC or AVIF states outside a colour profile: a number of ITU-T H.273, or None.
     `data`: the first bytes of the file."""
-    at = data.find(b"cICP", 0, data.find(b"IDAT") + 1)
+    at = data.find(b"cICP", 0, data.find(b"IDAT") + 1)  # before the pixels
     if data.startswith(b"\x89PNG") and 0 < at < len(data) - 6:
         return data[at + 5]
     at = data.find(b"colrnclx")

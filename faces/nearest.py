@@ -16,8 +16,8 @@ BLOCK = 1024  # vectors compared with all centres at a time; affects memory only
 
 
 def closest(vectors, centres, count, run=map):
-    """The `count` centres that are closest to each vector, the closest first: int32 [N, count]. `run`: map, or the map
-    of a pool of threads."""
+    """The indices of the `count` centres, float32 [C, D], that are closest to each vector, float32 [N, D], the closest
+    first: int32 [N, count]. `run`: map, or the map of a pool of threads."""
     def part(start):
         near = vectors[start:start + BLOCK] @ centres.T
         best = np.argpartition(near, -count)[:, -count:] if count > 1 else near.argmax(1)[:, None]
@@ -50,21 +50,24 @@ def index(vectors, pool):
     blank = ~vectors.any(1)
     centres = centres_of(vectors[~blank], pool) if not blank.all() else vectors[:1]
     lists = closest(vectors, centres, min(PROBES, len(centres)), pool.map)
-    own = np.where(blank, len(centres), lists[:, 0])
+    own = np.where(blank, len(centres), lists[:, 0])  # the list of each vector
     starts = np.concatenate([[0], np.bincount(own, minlength=len(centres) + 1).cumsum()[:-1]])
     return np.argsort(own, kind="stable"), starts, centres, lists
 
 
-def search(questions, lists, vectors, starts, least, most):
-    """(rows, columns): for queries float32 [Q, D] with their closest() `lists`, the vectors, in index()'s order, whose
-    product with them is at least `least`; of each row at most the `most` closest."""
-    asked = np.argsort(lists, axis=None, kind="stable")
-    bounds = np.searchsorted(lists.ravel()[asked], np.arange(len(starts)))
-    asked //= lists.shape[1]
+def search(queries, lists, vectors, starts, least, most):
+    """For queries float32 [Q, D] with their closest() `lists`, the vectors whose product with them is at least `least`;
+    for each query at most the `most` closest. `vectors`, `starts`: of index(), in its order.
+
+    Returns (rows, columns), int64: indices of queries, and of vectors.
+    """
+    by_list = np.argsort(lists, axis=None, kind="stable")  # places in `lists`, flat: those of list 0, of list 1, ...
+    bounds = np.searchsorted(lists.ravel()[by_list], np.arange(len(starts)))
+    asking = by_list // lists.shape[1]  # the queries that search list 0, list 1, ...
     found = []
     for k in range(len(starts) - 1):
-        rows, first = asked[bounds[k]:bounds[k + 1]], starts[k]
-        close = questions[rows] @ vectors[first:starts[k + 1]].T
+        rows, first = asking[bounds[k]:bounds[k + 1]], starts[k]
+        close = queries[rows] @ vectors[first:starts[k + 1]].T
         row, column = np.nonzero(close >= least)
         if len(row) > most * len(rows):  # limits memory if many vectors are alike
             row, column = np.nonzero(close >= np.maximum(np.partition(close, -most)[:, -most, None], least))
@@ -72,5 +75,5 @@ def search(questions, lists, vectors, starts, least, most):
     rows, columns, close = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.lexsort((columns, -close, rows))
     rows, columns = rows[order], columns[order]
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # of each vector among those of its query
     return rows[rank < most], columns[rank < most]

@@ -2,7 +2,8 @@
 
 Used by training (the key "occlude" of augment.AUGMENTATIONS) and by the test (judge/damage.py). Coordinates are those
 of the Haar box, whose width and height are 1: the middle of the face is x = 0, its top y = 0. On UTKFace's crops the
-eyes are at y = 0.40, the tip of the nose at 0.61, the mouth at 0.79, the chin at 1.03, the cheeks at x = +-0.39.
+eyes are at y = 0.40, the tip of the nose at 0.61, the mouth at 0.79, the chin at 1.03, the cheeks at x = +-0.39. `u`
+are random numbers in 0..1.
 """
 
 import math
@@ -12,6 +13,8 @@ import numpy as np
 
 DRAWS = 12  # random numbers that an occluder uses
 KINDS = ("mask", "sunglasses", "scarf", "hand")
+PLACES = {"mask": (0.0, 0.74), "sunglasses": (0.0, 0.40), "scarf": (0.0, 0.80), "hand": (0.0, 0.80)}  # of their middles
+REACH = {"mask": 0.05, "sunglasses": 0.04, "scarf": 0.08, "hand": 0.35}  # largest random shift
 
 
 class Canvas:
@@ -22,23 +25,27 @@ class Canvas:
 
     def __init__(self, side, margin, colour, move, scale):
         self.picture = np.zeros((side, side, 4), np.uint8)
-        self.colour, self.move, self.scale = (*(float(c) for c in colour), 255.0), move, scale
+        self.colour = (*(float(c) for c in colour), 255.0)
+        self.move, self.scale = move, scale
         self.unit, self.margin = side / (1 + 2 * margin), margin  # side of the Haar box in pixels; margin around it
 
     def at(self, points):
-        """Points relative to the occluder's middle -> sixteenths of a pixel, int32 [N, 2]."""
+        """Points (x, y) relative to the occluder's middle -> sixteenths of a pixel, int32 [N, 2]."""
         points = np.asarray(points, np.float64) * self.scale + self.move + (0.5 + self.margin, self.margin)
         return np.rint(points * self.unit * 16).astype(np.int32)
 
     def area(self, *points):
+        """Fill a polygon."""
         cv2.fillPoly(self.picture, [self.at(points)], self.colour, cv2.LINE_AA, shift=4)
 
     def line(self, start, end, width):
+        """Draw a line between two points."""
         (x0, y0), (x1, y1) = self.at([start, end]).tolist()
         cv2.line(self.picture, (x0, y0), (x1, y1), self.colour, max(1, round(width * self.scale * self.unit)),
                  cv2.LINE_AA, 4)
 
     def ellipse(self, middle, half_width, half_height, angle=0.0):
+        """Fill an ellipse, turned by `angle` in radians."""
         turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         x, y = half_width * np.cos(turn), half_height * np.sin(turn)
         c, s = np.cos(angle), np.sin(angle)
@@ -56,7 +63,7 @@ def mask(canvas, u):
 
 
 def sunglasses(canvas, u):
-    """Draw sunglasses: two dark glasses, a bridge and the temples."""
+    """Draw sunglasses: two dark lenses, a bridge and the temples."""
     width, height = 0.16 + 0.04 * u[0], 0.10 + 0.07 * u[1]
     for side in (-1, 1):
         canvas.ellipse((0.2 * side, 0.02), width, height)
@@ -95,15 +102,11 @@ def colours(kind, u):
     return 255 * u
 
 
-PLACES = {"mask": (0.0, 0.74), "sunglasses": (0.0, 0.40), "scarf": (0.0, 0.80), "hand": (0.0, 0.80)}
-REACH = {"mask": 0.05, "sunglasses": 0.04, "scarf": 0.08, "hand": 0.35}  # largest random shift
-
-
 def cover(side, margin, numbers, scale=1.0, kind=None):
     """One of KINDS on a transparent picture: uint8 [side, side, 4], RGBA with premultiplied alpha, for over().
 
-    `margin`: of the crop around the Haar box; `numbers`: float [DRAWS] in 0..1, for all random choices; the first one
-    chooses the kind, unless `kind` is given. `scale`: 1.0 is the real size.
+    `side`: of the crop, in pixels; `margin`: of the crop around the Haar box; `numbers`: float [DRAWS] in 0..1, for all
+    random choices; the first one chooses the kind, unless `kind` is given. `scale`: 1.0 is the real size.
     """
     u = np.asarray(numbers, np.float64)
     kind = kind or KINDS[min(int(u[0] * len(KINDS)), len(KINDS) - 1)]

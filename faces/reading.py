@@ -20,7 +20,7 @@ from terminal.files import UNSURE, is_link, is_system, normal, walk
 MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded
 MAX_JPEG_PIXELS = 250_000_000  # the same for a JPEG, which is decoded at a reduced size; phones make 200 megapixels
 MAX_PROGRESSIVE = 125_000_000  # the same for a progressive JPEG, which needs half a gigabyte of memory
-MAX_PASSES = 200  # scans of a progressive JPEG; encoders make 20 at most
+MAX_SCANS = 200  # scans of a progressive JPEG; encoders make 20 at most
 MAX_PROFILE = 4_000_000  # bytes of a colour profile up to which its transform is cached
 HEAD = 65536  # first bytes of a file, in which its transfer function is sought
 MAX_MENDED = 400_000_000  # bytes of a damaged file up to which it is mended in memory
@@ -219,7 +219,7 @@ def decode(file, path):
             raise PhotoError("a camera's raw file: save it as JPEG")
         wide = image.format in ("PNG", "TIFF") and image.mode.startswith("RGB") and ";16" in str(image.tile)
         file.seek(0)
-        if jpeg and image.info.get("progressive") and mending.passes_of(file.read()) > MAX_PASSES:
+        if jpeg and image.info.get("progressive") and mending.count_scans(file.read()) > MAX_SCANS:
             raise PhotoError("a JPEG of too many scans, which would take minutes")
         image.load()
         pixels, profile = image, image.info.get("icc_profile")
@@ -246,8 +246,8 @@ def mended(data, path, error):
         needed = mending.without_extras(data)
         if needed != data:
             return decode(io.BytesIO(needed), path)
-    if mending.lacks_end_mark(data):
-        pictures = (decode(io.BytesIO(whole), path) for whole in mending.with_end_marks(data))
+    if mending.lacks_end_marker(data):
+        pictures = (decode(io.BytesIO(whole), path) for whole in mending.with_end_markers(data))
         first = next(pictures, None)
         if first is not None and all(np.array_equal(first, other) for other in pictures):
             return first

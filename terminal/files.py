@@ -408,6 +408,14 @@ def check_apart(**places):
                      "name another place")
 
 
+def check_classes_apart(name, folder, **places):
+    """check_apart() for a folder with class folders, and for each of these that is a link. `name`: of its constant."""
+    check_apart(**{name: folder}, **places)
+    for path in Path(folder).glob("*"):
+        if is_link(path):
+            check_apart(**{f"{name}/{path.name}": path}, **places)
+
+
 def check_outputs(settings, *names):
     """End the program if an output folder of a script is, contains or is in one of PLACES that is not its own, or CODE.
     `settings`: the script's globals(); `names`: its constants that name output folders."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import cv2
 import pytest
@@ -249,3 +250,16 @@ def test_no_script_writes_where_another_looks(place, module, argument):
     code, _, err = call(module, *source, argument, cwd=place)
     assert code == 1 and "must be separate" in err and argument.partition("=")[0] in err, err
     assert snapshot(place) == before
+
+
+@POSIX
+@pytest.mark.parametrize(("module", "source", "output"), [(processed, "RAW_DIR", "FACES_DIR"),
+                                                          (validation, "FACES_DIR", "TRAIN_DIR")])
+def test_a_class_folder_that_is_a_junction_is_kept_apart_too(place, module, source, output, monkeypatch):
+    """Path.is_symlink() is False for a junction of Windows."""
+    monkeypatch.setattr(Path, "is_symlink", lambda self: False)
+    (place / "classes").mkdir()
+    for name in ("beard", "hat"):
+        (place / "classes" / name).symlink_to(place / "full" / name)
+    code, line = check(place, module, f"{source}=classes", f"{output}=full/hat/crops")
+    assert code == 1 and f"{source}/hat=" in line and "must be separate" in line, line

@@ -137,7 +137,7 @@ def test_only_the_end_mark_may_lack(kind, tmp_path):
             read(path, data[:cut])
     with pytest.raises(reading.PhotoError):
         read(path, data[:len(data) // 2] + bytes(len(data) // 2))  # as a damaged disk leaves it
-    assert not mending.lacks_end_mark(data)
+    assert not mending.lacks_end_marker(data)
 
 
 def profile(**moved):
