@@ -55,14 +55,15 @@ def read(path=PEOPLE):
     sheet = read_sheet(Path(path))
     if sheet is None:
         return None
-    photos = {key_of(cell(sheet, row, "file")): Person(*(cell(sheet, row, name) for name in Person._fields))
-              for row in sheet.rows[1:]}
+    photos = {}
+    for row in sheet.rows[1:]:
+        photos[key_of(cell(sheet, row, "file"))] = Person(*(cell(sheet, row, name) for name in Person._fields))
     photos.pop("", None)
     whole, shortened, forms = {}, {}, {}
 
     def add(table, name, person):
         if table.setdefault(name, person) != person:
-            table[name] = None
+            table[name] = None  # it stands for different photos
 
     for key, person in photos.items():
         parts = key.split("/")
@@ -72,7 +73,8 @@ def read(path=PEOPLE):
             # Names without their suffixes, and as processed.py shortens them; Macs may write names in NFD.
             for form in (stem(name), digest(inner), digest(normal(inner, "NFD"))):
                 add(forms, form, person)
-    return {name: person for name, person in {**forms, **shortened, **whole}.items() if person is not None}
+    names = {**forms, **shortened, **whole}  # of equal names, the last one counts
+    return {name: person for name, person in names.items() if person is not None}
 
 
 def of(table, path):
@@ -80,7 +82,8 @@ def of(table, path):
     pieces = key_of("/".join(path.parts[-5:])).replace("/", "__").split("__")
     for start in range(len(pieces)):
         name = "__".join(pieces[start:])
-        if person := table.get(name) or table.get(stem(name)):
+        person = table.get(name) or table.get(stem(name))
+        if person:
             return person
     shortened = re.search(r"-([0-9a-f]{16})$", path.stem)
     return table.get(shortened[1]) if shortened else None
@@ -133,7 +136,8 @@ def merge(path, rows):
     """write() without the lock."""
     sheet = read_sheet(path) or Sheet([[]], {}, "utf-8", ",", "\n", "")
     header, *lines = [list(row) for row in sheet.rows]
-    index, new = {key_of(cell(sheet, row, "file")): row for row in lines}, {}
+    index = {key_of(cell(sheet, row, "file")): row for row in lines}
+    new = {}  # {file: its row} of the rows that are added
     columns = dict(sheet.columns)
     for name in ("file", *Person._fields):
         if name not in columns:
@@ -142,8 +146,9 @@ def merge(path, rows):
     for file, *values in rows:
         row = index.get(key_of(file))
         if row is None:
-            row = index[key_of(file)] = new[file] = [""] * len(header)
+            row = [""] * len(header)
             row[columns["file"]] = file
+            index[key_of(file)] = new[file] = row
         row += [""] * (len(header) - len(row))
         for name, value in zip(Person._fields, values, strict=True):
             if str(value):
@@ -163,7 +168,8 @@ def check(path):
 def read_sheet(path):
     """The Sheet in `path`, a Path; None if there is no such file. Raises Problem, one line."""
     try:
-        if (data := read_bytes(path)) is None:
+        data = read_bytes(path)
+        if data is None:
             return None
         encoding = encoding_of(data)
         text = data.decode(encoding)
@@ -179,9 +185,10 @@ def read_sheet(path):
     for i, name in enumerate(rows[0] if rows else ()):
         columns.setdefault(name.strip().casefold(), i)
     if "file" not in columns:
-        raise Problem(f"{path} has no column file with the names of the photos: add it, or move the file away and run "
-                      "its importer in data/ again")
-    return Sheet(rows, columns, encoding, delimiter, "\r\n" if "\r\n" in text else "\n", start[1] or "")
+        raise Problem(f"{path} has no column 'file' with the names of the photos: add it, or move the file away and "
+                      "run its importer in data/ again")
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    return Sheet(rows, columns, encoding, delimiter, line_end, start[1] or "")
 
 
 def write_sheet(path, sheet):
@@ -222,7 +229,8 @@ def cell(sheet, row, column):
 def key_of(file):
     """The name of a photo, normalised for comparisons: "/" between folders, and no spaces at the ends of names, which
     tables lose."""
-    return "/".join(part.strip() for part in normal(file.replace("\\", "/")).removeprefix("./").strip("/").split("/"))
+    path = normal(file.replace("\\", "/")).removeprefix("./").strip("/")
+    return "/".join(part.strip() for part in path.split("/"))
 
 
 def stem(name):
@@ -231,12 +239,15 @@ def stem(name):
 
 
 def age_band(text):
-    """(band, first age) of an age: 24 -> ('20-29', 24); a published band is kept: '10-19' -> ('10-19', 10)."""
+    """(band, first age) of an age: 24 -> ('20-29', 24); a published band is kept: '10-19' -> ('10-19', 10). If there is
+    no number: (None, None)."""
     numbers = re.findall(r"\d+", str(text))
     if not numbers:
         return None, None
     first = int(numbers[0])
-    if len(numbers) > 1 and not re.fullmatch(r"\s*\d+\.\d+\s*", str(text)):
+    if len(numbers) > 1 and not re.fullmatch(r"\s*\d+\.\d+\s*", str(text)):  # 24.5 is no band
         return f"{numbers[0]}-{numbers[1]}", first
     i = bisect.bisect(AGE_BANDS, first)
-    return (f"{AGE_BANDS[i - 1]}-{AGE_BANDS[i] - 1}" if i < len(AGE_BANDS) else f"{AGE_BANDS[-1]}+"), first
+    if i == len(AGE_BANDS):
+        return f"{AGE_BANDS[-1]}+", first
+    return f"{AGE_BANDS[i - 1]}-{AGE_BANDS[i] - 1}", first

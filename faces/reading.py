@@ -26,6 +26,7 @@ HEAD = 65536  # first bytes of a file, in which its transfer function is sought
 MAX_MENDED = 400_000_000  # bytes of a damaged file up to which it is mended in memory
 REDUCE_FROM = 2560  # pixels a side from which a JPEG is decoded at 1/2, 1/4 or 1/8, which is as good for a crop
 REDUCE_HUGE_FROM = 1600  # the same for a JPEG of more than MAX_PIXELS, whose lens is no sharper
+MIN_SIDE = 24  # pixels; a smaller photo is refused
 # ------------------------------------------------------------------------------------------------
 
 # Files with other suffixes are photos if they begin like photos.
@@ -34,6 +35,7 @@ PHOTO_SUFFIXES = set(".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .bmp .dib .webp
 RAW_SUFFIXES = set(".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .srf .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .rwl".split())
 # Formats that are decoded, whatever the suffix. By default, Pillow would run Ghostscript on PostScript in a .jpg.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM")
+# First bytes of photos, and the brands of HEIC and AVIF, which follow bytes 4 to 7, "ftyp".
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
           b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ")
 BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -57,13 +59,17 @@ def list_photos(folder, others=None):
     Unreadable photos are included, but an unreadable folder is a Problem. Other files are added to the list `others`,
     except those that operating systems leave everywhere. Links to folders are not followed.
     """
-    photos, others, found = [], [] if others is None else others, []
+    others = [] if others is None else others
+    photos, found = [], []
     for root, folders, names in walk(folder):
         folders[:] = [name for name in folders if not is_system(name)]
         found += [os.path.join(root, name) for name in names if not is_system(name)]
     found.sort(key=lambda name: os.path.normcase(name).split(os.sep))  # the order of Paths, in a tenth of the time
     for path in map(Path, found):
-        (photos if named_as_photo(path) or begins_as_photo(path, unread=True) else others).append(path)
+        if named_as_photo(path) or begins_as_photo(path, unread=True):
+            photos.append(path)
+        else:
+            others.append(path)
     return photos
 
 
@@ -87,7 +93,8 @@ def class_folders(folder, fill_hint):
         found.setdefault(normal(path.name), []).append(path)
     folded = {}
     for name in found:
-        if (other := folded.setdefault(name.casefold(), name)) != name:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
             script.fail(f"{folder} has the classes {other} and {name}, which are the same name on many disks: rename "
                         "one, or move its photos to the other")
     return dict(sorted(found.items()))
@@ -151,9 +158,15 @@ def begins_as_photo(path, unread=False):
             start = file.read(32)
     except OSError:
         return unread
-    return (start.startswith(STARTS) or start[4:8] == b"ftyp" and start[8:12] in BRANDS
-            or start[:4] == b"RIFF" and start[8:12] == b"WEBP" or start[:2] == b"BM" and start[6:10] == bytes(4)
-            or start[:1] == b"P" and start[1:2] in b"123456Ff" and start[2:3].isspace() and len(start) > 8)
+    webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    bmp = start[:2] == b"BM" and start[6:10] == bytes(4)
+    ppm = start[:1] == b"P" and start[1:2] in b"123456Ff" and start[2:3].isspace() and len(start) > 8
+    return start.startswith(STARTS) or has_brand(start) or webp or bmp or ppm
+
+
+def has_brand(start):
+    """Whether the first bytes of a file are those of HEIC or AVIF."""
+    return start[4:8] == b"ftyp" and start[8:12] in BRANDS
 
 
 def read_photo(path):
@@ -205,19 +218,20 @@ def decode(file, path):
     with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         width, height = image.size
         jpeg = image.format in ("JPEG", "MPO")
-        most = MAX_PIXELS if not jpeg else MAX_PROGRESSIVE if image.info.get("progressive") else MAX_JPEG_PIXELS
+        most = MAX_PIXELS
         if jpeg:
+            most = MAX_PROGRESSIVE if image.info.get("progressive") else MAX_JPEG_PIXELS
             # libjpeg reduces by 2, 4 or 8 while decoding, so that big photos take a fraction of the time.
             least = REDUCE_FROM if width * height <= MAX_PIXELS else REDUCE_HUGE_FROM
             image.draft("RGB", (least, least))
         if width * height > most or image.width * image.height > MAX_PIXELS:
             raise PhotoError(f"too large ({width}x{height})")
-        if min(width, height) < 24:
+        if min(width, height) < MIN_SIDE:
             raise PhotoError(f"too small ({width}x{height})")
         if image.format == "TIFF" and (DNG_VERSION in image.tag_v2 or path.suffix.lower() in RAW_SUFFIXES
                                        and INNER_PICTURES in image.tag_v2):
             raise PhotoError("a camera's raw file: save it as JPEG")
-        wide = image.format in ("PNG", "TIFF") and image.mode.startswith("RGB") and ";16" in str(image.tile)
+        deep = image.format in ("PNG", "TIFF") and image.mode.startswith("RGB") and ";16" in str(image.tile)
         file.seek(0)
         if jpeg and image.info.get("progressive") and mending.count_scans(file.read()) > MAX_SCANS:
             raise PhotoError("a JPEG of too many scans, which would take minutes")
@@ -232,7 +246,7 @@ def decode(file, path):
         if curve is not None:
             rgb = curve[rgb]
         # Pillow keeps the upper 8 of 16 bits, in which photos of 10 to 14 bits have next to nothing.
-        full = mending.deep(path.read_bytes()) if wide and rgb.max() < 64 else None
+        full = mending.deep(path.read_bytes()) if deep and rgb.max() < 64 else None
         if full is None:
             return rgb
         rgb = to_rgb(upright(Image.fromarray(full), image), profile)
@@ -254,7 +268,9 @@ def mended(data, path, error):
     if not isinstance(error, UnidentifiedImageError):
         raise error
     size = mending.tiff_size(data)
-    pixels = mending.deep(data) if size and 24 <= min(size) and size[0] * size[1] <= MAX_PIXELS else None
+    pixels = None
+    if size and min(size) >= MIN_SIDE and size[0] * size[1] <= MAX_PIXELS:
+        pixels = mending.deep(data)
     if pixels is None:
         raise PhotoError(what_it_is(data[:32], path.suffix.lower()))
     return pixels
@@ -262,7 +278,7 @@ def mended(data, path, error):
 
 def what_it_is(start, suffix):
     """Why a file that Pillow does not recognise cannot be read, by its first bytes and its suffix."""
-    if start[4:8] == b"ftyp" and start[8:12] in BRANDS or suffix in (".heic", ".heif", ".hif"):
+    if has_brand(start) or suffix in (".heic", ".heif", ".hif"):
         kind = "HEIC"
     elif start.startswith((b"\0\0\0\x0cJXL ", b"\xff\x0a")) or suffix == ".jxl":
         kind = "JPEG XL"
@@ -309,10 +325,12 @@ def to_rgb(image, profile):
         image = image.convert("RGBA")
     elif image.mode == "P":
         image = image.convert("RGB")
-    kept = srgb_transform if len(profile or b"") <= MAX_PROFILE else srgb_transform.__wrapped__
-    transform = kept(profile, image.mode) if profile else None
-    if transform is not None:
-        image = ImageCms.applyTransform(image, transform)
+    if profile:
+        # A large profile would fill the cache, so its transform is made anew.
+        make = srgb_transform if len(profile) <= MAX_PROFILE else srgb_transform.__wrapped__
+        transform = make(profile, image.mode)
+        if transform is not None:
+            image = ImageCms.applyTransform(image, transform)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
@@ -323,10 +341,10 @@ def srgb_transform(profile, mode):
     """The transform of pixels of `mode` from a colour profile (its bytes) to sRGB; None if it changes next to nothing,
     or the profile is damaged or for another mode.
     """
-    kept = "RGBA" if mode == "RGBA" else "RGB"
+    to_mode = "RGBA" if mode == "RGBA" else "RGB"
     try:
         transform = ImageCms.buildTransform(ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                                            ImageCms.createProfile("sRGB"), mode, kept)
+                                            ImageCms.createProfile("sRGB"), mode, to_mode)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return None
     if mode in ("RGB", "RGBA"):  # tried on pixels, since the names of profiles say little

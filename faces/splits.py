@@ -25,7 +25,8 @@ class Split(NamedTuple):
 
 def read(folder):
     """The Split in `folder`; None if the split was made by hand. Raises Problem, see files.read_bytes()."""
-    if (data := read_bytes(Path(folder, SPLIT))) is None:
+    data = read_bytes(Path(folder, SPLIT))
+    if data is None:
         return None
     try:
         notes = json.loads(data.decode())

@@ -26,10 +26,11 @@ NMS = 0.3  # intersection over union from which two detections are one face
 LEAST_ROWS = 64
 
 # ------------------------------------------------------------------------------------------------ photos and frames
-# Searches of a photo, until one gives a sure face: (longer side of the resized photo, its largest enlargement,
-# replicated border). The smallest comes first, since it is the fastest, and best with large faces.
-LOOKS = ((256, 1, 0.2), (320, 16, 0.2), (640, 4, 0.2), (1280, 2, 0.2), (1920, 2, 0.2), (320, 16, 0.6))
-TURNED_SIDE, TURNS = 320, (90, 270, 180, 45, 315)  # then the photo is turned: longer side, and degrees
+# Searches of a photo, until one gives a sure face, or a likely one that an earlier search gave too: (longer side of the
+# resized photo, its largest enlargement, replicated border). The smallest comes first, since it is the fastest, and
+# best with large faces.
+SEARCHES = ((256, 1, 0.2), (320, 16, 0.2), (640, 4, 0.2), (1280, 2, 0.2), (1920, 2, 0.2), (320, 16, 0.6))
+TURNED_SIDE, TURNS = 320, (90, 270, 180, 45, 315)  # if no face is sure, the photo is turned: longer side, degrees
 # Confidences. Of 8,346 photos 99.7 % had a face above SURE at 320 pixels, and of 200 pictures without people none. A
 # face above LIKELY counts beside a sure one, or if two searches find it; a face above WEAK is better than none.
 SURE, LIKELY, WEAK = 0.8, 0.6, 0.3
@@ -46,7 +47,7 @@ CHANGE, TRIES = 4.0, 4
 # Searches of a whole frame, in turn: (share of the copy's size, rotation in degrees, replicated border). The third is
 # for faces larger than the frame. With the rotations, 95 % of 130 faces tilted by 30 degrees are found in a single
 # frame instead of 90 %, and 94 % of 106 faces tilted by 45 degrees instead of 71 %.
-FRAME_LOOKS = ((1.0, 0, 0.03), (1.0, 30, 0.0), (0.5, 0, 0.2), (1.0, -30, 0.0))
+FRAME_SEARCHES = ((1.0, 0, 0.03), (1.0, 30, 0.0), (0.5, 0, 0.2), (1.0, -30, 0.0))
 NEAR = 0.5, 96, GAIN  # CLOSE for a known face that is followed
 GUESSES = 0.0, 30.0, -30.0  # degrees that verify() tries for a new face, beside its detected roll
 FASTEST = 10.0  # most degrees by which a known face's roll changes per detection, since one detection may be far off
@@ -112,27 +113,30 @@ class YuNet:
     name = "yunet"
     interval, interval_known = 0.1, 0.13  # seconds between two searches of whole frames, without known faces, with some
     followed = 6  # how many known faces are followed in a frame, in turn
-    recipe = (name, fetching.DIGEST, SIDE, CENTRE, NMS, LEAST_ROWS, LOOKS, TURNED_SIDE, TURNS,
+    recipe = (name, fetching.DIGEST, SIDE, CENTRE, NMS, LEAST_ROWS, SEARCHES, TURNED_SIDE, TURNS,
               SURE, LIKELY, WEAK, REPEATED, SPREAD, UPRIGHT, GAIN, CLOSE, CHANGE, TRIES)
 
     def main_face(self, rgb):
         """The main Face of an RGB uint8 photo, or None."""
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-        face = look_at_photo(bgr)
-        return face and upright(bgr, face)
+        face = search_photo(bgr)
+        return None if face is None else upright(bgr, face)
 
     def all_faces(self, rgb):
         """The sure faces of an RGB uint8 photo, list of Face."""
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-        return [upright(bgr, face) for face in look(bgr, OTHERS_SIDE, SURE)]
+        return [upright(bgr, face) for face in search(bgr, OTHERS_SIDE, SURE)]
 
     def detect(self, view, count=0):
         """Detections in a whole View: float64 [N, 5], x, y, width, height in the frame's pixels, and roll. `count`: the
-        number of earlier calls, which take FRAME_LOOKS in turn."""
-        share, degrees, border = FRAME_LOOKS[count % len(FRAME_LOOKS)]
-        image, back = cropping.turned(view.copy, degrees, whole=False) if degrees else (view.copy, np.eye(2, 3))
+        number of earlier calls, which take FRAME_SEARCHES in turn."""
+        share, degrees, border = FRAME_SEARCHES[count % len(FRAME_SEARCHES)]
+        if degrees:
+            image, back = cropping.turned(view.copy, degrees, whole=False)
+        else:
+            image, back = view.copy, np.eye(2, 3)
         faces = [turned_back(face, degrees, back, view.times)
-                 for face in look(image, share * max(image.shape), POSSIBLE, border)]
+                 for face in search(image, share * max(image.shape), POSSIBLE, border)]
         return np.array([(*face.box, face.roll) for face in faces if has_middle(view.frame, face.box)]).reshape(-1, 5)
 
     def detect_near(self, view, tracks):
@@ -140,9 +144,10 @@ class YuNet:
         found = []
         for track in tracks:
             cut = at_edge(NEAR, track.box, view.frame.shape)
-            large = max(track.box[2:]) * (1 + 2 * cut[0]) >= view.times * cut[1]  # the copy has enough pixels
+            margin, pixels, _ = cut
+            large = max(track.box[2:]) * (1 + 2 * margin) >= view.times * pixels  # the copy has enough pixels
             image, times = (view.copy, view.times) if large else (view.frame, 1)
-            face = look_closer(image, np.divide(track.box, times), track.roll, cut, POSSIBLE)
+            face = detect_again(image, np.divide(track.box, times), track.roll, cut, POSSIBLE)
             if face is not None:
                 roll = min(track.roll + FASTEST, max(track.roll - FASTEST, face.roll))
                 found.append((*np.multiply(face.box, times), roll))
@@ -151,8 +156,8 @@ class YuNet:
     def verify(self, view, box, roll):
         """The roll at which YuNet is surest of a new face that is cut out large; None if it is sure at no roll."""
         cut = at_edge(CLOSE, box, view.frame.shape)
-        looks = [look_closer(view.frame, box, turn, cut) for turn in {roll, *GUESSES}]
-        best = max((face for face in looks if face is not None), key=lambda face: face.score, default=None)
+        found = [detect_again(view.frame, box, turn, cut) for turn in {roll, *GUESSES}]
+        best = max((face for face in found if face is not None), key=lambda face: face.score, default=None)
         return best.roll if best is not None and best.score >= CERTAIN else None
 
 
@@ -165,7 +170,7 @@ def at_edge(cut, box, shape):
 
 
 def middle(box):
-    """(x, y, side) of the middle of a box, floats."""
+    """(x, y) of the middle of a box, and its longer side: three floats."""
     return float(box[0] + box[2] / 2), float(box[1] + box[3] / 2), float(max(box[2], box[3]))
 
 
@@ -179,7 +184,7 @@ def settled(roll):
     return 0.0 if abs(roll) < UPRIGHT else (roll + 180) % 360 - 180
 
 
-def look(bgr, longest, threshold, border=0.2, enlarge=1.0):
+def search(bgr, longest, threshold, border=0.2, enlarge=1.0):
     """YuNet's faces of a BGR image, surest first: list of Face, with rough boxes and rolls, see upright().
 
     Arguments: see raw_detections(). Faces in the border are left out.
@@ -192,19 +197,20 @@ def look(bgr, longest, threshold, border=0.2, enlarge=1.0):
     return sorted(faces, key=lambda face: -face.score)
 
 
-def look_at_photo(bgr):
+def search_photo(bgr):
     """The main Face of a BGR photo, with a rough box and roll, or None.
 
-    The searches of LOOKS end when one finds a sure face, or finds a likely one again. Otherwise the photo is turned; if
-    that finds none either, it is the surest of all faces, since a photo probably shows someone.
+    SEARCHES end when one finds a sure face, which is taken, or a likely one for the second time. In the latter case,
+    and if there is none, the photo is turned too: a sure face is taken, then the likely one, then the surest of all
+    faces, since a photo probably shows someone.
     """
-    candidates, looked, repeated = [], set(), None
-    for longest, enlarge, border in LOOKS:
+    candidates, done, repeated = [], set(), None
+    for longest, enlarge, border in SEARCHES:
         scale = min(enlarge, longest / max(bgr.shape[:2]))
-        if (scale, border) in looked:
+        if (scale, border) in done:
             continue
-        looked.add((scale, border))
-        faces = look(bgr, longest, WEAK, border, enlarge)
+        done.add((scale, border))
+        faces = search(bgr, longest, WEAK, border, enlarge)
         likely = [face for face in faces if face.score >= LIKELY]
         if likely and likely[0].score >= SURE:
             return foremost(likely, bgr.shape)
@@ -214,20 +220,25 @@ def look_at_photo(bgr):
             repeated = foremost(twice, bgr.shape)
             break
         candidates += faces
-    turned = look_at_turned(bgr)
-    if turned and turned.score >= SURE:
-        return turned
-    candidates += [turned] if turned else []
-    return repeated or max(candidates, key=lambda face: face.score, default=None)
+    turned = search_turned(bgr)
+    if turned is not None:
+        if turned.score >= SURE:
+            return turned
+        candidates.append(turned)
+    if repeated is not None:
+        return repeated
+    return max(candidates, key=lambda face: face.score, default=None)
 
 
-def look_at_turned(bgr):
-    """The surest likely face of a BGR photo at all TURNS, for photos on their side, upside down or aslant; or None."""
+def search_turned(bgr):
+    """The main likely face of a BGR photo, for photos on their side, upside down or aslant, at that of TURNS at which
+    the surest face is found; None if none is likely."""
     scale = min(1.0, TURNED_SIDE / max(bgr.shape[:2]))
-    small, best = cropping.resized(bgr, scale), None
+    small = cropping.resized(bgr, scale)
+    best = None
     for degrees in TURNS:
         image, back = cropping.turned(small, degrees)
-        faces = look(image, max(image.shape), LIKELY)
+        faces = search(image, max(image.shape), LIKELY)
         if faces and (best is None or faces[0].score > best.score):
             best = turned_back(foremost(faces, image.shape), degrees, back, 1 / scale)
     return best
@@ -235,13 +246,13 @@ def look_at_turned(bgr):
 
 def turned_back(face, degrees, back, times):
     """A Face in an image that was turned by `degrees` -> the same Face in the original, which is `times` as large.
-    `back`: of turned()."""
+    `back`: of cropping.turned()."""
     x, y, side = middle(face.box)
     x, y = times * (back @ (x, y, 1))
     return Face(square(x, y, times * side), face.roll - degrees, face.score)
 
 
-def look_closer(bgr, box, roll, cut=CLOSE, threshold=0.5):
+def detect_again(bgr, box, roll, cut=CLOSE, threshold=0.5):
     """Detect a face with a known box and roll again, in a cut of the BGR image that shows it large and upright: Face;
     None if it is not detected, or its middle lies outside the image. `cut`: see CLOSE."""
     margin, pixels, gain = cut
@@ -252,23 +263,24 @@ def look_closer(bgr, box, roll, cut=CLOSE, threshold=0.5):
     rows = raw_detections(crop, pixels, threshold, border=0.0)
     if not len(rows):
         return None
-    row = rows[np.hypot(*(rows[:, :2] + rows[:, 2:4] / 2 - pixels / 2).T).argmin()]
-    u, v, new_side, more = geometry(row, gain)
+    offsets = rows[:, :2] + rows[:, 2:4] / 2 - pixels / 2  # from the middle of the cut
+    row = rows[np.hypot(*offsets.T).argmin()]
+    u, v, new_side, rest = geometry(row, gain)  # in the cut; `rest`: the roll that it still shows
     scale, turn = side * (1 + 2 * margin) / pixels, math.radians(roll)
     u, v = (u - pixels / 2) * scale, (v - pixels / 2) * scale
     x, y = x + u * math.cos(turn) - v * math.sin(turn), y + u * math.sin(turn) + v * math.cos(turn)
-    return Face(square(x, y, new_side * scale), roll + more, row[14])
+    return Face(square(x, y, new_side * scale), roll + rest, row[14])
 
 
 def upright(bgr, face):
-    """A Face of look(), with its box and roll refined by look_closer() until they change little. Its middle stays in
-    the BGR image."""
+    """A Face of search(), with its box and roll refined by detect_again() until the roll changes little. Its middle
+    stays in the BGR image."""
     box, roll = face.box, face.roll
     for _ in range(TRIES):
-        closer = look_closer(bgr, box, roll)
-        if closer is None or not has_middle(bgr, closer.box):
+        again = detect_again(bgr, box, roll)
+        if again is None or not has_middle(bgr, again.box):
             break
-        change, box, roll = abs(closer.roll - roll), closer.box, closer.roll
+        change, box, roll = abs(again.roll - roll), again.box, again.roll
         if change < CHANGE:
             break
     return Face(box, settled(roll), face.score)

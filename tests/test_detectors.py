@@ -188,12 +188,12 @@ def test_a_large_central_sure_face_is_what_a_photo_is_about():
 def test_a_photo_is_looked_at_until_a_face_is_sure_or_likely_twice(monkeypatch, scores, looks, taken):
     left, looked = list(scores), []
 
-    def look(*_, **__):
+    def search(*_, **__):
         looked.append(1)
         return [Face((20, 20, 60, 60), 0.0, left.pop(0))] if left else []
 
-    monkeypatch.setattr(yunet, "look", look)
-    monkeypatch.setattr(yunet, "look_at_turned", lambda bgr: None)
+    monkeypatch.setattr(yunet, "search", search)
+    monkeypatch.setattr(yunet, "search_turned", lambda bgr: None)
     monkeypatch.setattr(yunet, "upright", lambda bgr, face: face)
     face = yunet.YuNet().main_face(np.zeros((2000, 2500, 3), np.uint8))
     assert (face and face.score) == taken and len(looked) == looks
@@ -218,10 +218,10 @@ def test_a_portrait_is_found_at_any_tilt_and_cut_upright():
 @needs_model
 def test_frames_are_searched_in_any_thread():
     frame = cv2.resize(cv2.imread(str(stills.portrait())), (256, 300))
-    there = yunet.look(frame, 320, yunet.LIKELY)
+    there = yunet.search(frame, 320, yunet.LIKELY)
     assert len(there) == 1
-    assert workers.in_background(yunet.look, frame, 320, yunet.LIKELY).result(30) == there
-    assert yunet.look(np.full((480, 640, 3), 90, np.uint8), 320, yunet.LIKELY) == []
+    assert workers.in_background(yunet.search, frame, 320, yunet.LIKELY).result(30) == there
+    assert yunet.search(np.full((480, 640, 3), 90, np.uint8), 320, yunet.LIKELY) == []
 
 
 @needs_model
@@ -261,5 +261,5 @@ def test_a_box_whose_middle_leaves_the_photo_is_no_face(monkeypatch, name):
 
 def test_a_closer_look_that_leaves_the_photo_is_not_followed(monkeypatch):
     face = Face((300, 100, 90, 90), 0.0, 0.9)
-    monkeypatch.setattr(yunet, "look_closer", lambda *_: Face((610, 100, 90, 90), 20.0, 0.9))
+    monkeypatch.setattr(yunet, "detect_again", lambda *_: Face((610, 100, 90, 90), 20.0, 0.9))
     assert yunet.upright(photo(), face) == face
