@@ -42,6 +42,7 @@ PLACES = {"RAW_DIR": "data/raw", "TEST_DIR": "data/test", "FACES_DIR": "processe
           "TRAIN_DIR": "processed/train", "VALID_DIR": "processed/valid", "WEIGHTS_DIR": "weights"}
 CODE = (".git", ".github", "docs", "faces", "judge", "learn", "live", "terminal", "tests", "tools")  # of this project
 JUNCTION = 0xA0000003  # reparse tag of a junction, a link to a folder on Windows
+CLAIMED = {}  # {absolute path of a folder: the names that this run has claimed in it}
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "$recycle.bin",
                 "system volume information", "recycler", "lost+found", "found.000", "@eadir", "#recycle", "#snapshot"}
@@ -83,12 +84,14 @@ def patiently(action, path):
     program, such as Excel, an antivirus or another run, has the file open. Raises Busy, one line, if that does not
     help."""
     until = time.monotonic() + BUSY
+    busy = [5, 32]  # values of winerror: access denied, used by another process
+    if os.name == "nt":
+        busy.append(None)  # open() gives no winerror, only errno 13
     while True:
         try:
             return action()
         except PermissionError as error:
-            # Access denied; used by another process. open() tells no winerror, but only errno 13.
-            if getattr(error, "winerror", None) not in ((None, 5, 32) if os.name == "nt" else (5, 32)):
+            if getattr(error, "winerror", None) not in busy:
                 raise
             if time.monotonic() > until:
                 raise Busy(f"{path} is open in another program, and cannot be used: close it there, and run the same "
@@ -97,7 +100,7 @@ def patiently(action, path):
 
 
 def replace(new, path):
-    """os.replace(), as patiently as need be."""
+    """os.replace(), see patiently()."""
     patiently(lambda: os.replace(new, path), path)
 
 
@@ -202,7 +205,8 @@ def read_record(folder):
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise Problem(f"{path} is a link, or not a file, but must be a record of this project: move it away")
         text = patiently(path.read_bytes, path).decode("utf-8-sig", "surrogateescape")
-        text = text.replace("\r\n", "\n") if os.name == "nt" else text  # as saved by an editor
+        if os.name == "nt":
+            text = text.replace("\r\n", "\n")  # as saved by an editor
     except (FileNotFoundError, NotADirectoryError):
         return set()
     return set(filter(is_inner, text.split("\n")))
@@ -279,7 +283,7 @@ def claim(folder, names, ours=()):
 
     Call it before any work starts. Raises Problem, and changes nothing, if one of the files exists and is not ours, is
     behind a link or read-only, or if `folder` is a file, read-only or another script's. `ours`: names that are ours
-    without a record, from versions that had none.
+    even if the record lacks them.
     """
     folder, names = Path(folder), list(names)
     if os.path.lexists(folder) and not folder.is_dir():
@@ -312,13 +316,15 @@ def check_names(folder, names, ours):
     recorded = written(folder)
     if recorded and MARKS & recorded != MARKS.intersection(names):
         raise Problem(f"{folder} has the files of another script: name another folder")
-    if broken := next((name for name in names if "\n" in name), None):
-        raise Problem(f"the name {broken!r} has a line break: rename it")
+    for name in names:
+        if "\n" in name:
+            raise Problem(f"the name {name!r} has a line break: rename it")
     known = recorded | set(ours)
     there = [name for name in names if name not in known and os.path.lexists(folder / name)]
     if there:
         known |= written(folder)  # a second run may have claimed them meanwhile
-    folded, listing = {name.casefold() for name in known}, functools.cache(os.listdir)
+    folded = {name.casefold() for name in known}
+    listing = functools.cache(os.listdir)
     for name in there:
         # On a case-insensitive disk, the existing file may be one of ours, spelled differently.
         spelled = name.casefold() not in folded or is_listed(folder, name, listing)
@@ -334,7 +340,7 @@ def is_listed(folder, name, listing=os.listdir):
 
 
 def claim_file(path, ours=False):
-    """claim() for one file. `ours`: it is ours even without a record."""
+    """claim() for one file. `ours`: it is ours even if the record lacks it."""
     path = Path(path)
     claim(path.parent, [path.name], [path.name] if ours else [])
 
@@ -355,18 +361,19 @@ def release_unwritten():
 
 
 def claim_table(path, columns, ours=False):
-    """claim_file() for a CSV file: an existing file is replaced only if its header begins with `columns`, texts."""
+    """claim_file() for a CSV file: an existing file is refused unless it is empty, or its header is `columns`, texts.
+    `ours`: with this header it is ours even if the record lacks it."""
     path = Path(path)
     if path.suffix.lower() != ".csv":
         raise Problem(f"{path} must be a table: choose a name that ends in .csv")
-    begins = False
+    same_header = False
     if path.is_file():
         with open(path, "rb") as file:
             first = file.readline().strip()
-        begins = first == ",".join(columns).encode()
-        if first and not begins:
+        same_header = first == ",".join(columns).encode()
+        if first and not same_header:
             raise Problem(f"{path} is there already, and is another table or text: move it away, or name another place")
-    claim_file(path, ours and begins)
+    claim_file(path, ours and same_header)
 
 
 def same_file(one, other):
@@ -419,9 +426,10 @@ def check_classes_apart(name, folder, **places):
 def check_outputs(settings, *names):
     """End the program if an output folder of a script is, contains or is in one of PLACES that is not its own, or CODE.
     `settings`: the script's globals(); `names`: its constants that name output folders."""
-    others = [(name, name) for name in CODE]
+    others = {(name, name) for name in CODE}
     for name in PLACES.keys() - set(names):
-        others += {(name, PLACES[name]), (name, settings.get(name) or PLACES[name])}
+        others.add((name, PLACES[name]))
+        others.add((name, settings.get(name) or PLACES[name]))
     for name in names:
         for other, place in sorted(others):
             check_apart(**{name: settings[name], other: place})
@@ -435,13 +443,22 @@ def remove_stale(folder):
         place, _, last = name.rpartition("/")
         places[place].append(last)
     for place, names in places.items():
-        left = [path for path in Path(folder, place).glob(".tmp-*") if TEMPORARY.match(path.name)]
+        left = [path for path in Path(folder, place).glob(".tmp-*") if TEMPORARY.match(path.name) and not is_link(path)]
         known = set(map(digest, names)) if left else ()
         for path in left:
-            if TEMPORARY.match(path.name)[1] in known and not is_link(path):
-                with contextlib.suppress(OSError), locked(path, wait=False) as mine:  # another run may have deleted it
-                    if mine is not False and age(path) > (UNLOCKED if mine else UNUSED):
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if TEMPORARY.match(path.name)[1] in known:
+                remove_unless_used(path)
+
+
+def remove_unless_used(path):
+    """Delete a temporary file or folder of atomic(), unless another run may be writing it."""
+    with contextlib.suppress(OSError), locked(path, wait=False) as mine:  # another run may have deleted it
+        if mine is False or age(path) <= (UNLOCKED if mine else UNUSED):
+            return
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def age(path):
@@ -487,5 +504,4 @@ def walk(folder):
         yield from os.walk(folder, onerror=refuse)
 
 
-CLAIMED = {}  # {folder: names} of this run
 script.AT_END.append(release_unwritten)

@@ -61,11 +61,13 @@ def find(text):
     """The path of the chosen font, or of a font with all letters of a text. None: Pillow's own font has them, or no
     font of this machine; the latter is printed, once per set of letters.
     """
-    return CHOSEN[0] or _find("".join(sorted(set(text) - set(map(chr, range(128))))))
+    letters = sorted({letter for letter in text if not letter.isascii()})
+    return CHOSEN[0] or search("".join(letters))
 
 
 @functools.lru_cache(maxsize=256)
-def _find(letters):
+def search(letters):
+    """find() among Pillow's own font and those of this machine. `letters`: not ASCII, each once, sorted."""
     if has(ImageFont.load_default(20), letters):
         return None
     for path in installed():

@@ -46,8 +46,9 @@ def number(kind, least, most):
         fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
         return fits and math.isfinite(value) and least <= value <= (math.inf if most is None else most)
 
-    article = "a whole number" if kind is int else "a number"
-    return Rule(holds, f"{article}, at least {least}" if most is None else f"{article} from {least} to {most}")
+    wanted = "a whole number" if kind is int else "a number"
+    wanted += f", at least {least}" if most is None else f" from {least} to {most}"
+    return Rule(holds, wanted)
 
 
 def optional(rule):

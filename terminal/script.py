@@ -21,10 +21,11 @@ from pathlib import Path
 
 # Relative paths in a script are relative to this folder: the project's, or FACES_HOME in the environment.
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
+# Constants that are paths, beside those that end in _DIR.
 PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "LISTS", "CLIPS")
 LONGEST = 259  # most letters of a path on Windows, unless long paths are enabled there
 AT_END = []  # functions that run() always calls at the end, the last one first
-SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
+SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)  # types of constants
 
 
 class Problem(ValueError):
@@ -50,10 +51,10 @@ def public(text):
 
     Addresses of cameras may have passwords and keys before the host, in the path or after a question mark.
     """
-    return re.sub(r"(\w[\w+.-]*://)([^\s'\"]*)", lambda found: found[1] + _host(found[2]), text)
+    return re.sub(r"(\w[\w+.-]*://)([^\s'\"]*)", lambda found: found[1] + host(found[2]), text)
 
 
-def _host(rest):
+def host(rest):
     """The host and port of an address without its scheme. A password may contain slashes, question marks and @."""
     first = re.split(r"[/?#;]", rest)[0]
     if "@" in rest and not re.fullmatch(r"([\w-]+\.)+[\w-]+(:\d+)?|localhost(:\d+)?|\[[\da-fA-F:]+\](:\d+)?", first):
@@ -72,7 +73,8 @@ def override(namespace, argv=None, fixed=()):
     `fixed`: names that other scripts read from the file, so that they can only be edited there. For values, see
     parse(). Paths become absolute, since run() changes to the project's folder; lists become tuples.
     """
-    known, elsewhere = constants(namespace), Path.cwd() != HOME.resolve()
+    known = constants(namespace)
+    elsewhere = Path.cwd() != HOME.resolve()
     for argument in sys.argv[1:] if argv is None else argv:
         name, equals, text = argument.partition("=")
         if not equals or name not in known:
@@ -163,7 +165,8 @@ def run(main, stopped="run the same command again to continue"):
                 sys.exit(1)  # a broken pipe on Windows
             fail(explained(error))
         except Exception as error:
-            if line := known_cause(error):
+            line = known_cause(error)
+            if line:
                 fail(line)
             if not stops.came:
                 raise

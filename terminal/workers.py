@@ -45,8 +45,9 @@ def start_worker(parent):
     def leave_with_parent():
         if os.name == "nt":  # where the parent's id does not change when it ends
             multiprocessing.parent_process().join()
-        while os.getppid() == parent and os.name != "nt":
-            time.sleep(1)
+        else:
+            while os.getppid() == parent:
+                time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
@@ -103,8 +104,8 @@ def connected(backend):
     return contextlib.nullcontext()
 
 
-def in_processes(function, jobs, workers, backend="loky"):
-    """Yield function(job) for each job, in order, from `workers` processes of one of joblib's BACKENDS.
+def in_processes(function, jobs, processes, backend="loky"):
+    """Yield function(job) for each job, in order, from so many processes of one of joblib's BACKENDS.
 
     If a process is killed, the program ends with one line. Whatever ends this generator, running jobs are finished
     first, so that no file is written later, or left half written.
@@ -116,13 +117,14 @@ def in_processes(function, jobs, workers, backend="loky"):
         # By its module's name, so that the processes import it; otherwise joblib would send its code with each job.
         module = importlib.import_module(Path(sys.modules["__main__"].__file__).stem)
         function = getattr(module, function.__name__)
-    jobs, results, ended = iter(jobs), iter(()), False
+    jobs = iter(jobs)
+    results, ended = iter(()), False
     if TRACKER not in sys.warnoptions:
         sys.warnoptions.append(TRACKER)
     settings = {"initializer": start_worker, "initargs": (os.getpid(),)} if backend == "loky" else {}
 
-    def tasks(ahead):  # joblib takes them when a process is free
-        for job in ahead:
+    def tasks(portion):  # joblib takes them when a process is free
+        for job in portion:
             if ended:
                 return
             yield joblib.delayed(attempt)(function, job)
@@ -138,9 +140,9 @@ def in_processes(function, jobs, workers, backend="loky"):
     try:
         with connected(backend), joblib.parallel_config(backend, **settings):
             # In portions, since joblib would otherwise do all jobs, even if their results are not used.
-            while ahead := list(itertools.islice(jobs, AHEAD * workers)):
+            while portion := list(itertools.islice(jobs, AHEAD * processes)):
                 with stops.later(), without_stops():
-                    results = joblib.Parallel(workers, return_as="generator")(tasks(ahead))
+                    results = joblib.Parallel(processes, return_as="generator")(tasks(portion))
                 yield from answers(results)
     except BrokenProcessPool:
         script.fail("a process was killed, probably for lack of memory: run the same command again, with WORKERS=1 if "
@@ -160,16 +162,17 @@ def attempt(function, job):
 
 
 def answers(results):
-    """Yield the results of attempt(); errors are raised here. A stop waits until joblib has given a result, since
-    joblib must not be interrupted."""
+    """Yield the answers of the jobs from the results of attempt(); an error is raised here. A stop waits until joblib
+    has given a result, since joblib must not be interrupted."""
     while True:
         with stops.later():
             result = next(results, END)
         if result is END:
             return
-        answer, problem = result
-        if problem:
-            raise problem[0] from RuntimeError(f"in a process:\n{problem[1]}")
+        answer, failure = result
+        if failure:
+            error, trace = failure
+            raise error from RuntimeError(f"in a process:\n{trace}")
         yield answer
 
 

@@ -118,11 +118,11 @@ def test_class_names_of_most_alphabets_have_a_font():
 
 def test_letters_without_a_font_are_said_once(monkeypatch, capsys):
     monkeypatch.setattr(fonts, "installed", lambda: ["/nowhere/gone.ttf"])
-    fonts._find.cache_clear()
+    fonts.search.cache_clear()
     assert fonts.find("女 93%") is fonts.find("女 94%") is None
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "FONT=" in said and "女" in said
-    fonts._find.cache_clear()
+    fonts.search.cache_clear()
 
 
 def test_the_font_that_was_chosen_counts(tmp_path):
@@ -196,7 +196,7 @@ def test_a_font_that_was_installed_since_is_found(tmp_path, monkeypatch):
     assert without
     monkeypatch.setattr(manager, "ttflist", without)
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda *_: [str(path), str(tmp_path / "none.ttf")])
-    fonts._find.cache_clear()
+    fonts.search.cache_clear()
     assert fonts.find("жена") == str(path)
-    fonts._find.cache_clear()
+    fonts.search.cache_clear()
     assert pictures.families_with("ж") == ["DejaVu Sans"]
