@@ -145,7 +145,7 @@ def read_notes():
 
 
 def read_crop_notes(folder):
-    """(recipe, crops), as in Notes, from RECIPE in `folder`; ("", ...) without a file."""
+    """(recipe, crops), as in Notes, from RECIPE in `folder`; ("", {}) without a file."""
     data = files.read_bytes(Path(folder, RECIPE)) or b""
     made_by, *lines = data.decode(**TEXT).replace(os.linesep, "\n").split("\n")
     crops = {}
