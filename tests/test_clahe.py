@@ -54,7 +54,7 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     track = tracks.Track(1, np.array([*box, 0.0]), 0.0)
     track.confirmed = True
     tracker.tracks = [track]
-    tracker.label(np.ascontiguousarray(picture[:, :, ::-1]), 0.0, 0.03)  # live frames are BGR
+    tracker.classify(np.ascontiguousarray(picture[:, :, ::-1]), 0.0, 0.03)  # live frames are BGR
     assert np.array_equal(seen[0], expected)
 
     monkeypatch.setattr(processed, "CLAHE", 3.0)
