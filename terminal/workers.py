@@ -110,8 +110,9 @@ def in_processes(function, jobs, processes, backend="loky"):
     If a process is killed, the program ends with one line. Whatever ends this generator, running jobs are finished
     first, so that no file is written later, or left half written.
     """
-    import joblib
-    from joblib.externals.loky.process_executor import BrokenProcessPool
+    with stops.later():  # a stop amid an import would leave its file open
+        import joblib
+        from joblib.externals.loky.process_executor import BrokenProcessPool
 
     if function.__module__ == "__main__":
         # By its module's name, so that the processes import it; otherwise joblib would send its code with each job.
