@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from terminal.files import atomic, check_replaceable, digest, locked, normal, read_bytes
+from terminal.files import alone, atomic, check_replaceable, digest, normal, read_bytes
 from terminal.script import Problem
 
 # ------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def write(path, rows):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent):  # a second run beside this one may add its own
+    with alone(path.parent):  # a second run beside this one may add its own
         merge(path, rows)
 
 

@@ -228,7 +228,7 @@ def folders_of(names):
 
 def change_record(folder, add=(), remove=()):
     """Add names to the record of `folder`, and remove others."""
-    with stops.later(), locked(folder):
+    with stops.later(), alone(folder):
         before = read_record(folder)
         names = before.difference(remove).union(add)
         if names and names != before:
@@ -241,10 +241,9 @@ def change_record(folder, add=(), remove=()):
 @contextlib.contextmanager
 def locked(path, wait=True):
     """Context in which a file or folder is locked for other runs. Yields True; without `wait`, False if another run has
-    locked it; None if the disk has no locks, or without `wait` on Windows."""
+    locked it; None if the system or disk has no locks."""
     if fcntl is None:
-        with mutex(path) if wait else contextlib.nullcontext():
-            yield wait or None
+        yield None
         return
     handle, mine = os.open(path, os.O_RDONLY), True
     try:
@@ -257,6 +256,11 @@ def locked(path, wait=True):
         yield mine
     finally:
         os.close(handle)
+
+
+def alone(path):
+    """Context in which no other run changes what belongs to `path`, a folder; this one waits for the others."""
+    return mutex(path) if fcntl is None else locked(path)
 
 
 @contextlib.contextmanager
