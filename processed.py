@@ -245,7 +245,7 @@ def prepare(classes, jobs, notes, last):
     names are removed. `notes`, `last`: the Notes of plan() and of the last run.
     """
     names = {*notes.crops, *map(crop_of, jobs)}
-    files.claim_table(SKIPPED, ("photo", *Skipped._fields), ours=True)
+    files.claim_table(SKIPPED, ("photo", *Skipped._fields))
     files.claim(FACES_DIR, [RECIPE, *names])
     crops = {name for name in files.read_record(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
     removed = files.remove_ours(FACES_DIR, crops - names)

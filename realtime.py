@@ -143,7 +143,7 @@ def camera_or_portrait(loading, detector):
     if to_video:
         script.fail(f"OUTPUT={OUTPUT} is a video, and {reason}")
     print(f"{reason}\nlabelling the portrait that comes with matplotlib instead")
-    output = OUTPUT or (None if screen.process else Path(writing.PLOTS_DIR, "realtime.jpg").as_posix())
+    output = OUTPUT or (None if screen.process else Path(writing.SAVED_DIR, "realtime.jpg").as_posix())
     note = f"{reason}{overlay.BETWEEN}This is the portrait that comes with matplotlib."
     return view(stills.album(stills.portrait(), output), loading, output, detector, screen, note)
 

@@ -46,32 +46,32 @@ def persons_of(photos):
     return [person if count[folder, person] <= max(9, sizes[folder] / 2) else "" for folder, person in found]
 
 
-def with_classes(source):
-    """The folder in `source` that has the class folders: archives often have a single folder that contains all others.
+def with_classes(root):
+    """The folder in `root` that has the class folders: archives often have a single folder that contains all others.
     """
     while True:
-        inner = [path for path in source.iterdir() if not is_system(path.name)]
+        inner = [path for path in root.iterdir() if not is_system(path.name)]
         if len(inner) != 1 or not inner[0].is_dir():
-            return source
+            return root
         if not any(path.is_dir() and not is_system(path.name) for path in inner[0].iterdir()):
-            return source
-        source = inner[0]
+            return root
+        root = inner[0]
 
 
-def photos(source, skipped):
-    """Yield the LabelledPhotos in the class folders of SOURCE. `source`, `skipped`: see importing.bring_in()."""
-    data_set = PREFIX.strip("-_ ") or source.resolve().name
-    source = with_classes(source)
+def photos(root, skipped):
+    """Yield the LabelledPhotos in the class folders of SOURCE. `root`, `skipped`: see importing.bring_in()."""
+    data_set = PREFIX.strip("-_ ") or root.resolve().name
+    root = with_classes(root)
     others = []
-    found = reading.class_photos(source, "it must have one subfolder per class", others=others, least=1)
+    found = reading.class_photos(root, "it must have one subfolder per class", others=others, least=1)
     for path in others:
         is_clip = path.suffix.lower() in SUFFIXES
         skipped["clips, which test.py takes in data/test" if is_clip else "files that are not photos"].append(path.name)
     rename = {normal(old): new for old, new in RENAME.items()}
     if unknown := rename.keys() - found:
-        script.fail(f"RENAME names {', '.join(sorted(unknown))}, which {source} does not have: it has "
+        script.fail(f"RENAME names {', '.join(sorted(unknown))}, which {root} does not have: it has "
                     f"{', '.join(found)}")
-    paths = [(source / photo.relative_to(source).parts[0], photo) for name in found for photo in found[name]]
+    paths = [(root / photo.relative_to(root).parts[0], photo) for name in found for photo in found[name]]
     for (folder, photo), person in zip(paths, persons_of(paths), strict=True):
         test = TO == "test" or importing.in_test(person.casefold() or photo.name, TEST_RATIO)
         class_name, name = normal(folder.name), PREFIX + "__".join(photo.relative_to(folder).parts)

@@ -46,15 +46,15 @@ def bring_in(settings, hint, find_photos, classes=("man", "woman")):
     """Import a data set into RAW_DIR, TEST_DIR and PEOPLE.
 
     `settings`: the importer's globals(); `hint`: where to get the data set; `classes`: None for any.
-    find_photos(source, skipped) yields the LabelledPhotos in the folder `source`, and appends the names of files that
-    it leaves out to skipped[reason].
+    find_photos(root, skipped) yields the LabelledPhotos in `root`, the folder of the data set, and appends the names of
+    files that it leaves out to skipped[reason].
     """
     raw_dir, test_dir, skipped = settings["RAW_DIR"], settings["TEST_DIR"], defaultdict(list)
     files.check_outputs(settings, "RAW_DIR", "TEST_DIR")
-    source = source_folder(settings["SOURCE"], hint, raw_dir, test_dir)
+    root = source_folder(settings["SOURCE"], hint, raw_dir, test_dir)
     if classes:
         only_classes([raw_dir, test_dir], classes)
-    photos = list(find_photos(source, skipped))
+    photos = list(find_photos(root, skipped))
     print_skipped(skipped)
     place(photos, raw_dir, test_dir, settings["PEOPLE"])
 
@@ -120,13 +120,13 @@ def source_folder(source, hint, raw_dir="data/raw", test_dir="data/test"):
     return folder
 
 
-def picture_folder(source, name, hint, raw_dir, test_dir):
-    """The folder `name` in `source`, or in the unpacked archive of that name there, maybe in an inner folder."""
-    folder = find(source, name)
-    if not folder and (archive := find(source, *(name + ending for ending in ARCHIVES))):
+def picture_folder(root, name, hint, raw_dir, test_dir):
+    """The folder `name` in `root`, or in the unpacked archive of that name there, maybe in an inner folder."""
+    folder = find(root, name)
+    if not folder and (archive := find(root, *(name + ending for ending in ARCHIVES))):
         folder = source_folder(archive, hint, raw_dir, test_dir)
     if not folder:
-        script.fail(f"{source} has no folder {name}: {hint}")
+        script.fail(f"{root} has no folder {name}: {hint}")
     while (folder / name).is_dir():
         folder = folder / name
     return folder

@@ -44,13 +44,13 @@ def md5(text):
     return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16)
 
 
-def utkface(source, skipped):
+def utkface(root, skipped):
     """UTKFace: 23,700 face chips, [age]_[gender]_[ethnicity]_[date].jpg or .jpg.chip.jpg, gender 0 male, 1 female.
 
     A chip and the whole photo from which it was cut are on the same side.
     """
     ethnicities = ("White", "Black", "Asian", "Indian", "Other")
-    for path in reading.list_photos(source):
+    for path in reading.list_photos(root):
         match = re.fullmatch(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?", path.name, re.ASCII)
         if not match:
             skipped["malformed names"].append(path.name)
@@ -60,17 +60,17 @@ def utkface(source, skipped):
                             age=str(int(match[1])), ethnicity=ethnicities[int(match[3])])
 
 
-def fairface(source, skipped):
+def fairface(root, skipped):
     """FairFace: 97,698 faces of seven ethnicities: fairface_label_train.csv and _val.csv (file,age,gender,race), and
     the photos in train/ and val/; val is the test. Take the photos with padding 1.25, which suit the detectors.
     """
     classes = {"Male": "man", "Female": "woman"}
     for part, where in (("train", "raw"), ("val", "test")):
-        labels, images = importing.find(source, f"fairface_label_{part}.csv"), importing.find(source, part)
+        labels, images = importing.find(root, f"fairface_label_{part}.csv"), importing.find(root, part)
         if not labels:
-            script.fail(f"{source} has no fairface_label_{part}.csv: {hint()}")
+            script.fail(f"{root} has no fairface_label_{part}.csv: {hint()}")
         if not images:
-            script.fail(f"{source} has no folder {part}: {hint()}")
+            script.fail(f"{root} has no folder {part}: {hint()}")
         with open(labels, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             for row in table:
@@ -82,16 +82,16 @@ def fairface(source, skipped):
                                     "fairface", age=row.get("age") or "", ethnicity=row.get("race") or "")
 
 
-def celeba(source, skipped):
+def celeba(root, skipped):
     """CelebA: 202,599 photos of celebrities: img_align_celeba/ (or its .zip), list_attr_celeba.txt, whose attribute
     Male gives the classes, and, if they exist, list_eval_partition.txt (2: test) and identity_CelebA.txt (persons).
     """
-    labels = importing.find(source, "list_attr_celeba.txt", "list_attr_celeba.csv")
+    labels = importing.find(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
     if not labels:
-        script.fail(f"{source} has no list_attr_celeba.txt: {hint()}")
-    images = importing.picture_folder(source, "img_align_celeba", hint(), RAW_DIR, TEST_DIR)
-    parts = celeba_column(source, "list_eval_partition.txt", "list_eval_partition.csv")
-    persons = celeba_column(source, "identity_CelebA.txt") or {}
+        script.fail(f"{root} has no list_attr_celeba.txt: {hint()}")
+    images = importing.picture_folder(root, "img_align_celeba", hint(), RAW_DIR, TEST_DIR)
+    parts = celeba_column(root, "list_eval_partition.txt", "list_eval_partition.csv")
+    persons = celeba_column(root, "identity_CelebA.txt") or {}
     table = celeba_table(labels)
     header = next((words for words in table if "Male" in words), None)
     if header is None:
@@ -118,26 +118,26 @@ def celeba_table(path):
     return [line.replace(",", " ").split() for line in path.read_text(encoding="utf-8-sig").splitlines()]
 
 
-def celeba_column(source, *names):
+def celeba_column(root, *names):
     """{photo: value} of a CelebA list of two columns, or None if the list does not exist."""
-    path = importing.find(source, *names)
+    path = importing.find(root, *names)
     if path is None:
         return None
     return {words[0]: words[1] for words in celeba_table(path) if len(words) == 2 and words[1].isdecimal()}
 
 
-def adience(source, skipped):
+def adience(root, skipped):
     """Adience: about 26,000 faces of 2,284 people: fold_0_data.txt to fold_4_data.txt, and the photos in faces/ or
     aligned/. No person is in two folds; fold 4 is the test.
     """
     classes, taken = {"m": "man", "f": "woman"}, Counter()
     kinds = {"faces": "coarse_tilt_aligned_face", "aligned": "landmark_aligned_face"}
-    kind = "aligned" if importing.find(source, "aligned") and not importing.find(source, "faces") else "faces"
-    images = importing.picture_folder(source, kind, hint(), RAW_DIR, TEST_DIR)
+    kind = "aligned" if importing.find(root, "aligned") and not importing.find(root, "faces") else "faces"
+    images = importing.picture_folder(root, kind, hint(), RAW_DIR, TEST_DIR)
     for number in range(5):
-        fold = importing.find(source, f"fold_{number}_data.txt")
+        fold = importing.find(root, f"fold_{number}_data.txt")
         if not fold:
-            script.fail(f"{source} has no fold_{number}_data.txt: {hint()}")
+            script.fail(f"{root} has no fold_{number}_data.txt: {hint()}")
         with open(fold, newline="", encoding="utf-8") as file:
             table = csv.DictReader(file, delimiter="\t")
             for row in table:
@@ -155,14 +155,14 @@ def adience(source, skipped):
                                         age="-".join(re.findall(r"\d+", row.get("age") or "")))
 
 
-def lfw(source, skipped):
+def lfw(root, skipped):
     """Labeled Faces in the Wild: 13,233 news photos of 5,749 people: lfw/<Name>/<Name>_0001.jpg, and the lists of names
     in LISTS: each line has a person (Ann Veneman, Ann_Veneman) or a photo (Ann_Veneman_0003.jpg).
     """
-    inner = source / "lfw" if (source / "lfw").is_dir() else source
+    inner = root / "lfw" if (root / "lfw").is_dir() else root
     class_of, twice = {}, set()
     for class_name, file_name in LISTS.items():
-        listed = lfw_names(source, file_name)
+        listed = lfw_names(root, file_name)
         twice |= listed & class_of.keys()
         class_of |= dict.fromkeys(listed, class_name)
     folders = sorted(p for p in inner.iterdir() if p.is_dir() and not is_system(p.name))
@@ -179,10 +179,10 @@ def lfw(source, skipped):
     skipped["listed people without photos"] = sorted(class_of.keys() - {folder.name for folder in folders})
 
 
-def lfw_names(source, file_name):
+def lfw_names(root, file_name):
     """The people of a list, spelt as in file names: set of str."""
     path = Path(file_name).expanduser()
-    path = path if path.is_file() else importing.find(source, path.name)
+    path = path if path.is_file() else importing.find(root, path.name)
     if path is None:
         script.fail(f"there is no list of names {file_name}: write one name per line, or set LISTS")
     lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -190,14 +190,14 @@ def lfw_names(source, file_name):
     return {re.sub(r"_\d{4}(\.jpg)?$", "", word) for word in words if word and not word.startswith("#")}
 
 
-def bfw(source, skipped):
+def bfw(root, skipped):
     """Balanced Faces in the Wild: 20,000 stills of 800 people: <origin>_<males|females>/<person>/*.jpg. One person in
     five is for the test. Robinson et al., "Face Recognition: Too Bias, or Not Too Bias?", CVPR workshops 2020.
     """
     groups = [(origin, sex) for origin in ("asian", "black", "indian", "white") for sex in ("females", "males")]
     for origin, sex in groups:
         group = f"{origin}_{sex}"
-        folder = importing.find(source, group)
+        folder = importing.find(root, group)
         if folder is None:
             skipped["missing groups"].append(group)
             continue
@@ -208,15 +208,15 @@ def bfw(source, skipped):
                                 f"bfw-{group}-{person}-{photo.name}", "bfw", f"{group} {person}",
                                 ethnicity=ORIGINS[origin])
     if len(skipped["missing groups"]) == len(groups):
-        script.fail(f"{source} has no folders such as asian_females/<person>/*.jpg: {hint()}")
+        script.fail(f"{root} has no folders such as asian_females/<person>/*.jpg: {hint()}")
 
 
-def origins(source, skipped):
+def origins(root, skipped):
     """Portraits with the person's origin in their names: man/<origin>_<id>.jpg and woman/<origin>_<id>.jpg."""
     for class_name in ("man", "woman"):
-        folder = importing.find(source, class_name)
+        folder = importing.find(root, class_name)
         if not folder or not folder.is_dir():
-            script.fail(f"{source} has no folder {class_name}: it needs man and woman")
+            script.fail(f"{root} has no folder {class_name}: it needs man and woman")
         for photo in sorted(folder.iterdir()):
             match = re.fullmatch(r"([a-z]+)_\w+\.jpe?g", photo.name, re.ASCII | re.IGNORECASE)
             if match and match[1].lower() in ORIGINS:
@@ -226,7 +226,7 @@ def origins(source, skipped):
                 skipped["names without a known origin"].append(f"{class_name}/{photo.name}")
 
 
-def allagefaces(source, skipped):
+def allagefaces(root, skipped):
     """All-Age-Faces: 13,322 photos of people of 2 to 80 years, nearly all from East Asia:
     "original images"/00000A02.jpg, number and age; numbers up to 7380 are women. One in ten is for the test. Cheng et
     al., "Exploiting Effective Facial Patches for Robust Gender Recognition", Tsinghua Science and Technology 2019.
@@ -234,7 +234,7 @@ def allagefaces(source, skipped):
     # Photos whose labels look wrong or doubtful.
     doubtful = {"05400A41", "06984A65", "07313A78", "11414A43", "11321A42",
                 "01112A18", "07132A69", "07170A70", "11357A42", "03589A31"}
-    images = importing.picture_folder(source, "original images", hint(), RAW_DIR, TEST_DIR)
+    images = importing.picture_folder(root, "original images", hint(), RAW_DIR, TEST_DIR)
     for photo in sorted(path for path in images.iterdir() if not is_system(path.name)):
         match = re.fullmatch(r"(\d{5})A(\d{2})\.jpg", photo.name, re.ASCII)
         if not match:
@@ -248,12 +248,12 @@ def allagefaces(source, skipped):
                                 age=str(int(match[2])))
 
 
-def scut(source, skipped):
+def scut(root, skipped):
     """SCUT-FBP5500: 5,500 frontal photos of people of 15 to 60 years: Images/AF1.jpg, the first letter Asian or
     Caucasian, the second female or male. All are for training. Liang et al., "SCUT-FBP5500: A Diverse Benchmark Dataset
     for Multi-Paradigm Facial Beauty Prediction", ICPR 2018.
     """
-    images = importing.picture_folder(source, "Images", hint(), RAW_DIR, TEST_DIR)
+    images = importing.picture_folder(root, "Images", hint(), RAW_DIR, TEST_DIR)
     for photo in sorted(path for path in images.iterdir() if not is_system(path.name)):
         match = re.fullmatch(r"([AC])([FM])\d+\.jpg", photo.name)
         if not match:

@@ -90,9 +90,9 @@ class Folders(NamedTuple):
     @engine.first_only
     def claim(self):
         """Claim the files that a run writes; ends the program with one line if a file of that name is not ours."""
-        # A last.pt is ours even if its folder was copied without the record.
-        ours = ["last.pt"] if is_ours(self.weights / "last.pt") else []
-        files.claim(self.weights, ["last.pt", "best_weights.pt"], ours)
+        if "last.pt" not in files.written(self.weights) and is_last(self.weights / "last.pt"):
+            files.change_record(self.weights, add=["last.pt"])  # copied from another machine, without its record
+        files.claim(self.weights, ["last.pt", "best_weights.pt"])
         files.claim(self.plots, ["log.csv"])
         for folder, pattern in ((self.weights, r"best_weights_\d+\.pt"), (self.plots, r"metrics_\d+\.(png|pdf)")):
             files.claim(folder, [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name)])
@@ -115,7 +115,7 @@ class Folders(NamedTuple):
         print(f"kept the {len(old)} files of the previous run in {folder.as_posix()}")
 
 
-def is_ours(path):
+def is_last(path):
     """Whether a file is a last.pt of this project."""
     try:
         return "optimizer" in classifier.load_checkpoint(path)

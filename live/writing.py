@@ -11,7 +11,7 @@ from live import capture
 from terminal import files, script
 
 # ------------------------------------------------------------------------------------------------
-PLOTS_DIR = "plots"  # for the snapshots and recordings of the keys s and r
+SAVED_DIR = "plots"  # for what the keys s and r save, and for realtime.jpg
 SLACK = 0.75  # frames by which a video may be off its clock before a frame is repeated or dropped
 FOURCC = {".mp4": "mp4v", ".avi": "MJPG", ".mov": "mp4v", ".mkv": "mp4v"}  # codecs that every OpenCV wheel has
 FASTEST = {".avi": 600.0}  # frames per second; OpenCV writes no AVI faster
@@ -100,7 +100,7 @@ def save_photo(path, image):
 
 def stamped(name, suffix):
     """plots/<name>_<date>_<time><suffix>"""
-    return Path(PLOTS_DIR, f"{name}_{time.strftime('%Y%m%d_%H%M%S')}_{time.time_ns() // 10**6 % 1000:03d}{suffix}")
+    return Path(SAVED_DIR, f"{name}_{time.strftime('%Y%m%d_%H%M%S')}_{time.time_ns() // 10**6 % 1000:03d}{suffix}")
 
 
 def snapshot(picture):

@@ -281,18 +281,17 @@ def mutex(path):
         kernel32.CloseHandle(handle)
 
 
-def claim(folder, names, ours=()):
+def claim(folder, names):
     """Create `folder`, and folders in it for the files `names` (relative, with "/" between folders), and add these
     names to the record, so that they are ours from now on.
 
     Call it before any work starts. Raises Problem, and changes nothing, if one of the files exists and is not ours, is
-    behind a link or read-only, or if `folder` is a file, read-only or another script's. `ours`: names that are ours
-    even if the record lacks them.
+    behind a link or read-only, or if `folder` is a file, read-only or another script's.
     """
     folder, names = Path(folder), list(names)
     if os.path.lexists(folder) and not folder.is_dir():
         raise Problem(f"{folder} is a file, but must be a folder: name another")
-    check_names(folder, names, ours)
+    check_names(folder, names)
     for name in names:
         if "/" not in name:  # most files in class folders are not replaced; atomic() checks the others
             check_replaceable(folder / name)
@@ -312,7 +311,7 @@ def claim(folder, names, ours=()):
         remove_stale(folder)
 
 
-def check_names(folder, names, ours):
+def check_names(folder, names):
     """Raise Problem if claim() cannot have one of the `names` in `folder`."""
     for place in (folder / name for name in folders_of(names)):
         if is_link(place) or os.path.lexists(place) and not place.is_dir():
@@ -323,10 +322,8 @@ def check_names(folder, names, ours):
     for name in names:
         if "\n" in name:
             raise Problem(f"the name {name!r} has a line break: rename it")
-    known = recorded | set(ours)
-    there = [name for name in names if name not in known and os.path.lexists(folder / name)]
-    if there:
-        known |= written(folder)  # a second run may have claimed them meanwhile
+    there = [name for name in names if name not in recorded and os.path.lexists(folder / name)]
+    known = written(folder) if there else recorded  # a second run may have claimed them meanwhile
     folded = {name.casefold() for name in known}
     listing = functools.cache(os.listdir)
     for name in there:
@@ -343,10 +340,10 @@ def is_listed(folder, name, listing=os.listdir):
     return all(part in listing(os.path.join(folder, *parts[:i])) for i, part in enumerate(parts))
 
 
-def claim_file(path, ours=False):
-    """claim() for one file. `ours`: it is ours even if the record lacks it."""
+def claim_file(path):
+    """claim() for one file."""
     path = Path(path)
-    claim(path.parent, [path.name], [path.name] if ours else [])
+    claim(path.parent, [path.name])
 
 
 def release(folder, names):
@@ -364,20 +361,18 @@ def release_unwritten():
             change_record(folder, add=there, remove=names)
 
 
-def claim_table(path, columns, ours=False):
+def claim_table(path, columns):
     """claim_file() for a CSV file: an existing file is refused unless it is empty, or its header is `columns`, texts.
-    `ours`: with this header it is ours even if the record lacks it."""
+    """
     path = Path(path)
     if path.suffix.lower() != ".csv":
         raise Problem(f"{path} must be a table: choose a name that ends in .csv")
-    same_header = False
     if path.is_file():
         with open(path, "rb") as file:
             first = file.readline().strip()
-        same_header = first == ",".join(columns).encode()
-        if first and not same_header:
+        if first and first != ",".join(columns).encode():
             raise Problem(f"{path} is there already, and is another table or text: move it away, or name another place")
-    claim_file(path, ours and same_header)
+    claim_file(path)
 
 
 def same_file(one, other):

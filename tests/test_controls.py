@@ -12,7 +12,7 @@ from watching import Camera, Screen, StandIn, classify, program
 
 def test_keys(tmp_path, monkeypatch):
     picture = np.zeros((48, 64, 3), np.uint8)
-    monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
+    monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
     view = controls.Controls(show=False)
     for key, name in (("h", "help"), ("g", "heat"), ("m", "mirror"), ("b", "blur"), ("c", "counts"), ("q", "quit")):
         assert view.obey(key, picture) == "" and getattr(view, name)
@@ -26,7 +26,7 @@ def pages(monkeypatch, tmp_path, keys):
     """Annotate two photos, a.png and b.png, with these keys pressed. Returns what was shown, and what was written."""
     screen = Screen(keys)
     monkeypatch.setattr(window, "Window", lambda show: screen)
-    monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path / "plots"))
+    monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path / "plots"))
     (tmp_path / "in").mkdir(exist_ok=True)
     for name, person in (("a.png", clips.person("hat", 3)), ("b.png", clips.person("hat", 3)[:, ::-1])):
         cv2.imwrite(str(tmp_path / "in" / name), cv2.cvtColor(person, cv2.COLOR_RGB2BGR))

@@ -130,7 +130,7 @@ def test_a_log_replaces_no_other_file(tmp_path, monkeypatch):
     realtime.check_constants()
     other = tmp_path / "groups.csv"
     other.write_text("file,age\n")
-    files.claim_file(other, ours=True)  # a table of another of our scripts is none of this one's either
+    files.change_record(tmp_path, add=["groups.csv"])  # a table of another of our scripts is none of this one's either
     (tmp_path / "folder.csv").mkdir()
     for taken in (other, tmp_path / "folder.csv", other / "faces.csv"):
         with pytest.raises(script.Problem):

@@ -193,7 +193,7 @@ def main():
     check_constants()
     check_outputs(globals(), "RUNS_DIR")
     table, columns = Path(RUNS_DIR, "results.csv"), ("variant", "seed", *COLUMNS)
-    claim_table(table, columns, ours=True)
+    claim_table(table, columns)
     rows = [{"variant": name, "seed": seed, **one_run(name, seed)} for seed in SEEDS for name in VARIANTS]
     with atomic(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
