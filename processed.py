@@ -336,15 +336,13 @@ def print_counts(classes, counts, others):
         script.fail(f"no face found in {RAW_DIR}: {FILL_RAW}")
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), RAW_DIR=str, FACES_DIR=str, SKIPPED=str, WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
-                DETECTOR=detectors.DETECTORS, CLAHE=(float, 0, 40))
+RULES = dict(RAW_DIR=str, FACES_DIR=str, SKIPPED=str, WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
+             DETECTOR=detectors.DETECTORS, CLAHE=(float, 0, 40))
 
 
 def main():
     """Crop the photos in RAW_DIR that are new or have changed into FACES_DIR."""
-    check_constants()
+    rules.check(globals())
     others = []
     classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
     files.check_outputs(globals(), "FACES_DIR")
@@ -365,6 +363,5 @@ def main():
 
 
 if __name__ == "__main__":
-    script.override(globals(), fixed=set(script.constants(globals())) - {"RAW_DIR", "FACES_DIR", "SKIPPED", "WORKERS",
-                                                                         "BACKEND"})
+    script.override(globals(), fixed=("DETECTOR", "CLAHE"))
     script.run(main)

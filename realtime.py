@@ -148,19 +148,21 @@ def camera_or_portrait(loading, detector):
     return view(stills.album(stills.portrait(), output), loading, output, detector, screen, note)
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    camera_size = rules.Rule(lambda size: len(size) == 2 and all(type(v) is int and 0 < v <= 16384 for v in size),
-                             "(width, height)")
-    rules.check(globals(), SOURCE=rules.optional(rules.either((int, 0, 9999), str)), WEIGHTS=rules.optional(str),
-                OUTPUT=rules.optional(str), SHOW=bool, LOG=rules.optional(rules.ends_in(".csv")), LABELS=rules.TEXTS,
-                UNSURE=str, MIRROR=bool, BLUR=bool, FONT=rules.optional(str), CAMERA_SIZE=rules.optional(camera_size),
-                THREADS=(int, 1, 256), RETRY=(float, 0, 1e6))
-    fonts.choose(FONT)
+def is_size(size):
+    """Whether a value is (width, height), in pixels."""
+    return len(size) == 2 and all(type(side) is int and 0 < side <= 16384 for side in size)
+
+
+RULES = dict(SOURCE=rules.optional(rules.either((int, 0, 9999), str)), WEIGHTS=rules.optional(str),
+             OUTPUT=rules.optional(str), SHOW=bool, LOG=rules.optional(rules.ends_in(".csv")), LABELS=rules.TEXTS,
+             UNSURE=str, MIRROR=bool, BLUR=bool, FONT=rules.optional(str),
+             CAMERA_SIZE=rules.optional(rules.Rule(is_size, "(width, height)")), THREADS=(int, 1, 256),
+             RETRY=(float, 0, 1e6))
 
 
 def main():
-    check_constants()
+    rules.check(globals())
+    fonts.choose(FONT)
     capture.quiet()  # OpenCV and FFmpeg print warnings of their own
     source = sources.named(SOURCE)
     photos = [] if source is None else stills.album(source, OUTPUT)  # empty for a camera or a video

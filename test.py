@@ -296,20 +296,18 @@ def write(folder, answers, result, clip_rows):
     write_metrics(folder, result)
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PICTURES=pictures.ENDINGS,
-                PEOPLE=str, CROPPED=bool, ROBUSTNESS=bool, ROBUSTNESS_PHOTOS=(int, 0, None),
-                ERRORS_SHOWN=(int, 0, 10_000), SEED=(int, 0, 2**63 - 1), BATCH_SIZE=(int, 1, None),
-                WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS, FONT=rules.optional(rules.FONT))
-    if FONT:
-        pictures.use_font(FONT)
+RULES = dict(TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PICTURES=pictures.ENDINGS, PEOPLE=str,
+             CROPPED=bool, ROBUSTNESS=bool, ROBUSTNESS_PHOTOS=(int, 0, None), ERRORS_SHOWN=(int, 0, 10_000),
+             SEED=(int, 0, 2**63 - 1), BATCH_SIZE=(int, 1, None), WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
+             FONT=rules.optional(rules.FONT))
 
 
 def main():
     from learn.classifier import load_all
 
-    check_constants()
+    rules.check(globals())
+    if FONT:
+        pictures.use_font(FONT)
     check_outputs(globals(), "PLOTS_DIR")
     table = people.read(PEOPLE)
     loaded, plots = load_all(WEIGHTS), Path(PLOTS_DIR)

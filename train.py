@@ -308,24 +308,21 @@ def fit(hardware):
     runs.conclude(run, folders, reached, valid)
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(
-        globals(), WEIGHTS_DIR=str, PLOTS_DIR=str, PICTURES=pictures.ENDINGS, MODEL=networks.NETWORKS,
-        START=rules.optional(str),
-        EPOCHS=rules.optional((int, 1, None)), BATCH_SIZE=rules.optional((int, 1, None)),
-        LR=rules.optional((float, 1e-12, 10)), IMAGE_SIZE=rules.optional((int, 32, 224)), SEED=(int, 0, 2**63 - 1),
-        RESUME=bool, DEVICE=("auto", "cpu", "cuda", "mps"), PAPER=bool, AUGMENT=augment.AUGMENTATIONS,
-        WEIGHT_DECAY=(float, 0, 1), LABEL_SMOOTHING=(float, 0, 0.99), EMA=(float, 0, 0.99999), BALANCE=bool,
-        AUXILIARY=rules.some_of(auxiliary.TASKS), JUDGED_MARGIN=rules.optional((float, 0, cropping.MARGIN)),
-        TARGET_ACCURACY=(float, 0.01, 0.9999),
-        PRECISION=("auto", "float32", "bfloat16"), TRAIN_DIR=str, VALID_DIR=str)
-    if MODEL == "paper" and IMAGE_SIZE not in (None, 224):
-        script.fail(f"IMAGE_SIZE={IMAGE_SIZE}: must be None or 224, the only size that the paper's network takes")
+RULES = dict(
+    TRAIN_DIR=str, VALID_DIR=str, WEIGHTS_DIR=str, PLOTS_DIR=str, PICTURES=pictures.ENDINGS, MODEL=networks.NETWORKS,
+    START=rules.optional(str), EPOCHS=rules.optional((int, 1, None)), BATCH_SIZE=rules.optional((int, 1, None)),
+    LR=rules.optional((float, 1e-12, 10)), IMAGE_SIZE=rules.optional((int, 32, 224)), SEED=(int, 0, 2**63 - 1),
+    RESUME=bool, DEVICE=("auto", "cpu", "cuda", "mps"), PAPER=bool, AUGMENT=augment.AUGMENTATIONS,
+    WEIGHT_DECAY=(float, 0, 1), LABEL_SMOOTHING=(float, 0, 0.99), EMA=(float, 0, 0.99999), BALANCE=bool,
+    AUXILIARY=rules.some_of(auxiliary.TASKS), JUDGED_MARGIN=rules.optional((float, 0, cropping.MARGIN)),
+    TARGET_ACCURACY=(float, 0.01, 0.9999), PRECISION=("auto", "float32", "bfloat16"))
 
 
 def main():
-    check_constants()
+    rules.check(globals())
+    if MODEL == "paper" and IMAGE_SIZE not in (None, 224):
+        script.fail(f"IMAGE_SIZE={IMAGE_SIZE}: must be None or 224, the only size that the paper's network takes")
+
     hardware = engine.hardware(DEVICE, PRECISION)
     engine.keep_memory()  # faster steps on Linux: the C library keeps freed memory
     with engine.ranks(hardware.device):

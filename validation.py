@@ -243,15 +243,13 @@ def crops_by_key():
     return dict(sorted(crops.items()))
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), FACES_DIR=str, RAW_DIR=str, TRAIN_DIR=str, VALID_DIR=str, VALID_RATIO=(float, 0.001, 0.999),
-                SEED=(int, 0, 2**63 - 1), PEOPLE=str)
+RULES = dict(FACES_DIR=str, RAW_DIR=str, TRAIN_DIR=str, VALID_DIR=str, VALID_RATIO=(float, 0.001, 0.999),
+             SEED=(int, 0, 2**63 - 1), PEOPLE=str)
 
 
 def main():
     """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
-    check_constants()
+    rules.check(globals())
     files.check_outputs(globals(), "TRAIN_DIR", "VALID_DIR")
     files.check_classes_apart("FACES_DIR", FACES_DIR, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
     files.check_apart(RAW_DIR=RAW_DIR, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)

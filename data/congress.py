@@ -106,14 +106,12 @@ def folder_for(bioguide, inner):
     return folder
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), LABELS_URL=str, PORTRAITS_URL=str, RAW_DIR=str, TEST_DIR=str, PEOPLE=str,
-                TEST_RATIO=(float, 0, 1), DELAY=(float, 0, 3600), RETRIES=(int, 0, 20), TIMEOUT=(float, 0.1, 3600))
+RULES = dict(LABELS_URL=str, PORTRAITS_URL=str, RAW_DIR=str, TEST_DIR=str, PEOPLE=str, TEST_RATIO=(float, 0, 1),
+             DELAY=(float, 0, 3600), RETRIES=(int, 0, 20), TIMEOUT=(float, 0.1, 3600))
 
 
 def main():
-    check_constants()
+    rules.check(globals())
     importing.check_targets(globals(), GENDERS.values())
     class_of, malformed = read_members()
     skipped = defaultdict(list, {"malformed members": malformed})
@@ -141,5 +139,5 @@ def main():
 
 
 if __name__ == "__main__":
-    script.override(globals(), fixed=("USER_AGENT", "GENDERS"))
+    script.override(globals())
     script.run(main)

@@ -298,14 +298,12 @@ def strangers(training):
     return chosen
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), RAW_DIR=str, TEST_DIR=str, PEOPLE=str, COUNT=(int, 1, 10**6), TEST_COUNT=(int, 0, 10**6),
-                PER_PERSON=(int, 1, 10**6), SEED=(int, 0, 2**63 - 1), JPEG_QUALITY=(int, 1, 100))
+RULES = dict(RAW_DIR=str, TEST_DIR=str, PEOPLE=str, COUNT=(int, 1, 10**6), TEST_COUNT=(int, 0, 10**6),
+             PER_PERSON=(int, 1, 10**6), SEED=(int, 0, 2**63 - 1), JPEG_QUALITY=(int, 1, 100))
 
 
 def main():
-    check_constants()
+    rules.check(globals())
     importing.check_targets(globals(), CLASSES)
     jobs = jobs_of(dict.fromkeys(CLASSES, range(COUNT)), COUNT)
     new, rows = draw(RAW_DIR, jobs)
@@ -320,5 +318,5 @@ def main():
 
 
 if __name__ == "__main__":
-    script.override(globals(), fixed=("CLASSES",))
+    script.override(globals())
     script.run(main)

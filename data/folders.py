@@ -79,14 +79,12 @@ def photos(root, skipped):
                             person.replace("_", " "))
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), SOURCE=str, RAW_DIR=str, TEST_DIR=str, PEOPLE=str, TO=("raw", "test"),
-                TEST_RATIO=(float, 0, 1), RENAME=rules.TEXTS, PERSON=rules.TEXT, PREFIX=rules.TEXT)
+RULES = dict(SOURCE=str, RAW_DIR=str, TEST_DIR=str, PEOPLE=str, TO=("raw", "test"), TEST_RATIO=(float, 0, 1),
+             RENAME=rules.TEXTS, PERSON=rules.TEXT, PREFIX=rules.TEXT)
 
 
 def main():
-    check_constants()
+    rules.check(globals())
     try:
         if PERSON and re.compile(PERSON).groups < 1:
             script.fail("PERSON has no group: put the part that names the person in parentheses")

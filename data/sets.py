@@ -280,18 +280,16 @@ def hint():
     return f"get {WHERE[SETS[SET]]}"
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), SET=SETS, SOURCE=rules.optional(str), RAW_DIR=str, TEST_DIR=str, PEOPLE=str,
-                TEST_RATIO=(float, 0, 1), LISTS=rules.TEXTS)
+RULES = dict(SET=SETS, SOURCE=rules.optional(str), RAW_DIR=str, TEST_DIR=str, PEOPLE=str, TEST_RATIO=(float, 0, 1),
+             LISTS=rules.TEXTS)
 
 
 def main():
-    check_constants()
+    rules.check(globals())
     classes = tuple(LISTS) if SET == "lfw" else ("man", "woman")
     importing.bring_in({**globals(), "SOURCE": SOURCE or SET}, hint(), SETS[SET], classes)
 
 
 if __name__ == "__main__":
-    script.override(globals(), fixed=("ORIGINS", "WHERE", "SETS"))
+    script.override(globals())
     script.run(main)

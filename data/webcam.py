@@ -425,22 +425,19 @@ def are_clips(chosen):
     return known and all(isinstance(clip, str) and clip for clip in clips)
 
 
-def check_constants():
-    """End with one line if a constant is out of its range. Returns the names of the CLASSES."""
-    rules.check(
-        globals(), SOURCE=rules.optional(rules.either((int, 0, 9999), str)), RAW_DIR=str, TEST_DIR=str, PEOPLE=str,
-        CLASSES=rules.Rule(are_classes, "two to nine different names of folders, such as ('glasses', 'none')"),
-        TEST_TAKES=(int, 0, 1000), RATE=(float, 0.01, 30), MIRROR=bool, SHOW=bool, RETRY=(float, 0, 1e6),
-        CLIPS=rules.Rule(are_clips, "clips of the CLASSES, such as {'glasses': 'a.mp4'}"))
+RULES = dict(
+    CLASSES=rules.Rule(are_classes, "two to nine different names of folders, such as ('glasses', 'none')"),
+    SOURCE=rules.optional(rules.either((int, 0, 9999), str)), RAW_DIR=str, TEST_DIR=str, PEOPLE=str,
+    TEST_TAKES=(int, 0, 1000), RATE=(float, 0.01, 30), MIRROR=bool, SHOW=bool,
+    CLIPS=rules.Rule(are_clips, "clips of the CLASSES, such as {'glasses': 'a.mp4'}"), RETRY=(float, 0, 1e6))
+
+
+def main():
+    rules.check(globals())
     names = [normal(name) for name in CLASSES]
     if not SHOW and not CLIPS:
         script.fail("SHOW=False has no keys: name clips for the classes, such as \"CLIPS={'glasses': 'a.mp4'}\"")
     importing.check_targets(globals(), names)
-    return names
-
-
-def main():
-    names = check_constants()
     capture.quiet()
     takes = Takes(names)
     if not SHOW:

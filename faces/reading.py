@@ -278,7 +278,9 @@ def mended(data, path, error):
 
 def what_it_is(start, suffix):
     """Why a file that Pillow does not recognise cannot be read, by its first bytes and its suffix."""
-    if has_brand(start) or suffix in (".heic", ".heif", ".hif"):
+    if start[8:12] in (b"avif", b"avis") or suffix == ".avif":
+        kind = "AVIF"
+    elif has_brand(start) or suffix in (".heic", ".heif", ".hif"):
         kind = "HEIC"
     elif start.startswith((b"\0\0\0\x0cJXL ", b"\xff\x0a")) or suffix == ".jxl":
         kind = "JPEG XL"
@@ -286,7 +288,7 @@ def what_it_is(start, suffix):
         kind = "camera's raw file"
     else:
         return "not an image"
-    return f"not an image that can be read here: save this {kind} as JPEG"
+    return f"damaged, or of a kind that cannot be read here: save this {kind} as JPEG"
 
 
 def upright(image, original):

@@ -1,9 +1,11 @@
 """Checks the constants of a script. Nothing to run.
 
-    rules.check(globals(), EPOCHS=rules.optional((int, 1, None)), MODEL=NETWORKS, SHOW=bool, START=rules.optional(str))
+    RULES = dict(EPOCHS=rules.optional((int, 1, None)), MODEL=NETWORKS, SHOW=bool, START=rules.optional(str))
+    rules.check(globals())
 
-A rule is a type (bool or str), a range of numbers (type, least, most), in which None for most is no limit, a collection
-of names, one of which is the value, or a Rule.
+The names in RULES are the script's constants, which its command line can set. A rule is a type (bool or str), a range
+of numbers (type, least, most), in which None for most is no limit, a collection of names, one of which is the value, or
+a Rule.
 """
 
 import math
@@ -83,8 +85,8 @@ def some_of(names):
                 f"some of {', '.join(names)}, as {tuple(names)}, or ()")
 
 
-def check(namespace, **rules):
+def check(namespace):
     """End the program with one line at the first constant in `namespace` (globals()) that breaks its rule."""
-    for name, rule in rules.items():
+    for name, rule in namespace["RULES"].items():
         if not keeps(namespace[name], rule_of(rule)):
             script.fail(f"{name}={script.public(repr(namespace[name]))}: must be {rule_of(rule).wanted}")

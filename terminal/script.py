@@ -25,7 +25,6 @@ HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.pare
 PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "LISTS", "CLIPS")
 LONGEST = 259  # most letters of a path on Windows, unless long paths are enabled there
 AT_END = []  # functions that run() always calls at the end, the last one first
-SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)  # types of constants
 
 
 class Problem(ValueError):
@@ -63,12 +62,12 @@ def host(rest):
 
 
 def constants(namespace):
-    """The UPPER_CASE constants in a script's globals(): {name: value}."""
-    return {k: v for k, v in namespace.items() if k.isupper() and not k.startswith("_") and isinstance(v, SIMPLE)}
+    """The constants in a script's globals() that RULES names, see rules.py: {name: value}."""
+    return {name: namespace[name] for name in namespace["RULES"]}
 
 
 def override(namespace, argv=None, fixed=()):
-    """Apply NAME=VALUE arguments (default: sys.argv[1:]) to the UPPER_CASE constants in `namespace` (globals()).
+    """Apply NAME=VALUE arguments (default: sys.argv[1:]) to the constants in `namespace` (globals()).
 
     `fixed`: names that other scripts read from the file, so that they can only be edited there. For values, see
     parse(). Paths become absolute, since run() changes to the project's folder; lists become tuples.
@@ -85,8 +84,6 @@ def override(namespace, argv=None, fixed=()):
         if elsewhere:
             namespace[name] = with_paths(name, namespace[name], lambda path: os.path.abspath(os.path.expanduser(path)))
     for name, value in constants(namespace).items():
-        if name.endswith("_DIR") and not isinstance(value, str):
-            fail(f"{name}={value!r}: must be the name of a folder, in quotes")
         value = with_paths(name, value, os.path.expanduser)
         namespace[name] = tuple(value) if isinstance(value, list) else value
 

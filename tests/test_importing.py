@@ -103,7 +103,7 @@ def test_empty_sources_and_other_classes_are_refused(place):
 
 
 def test_constants_can_be_set_from_the_command_line():
-    space = {"RENAME": folders.RENAME, "TO": "raw", "__file__": "folders.py"}
+    space = vars(folders).copy()
     script.override(space, ["RENAME={'M': 'man'}", "TO=test"])
     assert space["RENAME"] == {"M": "man"} and space["TO"] == "test"
 

@@ -212,8 +212,10 @@ def test_photos_of_iphones(tmp_path):
     assert reading.list_photos(tmp_path) == [tmp_path / "IMG_1.HEIC"]
     data = jpeg(form="HEIF")
     for cut in (0, 20, 300, len(data) // 2):
-        with pytest.raises(reading.PhotoError):
+        with pytest.raises(reading.PhotoError, match="HEIC" if cut in (0, 20) else None):
             read(tmp_path / "b.heic", data[:cut])
+    with pytest.raises(reading.PhotoError, match="^damaged, or .* save this AVIF as JPEG"):
+        read(tmp_path / "c.jpg", jpeg(form="AVIF")[:20])
 
 
 def pq(light):

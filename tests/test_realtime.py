@@ -284,7 +284,7 @@ def clips_frame(path, number):
 
 
 def test_spanish_from_the_command_line(monkeypatch):
-    names = {"LABELS": realtime.LABELS}
+    names = vars(realtime).copy()
     script.override(names, ["LABELS={'man': 'HOMBRE', 'woman': 'MUJER'}"])
     assert names["LABELS"]["man"] == "HOMBRE"
 

@@ -12,7 +12,7 @@ import realtime
 from faces import detectors, haar
 from live import capture, controls, results, stills, tracks
 from running import LINUX, POSIX, ROOT, press_ctrl_c, start, wait_for
-from terminal import files, script
+from terminal import files, rules, script
 from watching import StandIn, loading
 
 HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
@@ -125,9 +125,9 @@ def test_a_log_replaces_no_other_file(tmp_path, monkeypatch):
     for wrong in ("faces.txt", 3, str(tmp_path)):
         monkeypatch.setattr(realtime, "LOG", wrong)
         with pytest.raises(SystemExit, match="LOG="):
-            realtime.check_constants()
+            rules.check(vars(realtime))
     monkeypatch.setattr(realtime, "LOG", None)
-    realtime.check_constants()
+    rules.check(vars(realtime))
     other = tmp_path / "groups.csv"
     other.write_text("file,age\n")
     files.change_record(tmp_path, add=["groups.csv"])  # a table of another of our scripts is none of this one's either

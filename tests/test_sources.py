@@ -9,6 +9,7 @@ import cv2
 import pytest
 
 import clips
+import realtime
 from boxes import write
 from live import capture, results, sources, stills
 from running import wait_for
@@ -120,7 +121,7 @@ def test_of_an_address_its_scheme_host_and_port_are_told(address):
         assert "s3c" not in told and "admin" not in told
     for arguments in ([f"SOURC={address}"], [f"MIRROR={address}"]):
         with pytest.raises(SystemExit) as stop:
-            script.override({"MIRROR": True, "__file__": "realtime.py"}, arguments)
+            script.override(vars(realtime).copy(), arguments)
         assert f"{scheme}://10.0.0.9:554" in str(stop.value) and "s3c" not in str(stop.value)
 
 

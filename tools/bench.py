@@ -220,15 +220,18 @@ def bench_size(place):
 BENCHES = {"crop": bench_crop, "train": bench_train, "evaluate": bench_evaluate, "live": bench_live, "size": bench_size}
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), STAGES=rules.some_of(BENCHES), REPEATS=(int, 1, 1000), PHOTOS=rules.optional(str),
-                WEIGHTS=rules.optional(str), COUNT=(int, 1, 10**6), CROPS=(int, 8, 10**6), FRAMES=(int, 10, 10**6),
-                SIZES=rules.Rule(lambda sizes: all(type(n) is int and n >= 200 for n in sizes), "numbers from 200"))
+def are_sizes(value):
+    """Whether a value has only whole numbers from 200."""
+    return all(type(size) is int and size >= 200 for size in value)
+
+
+RULES = dict(STAGES=rules.some_of(BENCHES), REPEATS=(int, 1, 1000), PHOTOS=rules.optional(str),
+             WEIGHTS=rules.optional(str), COUNT=(int, 1, 10**6), CROPS=(int, 8, 10**6), FRAMES=(int, 10, 10**6),
+             SIZES=rules.Rule(are_sizes, "whole numbers from 200"))
 
 
 def main():
-    check_constants()
+    rules.check(globals())
     print(f"{platform.machine()}, {workers.cores()} cores, torch {torch.__version__} ({torch.get_num_threads()} "
           f"threads), OpenCV {cv2.__version__}, Python {platform.python_version()}, {platform.system()}")
     print(f"{'':<42}{'here':>10}{'plain':>10}  {'':<9}{'ratio':>6}  (over {REPEATS} repeats)")

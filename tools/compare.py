@@ -166,12 +166,14 @@ def are_seeds(value):
     return bool(value) and all(type(seed) is int and 0 <= seed < 2**63 for seed in value)
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), SEEDS=rules.Rule(are_seeds, "whole numbers, as (0, 1, 2)"),
-                VARIANTS=rules.Rule(are_variants, "constants of each variant by its name, as {'low': {'LR': 5e-4}}"),
-                SETTINGS=rules.Rule(are_settings, "constants of train.py, as {'EPOCHS': 6}"), TRAIN_DIR=str,
-                VALID_DIR=str, TEST_DIR=rules.TEXT, RUNS_DIR=str, NEW_SPLITS=bool, ROBUSTNESS_PHOTOS=(int, 0, None))
+RULES = dict(VARIANTS=rules.Rule(are_variants, "constants of each variant by its name, as {'low': {'LR': 5e-4}}"),
+             SEEDS=rules.Rule(are_seeds, "whole numbers, as (0, 1, 2)"),
+             SETTINGS=rules.Rule(are_settings, "constants of train.py, as {'EPOCHS': 6}"), TRAIN_DIR=str,
+             VALID_DIR=str, TEST_DIR=rules.TEXT, ROBUSTNESS_PHOTOS=(int, 0, None), NEW_SPLITS=bool, RUNS_DIR=str)
+
+
+def check_variants():
+    """End with one line if this script cannot vary a constant in VARIANTS or SETTINGS."""
     known = {"CLAHE", *script.constants(vars(train))} - OWN
     for name, constants in VARIANTS.items():
         if not re.fullmatch(r"[\w.+-]+( [\w.+-]+)*", name):
@@ -190,7 +192,8 @@ def check_constants():
 
 
 def main():
-    check_constants()
+    rules.check(globals())
+    check_variants()
     check_outputs(globals(), "RUNS_DIR")
     table, columns = Path(RUNS_DIR, "results.csv"), ("variant", "seed", *COLUMNS)
     claim_table(table, columns)

@@ -66,13 +66,11 @@ def whole(classifier):
     return Whole().eval()
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), WEIGHTS=rules.optional(str), OUTPUT=rules.ends_in(".onnx"))
+RULES = dict(WEIGHTS=rules.optional(str), OUTPUT=rules.ends_in(".onnx"))
 
 
 def main():
-    check_constants()
+    rules.check(globals())
     if importlib.util.find_spec("onnx") is None:
         script.fail("the package onnx is not installed: pip install -r requirements-dev.txt, or pip install onnx")
     import torch

@@ -116,13 +116,11 @@ def shown(clip, frames, network, detector):
     return screen.pictures
 
 
-def check_constants():
-    """End with one line if a constant is out of its range."""
-    rules.check(globals(), OUTPUT=rules.ends_in(".webp"), WEIGHTS=str, SECONDS=(float, 0.5, 60))
+RULES = dict(OUTPUT=rules.ends_in(".webp"), WEIGHTS=str, SECONDS=(float, 0.5, 60))
 
 
 def main():
-    check_constants()
+    rules.check(globals())
     capture.quiet()
     output, still = Path(OUTPUT), Path(OUTPUT).with_suffix(".png")
     for path in (output, still):
