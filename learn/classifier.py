@@ -92,15 +92,17 @@ def load_weights(path):
     """
     metadata = load_checkpoint(path)
     try:
-        model = networks.build(metadata["model"], len(metadata["classes"]) + len(metadata["ages"]))
-        model.load_state_dict(metadata.pop("state"))
+        with torch.device("meta"):  # a network without weights, which are those of the file
+            model = networks.build(metadata["model"], len(metadata["classes"]) + len(metadata["ages"]))
+        model.load_state_dict(metadata.pop("state"), assign=True)
     except script.Problem as error:
         raise WeightsError(f"{path}: {error}") from None
     except (RuntimeError, AttributeError, TypeError):
         raise WeightsError(f"{path} does not fit the network {metadata['model']!r} with {len(metadata['classes'])} "
                            "classes: train again") from None
-    if not all(v.isfinite().all() for v in model.state_dict().values()):
-        raise WeightsError(f"{path} holds NaN or infinite weights: train again, or fetch the file again")
+    if any(v.is_complex() or v.layout != torch.strided or not v.isfinite().all() for v in model.state_dict().values()):
+        raise WeightsError(f"{path} holds weights that are not finite real numbers: train again, or fetch the file "
+                           "again")
     return model.float().eval(), metadata
 
 

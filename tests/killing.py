@@ -16,6 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+import matplotlib.backends.backend_agg  # noqa: E402, F401  # once, instead of in each fork
+import matplotlib.figure  # noqa: E402, F401
+
 import train  # noqa: E402
 from learn import classifier  # noqa: E402
 from terminal import script  # noqa: E402

@@ -112,5 +112,15 @@ def held_open(path):
         yield
 
 
+def slowly(job):
+    """A job of a worker process: (folder, number), of which 3 is an error. Here, since workers import its module."""
+    folder, i = job
+    (folder / f"began{i}").touch()
+    if i == 3:
+        raise ValueError("no number 3")
+    time.sleep(0.3)
+    (folder / f"done{i}").touch()
+
+
 def children(pid):
     return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -14,7 +14,8 @@ from learn import runs
 
 
 def facts(net, **changes):
-    return {"model": "paper", "classes": ["man", "woman"], "image_size": 224, "mean": [0.5] * 3, "std": [0.2] * 3,
+    """The dict of a weights file of the network "small"."""
+    return {"model": "small", "classes": ["man", "woman"], "image_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3,
             "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 3, "metrics": {}, "state": net.state_dict(),
             **changes}
 
@@ -79,7 +80,8 @@ def deflate(path, checkpoint):
 
 
 def bad_files():
-    net = networks.Model(2)
+    net, state = networks.build("small", 2), networks.build("small", 2).state_dict()
+    bias, zeros = list(state)[-1], torch.zeros(2)
     return {
         "pickle": lambda p: p.write_bytes(pickle.dumps(Bomb())),
         "torch pickle": lambda p: torch.save({**facts(net), "x": Bomb()}, p),
@@ -95,7 +97,11 @@ def bad_files():
         "state of strings": lambda p: torch.save(facts(net, state={k: "x" for k in net.state_dict()}), p),
         "a temperature of nearly nothing": lambda p: torch.save(facts(net, temperature=1e-320), p),
         "a deviation of nearly nothing": lambda p: torch.save(facts(net, std=[1e-45] * 3), p),
-        "the paper's network at 300 pixels": lambda p: torch.save(facts(net, image_size=300), p),
+        "the paper's network at 300 pixels": lambda p: torch.save(
+            facts(networks.Model(2), model="paper", image_size=300), p),
+        "complex weights": lambda p: torch.save(facts(net, state=state | {bias: zeros.to(torch.cfloat)}), p),
+        "sparse weights": lambda p: torch.save(facts(net, state=state | {bias: zeros.to_sparse()}), p),
+        "whole numbers": lambda p: torch.save(facts(net, state=state | {bias: zeros.int()}), p),
         "a bomb": lambda p: deflate(p, {**facts(net), "x": torch.zeros(3_000_000)}),
         "no margin": lambda p: torch.save({k: v for k, v in facts(net).items() if k != "margin"}, p),
     }

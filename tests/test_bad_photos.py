@@ -95,7 +95,7 @@ def test_originals_are_byte_identical(project):
 
 def test_realtime_skips_bad_photos(project, tmp_path):
     folder, bad, before, _ = project
-    runs.save_weights(tmp_path / "w.pt", facts(networks.build("small", 2), model="small", image_size=96))
+    runs.save_weights(tmp_path / "w.pt", facts(networks.build("small", 2)))
     source = folder / "data" / "raw" / "hat"
     code, out, err = run("realtime.py", f"SOURCE={source}", f"OUTPUT={tmp_path / 'out'}", "SHOW=False",
                          f"WEIGHTS={tmp_path / 'w.pt'}", cwd=tmp_path)

@@ -82,7 +82,7 @@ def test_another_limit_means_other_crops(monkeypatch):
 
 
 def test_weights_from_before_the_option_have_none(tmp_path):
-    old = facts(networks.Model(2))
+    old = facts(networks.build("small", 2))
     old.pop("clahe", None)
     runs.save_weights(tmp_path / "old.pt", old)
     runs.save_weights(tmp_path / "new.pt", {**old, "clahe": 2.0})

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -18,6 +17,7 @@ import validation
 from crops import both_splits
 from faces import cropping, reading
 from learn import classifier
+from running import call
 from terminal import script
 from tools import compare
 
@@ -95,8 +95,8 @@ def test_each_run_is_a_process_with_its_constants_on_the_command_line(world, mon
     assert script.constants(vars(train)) == before, "nothing stays set"
     held = classifier.load_checkpoint("w s/last.pt")["constants"]
     assert {name: held[name] for name in constants} == constants
-    with pytest.raises(SystemExit, match="train.py ended with status 1, for the reason above"):
-        compare.run("train.py", {**constants, "TRAIN_DIR": "nowhere"})
+    with pytest.raises(SystemExit, match="validation.py ended with status 1, for the reason above"):
+        compare.run("validation.py", {"FACES_DIR": "nowhere"})  # sooner than train.py
     assert "error: there is no folder nowhere" in capfd.readouterr().err
 
 
@@ -186,19 +186,21 @@ def test_one_line_errors(argument, line, tmp_path, monkeypatch):
         compare.main()
 
 
-def test_the_loop_of_the_documents_runs(world):
-    """The search that docs/experiments.md shows, as it stands, with small networks on a few crops."""
+def test_the_loop_of_the_documents_runs(world, monkeypatch):
+    """The search that docs/experiments.md shows, with small networks on a few crops, and all in this process."""
+    def run_here(command):
+        code, _, err = call({"train.py": train, "test.py": step4}[command[1]], *command[2:], cwd=world)
+        assert code == 0, err
+
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
     code = next(block.split("```")[0] for block in text.split("```python\n")[1:] if "LR={lr}" in block)
     Path("processed").mkdir()
     for name in ("train", "valid"):
         Path(name).rename(Path("processed", name))
-    for name in ("train.py", "test.py"):
-        code = code.replace(f'"{name}"', repr(str(ROOT / name)))
     few = "".join(f', "{k}={v}"' for k, v in {**SETTINGS, "PAPER": True}.items())
     code = code.replace(', f"LR={lr}"', few + ', f"LR={lr}"').replace("(3e-4, 1e-3, 3e-3)", "(1e-4, 3e-3)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8")
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(subprocess, "run", run_here)
+    exec(code, {})
     told = json.loads(Path("search/test_metrics.json").read_text(encoding="utf-8"))
     assert [row["weights"] for row in told["epochs"]] == ["search/0.0001/best_weights.pt",
                                                           "search/0.003/best_weights.pt"]

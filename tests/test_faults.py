@@ -109,8 +109,7 @@ def test_ctrl_c_during_the_import_of_torch(program, arguments, tmp_path):
 
 
 def test_ctrl_c_in_the_processes_of_test(many):
-    runs.save_weights(many / "w.pt", facts(networks.build("small", 2), model="small", image_size=96,
-                                               classes=list(drawn.CLASSES)))
+    runs.save_weights(many / "w.pt", facts(networks.build("small", 2), classes=list(drawn.CLASSES)))
     process = start("test.py", "TEST_DIR=data/raw", "WEIGHTS=w.pt", "WORKERS=2", cwd=many)
     told = ""
     while " 1/60" not in told:  # the progress bar of the faces

@@ -47,6 +47,7 @@ def follow(people, count=45, seed=0, move=(10, 8)):
     rng, share = np.random.default_rng(seed), 1 / (1 + 2 * WIDER)
     back = cv2.GaussianBlur(clips.scene(8 * (seed + 1)), (0, 0), 9)
     tracker = tracks.Tracker(StandIn(lambda crops: np.full((len(crops), 2), 0.5), threshold=0.4), yunet.YuNet())
+    noise = rng.normal(0, 3, (back.shape[0] + count, *back.shape[1:]))  # each frame has another part of it
     seen, rolls, nobody = np.zeros(len(people)), [[] for _ in people], 0
     for i in range(count):
         frame, places = back.copy(), []
@@ -54,7 +55,7 @@ def follow(people, count=45, seed=0, move=(10, 8)):
             u, v = x + move[0] * math.sin(i / 12 + k), y + move[1] * math.cos(i / 15 + k)
             paste(frame, head, u, v, side / share, roll)
             places.append((u - side / 2, v - side / 2, side, side))
-        shown = tracker.step(cv2.add(frame, rng.normal(0, 3, frame.shape), dtype=cv2.CV_8U), i / 30)
+        shown = tracker.step(cv2.add(frame, noise[i:i + len(frame)], dtype=cv2.CV_8U), i / 30)
         for k, place in enumerate(places):
             here = [t for t in shown if iou(t.box, place) > 0.3]
             if here and here[0].label is not None and i >= 9:

@@ -104,7 +104,7 @@ def test_grad_cam_works_inside_inference_mode_and_with_frozen_weights():
 
 def test_weights_come_back_as_they_were(tmp_path):
     net = networks.Model(2)
-    runs.save_weights(tmp_path / "a.pt", facts(net))
+    runs.save_weights(tmp_path / "a.pt", facts(net, model="paper", image_size=224))
     again, info = classifier.load_weights(tmp_path / "a.pt")
     assert info["classes"] == ["man", "woman"] and info["epoch"] == 3 and "state" not in info and not again.training
     for old, new in zip(net.state_dict().values(), again.state_dict().values(), strict=True):
@@ -113,7 +113,8 @@ def test_weights_come_back_as_they_were(tmp_path):
 
 def test_half_precision_is_loaded_as_float32(tmp_path):
     net = networks.Model(2)
-    runs.save_weights(tmp_path / "a.pt", facts(net, state={k: v.half() for k, v in net.state_dict().items()}))
+    half = {k: v.half() for k, v in net.state_dict().items()}
+    runs.save_weights(tmp_path / "a.pt", facts(net, model="paper", image_size=224, state=half))
     again, _ = classifier.load_weights(tmp_path / "a.pt")
     x = torch.randn(4, 3, 224, 224)
     assert next(again.parameters()).dtype == torch.float32 and (tmp_path / "a.pt").stat().st_size < 30e6

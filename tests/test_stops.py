@@ -21,7 +21,7 @@ import realtime
 import webcam
 from live import capture, results
 from photos import fill
-from running import POSIX, ROOT, call, kill, none_left, press_ctrl_c, start, wait_for
+from running import POSIX, ROOT, call, kill, none_left, press_ctrl_c, slowly, start, wait_for
 from terminal import files, script, stops, workers
 from watching import loading
 
@@ -322,15 +322,6 @@ def test_an_error_in_a_process_leaves_the_others_to_finish(tmp_path):
         list(workers.in_processes(slowly, [(tmp_path, i) for i in range(99)], 2))
     began, done = ({path.name for path in tmp_path.glob(pattern)} for pattern in ("began*", "done*"))
     assert len(began) < 99 and {name.replace("began", "done") for name in began - {"began3"}} == done
-
-
-def slowly(job):
-    folder, i = job
-    (folder / f"began{i}").touch()
-    if i == 3:
-        raise ValueError("no number 3")
-    time.sleep(0.3)
-    (folder / f"done{i}").touch()
 
 
 def test_later_holds_a_stop_until_the_end_of_its_block():
