@@ -223,21 +223,21 @@ def group_row(name, correct, found, sure, clusters):
             "sure_accuracy": rounded(correct[sure].mean()) if left else None}
 
 
-def group_report(groups, classes, found, correct, sure, clusters):
+def group_report(known, classes, found, correct, sure, clusters):
     """Accuracy by age band, ethnicity and their combinations with class; each list has its worst group first.
 
-    For each photo, `groups` has a people.Person, `classes` its class, `found` whether it has a face, `correct` whether
-    its face is classified correctly, and `sure` whether it has a face that is not "unsure"; `clusters`: see counted().
+    For each photo, `known` has a people.Person, `classes` its class, `found` whether it has a face, `correct` whether
+    that is classified correctly, and `sure` whether it has a face that is not "unsure"; `clusters`: see counted().
     Returns None if no photo has a group.
     """
     found, correct, sure = (np.asarray(v, bool) for v in (found, correct, sure))
     clusters = np.asarray(clusters)
-    bands = [people.age_band(g.age) for g in groups]
+    bands = [people.age_band(person.age) for person in known]
     age = [band for band, _ in bands]
-    ethnicity = [g.ethnicity or None for g in groups]
+    ethnicity = [person.ethnicity or None for person in known]
     kinds = {"age": [age], "ethnicity": [ethnicity], "age_class": [age, classes],
              "ethnicity_class": [ethnicity, classes], "age_ethnicity_class": [age, ethnicity, classes]}
-    report = {}
+    groups = {}
     for kind, parts in kinds.items():
         members = {}
         for i, key in enumerate(zip(*parts, strict=True)):
@@ -245,8 +245,10 @@ def group_report(groups, classes, found, correct, sure, clusters):
                 members.setdefault(", ".join(key), []).append(i)
         rows = [group_row(name, correct[index], found[index], sure[index], clusters[index])
                 for name, index in members.items()]
-        report[kind] = sorted(rows, key=lambda r: (r["accuracy"] is None, r["accuracy"], r["group"]))
+        groups[kind] = sorted(rows, key=lambda r: (r["accuracy"] is None, r["accuracy"], r["group"]))
     grown = np.array([first is not None and first >= GROWN for _, first in bands], bool)
-    report["age_15_and_over"] = (group_row("age 15 and over", correct[grown], found[grown], sure[grown],
-                                           clusters[grown]) if grown.any() else None)
-    return report if report["age"] or report["ethnicity"] else None
+    groups["age_15_and_over"] = None
+    if grown.any():
+        groups["age_15_and_over"] = group_row("age 15 and over", correct[grown], found[grown], sure[grown],
+                                              clusters[grown])
+    return groups if groups["age"] or groups["ethnicity"] else None

@@ -185,12 +185,12 @@ def errors(path, panels):
     save(fig, path)
 
 
-def groups(path, report):
+def groups(path, rows_of):
     """Plot accuracy with 95 % intervals by age, ethnicity and their combinations with class, worst group on top.
-    `report`: of metrics.group_report()."""
+    `rows_of`: the dict of metrics.group_report()."""
     titles = {"age": "age", "ethnicity": "ethnicity", "age_class": "age and class",
               "ethnicity_class": "ethnicity and class"}
-    shown = {k: [r for r in report[k] if r["n"] >= FEWEST][:BARS] for k in titles}
+    shown = {k: [r for r in rows_of[k] if r["n"] >= FEWEST][:BARS] for k in titles}
     longest = max(4, *(len(rows) for rows in shown.values()))
     fig, axes = figure(1, 4, size=(4.2, 1.2 + 0.28 * longest))
     for axis, (kind, rows) in zip(axes, shown.items(), strict=True):

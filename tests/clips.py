@@ -54,6 +54,7 @@ def frames_of(people, count, seed=0, noise=3.0):
     """`count` BGR frames in which `people` (RGB pictures) move before a scene."""
     rng = np.random.default_rng(seed)
     back = cv2.GaussianBlur(scene(8 * (seed + 1)), (0, 0), 9)
+    grain = rng.normal(0, noise, (2 * SIZE[1], SIZE[0], 3))
     for i in range(count):
         frame = back.copy()
         for k, picture in enumerate(people):
@@ -63,7 +64,8 @@ def frames_of(people, count, seed=0, noise=3.0):
             x, y = int(np.clip(x, 0, 640 - face.shape[1])), (480 - face.shape[0]) // 2
             frame[y:y + face.shape[0], x:x + face.shape[1]] = face
         if noise:
-            frame = cv2.add(frame, rng.normal(0, noise, frame.shape), dtype=cv2.CV_8U)
+            start = rng.integers(SIZE[1])  # each frame has another part of the grain
+            frame = cv2.add(frame, grain[start:start + SIZE[1]], dtype=cv2.CV_8U)
         yield frame
 
 

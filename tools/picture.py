@@ -45,15 +45,15 @@ WALKS = ((90, 290, 120, 22, 0), (660, 500, 130, 26, 0), (380, 340, 140, 36, 26),
 STILL = 0.7  # the still shows the frame after this share of the clip
 
 
-def scene(people, moment):
-    """The room and the people in it at `moment` (0..1 of the clip): uint8 [H, W, 3] RGB."""
+def scene(people, progress):
+    """The room and the people in it at `progress` (0..1 of the clip): uint8 [H, W, 3] RGB."""
     width, height = SIZE
     room = cv2.GaussianBlur(drawn.background(np.random.default_rng(11), height, width), (0, 0), 14)
     room = 0.45 * room + 80
     for k, ((seed, kind), (start, end, y, half, tilt)) in enumerate(zip(people, WALKS, strict=True)):
-        x = start + (end - start) * moment
-        step = 0.07 * half * np.sin(2 * np.pi * (4 * moment + k / 5))
-        lean = np.deg2rad(tilt + 3 * np.sin(2 * np.pi * (moment + k / 3)))
+        x = start + (end - start) * progress
+        step = 0.07 * half * np.sin(2 * np.pi * (4 * progress + k / 5))
+        lean = np.deg2rad(tilt + 3 * np.sin(2 * np.pi * (progress + k / 3)))
         person = drawn.draw_person(np.random.default_rng((seed, 0)))
         easel = drawn.Easel(room, (x, y + step), half, lean)
         drawn.paint_person(easel, kind, person, 0.04 * np.sign(end - start), np.random.default_rng((seed, 1)))
