@@ -71,7 +71,7 @@ def frames_of(people, count, seed=0, noise=3.0):
 
 def person(name, number=0):
     """An RGB picture of a drawn face that is found in live use."""
-    return drawn.draw_face(np.random.default_rng((number, drawn.CLASSES.index(name))), name)
+    return drawn.draw_face((number, drawn.CLASSES.index(name)), name)
 
 
 def write_clip(path, frames, rate=30.0):

@@ -82,7 +82,7 @@ def split(folder, count=4):
     """A split of crops of drawn faces, as validation.py leaves it."""
     for name in drawn.CLASSES:
         for i in range(count):
-            image = drawn.draw_face(np.random.default_rng(i), name)
+            image = drawn.draw_face(i, name)
             crop = cropping.crop_face(image, detectors.get("haar").main_face(image).box, MARGIN)
             cropping.write_crop(folder / name / f"{i}.jpg", crop)
     return folder

@@ -141,7 +141,7 @@ def test_what_the_window_shows(clip, monkeypatch, tmp_path):
             shown.append(None)
 
     monkeypatch.setattr(window, "Window", Screen)
-    monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
+    monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
     reader = capture.Reader(str(clip))
     monkeypatch.setattr(reader, "waiting", lambda: False)  # a slow machine would show, between frames, that it waits
     result = realtime.play(reader, loading())
@@ -203,7 +203,7 @@ def played(monkeypatch, tmp_path, clip, keys, output=None):
     """What the window shows of a clip where it answers with these keys, one for each picture; and the results."""
     screen = Screen(keys)
     monkeypatch.setattr(window, "Window", lambda show: screen)
-    monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
+    monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
     reader = capture.Reader(str(clip))
     wait_for(lambda: reader.peek() is not None)
     return screen.shown, realtime.play(reader, loading(), output)
@@ -248,7 +248,7 @@ def test_space_pauses_and_a_record_of_no_frame_is_none(clip, tmp_path, monkeypat
             pass
 
     monkeypatch.setattr(window, "Window", Screen)
-    monkeypatch.setattr(writing, "PLOTS_DIR", str(tmp_path))
+    monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
     result = realtime.play(capture.Reader(str(clip)), loading())
     assert result["frames"] < 7 and "no frame was read during the recording" in capsys.readouterr().out
     assert not list(tmp_path.glob("[!.]*"))

@@ -3,6 +3,7 @@
     STOPS=200 python -m pytest tests/test_stops.py     # more random ones
 """
 
+import contextlib
 import csv
 import os
 import random
@@ -63,7 +64,7 @@ def tree(folder):
 def whole(tmp_path_factory):
     """A folder with photos, on which processed.py was never stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    fill(folder / "data" / "raw", 30)
+    fill(folder / "data" / "raw", 20)
     (folder / "data/raw/hat/none.png").write_bytes((folder / "data/raw/hat/1.png").read_bytes()[:500])
     assert call_processed(folder).returncode == 0
     return folder
@@ -85,7 +86,7 @@ def same_in_the_end(whole, folder):
     """One more run, and all is as if it had never been stopped."""
     process = start("processed.py", "WORKERS=2", cwd=folder)
     out, err = process.communicate(timeout=200)
-    assert process.returncode == 0 and "60 of 61 photos kept" in out, out + err
+    assert process.returncode == 0 and "40 of 41 photos kept" in out, out + err
     assert rows(folder) == rows(whole)
     assert outcome(whole) == outcome(folder)
 
@@ -121,7 +122,8 @@ def test_random_stops_of_processed_end_as_if_there_were_none(whole, tmp_path):
     shutil.copytree(whole / "data", tmp_path / "data")
     for _ in range(STOPS):
         process = start("processed.py", "WORKERS=2", cwd=tmp_path)
-        time.sleep(rng.uniform(0.3, 6))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.3, 6))
         burst = rng.choices(list(CODES), k=rng.randint(1, 6))
         send(process, *burst, group=rng.random() < 0.5, pause=rng.uniform(0, 0.3))
         _, err = process.communicate(timeout=120)
@@ -271,7 +273,7 @@ def takes(tmp_path_factory):
     for k in range(3):
         for name, kind in (("a", "hat"), ("b", "beard")):
             chosen[name].append((folder / f"{name}{k}.mp4").as_posix())
-            clips.write_clip(chosen[name][-1], clips.frames_of([clips.person(kind, k)], 30, k), 10.0)
+            clips.write_clip(chosen[name][-1], clips.frames_of([clips.person(kind, k)], 16, k), 10.0)
     arguments = ["CLASSES=('a', 'b')", "SHOW=False", f"CLIPS={chosen!r}"]
     assert call(webcam, *arguments, cwd=folder)[0] == 0
     return folder / "data", arguments
@@ -288,7 +290,7 @@ def taken(folder):
 @pytest.mark.parametrize("name", [*CODES, "SIGKILL"])
 def test_clips_are_taken_once_and_whole_whatever_stops_it(takes, tmp_path, name):
     folder, arguments = takes
-    for wanted in (3, 21, 40):  # photos
+    for wanted in (3, 12, 25):  # of 48 photos
         process = start("data/webcam.py", *arguments, cwd=tmp_path)
         while len(list(tmp_path.glob("data/*/*/[!.]*.jpg"))) < wanted and process.poll() is None:
             time.sleep(0.01)

@@ -104,10 +104,10 @@ class Session:
         self.process.kill()
         raise AssertionError(f"waited in vain; {self.process.communicate()}")
 
-    def press(self, *keys):
+    def press(self, *keys, pause=0.3):
         for key in keys:
             self.xdotool("windowfocus", "--sync", self.window, "key", key)
-            time.sleep(0.3)  # a slow machine answers one key per frame
+            time.sleep(pause)  # a slow machine answers one key per frame
 
     def ready(self):
         """Wait for the network: until then the first picture stands still, and keys but q and Esc do nothing."""
@@ -208,7 +208,7 @@ def test_only_keys_that_mean_something_do_something_on_photos(start, tmp_path):
     taken = len(session.snapshots())
     session.press("Left", "Up", "Prior", "Home", "End", "Insert", "Delete", "Menu", "F1", "F5", "F12", "Tab", "Return",
                   "BackSpace", "Caps_Lock", "Num_Lock", "ISO_Next_Group", "XF86AudioRaiseVolume", "XF86MonBrightnessUp",
-                  "Cyrillic_shorti", "x", "5", "r")
+                  "Cyrillic_shorti", "x", "5", "r", pause=0.05)
     session.press("Caps_Lock", "Num_Lock")  # as they were before
     assert session.process.poll() is None and len(session.snapshots()) == taken
     session.press("q")

@@ -78,7 +78,7 @@ def run(name, *arguments):
 def pictures(count):
     """`count` RGB pictures of one face each, from PHOTOS or drawn."""
     if PHOTOS is None:
-        return [drawn.draw_face(np.random.default_rng((9, i)), drawn.CLASSES[i % 2]) for i in range(count)]
+        return [drawn.draw_face((9, i), drawn.CLASSES[i % 2]) for i in range(count)]
     photos = reading.list_photos(PHOTOS)
     if not photos:
         script.fail(f"PHOTOS={PHOTOS}: it has no photos; name a folder of photos, or None")
