@@ -44,23 +44,36 @@ TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names need not
 FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
 
 
+class Job(NamedTuple):
+    """A photo to be cropped."""
+
+    photo: Path
+    seen: str  # seen_now()
+    last_note: str  # its note of the last run, see Notes; "" without one
+    target: Path  # of the crop
+    detector: str  # its name
+
+    @property
+    def crop(self):
+        """The name of the crop, "class/file", as in records."""
+        return f"{self.target.parent.name}/{self.target.name}"
+
+
 def one_photo(job):
-    """Worker: (photo, its seen_now(), its note from the last run, crop path, name of the detector) -> (status, reason,
-    digest of the photo). Status and reason: see Skipped; or 'kept' and '' if there is a crop, or 'unchanged' and '' if
-    the digest is that of the last run.
+    """Worker: Job -> (status, reason, digest of the photo). Status and reason: see Skipped; or 'kept' and '' if there
+    is a crop, or 'unchanged' and '' if the digest is that of the last run.
     """
-    photo, _, last_note, target, detector = job
-    if not target.parent.is_dir():
-        raise files.gone(target.parent)
-    digest = digest_of(photo)
-    if digest and digest == last_note.rpartition("-")[2]:
+    if not job.target.parent.is_dir():
+        raise files.gone(job.target.parent)
+    digest = digest_of(job.photo)
+    if digest and digest == job.last_note.rpartition("-")[2]:
         return "unchanged", "", digest
     try:
-        image = reading.read_photo(photo)
-        face = detectors.get(detector, strict=True).main_face(image)
+        image = reading.read_photo(job.photo)
+        face = detectors.get(job.detector, strict=True).main_face(image)
         if face is None:
             return "no face", "no face found", digest
-        cropping.write_crop(target, cropping.crop_face(image, face.box, cropping.MARGIN, CLAHE, face.roll))
+        cropping.write_crop(job.target, cropping.crop_face(image, face.box, cropping.MARGIN, CLAHE, face.roll))
     except reading.PassingError as error:
         return "unreadable now", str(error), ""
     except reading.PhotoError as error:
@@ -141,7 +154,10 @@ class Notes(NamedTuple):
 
 def read_notes():
     """The Notes of the last run, from RECIPE and SKIPPED, without the skipped photos that must be tried again."""
-    return Notes(*read_crop_notes(FACES_DIR), read_skipped())
+    made_by, crops = read_crop_notes(FACES_DIR)
+    # SKIPPED may be of a run with another detector and another FACES_DIR.
+    skipped = {photo: row for photo, row in read_skipped().items() if row.recipe == made_by}
+    return Notes(made_by, crops, skipped)
 
 
 def read_crop_notes(folder):
@@ -197,7 +213,7 @@ def crops_in(name):
 
 
 def plan(classes, detector, last, counts):
-    """The jobs for one_photo(), and the Notes of this run before them: those of the photos that need no work.
+    """The Jobs for one_photo(), and the Notes of this run before them: those of the photos that need no work.
 
     Only reads. `classes`: {class: photos}; `last`: the Notes of the last run; `counts`: a Counter for each class, to
     which the photos that need no work are added. With a new recipe(), all crops are made again.
@@ -228,7 +244,7 @@ def plan(classes, detector, last, counts):
                     notes.crops[crop] = last.crops.get(crop, "")
                 continue
             if seen != last_note.rpartition("-")[0]:
-                jobs.append((photo, seen, last_note, target, detector))
+                jobs.append(Job(photo, seen, last_note, target, detector))
             elif old:
                 counts[name][old.status] += 1
                 notes.skipped[photo.as_posix()] = old
@@ -244,7 +260,7 @@ def prepare(classes, jobs, notes, last):
     With a new recipe(), the crops that will be made again are removed too, but not counted. Only crops that the record
     names are removed. `notes`, `last`: the Notes of plan() and of the last run.
     """
-    names = {*notes.crops, *map(crop_of, jobs)}
+    names = {*notes.crops, *(job.crop for job in jobs)}
     files.claim_table(SKIPPED, ("photo", *Skipped._fields))
     files.claim(FACES_DIR, [RECIPE, *names])
     crops = {name for name in files.read_record(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
@@ -258,30 +274,24 @@ def prepare(classes, jobs, notes, last):
     return removed
 
 
-def crop_of(job):
-    """The name of the crop of a job of one_photo(), as in records."""
-    target = job[3]
-    return f"{target.parent.name}/{target.name}"
-
-
 def add_result(job, result, last, notes, counts):
     """Add the result of one_photo() for a job to the Notes of this run, `notes`, and to `counts`. `last`: the Notes of
     the last run."""
-    photo, seen, last_note, target, _ = job
+    photo = job.photo.as_posix()
     status, reason, digest = result
-    old = last.skipped.get(photo.as_posix())
+    old = last.skipped.get(photo)
     if status == "unchanged":
         status, reason = (old.status, old.reason) if old else ("before", "")
-    counts[target.parent.name][status.removesuffix(" now")] += 1
-    note = f"{seen}-{digest}"
+    counts[job.target.parent.name][status.removesuffix(" now")] += 1
+    note = f"{job.seen}-{digest}"
     if status in ("kept", "before"):
-        notes.crops[crop_of(job)] = note
+        notes.crops[job.crop] = note
     elif status == "unreadable now":
-        notes.skipped[photo.as_posix()] = Skipped("", notes.recipe, status, reason)
-        if target.is_file():  # its old crop is kept; without a seen_now(), so that the next run tries the photo again
-            notes.crops[crop_of(job)] = f"-{last_note.rpartition('-')[2]}"
+        notes.skipped[photo] = Skipped("", notes.recipe, status, reason)
+        if job.target.is_file():  # its old crop is kept; without a seen_now(), so that the next run tries again
+            notes.crops[job.crop] = f"-{job.last_note.rpartition('-')[2]}"
     else:
-        notes.skipped[photo.as_posix()] = Skipped(note, notes.recipe, status, reason)
+        notes.skipped[photo] = Skipped(note, notes.recipe, status, reason)
 
 
 def crop_photos(jobs, last, notes, counts, others):
@@ -295,7 +305,7 @@ def crop_photos(jobs, last, notes, counts, others):
         with contextlib.closing(results_of(jobs)) as results:
             for number, (job, result) in enumerate(results, 1):
                 add_result(job, result, last, notes, counts)
-                done.append(crop_of(job))
+                done.append(job.crop)
                 if number % NOTED_EVERY == 0:
                     write_crop_notes(notes)
     finally:
@@ -307,15 +317,18 @@ def crop_photos(jobs, last, notes, counts, others):
     return [name for name in sorted(notes.crops.keys() - made) if not Path(FACES_DIR, name).is_file()]
 
 
+def process_count(jobs):
+    """The number of processes for `jobs`."""
+    return min(WORKERS or workers.cores(), len(jobs))
+
+
 def results_of(jobs):
     """Yield (job, result of one_photo()) for each job, using all cores, with a progress bar."""
     if not jobs:
         return
-    count = min(WORKERS or workers.cores(), len(jobs))
     # Workers on other machines have other working folders.
-    absolute = [(photo.absolute(), seen, last_note, target.absolute(), detector)
-                for photo, seen, last_note, target, detector in jobs]
-    with contextlib.closing(workers.in_processes(one_photo, absolute, count, BACKEND)) as results:
+    absolute = [job._replace(photo=job.photo.absolute(), target=job.target.absolute()) for job in jobs]
+    with contextlib.closing(workers.in_processes(one_photo, absolute, process_count(jobs), BACKEND)) as results:
         yield from zip(jobs, tqdm(results, total=len(jobs), unit="photo", smoothing=0), strict=True)
 
 
@@ -354,7 +367,7 @@ def main():
     jobs, notes = plan(classes, detector, last, counts)
     old_crops = prepare(classes, jobs, notes, last)
     print(f"{len(jobs)} photos to crop, {sum(count.total() for count in counts.values())} unchanged, "
-          f"{old_crops} old crops removed, {WORKERS or workers.cores()} processes")
+          f"{old_crops} old crops removed, {process_count(jobs)} processes")
     missing = crop_photos(jobs, last, notes, counts, others)
     if missing:
         script.fail(f"{len(missing)} crops are gone from {FACES_DIR}, such as {missing[0]}: was its drive taken away, "

@@ -367,3 +367,14 @@ def test_a_killed_run_has_noted_what_it_did(of_one_time, monkeypatch):
         with pytest.raises(AssertionError):
             crop_again()
     assert crop_again().startswith("4 photos to crop, 4 unchanged")
+
+
+def test_what_other_settings_skipped_elsewhere_says_nothing_here(of_one_time, monkeypatch):
+    """skipped.csv is shared by all FACES_DIR: a detector that finds nobody must not cost another one its crops."""
+    before = crops()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(detectors.get("haar")), "main_face", lambda *_: None)
+        code, out, _ = call(processed, "DETECTOR=haar", "CLAHE=2.0", "FACES_DIR=processed/others", cwd=".")
+    assert code == 1 and "0 of 8 photos kept" in out
+    crop_again()
+    assert crops() == before
