@@ -63,9 +63,9 @@ def to_batch(crops):
 class Crops(Dataset):
     """The crops of a split, in the order of their paths, cut to `margin` (see cropping.recut()).
 
-    `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], sample weights float32 [3], auxiliary int64
-    [3, tasks]). `sample_weights` are what the crops count for in the training loss: 1 unless balance() sets them.
-    `auxiliary`, `task_sizes` and `ages` are those of auxiliary.labels(); without tasks unless train.py sets them.
+    `crops[[3, 1, 2]]` is (images uint8 [3, 3, S, S], labels int64 [3], sample weights float32 [3], task labels
+    int64 [3, tasks]). `sample_weights` are what the crops count for in the training loss: 1 unless balance() sets them.
+    `task_labels`, `task_sizes` and `ages` are those of auxiliary.labels(); without tasks unless train.py sets them.
     `known` is a people.Person per crop, as validation.py has noted it; `clahe` is the clip limit of the crops'
     equalisation. `sources` are the names of the sources, ["all"] if none is known, and `source_index`, int64 [N], has
     the source of each crop. `people` is the number of known people and takes; each other crop counts as one more.
@@ -82,7 +82,7 @@ class Crops(Dataset):
         self.paths = [path for files in found for path in files]
         self.labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(files) for files in found]))
         self.sample_weights = torch.ones(len(self.paths))
-        self.auxiliary, self.task_sizes, self.ages = torch.empty(len(self.paths), 0, dtype=torch.int64), [], []
+        self.task_labels, self.task_sizes, self.ages = torch.empty(len(self.paths), 0, dtype=torch.int64), [], []
         names = [normal(path.relative_to(folder).as_posix()) for path in self.paths]
         noted = split.crops if split else dict.fromkeys(names, people.Person())  # nothing, if it was made by hand
         strange = [name for name in names if name not in noted]
@@ -103,7 +103,8 @@ class Crops(Dataset):
         for number in range(len(self.sources)):
             own = self.source_index == number
             counts = torch.bincount(self.labels[own], minlength=len(self.classes)).float()
-            self.sample_weights[own] = (counts.sum() / (counts.clamp_min(1) * (counts > 0).sum()))[self.labels[own]]
+            share = counts.sum() / (counts > 0).sum()  # crops of each class that the source has, were they balanced
+            self.sample_weights[own] = (share / counts.clamp_min(1))[self.labels[own]]
 
     def prepare(self, quiet=False):
         """Decode the crops into an array on disk, unless it is there already or would be too large. Prints a line
@@ -114,18 +115,25 @@ class Crops(Dataset):
         self.cache = self.folder.parent / f".{self.folder.name}_{self.shape[1]}_{mark}.npy"
         self.remove_unused()
         size, cached = math.prod(self.shape), self.is_cached()
-        room = max(0, min(CACHE_GB * 1e9, shutil.disk_usage(self.folder.parent).free - KEEP_FREE))
-        place, instead = f"kept in {self.cache.as_posix()}", "decoded batch by batch in every epoch instead"
-        if not cached and not os.access(self.folder.parent, os.W_OK):
-            self.cache, place = None, f"and {self.folder.parent.as_posix()} is read-only: {instead}"
-        elif not cached and size > room:
-            self.cache = None
-            place = f"and {room / 1e9:.2f} GB may be used (dataset.CACHE_GB, and free space): {instead}"
+        problem = None if cached else self.why_no_cache(size)
+        place = f"kept in {self.cache.as_posix()}"
+        if problem:
+            self.cache, place = None, f"and {problem}: decoded batch by batch in every epoch instead"
         if not quiet:
             print(f"{self.folder.name}: {len(self):,} crops are {size / 1e9:.2f} GB of pixels, {place}", flush=True)
         if self.cache and not cached:
             self.write_cache()
         return self
+
+    def why_no_cache(self, size):
+        """Why an array of `size` bytes cannot be written, or None."""
+        place = self.folder.parent
+        if not os.access(place, os.W_OK):
+            return f"{place.as_posix()} is read-only"
+        room = max(0, min(CACHE_GB * 1e9, shutil.disk_usage(place).free - KEEP_FREE))
+        if size > room:
+            return f"{room / 1e9:.2f} GB may be used (dataset.CACHE_GB, and free space)"
+        return None
 
     def is_cached(self):
         """Whether the array on disk is there and has its full length, which a power cut may have prevented."""
@@ -192,7 +200,7 @@ class Crops(Dataset):
             pixels = self.on_gpu[torch.as_tensor(index).to(self.on_gpu.device, non_blocking=True)]
         else:
             pixels = torch.from_numpy(np.ascontiguousarray(self.pixels(index)))
-        return pixels.permute(0, 3, 1, 2), self.labels[index], self.sample_weights[index], self.auxiliary[index]
+        return pixels.permute(0, 3, 1, 2), self.labels[index], self.sample_weights[index], self.task_labels[index]
 
 
 def sources_of(known):
@@ -214,7 +222,8 @@ class Batches(Sampler):
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
         self.rows = slice(rank, None, world)  # of each batch, those of this process
         self.sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]  # of batches, over all processes
-        if seed is not None and len(self.sizes) > 1 and self.sizes[-1] < max(2, world) <= batch_size:
+        least = max(2, world)
+        if seed is not None and len(self.sizes) > 1 and self.sizes[-1] < least <= batch_size:
             self.sizes[-2:] = [batch_size + self.sizes[-1]]
 
     def __iter__(self):
@@ -228,10 +237,14 @@ class Batches(Sampler):
         return len(self.sizes)
 
 
+def seed_of(*numbers):
+    """A seed that is a hash of all the numbers: int of 56 bits."""
+    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:7], "big")
+
+
 def generator_for(*numbers):
-    """A torch.Generator whose seed is a hash of all the numbers."""
-    digest = hashlib.sha256(repr(numbers).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    """A torch.Generator with seed_of() the numbers."""
+    return torch.Generator().manual_seed(seed_of(*numbers))
 
 
 def loader(crops, batch_size, seed=None, rank=0, world=1):

@@ -139,16 +139,17 @@ class Backbone(Pooled):
 NETWORKS = {"paper": Model, "small": Small, **{name: functools.partial(Backbone, name) for name in BACKBONES}}
 
 
-def build(name="paper", n_classes=2):
+def build(name, n_classes):
     """A network with random weights. `name`: a key of NETWORKS; raises script.Problem if it is not."""
     if name not in NETWORKS:
         raise script.Problem(f"no network is called {name!r}: choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name](n_classes)
 
 
-def image_size(name="paper"):
-    """The usual side of a network's input in pixels; only the paper's network takes no other."""
-    return {"paper": Model, "small": Small}.get(name, Backbone).image_size
+def image_size(name):
+    """The usual side of a network's input in pixels; only the paper's network takes no other. `name`: a key of
+    NETWORKS."""
+    return getattr(NETWORKS[name], "image_size", Backbone.image_size)
 
 
 def grad_cam(model, batch, class_index=None, n_classes=None):

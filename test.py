@@ -27,7 +27,7 @@ from faces import cropping, detectors, people, reading
 from judge import clip_metrics, metrics, overlap, pictures, report
 from live import capture, videos
 from terminal import rules, workers
-from terminal.files import atomic, check_outputs, claim
+from terminal.files import atomic, check_outputs, claim, remove_ours
 
 # PyTorch, and modules that need it, are imported in the functions that use them: each worker process imports this file,
 # and would otherwise wait seconds for modules that it does not use.
@@ -41,9 +41,9 @@ PICTURES = "png"  # file format of the plots; "pdf" for reports
 PEOPLE = people.PEOPLE  # who is in the photos; without it, each photo counts as another person, without groups
 CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face detector is used
 ROBUSTNESS = False  # True: also measure the accuracy on damaged crops (light, blur, noise, ...)
-ROBUSTNESS_PHOTOS = 500  # how many photos, chosen at random, are damaged, in 46 passes; 0: all
+ROBUSTNESS_PHOTOS = 500  # how many photos, chosen at random, are damaged, once for each kind and severity; 0: all
 ERRORS_SHOWN = 16  # most confident mistakes in errors.png
-SEED = 0  # of the bootstrap and of the damage
+SEED = 0  # of the bootstrap, and of the choice of ROBUSTNESS_PHOTOS
 BATCH_SIZE = 64  # crops per pass; affects memory only
 WORKERS = 0  # processes that find faces; 0: one per core
 BACKEND = processed.BACKEND  # where the processes run
@@ -187,7 +187,7 @@ class Answers(NamedTuple):
     @property
     def trusted(self):
         """The confidence, or 0 for the face of a child, which is always "unsure": float32 [N]."""
-        return self.classifier.confidence(self.probabilities, self.child)
+        return self.classifier.trusted(self.probabilities, self.child)
 
     @property
     def sure(self):
@@ -271,8 +271,10 @@ def written():
     return [*(f"{name}.{PICTURES}" for name in DRAWN), "predictions.csv", "test_metrics.json"]
 
 
-def write_metrics(folder, result):
-    """Write test_metrics.json, the last file of a run."""
+def finish(folder, drawn, result):
+    """Delete the plots of an earlier run that this one, which has drawn the plots `drawn`, has not replaced, and write
+    test_metrics.json, the last file of a run."""
+    remove_ours(folder, [f"{name}.{PICTURES}" for name in DRAWN if name not in drawn])
     with atomic(folder / "test_metrics.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
@@ -282,52 +284,41 @@ def write(folder, answers, result, clip_rows):
     play()."""
     classes = answers.classifier.classes
     picture = {name: folder / f"{name}.{PICTURES}" for name in DRAWN}
-    if result["groups"]:
-        report.groups(picture["groups"], result["groups"])
-    if result["robustness"]:
-        report.robustness(picture["robustness"], result["robustness"])
+    drawn = ["confusion_matrix", "roc", "reliability", "errors"]
     report.confusion_matrix(picture["confusion_matrix"], result["confusion"], classes)
     report.roc(picture["roc"], answers.probabilities, answers.labels, classes)
     report.reliability(picture["reliability"], answers.confidence, answers.correct, answers.trusted,
                        answers.classifier.threshold, answers.clusters)
     report.errors(picture["errors"], mistakes(answers))
+    if result["groups"]:
+        report.groups(picture["groups"], result["groups"])
+        drawn.append("groups")
+    if result["robustness"]:
+        report.robustness(picture["robustness"], result["robustness"])
+        drawn.append("robustness")
     report.write_predictions(folder / "predictions.csv", answers.rows + clip_rows, answers.probabilities, classes,
                              answers.sure)
-    write_metrics(folder, result)
+    finish(folder, drawn, result)
 
 
-RULES = dict(TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PICTURES=pictures.ENDINGS, PEOPLE=str,
-             CROPPED=bool, ROBUSTNESS=bool, ROBUSTNESS_PHOTOS=(int, 0, None), ERRORS_SHOWN=(int, 0, 10_000),
-             SEED=(int, 0, 2**63 - 1), BATCH_SIZE=(int, 1, None), WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
-             FONT=rules.optional(rules.FONT))
+def evaluate_clips(clips, classifier, folder):
+    """Play the clips, and write predictions.csv and test_metrics.json."""
+    rows, figures = play(clips, classifier)
+    report.write_predictions(folder / "predictions.csv", rows, None, classifier.classes)
+    finish(folder, [], {"weights": classifier.path.as_posix(), "classes": classifier.classes, "clips": figures})
 
 
-def main():
-    from learn.classifier import load_all
-
-    rules.check(globals())
-    if FONT:
-        pictures.use_font(FONT)
-    check_outputs(globals(), "PLOTS_DIR")
-    table = people.read(PEOPLE)
-    loaded, plots = load_all(WEIGHTS), Path(PLOTS_DIR)
+def evaluate_photos(photos, clips, loaded, table, folder):
+    """Test the Classifiers `loaded` on the photos; then detail the best one, and play the clips with it. `photos`,
+    `clips`: of files_by_class(); `table`: of people.read(); `folder`: for the files of this run."""
     classes = loaded[0].classes
-    photos, clips = files_by_class(TEST_DIR, classes, loaded[0].path)
-    print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}")
-    print("\n".join(f"weights: {each}" for each in loaded))
-    claim(plots, written())
-    if not photos:  # of several weights files, the last one plays the clips, since only photos tell which is the best
-        clip_rows, figures = play(clips, loaded[-1])
-        report.write_predictions(plots / "predictions.csv", clip_rows, None, classes)
-        write_metrics(plots, {"weights": loaded[-1].path.as_posix(), "classes": classes, "clips": figures})
-        return
     takes = people.takes(people.of_all(table, [path for path, _ in photos]))
     copied = overlap.find_copies(photos, training_photos(), takes)
     rows, outputs = classify(photos, loaded)
     found = [r for r in rows if r["status"] == "ok"]
     if not found:
-        report.write_predictions(plots / "predictions.csv", rows, None, classes)
-        script.fail(f"no face in any of the {len(rows)} photos of {TEST_DIR}: {plots / 'predictions.csv'} says why, "
+        report.write_predictions(folder / "predictions.csv", rows, None, classes)
+        script.fail(f"no face in any of the {len(rows)} photos of {TEST_DIR}: {folder / 'predictions.csv'} says why, "
                     f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
     without = [r for r in rows if r["status"] == "no face"]
     labels = np.array([classes.index(r["class"]) for r in found], int)
@@ -347,9 +338,34 @@ def main():
         {"weights": classifier.path.as_posix(), "epoch": classifier.epoch, **summary}
         for classifier, summary in zip(loaded, summaries, strict=True)]
     clip_rows, result["clips"] = play(clips, loaded[best])
-    write(plots, answers, result, clip_rows)
+    write(folder, answers, result, clip_rows)
     print(f"\n{result['n']} faces, {result['no_face']} photos without a face, {result['unreadable']} unreadable; "
-          f"pictures, predictions.csv and test_metrics.json are in {plots.as_posix()}")
+          f"pictures, predictions.csv and test_metrics.json are in {folder.as_posix()}")
+
+
+RULES = dict(TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PICTURES=pictures.ENDINGS, PEOPLE=str,
+             CROPPED=bool, ROBUSTNESS=bool, ROBUSTNESS_PHOTOS=(int, 0, None), ERRORS_SHOWN=(int, 0, 10_000),
+             SEED=(int, 0, 2**63 - 1), BATCH_SIZE=(int, 1, None), WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
+             FONT=rules.optional(rules.FONT))
+
+
+def main():
+    from learn.classifier import load_all
+
+    rules.check(globals())
+    if FONT:
+        pictures.use_font(FONT)
+    check_outputs(globals(), "PLOTS_DIR")
+    table = people.read(PEOPLE)
+    loaded, plots = load_all(WEIGHTS), Path(PLOTS_DIR)
+    photos, clips = files_by_class(TEST_DIR, loaded[0].classes, loaded[0].path)
+    print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}")
+    print("\n".join(f"weights: {each}" for each in loaded))
+    claim(plots, written())
+    if photos:
+        evaluate_photos(photos, clips, loaded, table, plots)
+    else:
+        evaluate_clips(clips, loaded[-1], plots)  # the last weights file, since only photos tell which is the best
 
 
 if __name__ == "__main__":

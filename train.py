@@ -1,13 +1,13 @@
 """Step 3: train the network.
 
     python train.py                    processed/train, processed/valid  ->  weights/, plots/
-    python train.py RESUME=True        continues a stopped run; it ends with the weights of one that never stopped
+    python train.py ... RESUME=True    continues a stopped run; it ends with the weights of one that never stopped
     python train.py PAPER=True         the paper's own settings
     torchrun --nproc-per-node=2 train.py       data-parallel, on two GPUs or in two CPU processes
 
 It writes weights/last.pt and plots/log.csv after every epoch; weights/best_weights_<epoch>.pt and
-weights/best_weights.pt, which test.py and realtime.py read, whenever the validation loss improves (see mean_loss());
-and plots/metrics_<epoch>.png at the end. The files of an earlier run are kept in weights/run_<number>/.
+weights/best_weights.pt, which test.py and realtime.py read, whenever mean_loss() of the validation improves; and
+plots/metrics_<epoch>.png at the end. The files of an earlier run are kept in weights/run_<number>/.
 """
 
 from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
@@ -17,6 +17,7 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -35,16 +36,16 @@ PLOTS_DIR = "plots"
 PICTURES = "png"  # file format of the plots; "pdf" for reports
 MODEL = "paper"  # a key of model.NETWORKS: paper, small, vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
 START = None  # weights to fine-tune, such as "weights/shipped/small.pt": of the same MODEL; the classes may differ
-EPOCHS = None  # None: 12; with PAPER 50; with START about 400 steps, at least 4 epochs
-BATCH_SIZE = None  # crops per step; None: 64; with PAPER 16
-LR = None  # peak learning rate of AdamW; None: 1e-3; with START 3e-4
+EPOCHS = None  # None: see DEFAULTS
+BATCH_SIZE = None  # crops per step; None: see DEFAULTS
+LR = None  # peak learning rate of AdamW; None: see DEFAULTS
 IMAGE_SIZE = None  # side of the network's input in pixels; None: that of START, or of MODEL
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
 DEVICE = "auto"  # "auto": a CUDA GPU if there is one, else the CPU; "cpu", "cuda", "mps"
 
 # ------------------------------------------------------------------------------------------------ the recipe
-PAPER = False  # True: the paper's recipe, which overrides the next five constants, see settings()
+PAPER = False  # True: the paper's recipe, which overrides the next five constants, see PAPER_RECIPE
 AUGMENT = "face"  # a key of augment.AUGMENTATIONS: none, face, occlusion, paper
 WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
 LABEL_SMOOTHING = 0.05  # of the training loss only; the losses in log.csv are without it
@@ -65,21 +66,26 @@ TARGET_ACCURACY = 0.98
 PRECISION = "auto"  # "auto": bfloat16 if the hardware supports it; "float32"; "bfloat16"
 # ------------------------------------------------------------------------------------------------
 
+# Values of the constants that are None
+DEFAULTS = {"EPOCHS": 12, "BATCH_SIZE": 64, "LR": 1e-3}
+DEFAULTS_OF_PAPER = {"EPOCHS": 50, "BATCH_SIZE": 16, "LR": 1e-3}
+DEFAULTS_OF_START = {"BATCH_SIZE": 64, "LR": 3e-4}  # EPOCHS: as many as FINE_TUNING_STEPS need, and at least 4
+FINE_TUNING_STEPS = 400  # see docs/experiments.md
+# Values of the constants that PAPER overrides
+PAPER_RECIPE = {"AUGMENT": "paper", "WEIGHT_DECAY": 0.0, "LABEL_SMOOTHING": 0.0, "EMA": 0.0, "BALANCE": False}
+
 
 def settings(n_crops):
     """The constants of this run for `n_crops` training crops: dict of name -> value."""
     constants = script.constants(globals())
-    defaults = {"EPOCHS": 12, "BATCH_SIZE": 64, "LR": 1e-3}  # of the constants that are None
-    overrides = {}
     if PAPER:
-        defaults |= {"EPOCHS": 50, "BATCH_SIZE": 16}
-        overrides = {"AUGMENT": "paper", "WEIGHT_DECAY": 0.0, "LABEL_SMOOTHING": 0.0, "EMA": 0.0, "BALANCE": False}
+        constants, defaults = constants | PAPER_RECIPE, DEFAULTS_OF_PAPER
     elif START:
-        # Fine-tuning needs about 400 steps: see docs/experiments.md.
-        steps_per_epoch = math.ceil(n_crops / (BATCH_SIZE or defaults["BATCH_SIZE"]))
-        defaults |= {"EPOCHS": max(4, math.ceil(400 / steps_per_epoch)), "LR": 3e-4}
-    chosen = {name: value for name, value in defaults.items() if constants[name] is None}
-    return constants | chosen | overrides
+        steps_per_epoch = math.ceil(n_crops / (BATCH_SIZE or DEFAULTS_OF_START["BATCH_SIZE"]))
+        defaults = DEFAULTS_OF_START | {"EPOCHS": max(4, math.ceil(FINE_TUNING_STEPS / steps_per_epoch))}
+    else:
+        defaults = DEFAULTS
+    return constants | {name: value for name, value in defaults.items() if constants[name] is None}
 
 
 def learning_rate(progress, peak):
@@ -92,36 +98,38 @@ def learning_rate(progress, peak):
     return peak * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
 
 
-def training_loss(outputs, labels, sample_weights, tasks, task_sizes, smoothing):
+def training_loss(outputs, labels, sample_weights, task_labels, task_sizes, smoothing):
     """Weighted cross-entropy of the classes plus that of the auxiliary tasks, summed over the batch.
 
-    outputs: logits of the classes, then of the tasks, [N, C + sum of task_sizes]; labels, sample_weights: [N]; tasks:
-    [N, tasks].
+    outputs: logits of the classes, then of the tasks, [N, C + sum of task_sizes]; labels, sample_weights: [N];
+    task_labels: [N, tasks].
     """
     n_classes = outputs.shape[1] - sum(task_sizes)
     losses = functional.cross_entropy(outputs[:, :n_classes], labels, reduction="none", label_smoothing=smoothing)
     losses = losses * sample_weights
     if task_sizes:
-        losses = losses + auxiliary.WEIGHT * auxiliary.loss(outputs[:, n_classes:], tasks, task_sizes)
+        losses = losses + auxiliary.WEIGHT * auxiliary.loss(outputs[:, n_classes:], task_labels, task_sizes)
     return losses.sum()
 
 
 def train_epoch(run, loader, epoch):
     """One pass over the training crops: updates the network, its moving average and the optimizer of `run`, a runs.Run.
 
-    Returns (loss, accuracy), means over all images, and the seconds spent on (data, compute).
+    Returns (loss, accuracy, data_s, compute_s): means over all images, and the seconds spent on loading and
+    augmentation, and on the rest.
     """
     constants, device, crops = run.constants, run.hardware.device, loader.dataset
-    model = run.training_model(epoch)
+    net = run.training_net(epoch)
     loader.sampler.epoch = epoch
     # Dropout uses PyTorch's global generator. It is seeded here, so that an epoch is the same after a resume.
-    torch.manual_seed(dataset.generator_for(SEED, epoch, engine.RANK).initial_seed())
+    torch.manual_seed(dataset.seed_of(SEED, epoch, engine.RANK))
     step_sums = []  # of each step: summed loss, correct predictions, images
     data_s = 0.0
     began = waiting_since = time.perf_counter()
     bar = engine.progress(loader, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img")
     for step, batch in enumerate(bar):
-        images, labels, sample_weights, tasks = (part.to(device, non_blocking=device.type == "cuda") for part in batch)
+        batch = (part.to(device, non_blocking=device.type == "cuda") for part in batch)
+        images, labels, sample_weights, task_labels = batch
         batch_size = loader.sampler.sizes[step]  # over all processes: `images` are the rows sampler.rows of the batch
         images = augment.augment(images, constants["AUGMENT"], dataset.generator_for(SEED, epoch, step),
                                  loader.sampler.rows, batch_size)
@@ -132,8 +140,9 @@ def train_epoch(run, loader, epoch):
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(progress, constants["LR"])
         with run.hardware.autocast():
-            outputs = model(images).float()
-        loss = training_loss(outputs, labels, sample_weights, tasks, crops.task_sizes, constants["LABEL_SMOOTHING"])
+            outputs = net(images).float()
+        loss = training_loss(outputs, labels, sample_weights, task_labels, crops.task_sizes,
+                             constants["LABEL_SMOOTHING"])
         run.optimizer.zero_grad(set_to_none=True)
         (loss * engine.WORLD / batch_size).backward()  # WORLD: DDP averages the gradients, which must be summed here
         run.optimizer.step()
@@ -148,8 +157,8 @@ def train_epoch(run, loader, epoch):
         if step % 50 == 0:  # not every step, since .item() waits for the GPU
             check_loss(loss.item(), epoch)
         waiting_since = time.perf_counter()
-    epoch_sum = sum(torch.stack(step_sums).cpu().double())
-    loss_sum, correct, count = engine.total(epoch_sum).tolist()
+    epoch_sums = torch.stack(step_sums).cpu().double().sum(0)
+    loss_sum, correct, count = engine.total(epoch_sums).tolist()
     return loss_sum / count, correct / count, data_s, time.perf_counter() - began - data_s
 
 
@@ -183,26 +192,37 @@ def evaluate(run, loader):
     return engine.total(logits.cpu()), crops.labels  # rows of other processes are 0 here, so the sum is complete
 
 
-def by_source(logits, labels, crops):
-    """{source: (number of crops, loss, {class: its recall})} of a split; without the classes that a source lacks.
+class SourceResult(NamedTuple):
+    """The validation of the crops of one source."""
 
-    `logits`: float32 [N, n_classes], `labels`: int64 [N], `crops`: dataset.Crops, all of one split.
+    count: int  # of crops
+    loss: float
+    recalls: dict  # {class: its recall}, of the classes that the source has
+
+
+def by_source(logits, labels, crops):
+    """{source: SourceResult} of a split. `logits`: float32 [N, n_classes], `labels`: int64 [N], `crops`: dataset.Crops.
     """
     results = {}
     for index, source in enumerate(crops.sources):
-        own = crops.source_index == index
-        correct = logits[own].argmax(1) == labels[own]
-        recalls = {name: correct[labels[own] == c].float().mean().item() for c, name in enumerate(crops.classes)
-                   if (labels[own] == c).any()}
-        results[source] = int(own.sum()), functional.cross_entropy(logits[own], labels[own]).item(), recalls
+        of_source = crops.source_index == index
+        own_logits, own_labels = logits[of_source], labels[of_source]
+        correct = own_logits.argmax(1) == own_labels
+        recalls = {}
+        for label, name in enumerate(crops.classes):
+            of_class = own_labels == label
+            if of_class.any():
+                recalls[name] = correct[of_class].float().mean().item()
+        loss = functional.cross_entropy(own_logits, own_labels).item()
+        results[source] = SourceResult(len(own_labels), loss, recalls)
     return results
 
 
 def mean_loss(results):
-    """The weighted mean of the sources' losses in `results`, those of by_source(). The weight is the square root of the
-    number of crops: a large source does not hide the others, and five webcam photos do not count as much as 20,000."""
-    weights = [math.sqrt(count) for count, _, _ in results.values()]
-    return sum(w * loss for w, (_, loss, _) in zip(weights, results.values(), strict=True)) / sum(weights)
+    """The weighted mean of the losses of some SourceResults. The weight is the square root of the number of crops: a
+    large source does not hide the others, and five webcam photos do not count as much as 20,000."""
+    weights = [math.sqrt(result.count) for result in results]
+    return sum(weight * result.loss for weight, result in zip(weights, results, strict=True)) / sum(weights)
 
 
 def read_start():
@@ -218,17 +238,36 @@ def read_start():
 
 def load_data(start, device):
     """The dataset.Crops of training and validation, in the network's input size. `start`: the dict of read_start()."""
-    size = IMAGE_SIZE or start.get("image_size") or networks.image_size(MODEL)
-    margin = start.get("margin", cropping.MARGIN) if JUDGED_MARGIN is None else float(JUDGED_MARGIN)  # which may be 0
+    size = IMAGE_SIZE or start.get("image_size", networks.image_size(MODEL))
+    margin = start.get("margin", cropping.MARGIN)
+    if JUDGED_MARGIN is not None:
+        margin = float(JUDGED_MARGIN)
     with engine.one_at_first():
         train = dataset.Crops(TRAIN_DIR, size).prepare(quiet=not engine.IS_FIRST)
         valid = dataset.Crops(VALID_DIR, size, margin).prepare(quiet=not engine.IS_FIRST)
     if lacking := sorted({*train.classes} ^ {*valid.classes}):
         script.fail(f"{TRAIN_DIR} or {VALID_DIR} has no crops of {', '.join(lacking)}: run 'python validation.py'")
-    train.auxiliary, train.task_sizes, train.ages = auxiliary.labels(train.known, AUXILIARY)
+    train.task_labels, train.task_sizes, train.ages = auxiliary.labels(train.known, AUXILIARY)
     for crops in (train, valid):
         crops.move_to(device)
     return train, valid
+
+
+def load_pretrained(net, classes):
+    """Load the weights of START, or for a Backbone those of ImageNet, into `net`, whose first outputs are `classes`.
+
+    Returns the number of epochs in which only the head is trained: one if the features are pretrained and the head is
+    new, since its first gradients are noise to them.
+    """
+    if START:
+        has_head = runs.start_from(net, START, classes)
+        return 0 if has_head else 1
+    if isinstance(net, networks.Backbone):
+        with engine.one_at_first():
+            problem = networks.load_imagenet(net)  # None, or why there are no pretrained features
+        engine.say(problem)
+        return 0 if problem else 1
+    return 0
 
 
 def begin(train, valid, constants, hardware):
@@ -236,16 +275,7 @@ def begin(train, valid, constants, hardware):
     torch.manual_seed(SEED)
     net = networks.build(MODEL, len(train.classes) + sum(train.task_sizes))
     net = net.to(hardware.device, memory_format=torch.channels_last)
-    # Pretrained features stay frozen for one epoch if the head is new, since its first gradients are noise to them.
-    head_epochs = 0
-    if START and not RESUME:
-        has_head = runs.start_from(net, START, train.classes)
-        head_epochs = 0 if has_head else 1
-    elif isinstance(net, networks.Backbone) and not RESUME:
-        with engine.one_at_first():
-            problem = networks.load_imagenet(net)  # None, or why there are no pretrained features
-        head_epochs = 0 if problem else 1
-        engine.say(problem)
+    head_epochs = 0 if RESUME else load_pretrained(net, train.classes)
     # What test.py and realtime.py need to know, saved with the weights.
     metadata = {"model": MODEL, "classes": train.classes, "image_size": valid.shape[1], "mean": dataset.MEAN,
                 "std": dataset.STD, "margin": valid.margin, "clahe": train.clahe, "flip": not PAPER,
@@ -262,7 +292,28 @@ def begin(train, valid, constants, hardware):
 
 def is_finished(run):
     """Whether no epoch is left to train. Fine-tuning ends once it is settled, unless EPOCHS is set."""
-    return run.done >= run.constants["EPOCHS"] or bool(START) and EPOCHS is None and run.settled
+    may_end_early = START is not None and EPOCHS is None
+    return run.done >= run.constants["EPOCHS"] or (may_end_early and run.settled)
+
+
+def one_epoch(run, train_loader, valid_loader):
+    """Train, validate and calibrate for one epoch, add it to the history of `run`, and return its {source:
+    SourceResult}."""
+    epoch, valid = run.done + 1, valid_loader.dataset
+    loss, accuracy, data_s, compute_s = train_epoch(run, train_loader, epoch)
+    logits, labels = evaluate(run, valid_loader)
+    valid_loss = functional.cross_entropy(logits, labels).item()
+    valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
+    check_loss(loss, epoch)
+    check_loss(valid_loss, epoch)  # NaN weights of the last step show only here
+    results = by_source(logits, labels, valid)
+    run.note(epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
+             valid_accuracy=valid_accuracy, mean_loss=mean_loss(results.values()),
+             lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
+    temperature, threshold, run.reached = engine.calibrate(logits, labels, TARGET_ACCURACY,
+                                                           few=valid.people < runs.ENOUGH)
+    run.metadata |= {"temperature": temperature, "threshold": threshold}
+    return results
 
 
 def fit(hardware):
@@ -284,28 +335,14 @@ def fit(hardware):
         engine.say(f"all {run.done} epochs were done before: EPOCHS={run.done + 10} RESUME=True trains ten more")
     else:
         runs.announce(run, train_loader, valid_loader)
-    reached = 1.0  # accuracy above the threshold; if no epoch is trained, 1.0, about which conclude() prints nothing
     while not is_finished(run):
-        epoch = run.done + 1
-        loss, accuracy, data_s, compute_s = train_epoch(run, train_loader, epoch)
-        logits, labels = evaluate(run, valid_loader)
-        valid_loss = functional.cross_entropy(logits, labels).item()
-        valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
-        check_loss(loss, epoch)
-        check_loss(valid_loss, epoch)  # NaN weights of the last step show only here
-        results = by_source(logits, labels, valid)
-        run.note(epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
-                 valid_accuracy=valid_accuracy, mean_loss=mean_loss(results), lr=run.optimizer.param_groups[0]["lr"],
-                 data_s=round(data_s, 2), compute_s=round(compute_s, 2))
-        too_few = valid.people < runs.ENOUGH  # to choose a threshold by
-        temperature, threshold, reached = engine.calibrate(logits, labels, TARGET_ACCURACY, few=too_few)
-        run.metadata |= {"temperature": temperature, "threshold": threshold}
+        results = one_epoch(run, train_loader, valid_loader)
         with stops.later():  # Ctrl-C waits here, so that either all files of an epoch are written or none
             runs.save(run, folders, results)
     if run.done < constants["EPOCHS"]:
         engine.say(f"all {len(valid)} validation crops have been right for an eighth of the {constants['EPOCHS']} "
                    "epochs, which cannot improve: training ends early")
-    runs.conclude(run, folders, reached, valid)
+    runs.conclude(run, folders, valid)
 
 
 RULES = dict(
@@ -329,8 +366,17 @@ def main():
         fit(hardware)
 
 
+def how_to_continue():
+    """What to do after a stop."""
+    if not runs.saved_epochs:
+        return "no epoch is finished: run the same command again"
+    if engine.WORLD > 1:
+        return "finished epochs are kept: continue with the same command and RESUME=True"
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("RESUME=")]
+    return ("finished epochs are kept; continue with: "
+            + script.command_line("python", "train.py", *arguments, "RESUME=True"))
+
+
 if __name__ == "__main__":
     script.override(globals())
-    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("RESUME=")]
-    script.run(main, stopped="finished epochs are kept; continue with: "
-               + script.command_line("python", "train.py", *arguments, "RESUME=True"))
+    script.run(main, stopped=how_to_continue)

@@ -19,9 +19,9 @@ GROWN = 15  # first year of the group "age 15 and over", since children are hard
 # ------------------------------------------------------------------------------------------------
 
 
-def rounded(value, digits=6):
+def rounded(value):
     """A number as a rounded Python float for JSON, or None if it is not finite."""
-    return round(float(value), digits) if value is not None and np.isfinite(value) else None
+    return round(float(value), 6) if value is not None and np.isfinite(value) else None
 
 
 def log_loss(probabilities, labels):

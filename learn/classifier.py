@@ -62,7 +62,7 @@ def plausible(metadata):
 def load_checkpoint(path):
     """The dict of a weights file, on the CPU, without running any code in it. Raises WeightsError."""
     if not Path(path).is_file():  # reading a pipe might never end
-        raise WeightsError(f"no weights at {path}: run 'python train.py', or name a file with WEIGHTS=...")
+        raise WeightsError(f"no weights at {path}: check the name, or run 'python train.py' first")
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -191,16 +191,16 @@ class Classifier:
             return np.zeros((0, self.image_size, self.image_size), np.float32)
         return networks.grad_cam(self.net, self.prepare(crops), classes, len(self.classes)).cpu().numpy()
 
-    def confidence(self, probabilities, child):
+    def trusted(self, probabilities, child):
         """What is compared with the threshold, float [N]: the largest of the `probabilities` (float [N, C]), or 0 if
         the face is more likely a child's than not (`child`, float [N])."""
         return np.where(np.asarray(child) < 0.5, np.asarray(probabilities).max(-1), 0)
 
     def label(self, probabilities, child, threshold=None):
-        """The index of the most probable class, or None ("unsure") if confidence() is below `threshold` (None: that of
+        """The index of the most probable class, or None ("unsure") if trusted() is below `threshold` (None: that of
         the weights file). `probabilities`: float [C]; `child`: float."""
         threshold = self.threshold if threshold is None else threshold
-        sure = self.confidence(probabilities, child) >= threshold
+        sure = self.trusted(probabilities, child) >= threshold
         return int(np.argmax(probabilities)) if sure else None
 
 

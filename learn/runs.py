@@ -23,11 +23,12 @@ from terminal.files import atomic
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "mean_loss", "lr", "data_s",
            "compute_s", "best")
-# Constants of train.py that may differ in a resumed run, since they do not change its losses.
+# Constants of train.py that may differ in a resumed run without a word: they change its losses by rounding at most.
 MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "PICTURES", "DEVICE", "PRECISION"}
-CHANGE_VALIDATION = {"JUDGED_MARGIN", "IMAGE_SIZE", "PAPER"}  # constants that change the loss of the same weights
+CHANGE_VALIDATION = ("image_size", "margin", "flip")  # metadata that change the validation loss of the same weights
 FIXED = ("MODEL", "AUXILIARY", "EMA")  # constants that a resumed run must keep, since its network depends on them
 KEEP_BEST = 3  # how many best_weights_<epoch>.pt files are kept
+saved_epochs = []  # the epochs that this process has saved
 ENOUGH = 100  # people or takes in the validation crops, from which the threshold for "unsure" can be chosen well
 
 
@@ -45,6 +46,7 @@ class Run:
     head_epochs: int = 0  # number of first epochs in which only the head is trained
     history: list = dataclasses.field(default_factory=list)  # a dict of COLUMNS per epoch
     comparable_from: int = 1  # epochs before this one had other validation crops or settings
+    reached: float | None = None  # validation accuracy above the threshold, nan if none is; None: no epoch was trained
 
     @property
     def done(self):
@@ -57,6 +59,11 @@ class Run:
         return self.net if self.ema is None else self.ema
 
     @property
+    def best(self):
+        """The row of the epoch whose weights are in best_weights.pt."""
+        return [row for row in self.history if row["best"]][-1]
+
+    @property
     def candidates(self):
         """The rows of the epochs from which the best is chosen."""
         return [row for row in self.history if row["epoch"] >= self.comparable_from]
@@ -67,7 +74,7 @@ class Run:
         eighth = math.ceil(self.constants["EPOCHS"] / 8)
         return len(self.candidates) >= eighth and all(row["valid_accuracy"] == 1 for row in self.candidates[-eighth:])
 
-    def training_model(self, epoch):
+    def training_net(self, epoch):
         """The network for the steps of an epoch, in training mode; during head_epochs all but its head is frozen."""
         frozen = epoch <= self.head_epochs
         self.net.features.requires_grad_(not frozen)
@@ -98,9 +105,10 @@ class Folders(NamedTuple):
             files.claim(folder, [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name)])
 
     def set_aside(self):
-        """Copy the files of an earlier run into weights/run_<number>/, all of them or none."""
+        """Link or copy the files of an earlier run into weights/run_<number>/, all of them or none."""
         names = sorted(n for n in files.written(self.weights) if re.fullmatch(r"(last|best_weights(_\d+)?)\.pt", n))
-        paths = [self.weights / name for name in names] + [self.plots / "log.csv"]
+        plots = sorted(n for n in files.written(self.plots) if re.fullmatch(r"metrics_\d+\.(png|pdf)", n))
+        paths = [*(self.weights / name for name in names), *(self.plots / name for name in ("log.csv", *plots))]
         old = [path for path in paths if path.is_file()]
         if not old:
             return
@@ -112,6 +120,7 @@ class Folders(NamedTuple):
                 files.link(path, temporary / path.name)
         # best_weights.pt stays until the new run replaces it, so that test.py and realtime.py always have weights.
         files.remove_ours(self.weights, [name for name in names if name.startswith("best_weights_")])
+        files.remove_ours(self.plots, plots)
         print(f"kept the {len(old)} files of the previous run in {folder.as_posix()}")
 
 
@@ -136,7 +145,8 @@ def fingerprint(train, valid):
 
 def has_run(last):
     """Whether the dict of a last.pt has all that resume() needs."""
-    kinds = {"constants": dict, "crops": dict, "net": dict, "history": list, "comparable_from": int, "head_epochs": int}
+    kinds = {"constants": dict, "crops": dict, "net": dict, "optimizer": dict, "history": list, "comparable_from": int,
+             "head_epochs": int}
     if not all(isinstance(last.get(name), kind) for name, kind in kinds.items()):
         return False
     if not last["constants"].keys() >= set(FIXED) or not last["crops"].keys() >= {"training", "validation"}:
@@ -171,9 +181,11 @@ def resume(run, path):
         run.optimizer.load_state_dict(last["optimizer"])
         if run.ema is not None:
             run.ema.load_state_dict(last["ema"])
-    except (RuntimeError, ValueError, KeyError):
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
         script.fail(f"{path} does not fit this run, perhaps since data/people.csv has other groups than before: start "
                     "anew with RESUME=False")
+    for group in run.optimizer.param_groups:
+        group["weight_decay"] = run.constants["WEIGHT_DECAY"]  # not that of the run before
     run.history, run.comparable_from, run.head_epochs = last["history"], last["comparable_from"], last["head_epochs"]
     changed = [name for name, value in run.constants.items()
                if name not in MAY_CHANGE and began.get(name, value) != value]
@@ -184,7 +196,8 @@ def resume(run, path):
                      + ", ".join(f"{name} {began[name]} -> {run.constants[name]}" for name in changed))
     if crops:
         lines.append(f"the crops for {' and '.join(crops)} are not those of epoch {run.done}")
-    if crops or CHANGE_VALIDATION & set(changed):  # losses before and after cannot be compared
+    if crops or any(last[name] != run.metadata[name] for name in CHANGE_VALIDATION):
+        # The losses before and after cannot be compared.
         run.comparable_from = run.done + 1
         lines.append(f"the best epoch is chosen anew, from epoch {run.done + 1} on; RESUME=False starts a new run")
     for line in lines:
@@ -209,7 +222,7 @@ def announce(run, train, valid):
 
 @engine.first_only
 def save(run, folders, sources):
-    """Write the files of an epoch, and print its lines. `folders`: Folders; `sources`: dict of train.by_source()."""
+    """Write the files of an epoch, and print its lines. `folders`: Folders; `sources`: of train.by_source()."""
     row = run.history[-1]
     if len(run.history) == 1:
         folders.set_aside()
@@ -229,12 +242,13 @@ def save(run, folders, sources):
         "comparable_from": run.comparable_from, "head_epochs": run.head_epochs, "constants": run.constants,
         "crops": run.crops,
         "ema": None if run.ema is None else run.ema.state_dict()})
+    saved_epochs.append(run.done)
     print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in row.values()), flush=True)
     if len(sources) > 1:
         parts = []
-        for name, (_, loss, recalls) in sources.items():
-            shares = ", ".join(f"{class_name} {recall:.1%}" for class_name, recall in recalls.items())
-            parts.append(f"{name} {loss:.3f} ({shares})")
+        for name, result in sources.items():
+            shares = ", ".join(f"{class_name} {recall:.1%}" for class_name, recall in result.recalls.items())
+            parts.append(f"{name} {result.loss:.3f} ({shares})")
         print(" " * 15 + "   ".join(parts), flush=True)
 
 
@@ -273,30 +287,27 @@ def save_weights(path, checkpoint):
 
 
 @engine.first_only
-def conclude(run, folders, reached, valid):
-    """Draw the curves, and print the best epoch and whether the threshold for "unsure" is reliable.
-
-    `reached`: the accuracy of the validation crops above the threshold, nan if there are none; `valid`: dataset.Crops.
-    """
+def conclude(run, folders, valid):
+    """Draw the curves, and print the best epoch and whether the threshold for "unsure" is reliable. `valid`:
+    dataset.Crops."""
     path = folders.plots / f"metrics_{run.done}.{run.constants['PICTURES']}"
     files.claim_file(path)
     plot(run.history, path)
-    top = min(run.candidates or run.history, key=lambda row: row["mean_loss"])
-    wanted = run.constants["TARGET_ACCURACY"]
+    missed = f"TARGET_ACCURACY={run.constants['TARGET_ACCURACY']} was not reached"
     if valid.people < ENOUGH:
         who = "person or take" if valid.people == 1 else "people or takes"
         of = f" of {valid.people} {who}" if valid.people < len(valid) else ""
         print(f"{len(valid)} validation crops{of} are few: the accuracy is a rough estimate, and so is the threshold "
               "for \"unsure\"")
-    elif not reached >= wanted:  # or nan
-        found = (f"{reached:.1%} of the validation crops above the threshold are right" if reached >= 0 else
-                 "the network is not confident enough of any validation crop")
-        print(f"TARGET_ACCURACY={wanted} was not reached: {found}")
+    elif run.reached is not None and math.isnan(run.reached):
+        print(f"{missed}: the network is not confident enough of any validation crop")
+    elif run.reached is not None and run.reached < run.constants["TARGET_ACCURACY"]:
+        print(f"{missed}: {run.reached:.1%} of the validation crops above the threshold are right")
     best = (folders.weights / "best_weights.pt").as_posix()
     arguments = [] if files.same_file(best, classifier.OWN) else [f"WEIGHTS={best}"]  # test.py's default is OWN
     following = script.command_line("python", "test.py", *arguments)
-    print(f"{len(run.history)} epochs done; best: epoch {top['epoch']}, validation loss {top['valid_loss']:.4f}, "
-          f"accuracy {top['valid_accuracy']:.2%} -> {best}; next: {following}")
+    print(f"{len(run.history)} epochs done; best: epoch {run.best['epoch']}, mean_loss {run.best['mean_loss']:.4f}, "
+          f"validation accuracy {run.best['valid_accuracy']:.2%} -> {best}; next: {following}")
 
 
 def plot(history, path):

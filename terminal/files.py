@@ -334,8 +334,8 @@ def check_names(folder, names):
                           "name another place")
 
 
-def is_listed(folder, name, listing=os.listdir):
-    """Whether a file in or below `folder` is spelled exactly like `name`. `listing`: os.listdir, or a cached one."""
+def is_listed(folder, name, listing):
+    """Whether a file in or below `folder` is spelled exactly like `name`. `listing`: os.listdir, cached."""
     parts = name.split("/")
     return all(part in listing(os.path.join(folder, *parts[:i])) for i, part in enumerate(parts))
 

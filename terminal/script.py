@@ -131,8 +131,8 @@ def command_line(*words):
 def run(main, stopped="run the same command again to continue"):
     """Run a script's main(): a stop (see stops.py), a full disk and similar errors become one line and an exit status.
 
-    `stopped`: what to print after a stop, about how to continue. In a notebook or another program, the working folder
-    and the handler of Ctrl-C are restored.
+    `stopped`: what to print after a stop, about how to continue, or a function that returns it. In a notebook or
+    another program, the working folder and the handler of Ctrl-C are restored.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a notebook's stream has no such method
@@ -197,7 +197,9 @@ def out_of_memory(error):
 
 
 def stop(stopped):
-    """End the program after a stop, with one line."""
+    """End the program after a stop, with one line. `stopped`: of run()."""
+    if callable(stopped):
+        stopped = stopped()
     with contextlib.suppress(OSError):  # the terminal was closed
         print(f"\nstopped by {stops.name()}: {stopped}", file=sys.stderr, flush=True)
     sys.exit(stops.status())

@@ -257,7 +257,7 @@ def test_reading_weights_never_downloads(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("a download"))
     facts = {"classes": ["a", "b"], "image_size": 64, "mean": dataset.MEAN, "std": dataset.STD, "margin": 0.2,
              "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
-    net = networks.build("mobilenet_v3_small")
+    net = networks.build("mobilenet_v3_small", 2)
     runs.save_weights(tmp_path / "a.pt", {**facts, "model": "mobilenet_v3_small", "state": net.state_dict()})
     again, _ = classifier.load_weights(tmp_path / "a.pt")
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True))

@@ -92,10 +92,15 @@ def test_a_last_pt_without_a_part_of_its_run_is_one_line(constants, tmp_path, mo
     train.main()
     whole = torch.load(tmp_path / "last.pt", weights_only=True)
     row = whole["history"][0]
-    odd = [{"history": [{}]}, {"history": [row | {"epoch": "1"}]}, {"crops": {}}, {"constants": {}}]
+    odd = [{"history": [{}]}, {"history": [row | {"epoch": "1"}]}, {"crops": {}}, {"constants": {}},
+           {"optimizer": 3}]
     monkeypatch.setattr(train, "RESUME", True)
     for last in [*({k: v for k, v in whole.items() if k != part} for part in PARTS),
                  *(whole | {part: None} for part in PARTS), *(whole | part for part in odd)]:
         runs.save_weights(tmp_path / "last.pt", last)
         with pytest.raises(SystemExit, match="made by another version"):
+            train.main()
+    for part in ({"ema": 3}, {"ema": None}, {"net": {"x": 3}}, {"optimizer": {"state": 3}}):
+        runs.save_weights(tmp_path / "last.pt", whole | part)
+        with pytest.raises(SystemExit, match="does not fit this run"):
             train.main()

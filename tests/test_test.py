@@ -271,6 +271,16 @@ def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, caps
         run(monkeypatch, world, tmp_path, PEOPLE=str(tmp_path / "people.csv"))
 
 
+def test_plots_of_an_earlier_run_do_not_stay_beside_other_metrics(world, tmp_path, monkeypatch, no_pictures):
+    names = ["groups.png", "robustness.png"]
+    files.claim(tmp_path / "plots", names)
+    for name in (*names, "mine.png"):
+        (tmp_path / "plots" / name).write_bytes(b"old")
+    run(monkeypatch, world, tmp_path)
+    assert not any((tmp_path / "plots" / name).exists() for name in names)
+    assert (tmp_path / "plots" / "mine.png").read_bytes() == b"old"
+
+
 def test_robustness(world, tmp_path, monkeypatch):
     result, _ = run(monkeypatch, world, tmp_path, ROBUSTNESS=True, ROBUSTNESS_PHOTOS=2)
     rows = result["robustness"]

@@ -117,11 +117,13 @@ def test_stopped_and_resumed_gives_the_same_numbers(faces, tmp_path):
 def test_a_new_run_keeps_the_files_of_the_one_before(whole, faces, tmp_path):
     copy_run(whole, tmp_path)
     before = {p.name: p.read_bytes() for p in (tmp_path / "weights").glob("*.pt")}
-    before["log.csv"] = (tmp_path / "plots" / "log.csv").read_bytes()
+    before |= {p.name: p.read_bytes() for p in (tmp_path / "plots").glob("[!.]*")}
+    assert {"log.csv", "metrics_3.png"} <= before.keys()
     code, out, err = run(tmp_path, faces, "EPOCHS=1", "IMAGE_SIZE=32")
     assert code == 0, err
     assert {p.name: p.read_bytes() for p in (tmp_path / "weights" / "run_1").iterdir()} == before
     assert {p.name for p in (tmp_path / "weights").glob("*.pt")} == {"best_weights.pt", "best_weights_1.pt", "last.pt"}
+    assert {p.name for p in (tmp_path / "plots").glob("[!.]*")} == {"log.csv", "metrics_1.png"}
     assert classifier.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 1
 
 
@@ -135,6 +137,8 @@ def test_a_new_run_that_is_stopped_in_its_first_epoch_changes_nothing(whole, fac
 
     monkeypatch.setattr(train, "evaluate", stop)
     assert run(tmp_path, faces, "EPOCHS=3", "IMAGE_SIZE=32")[0] == 130
+    monkeypatch.setattr(runs, "saved_epochs", [])
+    assert train.how_to_continue() == "no epoch is finished: run the same command again"
     monkeypatch.undo()
     assert {p: p.read_bytes() for p in tmp_path.rglob("[!.]*") if p.is_file()} == before
     code, out, err = run(tmp_path, faces, "EPOCHS=4", "RESUME=True")
@@ -219,6 +223,22 @@ def test_a_resume_that_judges_otherwise_chooses_the_best_anew(whole, faces, tmp_
     assert classifier.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 4
 
 
+def test_a_resume_without_its_start_chooses_the_best_anew(faces, tmp_path):
+    """START sets the size and the margin of the crops, so that losses with and without it cannot be compared."""
+    assert run(tmp_path, faces, f"START={PAPERS.with_name('small.pt')}", "EPOCHS=1")[0] == 0
+    code, out, err = run(tmp_path, faces, "EPOCHS=2", "RESUME=True")
+    assert code == 0 and "chosen anew, from epoch 2 on" in out, err
+    assert classifier.load_checkpoint(tmp_path / "weights" / "best_weights.pt")["image_size"] == 96
+
+
+def test_a_resume_with_another_weight_decay_trains_with_it(whole, faces, tmp_path):
+    copy_run(whole, tmp_path)
+    code, out, err = run(tmp_path, faces, "EPOCHS=4", "RESUME=True", "WEIGHT_DECAY=0.3")
+    assert code == 0 and "WEIGHT_DECAY 0.05 -> 0.3" in out, err
+    groups = classifier.load_checkpoint(tmp_path / "weights" / "last.pt")["optimizer"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.3]
+
+
 def test_a_last_batch_of_one_trains_where_batch_normalisation_needs_two(faces, tmp_path):
     """8 crops in batches of 7; at 32 pixels ResNet's last features are one value per image and channel."""
     settings = ["MODEL=resnet18", "IMAGE_SIZE=32", "EPOCHS=1"]
@@ -296,10 +316,11 @@ def test_few_crops_that_are_all_right_do_not_make_it_sure_of_everything(n_classe
                                               (60, "60 validation crops are few"), (100, "")])
 def test_crops_of_one_person_count_as_one(tmp_path, capsys, monkeypatch, people, line):
     monkeypatch.setattr(runs, "plot", lambda history, path: None)
-    row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 1.0}
-    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PICTURES": "png"}, {}, {}, history=[row])
+    row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 1.0, "best": "yes"}
+    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PICTURES": "png"}, {}, {}, history=[row],
+                    reached=1.0)
     valid = type("Valid", (list,), {"people": people})(range(60))
-    runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), 1.0, valid)
+    runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), valid)
     assert capsys.readouterr().out.startswith(line or "1 epochs done")
 
 
@@ -323,10 +344,10 @@ def test_training_with_start_ends_where_validation_cannot_improve(faces, tmp_pat
 @pytest.mark.parametrize(("accuracy", "line"), [(0.9, "90.0% of the"), (float("nan"), "of any validation crop")])
 def test_an_accuracy_that_cannot_be_reached_is_said(tmp_path, capsys, monkeypatch, accuracy, line):
     monkeypatch.setattr(runs, "plot", lambda history, path: None)
-    row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 0.6}
-    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PICTURES": "png"}, {}, {}, history=[row])
-    runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), accuracy,
-                  SimpleNamespace(people=500))
+    row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 0.6, "best": "yes"}
+    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PICTURES": "png"}, {}, {}, history=[row],
+                    reached=accuracy)
+    runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), SimpleNamespace(people=500))
     assert "TARGET_ACCURACY=0.98 was not reached" in (out := capsys.readouterr().out) and line in out
 
 
