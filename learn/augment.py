@@ -11,7 +11,7 @@ from dataset import MARGIN, MEAN, STD
 from faces import occluders
 from faces.cropping import LUMA
 
-# {name: rules}, one rule per effect: angles in degrees, shift as a share of the crop's side, zoom as a factor,
+# {name: parameters}, one per effect: angles in degrees, shift as a share of the crop's side, zoom as a factor,
 # light, contrast and cast as the largest relative change, probabilities in 0..1.
 AUGMENTATIONS = {
     "none": {},
@@ -39,47 +39,47 @@ def augment(images, augmentation, generator, rows=slice(None), size=None):
     `augmentation` is a key of AUGMENTATIONS; all random numbers come from `generator` (a CPU torch.Generator). If
     `images` are only the `rows` (a slice) of a batch of `size`, the result is the same as for those rows of the whole.
     """
-    rules, device, side = AUGMENTATIONS[augmentation], images.device, images.shape[-1]
+    params, device, side = AUGMENTATIONS[augmentation], images.device, images.shape[-1]
     # The numbers of all effects are drawn, so that switching one effect off does not change the others.
     numbers = torch.rand(size or len(images), sum(DRAWS.values()), generator=generator)[rows]
-    u = dict(zip(DRAWS, numbers.split(list(DRAWS.values()), 1), strict=True))  # {effect: its numbers, [N, DRAWS]}
+    draws = dict(zip(DRAWS, numbers.split(list(DRAWS.values()), 1), strict=True))  # {effect: its numbers, [N, DRAWS]}
     # Sampling is faster channel by channel than with channels last.
     x = images.to(torch.float32, memory_format=torch.contiguous_format)
-    some_images(x, rules, u, "occlude", occlude)  # before the rotation, so that a mask turns with the face
-    if rules:
-        grid = sampling_grid(placement(rules, u).to(device), side)
-        x = functional.grid_sample(x, grid, padding_mode=rules.get("border", "border"), align_corners=False)
-    some_images(x, rules, u, "small", shrink)
-    some_images(x, rules, u, "jpeg", compress)
-    some_images(x, rules, u, "gray", gray)
-    if rules.get("noise"):  # one pattern for all images, scaled for each
-        some_images(x, rules, u, "noise", add_noise, torch.randn((3, side, side), generator=generator).to(device))
-    some_images(x, rules, u, "erase", erase)
-    if "light" in rules:
-        relight(x, rules, u)
+    some_images(x, params, draws, "occlude", occlude)  # before the rotation, so that a mask turns with the face
+    if params:
+        grid = sampling_grid(placement(params, draws).to(device), side)
+        x = functional.grid_sample(x, grid, padding_mode=params.get("border", "border"), align_corners=False)
+    some_images(x, params, draws, "small", shrink)
+    some_images(x, params, draws, "jpeg", compress)
+    some_images(x, params, draws, "gray", gray)
+    if params.get("noise"):  # one pattern for all images, scaled for each
+        some_images(x, params, draws, "noise", add_noise, torch.randn((3, side, side), generator=generator).to(device))
+    some_images(x, params, draws, "erase", erase)
+    if "light" in params:
+        relight(x, params, draws)
     mean, std = (255 * torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
     return x.clamp_(0, 255).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
-def some_images(x, rules, u, effect, function, *more):
-    """Apply an effect to some images of `x` [N, 3, S, S], in place. `rules`: of augment(), `u`: its random numbers.
+def some_images(x, params, draws, effect, function, *more):
+    """Apply an effect to some images of `x` [N, 3, S, S], in place. `params`, `draws`: as in augment().
 
     `function` takes an image, float32 [3, S, S] in 0..255, a list of its random numbers, and `more`, and returns the
     new image. The numbers stay on the CPU, so that nothing waits for a GPU.
     """
-    for i, (luck, *numbers) in enumerate(u[effect].tolist()):
-        if luck < rules.get(effect, 0):
+    for i, (luck, *numbers) in enumerate(draws[effect].tolist()):
+        if luck < params.get(effect, 0):
             x[i] = function(x[i], numbers, *more)
 
 
-def placement(rules, u):
+def placement(params, draws):
     """Rotation, zoom, mirror and shift as affine matrices, float32 [N, 2, 3], which map the new image to the crop."""
-    low, high = rules.get("rotate", (0, 0))
-    angle = torch.deg2rad(low + (high - low) * u["rotate"])
-    low, high = rules.get("zoom", (1, 1))
-    reach = 1 / (low + (high - low) * u["zoom"])  # visible share of the crop's side
-    mirror, upside_down = (1 - 2 * (u[k] < rules.get(k, 0)).float() for k in ("mirror", "upside_down"))
-    shift = 2 * rules.get("shift", 0) * (2 * u["shift"] - 1)
+    low, high = params.get("rotate", (0, 0))
+    angle = torch.deg2rad(low + (high - low) * draws["rotate"])
+    low, high = params.get("zoom", (1, 1))
+    reach = 1 / (low + (high - low) * draws["zoom"])  # visible share of the crop's side
+    mirror, upside_down = (1 - 2 * (draws[k] < params.get(k, 0)).float() for k in ("mirror", "upside_down"))
+    shift = 2 * params.get("shift", 0) * (2 * draws["shift"] - 1)
     cosine, sine = angle.cos() * reach, angle.sin() * reach
     across = torch.cat([cosine * mirror, sine * mirror], 1)
     down = torch.cat([-sine * upside_down, cosine * upside_down], 1)
@@ -93,9 +93,9 @@ def sampling_grid(matrix, side):
     return (across * line + (down * line[:, None] + shift)).permute(0, 2, 3, 1)
 
 
-def relight(x, rules, u):
+def relight(x, params, draws):
     """Change brightness, contrast and colour cast of images [N, 3, S, S] in 0..255, in place."""
-    light, contrast, cast = (1 + rules.get(k, 0) * (2 * u[k].to(x.device)[:, :, None, None] - 1)
+    light, contrast, cast = (1 + params.get(k, 0) * (2 * draws[k].to(x.device)[:, :, None, None] - 1)
                              for k in ("light", "contrast", "cast"))
     level = x.mean((1, 2, 3), keepdim=True)
     x.mul_(light * cast * contrast).add_(light * cast * (1 - contrast) * level)

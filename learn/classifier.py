@@ -46,17 +46,21 @@ def plausible(metadata):
     """Whether the metadata of a weights file has types and values that the scripts can use."""
     if not all(isinstance(metadata.get(name), kind) for name, kind in METADATA.items()):
         return False
-    numbers = [*metadata["mean"], *metadata["std"], metadata["margin"], metadata["clahe"], metadata["temperature"],
-               metadata["threshold"]]
-    return (all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
-            and len(metadata["mean"]) == len(metadata["std"]) == 3 and min(metadata["std"]) >= 1e-3
-            and max(map(abs, [*metadata["mean"], *metadata["std"]])) <= 1000
-            and 0 <= metadata["margin"] <= 2 and 0 <= metadata["clahe"] <= 100
-            and 0.01 <= metadata["temperature"] <= 1000 and 16 <= metadata["image_size"] <= 1024
-            and (metadata["model"] != "paper" or metadata["image_size"] == networks.image_size("paper"))
-            and len(metadata["classes"]) > 1 and all(isinstance(name, str) for name in metadata["classes"])
-            and len(set(map(normal, metadata["classes"]))) == len(metadata["classes"])
-            and all(isinstance(age, int) for age in metadata["ages"]) and len(metadata["ages"]) <= 200)
+    mean, std, classes, ages = (metadata[name] for name in ("mean", "std", "classes", "ages"))
+    scalars = [metadata[name] for name in ("margin", "clahe", "temperature", "threshold")]
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in [*mean, *std, *scalars]):
+        return False
+    if not len(mean) == len(std) == 3 or min(std) < 1e-3 or max(map(abs, mean + std)) > 1000:
+        return False
+    if not (0 <= metadata["margin"] <= 2 and 0 <= metadata["clahe"] <= 100 and 0.01 <= metadata["temperature"] <= 1000
+            and 16 <= metadata["image_size"] <= 1024):
+        return False
+    if metadata["model"] == "paper" and metadata["image_size"] != networks.image_size("paper"):
+        return False
+    if not all(isinstance(age, int) for age in ages) or len(ages) > 200:
+        return False
+    return (len(classes) > 1 and all(isinstance(name, str) for name in classes)
+            and len(set(map(normal, classes))) == len(classes))
 
 
 def load_checkpoint(path):
