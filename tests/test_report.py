@@ -9,8 +9,15 @@ import pytest
 from matplotlib import font_manager
 
 import test as step4
+from conftest import DPI
 from judge import pictures, report
 from terminal import fonts
+
+
+@pytest.fixture(autouse=True)
+def sharp(monkeypatch):
+    """Plots as users get them."""
+    monkeypatch.setattr(pictures, "DPI", DPI)
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_metrics_files_and_counts(world, plain):
     assert f"{result['n']} faces, {missed} photos without a face, 1 unreadable" in shown
 
 
-def test_pattern_compares_epochs_and_details_the_lowest_loss(world, tmp_path, monkeypatch, capsys):
+def test_pattern_compares_epochs_and_details_the_lowest_loss(world, tmp_path, monkeypatch, capsys, no_pictures):
     looked = []
     kind = type(detectors.get(DETECTOR))
     monkeypatch.setattr(kind, "main_face", lambda *args, find=kind.main_face: looked.append(1) or find(*args))
