@@ -12,7 +12,7 @@ from tools import bench
 
 @pytest.mark.parametrize("stage", ["evaluate", "live", "size"])
 def test_every_stage_prints_its_figures(stage, tmp_path, monkeypatch, capsys):
-    for name, value in {"REPEATS": 1, "COUNT": 48, "CROPS": 16, "FRAMES": 20, "SIZES": (40, 80),
+    for name, value in {"REPEATS": 1, "COUNT": 48, "CROPS": 16, "FRAMES": 10, "SIZES": (40, 80),
                         "WEIGHTS": str(bench.ROOT / "weights/shipped/small.pt")}.items():
         monkeypatch.setattr(bench, name, value)
     getattr(bench, f"bench_{stage}")(tmp_path)

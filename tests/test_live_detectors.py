@@ -34,11 +34,14 @@ def paste(frame, head, x, y, side, roll):
     """Put a head into a frame, its middle at (x, y), `side` pixels wide and tilted by `roll` degrees."""
     scale, turn = side / len(head), math.radians(roll)
     cos, sin = scale * math.cos(turn), scale * math.sin(turn)
+    reach = side * 0.71 + 10  # half of its diagonal, and the mask's soft edge
+    left, top = max(0, int(x - reach)), max(0, int(y - reach))
+    part = frame[top:int(y + reach), left:int(x + reach)]
     there = np.array([[cos, -sin, 0], [sin, cos, 0]])
-    there[:, 2] = np.array((x, y)) - there[:, :2] @ np.full(2, len(head) / 2)
-    shape = frame.shape[1::-1]
+    there[:, 2] = np.array((x - left, y - top)) - there[:, :2] @ np.full(2, len(head) / 2)
+    shape = part.shape[1::-1]
     mask = cv2.GaussianBlur(cv2.warpAffine(np.full(head.shape[:2], 1, np.float32), there, shape), (0, 0), 2)
-    frame[:] = frame * (1 - mask[:, :, None]) + cv2.warpAffine(head, there, shape) * mask[:, :, None]
+    part[:] = part * (1 - mask[:, :, None]) + cv2.warpAffine(head, there, shape) * mask[:, :, None]
 
 
 def follow(people, count=45, seed=0, move=(10, 8)):
