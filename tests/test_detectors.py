@@ -3,7 +3,9 @@
 Where the model is not in weights/ (python -m faces.yunet), the tests that need it are skipped.
 """
 
+import errno
 import io
+import os
 import subprocess
 import sys
 import urllib.error
@@ -263,3 +265,21 @@ def test_a_closer_look_that_leaves_the_photo_is_not_followed(monkeypatch):
     face = Face((300, 100, 90, 90), 0.0, 0.9)
     monkeypatch.setattr(yunet, "detect_again", lambda *_: Face((610, 100, 90, 90), 20.0, 0.9))
     assert yunet.upright(photo(), face) == face
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_cannot_be_written_is_no_lack_of_a_network(empty, monkeypatch, capsys, number):
+    def refuse(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(subprocess, "run", pip_with(b"model"))
+    monkeypatch.setattr(fetching, "atomic", refuse)
+    assert detectors.get("yunet").name == "haar"
+    line, = capsys.readouterr().out.splitlines()
+    assert f"cannot be read or written ({os.strerror(number)})" in line and "Haar cascade" in line
+    assert "internet" not in line and "fetched" not in line
+    empty.mkdir()
+    fetching.MODEL.write_bytes(b"model")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(script.Problem, match="cannot be read or written"):
+        fetching.fetch()

@@ -20,6 +20,7 @@ from terminal import script  # isort: skip  # first, so that Ctrl-C during the o
 # ruff: noqa: E402
 import csv
 import functools
+import itertools
 import json
 import re
 import statistics
@@ -30,8 +31,9 @@ import processed
 import train
 from faces import cropping, people, reading, splits
 from learn import classifier
+from live import videos
 from terminal import rules, workers
-from terminal.files import SPLIT, atomic, check_outputs, claim, claim_table, remove_ours, written
+from terminal.files import SPLIT, atomic, check_outputs, claim, claim_file, claim_table, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 # {name: constants of train.py that differ, and CLAHE, the clip limit of the crops' equalisation}
@@ -98,7 +100,8 @@ def one_run(variant, seed):
     """Train and test a variant, unless that has been done. Returns a dict of COLUMNS, None: not measured."""
     folder = Path(RUNS_DIR, variant, str(seed))
     settings = {**SETTINGS, **VARIANTS[variant]}
-    remember(folder / "settings.json", {**settings, "NEW_SPLITS": True} if NEW_SPLITS else settings)
+    crops = {"NEW_SPLITS": True} if NEW_SPLITS else {"TRAIN_DIR": TRAIN_DIR, "VALID_DIR": VALID_DIR}
+    remember(folder / "settings.json", settings | crops)
     weights, plots = folder / "weights", folder / "plots"
     if not (weights / "done").is_file():
         print(f"\n{variant}, seed {seed}: {settings}", flush=True)
@@ -110,9 +113,7 @@ def one_run(variant, seed):
     best = classifier.load_checkpoint(weights / "best_weights.pt")["metrics"]
     result = {**dict.fromkeys(COLUMNS), "valid_loss": best["valid_loss"], "valid_accuracy": best["valid_accuracy"]}
     if TEST_DIR:
-        if not (plots / "test_metrics.json").is_file():
-            run("test.py", {"TEST_DIR": TEST_DIR, "WEIGHTS": str(weights / "best_weights.pt"), "PLOTS_DIR": str(plots),
-                            "ROBUSTNESS": True, "ROBUSTNESS_PHOTOS": ROBUSTNESS_PHOTOS})
+        test_once(weights / "best_weights.pt", plots, folder / "tested.json")
         metrics = json.loads((plots / "test_metrics.json").read_text(encoding="utf-8"))
         result["test_accuracy"] = metrics["accuracy"]
         for kind in ("occlusion", "covered"):  # balanced accuracy, mean of five severities
@@ -125,8 +126,25 @@ def remember(note, settings):
     text = json.dumps(settings, sort_keys=True)
     before = note.read_text(encoding="utf-8") if note.is_file() else text
     if before != text:
-        script.fail(f"{note.parent} has a run with other constants ({before}): choose another name for the variant, "
-                    "or another RUNS_DIR")
+        script.fail(f"{note.parent} has a run with other constants ({before}, not {text}): choose another name "
+                    "for the variant, or another RUNS_DIR")
+    write(note, text)
+
+
+def test_once(weights, plots, note):
+    """Run test.py, unless `note` says that it has tested this run with the same constants."""
+    constants = {"TEST_DIR": TEST_DIR, "ROBUSTNESS_PHOTOS": ROBUSTNESS_PHOTOS}
+    text = json.dumps(constants)
+    if note.is_file() and note.read_text(encoding="utf-8") == text:
+        return
+    claim_file(note)
+    write(note, "")  # until the new test is complete
+    run("test.py", {**constants, "WEIGHTS": str(weights), "PLOTS_DIR": str(plots), "ROBUSTNESS": True})
+    write(note, text)
+
+
+def write(note, text):
+    """Write a text file, whole or not at all."""
     with atomic(note) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -191,9 +209,19 @@ def check_variants():
                     "'python processed.py' and 'python validation.py'")
 
 
+def check_test():
+    """End with one line, before any training, if TEST_DIR has no photos, without which test.py gives no accuracy."""
+    hint = "put photos that training never saw into <class>/ folders there, or set TEST_DIR= for no test"
+    places = itertools.chain.from_iterable(reading.class_folders(TEST_DIR, hint).values())
+    if not any(videos.photos_and_clips(place)[0] for place in places):
+        script.fail(f"TEST_DIR={TEST_DIR} has no photos: {hint}")
+
+
 def main():
     rules.check(globals())
     check_variants()
+    if TEST_DIR:
+        check_test()
     check_outputs(globals(), "RUNS_DIR")
     table, columns = Path(RUNS_DIR, "results.csv"), ("variant", "seed", *COLUMNS)
     claim_table(table, columns)
