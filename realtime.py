@@ -18,6 +18,7 @@ import os
 os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 
 # ruff: noqa: E402
+import contextlib
 from pathlib import Path
 
 import cv2
@@ -26,7 +27,7 @@ import numpy as np
 import processed
 from faces import cropping, detectors
 from live import capture, controls, overlay, player, results, sources, stills, window, writing
-from terminal import fonts, rules, workers
+from terminal import fonts, rules, stops, workers
 from terminal.files import normal
 
 # ------------------------------------------------------------------------------------------------
@@ -60,19 +61,10 @@ def load(weights):
     return classifier
 
 
-def controls_of(show=None, mirror=False):
-    """The controls.Controls at the start, from the constants; keys change them. `show`: None: SHOW."""
+def controls_of(mirror):
+    """The controls.Controls at the start, from the constants; keys change them."""
     labels = {normal(str(name)): text for name, text in LABELS.items()}  # Unicode NFC, as class names in weights files
-    return controls.Controls(SHOW if show is None else show, mirror, BLUR, labels, UNSURE)
-
-
-def play(reader, loading, output=None, mirror=False, source="", detector=None, screen=None):
-    """Play a camera or a video; returns the dict of results. `source`: its name in LOG; all others: see player.Player.
-
-    `loading` and `detector` are futures, of load() and of detectors.get().
-    """
-    log = results.Results(LOG, source)
-    return player.Player(reader, loading, controls_of(mirror=mirror), log, detector, screen).play(output)
+    return controls.Controls(mirror, BLUR, labels, UNSURE)
 
 
 def print_summary(result):
@@ -89,18 +81,23 @@ def print_summary(result):
     print(f"from a frame's arrival to its being drawn: median {median:.1f} ms, 95 % within {p95:.1f} ms")
 
 
-def watch(source, reader, loading, detector=None, screen=None):
-    """play() a camera or a video, then print its results. Ends the program if nothing could be read."""
+def watch(reader, loading, detector, screen):
+    """Play a camera or a video, then print its results. Ends the program if nothing could be read.
+
+    `reader`: a capture.Reader; `loading` and `detector`: futures of load() and of detectors.get(); `screen`: a
+    window.Window.
+    """
     if OUTPUT:
-        writing.check_video_name(OUTPUT, source)
-    mirror = MIRROR and sources.is_camera(source)
-    result = play(reader, loading, OUTPUT, mirror, results.name_of(source), detector, screen)
+        writing.check_video_name(OUTPUT, reader.source)
+    chosen = controls_of(MIRROR and sources.is_camera(reader.source))
+    log = results.Results(LOG, results.name_of(reader.source))
+    result = player.Player(reader, loading, chosen, log, detector, screen).play(OUTPUT)
     print_summary(result)
     until = f", up to second {result['timestamp']:.2f}" if result["stopped"] else ""
-    for name in filter(None, result["written"]):
+    for name in result["written"]:
         print(f"written: {name}{until}")
     if result["stopped"] and not reader.live:  # Ctrl-C is the normal end of a camera, but cuts a video short
-        raise KeyboardInterrupt
+        stops.interrupt()
     if result["problem"]:
         script.fail(result["problem"])
     if OUTPUT and not result["frames"]:
@@ -108,44 +105,67 @@ def watch(source, reader, loading, detector=None, screen=None):
 
 
 def view(photos, loading, output, detector, screen, note=""):
-    """Annotate photos, then print what was written. `note`: a line shown with each. Returns the exit status."""
+    """Annotate photos, then print what was written. `note`: a line shown with each; all others: see watch(). Returns
+    the exit status: 1 if no photo could be read, or none written to `output`."""
     log = results.Results(LOG)
-    chosen = controls_of(show=screen.process is not None)  # a window's own process: there is none without a window
-    counts = stills.annotate(photos, loading.result(), chosen, log, detector.result(), screen, note)
-    for name in filter(None, (output if counts["photos"] else None, log.written())):
+    counts = stills.annotate(photos, loading.result(), controls_of(mirror=False), log, detector.result(), screen, note)
+    for name in ([output] if counts["written"] else []) + log.written():
         print(f"written: {name}")
-    if counts.get("stopped"):
-        raise KeyboardInterrupt
-    return int(counts["photos"] == 0)
+    if counts["stopped"]:
+        stops.interrupt()
+    return int(counts["photos"] == 0 or output is not None and counts["written"] == 0)
+
+
+@contextlib.contextmanager
+def reader_of(source):
+    """Context of a capture.Reader, which is stopped at the end."""
+    reader = capture.Reader(source, RETRY, CAMERA_SIZE)
+    try:
+        yield reader
+    finally:
+        reader.stop()
+
+
+def wait_for_camera(reader, screen):
+    """Wait until camera 0 is opened, or given up; the window says so. Returns whether the user has quit meanwhile."""
+    while not (reader.opened or reader.over()):  # opened: None while it tries, then True or False
+        why = [sources.why_not(0)] if reader.opened is False else []
+        if screen.key(overlay.caption(None, ["looking for a camera ...", *why]), 30) in window.QUIT:
+            return True
+        reader.read(0.03)
+    return False
+
+
+def watch_camera(loading, detector, screen):
+    """watch() camera 0. Returns None, or one line on why it cannot be opened."""
+    with reader_of(0) as reader:
+        if wait_for_camera(reader, screen):
+            return None
+        if reader.opened is False:
+            return sources.why_not(0)
+        return watch(reader, loading, detector, screen)
 
 
 def camera_or_portrait(loading, detector):
     """Watch camera 0; without a camera or a window, view a sample portrait. Returns the exit status."""
-    reader = None
     to_video = OUTPUT and Path(OUTPUT).suffix.lower() in writing.FOURCC
-    try:
-        screen = window.Window(SHOW)
-        reader = capture.Reader(0, RETRY, CAMERA_SIZE)
-        while not (reader.opened or reader.over()):  # opened: None while it tries, then True or False
-            why = [sources.why_not(0)] if reader.opened is False else []
-            if screen.key(overlay.caption(None, ["looking for a camera ...", *why]), 30) in window.QUIT:
-                return 0
-            reader.read(0.03)
-        if reader.opened is not False:
-            return watch(0, reader, loading, detector, screen)
-        reason = sources.why_not(0)
-    except window.NoWindow as problem:
+    with contextlib.ExitStack() as stack:
+        screen = window.Window(False)
+        try:
+            screen = stack.enter_context(contextlib.closing(window.Window(SHOW)))
+            reason = watch_camera(loading, detector, screen)
+        except window.NoWindow as problem:
+            if to_video:
+                raise
+            reason = f"no window: {problem}"
+        if reason is None:
+            return 0
         if to_video:
-            raise
-        screen, reason = window.Window(False), f"no window: {problem}"
-        if reader is not None:
-            reader.stop()
-    if to_video:
-        script.fail(f"OUTPUT={OUTPUT} is a video, and {reason}")
-    print(f"{reason}\nlabelling the portrait that comes with matplotlib instead")
-    output = OUTPUT or (None if screen.process else Path(writing.SAVED_DIR, "realtime.jpg").as_posix())
-    note = f"{reason}{overlay.BETWEEN}This is the portrait that comes with matplotlib."
-    return view(stills.album(stills.portrait(), output), loading, output, detector, screen, note)
+            script.fail(f"OUTPUT={OUTPUT} is a video, and {reason}")
+        print(f"{reason}\nlabelling the portrait that comes with matplotlib instead")
+        output = OUTPUT or (None if screen.shown else Path(writing.SAVED_DIR, "realtime.jpg").as_posix())
+        note = f"{reason}{overlay.BETWEEN}This is the portrait that comes with matplotlib."
+        return view(stills.album(stills.portrait(), output), loading, output, detector, screen, note)
 
 
 def is_size(size):
@@ -172,10 +192,11 @@ def main():
     try:
         if source is None:
             return camera_or_portrait(loading, detector)
-        screen = window.Window(SHOW)
-        if photos:
-            return view(photos, loading, OUTPUT, detector, screen)
-        return watch(source, capture.Reader(source, RETRY, CAMERA_SIZE), loading, detector, screen)
+        with contextlib.closing(window.Window(SHOW)) as screen:
+            if photos:
+                return view(photos, loading, OUTPUT, detector, screen)
+            with reader_of(source) as reader:
+                return watch(reader, loading, detector, screen)
     except window.NoWindow as problem:
         script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
 

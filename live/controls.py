@@ -18,11 +18,10 @@ PHOTO_HELP = overlay.BETWEEN.join((*HELP, "space, arrows: next photo and back"))
 class Controls:
     """What is shown, and how: the constants of realtime.py at the start, then as keys change them."""
 
-    show: bool = True  # in a window
     mirror: bool = False
     blur: bool = False
     labels: dict = dataclasses.field(default_factory=dict)  # class -> text on the screen
-    unsure: str = "unsure"  # text on the screen
+    unsure: str = UNSURE  # text on the screen
     help: bool = False
     heat: bool = False
     counts: bool = False

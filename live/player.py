@@ -18,13 +18,14 @@ class Player:
 
     `reader`: a capture.Reader; `loading`: a future of a learn.classifier.Classifier (before it is done, a camera's
     picture has no labels, and a video waits at its first frame); `log`: a results.Results, which gets a row for each
-    face and frame; `detector`: a future of detectors.get() (before it is done, a window uses Haar's detector), None:
-    Haar's; `screen`: a window.Window; None: a new one.
+    face and frame; `detector`: a future of detectors.get() (before it is done, a window uses Haar's detector);
+    `screen`: a window.Window. Both `reader` and `screen` are closed at the end.
     """
 
-    def __init__(self, reader, loading, controls, log, detector=None, screen=None):
-        self.reader, self.loading, self.controls, self.log, self.detector = reader, loading, controls, log, detector
-        self.screen, self.tracker = screen or window.Window(controls.show), tracks.Tracker()
+    def __init__(self, reader, loading, controls, log, detector, screen):
+        self.reader, self.loading, self.controls, self.log = reader, loading, controls, log
+        self.detector = detector  # None once the tracker has it
+        self.screen, self.tracker = screen, tracks.Tracker()
         self.classes = ()  # names; () until the classifier is loaded
         self.picture = None  # the last one drawn
         self.still = None  # the stills.Still of the last frame
@@ -40,8 +41,8 @@ class Player:
         """Play to the end, or to Ctrl-C, and write the pictures to the video `output`.
 
         Returns the results, a dict: numbers of frames and faces, "seconds", "latencies" (seconds per frame),
-        "timestamp" of the last frame, "written" (names of OUTPUT and LOG, None for what was not written), "stopped"
-        (whether by Ctrl-C), "counts" (a text), and "problem" (one line, or None).
+        "timestamp" of the last frame, "written" (list of the names of files), "stopped" (whether by Ctrl-C), "counts"
+        (a text), and "problem" (one line, or None).
         """
         reader, controls = self.reader, self.controls
         try:
@@ -60,13 +61,14 @@ class Player:
                 self.hold(problem or ENDED)
         finally:
             self.screen.close()
+        written = [output] if output and self.frames else []
         return {"frames": self.frames, "seconds": seconds,
                 "faces": self.tracker.count, "classified": self.tracker.classifications,
                 "dropped": reader.dropped, "unusable": reader.unusable, "latencies": self.latencies,
                 "counts": self.controls.counted(self.log, self.classes),
-                "written": (output if self.frames else None, self.log.written()),
+                "written": written + self.log.written(),
                 "stopped": stopped, "timestamp": self.timestamp,
-                "problem": "the display is gone" if getattr(self.screen, "lost", False) else problem}
+                "problem": "the display is gone" if self.screen.lost else problem}
 
     def play_all(self):
         """Play until the source ends, or the user ends it. Returns whether that was by Ctrl-C or a signal."""
@@ -101,7 +103,7 @@ class Player:
     def show_first(self):
         """Show a video's first frame while the network loads; with `blur`, an empty picture."""
         first = self.reader.peek()
-        if self.controls.show and (first is not None or self.reader.waiting()):
+        if self.screen.shown and (first is not None or self.reader.waiting()):
             picture = overlay.caption(None if self.controls.blur else first, [LOADING])
             self.controls.quit = self.screen.key(picture, 30) in window.QUIT
         else:
@@ -110,7 +112,7 @@ class Player:
     def show_waiting(self):
         """Show that the source does not answer, with the reason if it is known, and print it once."""
         name = sources.public(self.reader.source)
-        if self.controls.show:
+        if self.screen.shown:
             why = [sources.why_not(self.reader.source)] if self.reader.opened is False else []
             shown = overlay.caption(self.picture, [f"waiting for {name} ...", *why])
             self.obey(shown, self.picture, 30)
@@ -130,7 +132,7 @@ class Player:
     def hold(self, note):
         """Show a video's last frame until a key closes the window."""
         with contextlib.suppress(KeyboardInterrupt):  # everything has been written
-            while self.controls.show and not self.controls.quit:
+            while self.screen.shown and not self.controls.quit:
                 picture = self.still.draw(self.controls)
                 shown = overlay.caption(picture, self.lines(note))
                 if self.controls.obey(self.screen.key(shown, stills.REDRAW), picture) == " ":
@@ -139,7 +141,7 @@ class Player:
     def step(self, frame, timestamp, arrival):
         """Track the faces of one frame, draw, write and show it."""
         self.started = self.started or arrival
-        if self.detector is not None and (self.detector.done() or not (self.reader.live or self.controls.show)):
+        if self.detector is not None and (self.detector.done() or not (self.reader.live or self.screen.shown)):
             self.tracker.detector, self.detector = self.detector.result(), None
         self.tracker.heat = self.controls.heat
         faces = [track.face() for track in self.tracker.step(frame, timestamp, self.reader.brief)]
@@ -158,11 +160,11 @@ class Player:
         self.recent.append((now, len(faces)))
         while now - self.recent[0][0] > 1:
             self.recent.popleft()
-        if self.controls.show:
+        if self.screen.shown:
             rate = f"{rates(self.recent)}{overlay.BETWEEN}{self.reader.dropped} dropped"
             shown = overlay.caption(picture, self.lines(rate))
         self.latencies.append(time.perf_counter() - arrival)
-        if self.controls.show:
+        if self.screen.shown:
             self.obey(shown, picture, self.time_left(interval))
         else:
             self.print_labels(faces, timestamp)

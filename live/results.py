@@ -104,8 +104,8 @@ class Results:
             self.write([row.cells() for row in rows])
 
     def written(self):
-        """The name of the file if this run has started it and it is still there, else None."""
-        return self.log if self.file and os.path.exists(self.log) else None
+        """List of the name of the file if this run has started it and it is still there, else []."""
+        return [self.log] if self.file and os.path.exists(self.log) else []
 
     def close(self):
         """Close the file; say so if somebody has deleted it meanwhile."""

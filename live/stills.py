@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 
 from faces import cropping, detectors, reading
-from live import overlay, results, sources, tracks, videos, window, writing
+from live import overlay, results, sources, tracks, videos, writing
 from live.controls import BACK, NEXT, PHOTO_HELP
 from terminal import files, script, stops
 from terminal.files import normal
@@ -160,13 +160,14 @@ class Viewer:
     keys ask for it.
 
     `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(); `note`: a
-    line shown with each photo. `counts`: numbers by COUNTS, and "stopped" after Ctrl-C.
+    line shown with each photo. `counts`: numbers by COUNTS.
     """
 
     def __init__(self, photos, classifier, controls, log, detector, note=""):
         self.photos, self.classifier, self.controls, self.log = photos, classifier, controls, log
         self.detector, self.note, self.counts = detector, note, dict.fromkeys(COUNTS, 0)
         self.faces = {}  # index of a photo -> its faces; [] if it could not be read
+        self.written = set()  # paths of annotated pictures
 
     def look(self, index):
         """The Still of a photo, or None if it cannot be read."""
@@ -206,6 +207,7 @@ class Viewer:
         picture = still.draw(dataclasses.replace(self.controls, mirror=False, heat=False))
         try:
             writing.save_photo(photo.target, picture)
+            self.written.add(photo.target)
         except writing.TooLarge as problem:
             print(problem)
 
@@ -245,20 +247,23 @@ class Viewer:
             shown = self.following(shown[0], step) or shown
 
 
-def annotate(photos, classifier, controls, log, detector, screen=None, note=""):
-    """Annotate photos one by one, in a window if `controls.show`. Returns the counts: dict. See Viewer."""
-    viewer, screen = Viewer(photos, classifier, controls, log, detector, note), screen or window.Window(controls.show)
+def annotate(photos, classifier, controls, log, detector, screen, note=""):
+    """Annotate photos one by one, in the window.Window `screen` if it is shown, and close it. See Viewer.
+
+    Returns the counts: dict of numbers by COUNTS, of pictures "written", and "stopped" (whether by Ctrl-C).
+    """
+    viewer, stopped = Viewer(photos, classifier, controls, log, detector, note), False
     try:
-        if controls.show:
+        if screen.shown:
             viewer.view(screen)
         else:
             for index in range(len(photos)):
                 viewer.look(index)
     except KeyboardInterrupt:  # the files that were written are kept
-        viewer.counts["stopped"] = 1
+        stopped = True
     finally:
         screen.close()
         log.close()
     print(", ".join(f"{viewer.counts[what]} {what}" for what in COUNTS))
     print(f"different faces: {controls.counted(log, classifier.classes)}")
-    return viewer.counts
+    return {**viewer.counts, "written": len(viewer.written), "stopped": stopped}

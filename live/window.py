@@ -35,8 +35,8 @@ KEYS = (
 NAMES = {code: name for name, *codes in KEYS for code in codes}
 GTK_MODIFIERS = 0x60FF << 16  # GTK adds Shift, Num Lock, ... and the keyboard layout's number above 16 bits
 LARGEST = 1280, 800  # largest size in pixels of a new window; the user can enlarge it
-SCREEN = 1280, 720  # assumed size of a screen whose size is unknown
-FREE = 0.85  # share of a screen's width and height without its bars, and those of the window
+MONITOR = 1280, 720  # assumed size of a monitor whose size is unknown
+FREE = 0.85  # share of a monitor's width and height without its bars, and those of the window
 SLICE = 50  # milliseconds after which a waiting window checks whether it was closed
 PICTURE, KEY = struct.Struct("<iii"), struct.Struct("9s")  # header of a picture to the process; its answer
 
@@ -68,8 +68,8 @@ def remedy():
     return "log in at the machine itself, or to its remote desktop, and run it there"
 
 
-def screen_size():
-    """(width, height) of the screen, in the same pixels as sizes of windows."""
+def monitor_size():
+    """(width, height) of the monitor, in the same pixels as sizes of windows."""
     try:
         if sys.platform == "win32":
             return tuple(ctypes.windll.user32.GetSystemMetrics(which) for which in (0, 1))  # SM_CXSCREEN, SM_CYSCREEN
@@ -81,20 +81,20 @@ def screen_size():
         x11.XOpenDisplay.restype = ctypes.c_void_p
         address = x11.XOpenDisplay(None)
         if not address:
-            return SCREEN
+            return MONITOR
         display = ctypes.c_void_p(address)
         width, height = x11.XDisplayWidth(display, 0), x11.XDisplayHeight(display, 0)
         x11.XCloseDisplay(display)
-        return min(width, height * 16 // 9), height  # X11 gives the width of all screens side by side
+        return min(width, height * 16 // 9), height  # X11 gives the width of all monitors side by side
     except (OSError, AttributeError):
-        return SCREEN
+        return MONITOR
 
 
-def fitting(shape, screen):
+def fitting(shape, monitor):
     """(width, height) of the window for a picture of `shape`, (rows, columns, ...): its size, or reduced, with the same
-    aspect ratio, to fit LARGEST and the free part of a `screen`, (width, height)."""
+    aspect ratio, to fit LARGEST and the free part of a `monitor`, (width, height)."""
     rows, columns = shape[:2]
-    most = [min(largest, FREE * side) for largest, side in zip(LARGEST, screen, strict=True)]
+    most = [min(largest, FREE * side) for largest, side in zip(LARGEST, monitor, strict=True)]
     share = min(1.0, most[0] / columns, most[1] / rows)
     return max(1, round(columns * share)), max(1, round(rows * share))
 
@@ -117,11 +117,16 @@ class Window:
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
                                         start_new_session=True)  # so that only the script gets Ctrl-C
 
+    @property
+    def shown(self):
+        """Whether there is a window: not with show=False, nor once it is closed."""
+        return self.process is not None
+
     def key(self, image, wait=1):
         """Show a BGR image and return the key pressed within `wait` milliseconds: its name_of(), "" for none, or "q" if
         the window was closed, or its process ended. Raises NoWindow if it cannot be opened.
         """
-        if self.process is None or self.lost:
+        if self.lost or not self.shown:
             return QUIT[0] if self.lost else ""
         try:
             self.process.stdin.write(PICTURE.pack(*image.shape[:2], wait))
@@ -138,12 +143,13 @@ class Window:
             return QUIT[0]
         self.errors.seek(0)
         lines = [line.strip() for line in self.errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        self.close()
         reason = next((line for line in lines if line.startswith("qt.qpa")), lines[-1] if lines else "no reason given")
         raise NoWindow(f"no window can be opened on this display ({reason}): {remedy()}")
 
     def close(self):
         """Close the window and end its process."""
-        if self.process is not None:
+        if self.shown:
             self.process.kill()
             self.process.wait()
             with contextlib.suppress(OSError):
@@ -153,11 +159,11 @@ class Window:
             self.process = None
 
 
-class Screen:
-    """OpenCV's window, in its own process."""
+class NativeWindow:
+    """OpenCV's window, in the process that Window starts."""
 
     def __init__(self, title):
-        self.title, self.screen, self.visible = title, screen_size(), False
+        self.title, self.monitor, self.visible = title, monitor_size(), False
         self.shape, self.size = None, None  # shape of the picture; last (width, height) set for the window
 
     def show(self, image, wait):
@@ -179,7 +185,7 @@ class Screen:
         if self.shape is None:
             cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         if self.shape is None or tuple(cv2.getWindowImageRect(self.title)[2:]) == self.size:
-            self.size = fitting(shape, self.screen)
+            self.size = fitting(shape, self.monitor)
             cv2.resizeWindow(self.title, *self.size)
         self.shape = shape
 
@@ -196,7 +202,7 @@ class Screen:
 
 def serve(title):
     """The window's process: show pictures from stdin, and write keys to stdout, until the script ends."""
-    answers, screen = os.fdopen(os.dup(1), "wb"), Screen(title)
+    answers, native = os.fdopen(os.dup(1), "wb"), NativeWindow(title)
     os.dup2(2, 1)  # so that what libraries print does not get into the answers
     if os.name != "nt":
         import resource
@@ -207,7 +213,7 @@ def serve(title):
         data = sys.stdin.buffer.read(height * width * 3)
         if len(data) < height * width * 3:
             break
-        answers.write(KEY.pack(screen.show(np.frombuffer(data, np.uint8).reshape(height, width, 3), wait).encode()))
+        answers.write(KEY.pack(native.show(np.frombuffer(data, np.uint8).reshape(height, width, 3), wait).encode()))
         answers.flush()
 
 

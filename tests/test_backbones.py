@@ -22,6 +22,7 @@ from learn import classifier, runs
 from live import stills
 from live.controls import Controls
 from live.results import Results
+from live.window import Window
 from terminal import script
 
 KINDS = tuple(networks.BACKBONES)
@@ -120,7 +121,7 @@ def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
     loaded = realtime.load(str(trained / name / "weights" / "best_weights.pt"))
     torch.set_num_threads(threads)
     album = stills.album(photo, str(tmp_path / "out"))
-    counts = stills.annotate(album, loaded, Controls(show=False), Results(), detectors.get("haar"))
+    counts = stills.annotate(album, loaded, Controls(), Results(), detectors.get("haar"), Window(False))
     assert counts["faces"] >= 1 and (tmp_path / "out" / "x.png").is_file()
     crop = reading.read_photo(photo)[:224, :224]
     heat = loaded.explain([crop, crop])

@@ -13,7 +13,7 @@ from faces.cropping import MARGIN
 from learn import classifier, runs
 from live import capture, stills, tracks
 from strangers import facts
-from watching import StandIn
+from watching import StandIn, done, play
 
 
 @pytest.fixture
@@ -95,8 +95,6 @@ def test_weights_from_before_the_option_have_none(tmp_path):
 
 def test_the_live_loop_takes_the_limit_of_the_weights(tmp_path, monkeypatch):
     """A video through realtime.py: whatever the network was given, it was equalised."""
-    from concurrent.futures import Future
-
     import clips
     import realtime
 
@@ -104,7 +102,6 @@ def test_the_live_loop_takes_the_limit_of_the_weights(tmp_path, monkeypatch):
     given, limits, equalise = [], [], cropping.equalise
     monkeypatch.setattr(cropping, "equalise", lambda crop, limit: limits.append(limit) or equalise(crop, limit))
     monkeypatch.setattr(realtime, "SHOW", False)
-    loaded = Future()
-    loaded.set_result(StandIn(lambda crops: given.extend(crops) or np.repeat([[0.1, 0.9]], len(crops), 0), clahe=3.0))
-    realtime.play(capture.Reader(str(tmp_path / "clip.mp4")), loaded)
+    network = StandIn(lambda crops: given.extend(crops) or np.repeat([[0.1, 0.9]], len(crops), 0), clahe=3.0)
+    play(capture.Reader(str(tmp_path / "clip.mp4")), done(network))
     assert given and limits.count(3.0) == len(given)

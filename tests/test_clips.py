@@ -17,9 +17,9 @@ import test as subject
 from faces import detectors
 from judge import clip_metrics
 from learn import classifier
-from live import capture, videos
+from live import videos
 from terminal import script
-from watching import StandIn, loading
+from watching import StandIn, loading, watch
 
 
 def by_brightness(crops):
@@ -52,10 +52,9 @@ def one_thread():
 
 
 def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thread):
-    monkeypatch.setattr(realtime, "SHOW", False)
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))
     monkeypatch.setattr("watching.classify", by_brightness)
-    realtime.watch(str(clip), capture.Reader(str(clip)), loading())
+    watch(clip, loading())
     with open(tmp_path / "faces.csv", encoding="utf-8", newline="") as file:
         logged = list(csv.DictReader(file))
     rows = [row for _, rows in videos.follow(clip, StandIn(by_brightness), detectors.get("haar")) for row in rows]

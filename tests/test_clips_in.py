@@ -10,10 +10,10 @@ import pytest
 import clips
 import realtime
 from boxes import copy, frames, lasting, turned, wide_pixels, write
-from live import capture, stills, tracks, window
+from live import capture, stills, tracks
 from running import wait_for
 from terminal import script
-from watching import Camera, loading
+from watching import Camera, Screen, loading, watch
 
 
 @pytest.mark.parametrize("name", ["c.mjpeg", "c.mjpg", "c", "c.bin"])
@@ -161,13 +161,10 @@ def test_wide_frames_are_searched_as_finely(tmp_path):
 def test_an_output_without_a_frame_is_one_line(tmp_path, monkeypatch):
     """As where q is pressed while the network loads."""
     source = write(tmp_path / "a.mp4", 25.0)
-    monkeypatch.setattr(window.Window, "__init__", lambda self, show: None)
-    monkeypatch.setattr(window.Window, "key", lambda self, image, wait: "q")
-    monkeypatch.setattr(window.Window, "close", lambda self: None)
     monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "o.mp4"))
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))
     with pytest.raises(SystemExit, match="^error: [^\n]*$") as stop:
-        script.run(lambda: realtime.watch(str(source), capture.Reader(str(source)), Future()))
+        script.run(lambda: watch(source, Future(), Screen(["q"])))
     assert "o.mp4" in str(stop.value) and [p.name for p in tmp_path.glob("[!.]*")] == ["a.mp4"]
 
 
@@ -175,10 +172,9 @@ def test_a_clip_that_breaks_off_is_told(tmp_path, monkeypatch, capsys):
     """What was read before is written, the exit status is 1."""
     whole = write(tmp_path / "a.avi", 25.0, code="MJPG").read_bytes()
     (tmp_path / "b.avi").write_bytes(whole[:len(whole) // 2])
-    monkeypatch.setattr(realtime, "SHOW", False)
     monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "o.mp4"))
     with pytest.raises(SystemExit, match=r"b\.avi ended after \d\d of 60 frames"):
-        realtime.watch("b.avi", capture.Reader(str(tmp_path / "b.avi")), loading())
+        watch(tmp_path / "b.avi", loading())
     assert "written: " in capsys.readouterr().out and (tmp_path / "o.mp4").exists()
 
 

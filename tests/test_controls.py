@@ -13,7 +13,7 @@ from watching import Camera, Screen, StandIn, classify, program
 def test_keys(tmp_path, monkeypatch):
     picture = np.zeros((48, 64, 3), np.uint8)
     monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
-    view = controls.Controls(show=False)
+    view = controls.Controls()
     for key, name in (("h", "help"), ("g", "heat"), ("m", "mirror"), ("b", "blur"), ("c", "counts"), ("q", "quit")):
         assert view.obey(key, picture) == "" and getattr(view, name)
     assert view.obey("s", picture) == "" and view.obey("", picture) == ""
@@ -25,14 +25,13 @@ def test_keys(tmp_path, monkeypatch):
 def pages(monkeypatch, tmp_path, keys):
     """Annotate two photos, a.png and b.png, with these keys pressed. Returns what was shown, and what was written."""
     screen = Screen(keys)
-    monkeypatch.setattr(window, "Window", lambda show: screen)
     monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path / "plots"))
     (tmp_path / "in").mkdir(exist_ok=True)
     for name, person in (("a.png", clips.person("hat", 3)), ("b.png", clips.person("hat", 3)[:, ::-1])):
         cv2.imwrite(str(tmp_path / "in" / name), cv2.cvtColor(person, cv2.COLOR_RGB2BGR))
     album = stills.album(tmp_path / "in", tmp_path / "out")
-    stills.annotate(album, StandIn(), controls.Controls(), results.Results(), detectors.get("haar"))
-    return screen.shown, [cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "b.png")]
+    stills.annotate(album, StandIn(), controls.Controls(), results.Results(), detectors.get("haar"), screen)
+    return screen.pictures, [cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "b.png")]
 
 
 def test_keys_on_photos(monkeypatch, tmp_path):
@@ -94,7 +93,7 @@ def test_a_window_opens_no_larger_than_the_screen_less_its_bars(shape, screen, f
 
 def test_the_size_of_a_screen_is_told_or_taken_for_small(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":987")
-    width, height = window.screen_size()
+    width, height = window.monitor_size()
     assert width >= height >= 480
 
 
@@ -106,7 +105,7 @@ def test_a_window_keeps_the_size_that_the_user_gave_it(monkeypatch):
     monkeypatch.setattr(cv2, "waitKeyEx", lambda wait: -1)
     monkeypatch.setattr(cv2, "resizeWindow", lambda title, *size: sizes.append(size))
     monkeypatch.setattr(cv2, "getWindowImageRect", lambda title: rectangle)
-    screen = window.Screen("t")
+    screen = window.NativeWindow("t")
     for rows, width in ((48, 64), (48, 64), (60, 64), (60, 64), (48, 90)):
         rectangle[2:] = [width, rectangle[3]]
         screen.show(np.zeros((rows, 64, 3), np.uint8), 1)
@@ -120,7 +119,7 @@ def test_keys_without_a_name_are_waited_through(monkeypatch):
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
     codes = iter([0xFFE5, 0xFF50, 0x1008FF11, ord("C")])
     monkeypatch.setattr(cv2, "waitKeyEx", lambda wait: next(codes))
-    assert window.Screen("t").show(np.zeros((48, 64, 3), np.uint8), 1000) == "c"
+    assert window.NativeWindow("t").show(np.zeros((48, 64, 3), np.uint8), 1000) == "c"
 
 
 class Sized(Camera):

@@ -15,7 +15,7 @@ import pytest
 import clips
 from faces import cropping, detectors, reading, yunet
 from faces.boxes import iou
-from live import capture, controls, player, results, stills, tracks
+from live import capture, controls, player, results, stills, tracks, window
 from test_detectors import needs_model
 from watching import Camera, StandIn, loading
 
@@ -109,7 +109,8 @@ def test_nobody_is_seen_where_nobody_is():
 def test_yunet_takes_over_when_it_is_there_and_the_window_does_not_wait():
     detector, names = Future(), []
     reader = capture.Reader(0, 0.0, opened=Camera(0))
-    playing = player.Player(reader, loading(), controls.Controls(show=False), results.Results(), detector)
+    playing = player.Player(reader, loading(), controls.Controls(), results.Results(), detector,
+                            window.Window(False))
     for i, frame in enumerate(clips.frames_of([clips.person("hat", 3)], 6)):
         if i == 3:
             detector.set_result(detectors.get("yunet"))

@@ -179,7 +179,7 @@ def test_words_of_small_letters_stand_apart():
 
 def test_a_class_has_its_colour_and_its_text(monkeypatch):
     monkeypatch.setattr(realtime, "LABELS", {"woman": "MUJER"})
-    text_of = realtime.controls_of().text_of
+    text_of = realtime.controls_of(False).text_of
     assert text_of(1, 0.934, ["man", "woman"]) == "MUJER 93%"
     assert text_of(0, 0.7, ["man", "woman"]) == "man 70%" and text_of(None, 0.5, []) == "unsure"
     frame = np.zeros((100, 100, 3), np.uint8)

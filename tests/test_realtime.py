@@ -18,10 +18,10 @@ import boxes
 import clips
 import realtime
 from faces import detectors
-from live import capture, controls, overlay, player, results, sources, tracks, videos, window, writing
+from live import capture, controls, overlay, player, results, sources, stills, tracks, videos, window, writing
 from running import call, wait_for
 from terminal import files, script
-from watching import CAMERAS, Camera, Screen, classify, loading, program
+from watching import CAMERAS, Camera, Screen, classify, haar, loading, play, program, watch
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def no_window(monkeypatch):
 def test_output_has_all_frames_and_the_rate(clip, tmp_path, no_window):
     opened = capture.open_capture(clip)
     reader = capture.Reader(str(clip), opened=opened)
-    result = realtime.play(reader, loading(), tmp_path / "out.mp4")
+    result = play(reader, loading(), tmp_path / "out.mp4")
     written = cv2.VideoCapture(str(tmp_path / "out.mp4"))
     frames = []
     while True:
@@ -64,7 +64,7 @@ def test_output_has_all_frames_and_the_rate(clip, tmp_path, no_window):
 
 def test_play_leaves_no_thread_and_no_memory(clip, no_window):
     def once():
-        realtime.play(capture.Reader(str(clip)), loading())
+        play(capture.Reader(str(clip)), loading())
 
     before = threading.active_count()
     once()
@@ -105,7 +105,7 @@ def test_the_x_button_quits_once_the_window_was_open(answer, monkeypatch):
         monkeypatch.setattr(cv2, name, lambda *_: None)
     monkeypatch.setattr(cv2, "waitKeyEx", lambda wait: -1)
     monkeypatch.setattr(cv2, "getWindowProperty", visible)
-    screen, keys = window.Screen("t"), []
+    screen, keys = window.NativeWindow("t"), []
     for now in (answer, answer, 1.0, 1.0, answer):
         answers.append(now)
         keys.append(screen.show(np.zeros((48, 64, 3), np.uint8), 1))
@@ -130,6 +130,8 @@ def test_what_the_window_shows(clip, monkeypatch, tmp_path):
     shown = []
 
     class Screen:
+        shown, lost = True, False
+
         def __init__(self, show):
             assert show
 
@@ -144,7 +146,7 @@ def test_what_the_window_shows(clip, monkeypatch, tmp_path):
     monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
     reader = capture.Reader(str(clip))
     monkeypatch.setattr(reader, "waiting", lambda: False)  # a slow machine would show, between frames, that it waits
-    result = realtime.play(reader, loading())
+    result = play(reader, loading())
     assert shown[-1] is None and result["frames"] == 32 and not result["problem"]
     assert all((f[480:] == 30).all(2).mean() > 0.5 for f in shown[:-1])  # the dark plate of the numbers
     assert len(shown[3]) > len(shown[2]) > 480  # the help
@@ -156,6 +158,8 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
     shown, future = [], Future()
 
     class Screen:
+        shown, lost = True, False
+
         def __init__(self, show):
             pass
 
@@ -173,17 +177,17 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
     for quits in (True, False):
         shown.clear()
         reader = capture.Reader(str(clip))
-        result = realtime.play(reader, future)
+        result = play(reader, future)
         assert result["frames"] == (0 if quits else 5), "no frame is lost to the waiting"
         np.testing.assert_array_equal(shown[0], shown[2])
         assert np.abs(shown[0][:200].astype(int) - clips_frame(clip, 0)[:200]).mean() < 1
     shown.clear()
     monkeypatch.setattr(realtime, "BLUR", True)
     quits = True
-    realtime.play(capture.Reader(str(clip)), Future())
+    play(capture.Reader(str(clip)), Future())
     assert np.ptp(shown[0][:200]) == 0, "nobody is shown before the faces can be found"
     detector, reader = Future(), capture.Reader(0, opened=Camera(10_000, 0.01))
-    playing = player.Player(reader, loading(), controls.Controls(show=True, blur=True), results.Results(), detector)
+    playing = player.Player(reader, loading(), controls.Controls(blur=True), results.Results(), detector, Screen(True))
     shown.clear()
     playing.turn()
     reader.stop()
@@ -191,8 +195,8 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
 
 
 def test_status_tells_rates():
-    playing = player.Player(capture.Reader("none.mp4"), loading(), controls.Controls(show=False),
-                            results.Results())
+    playing = player.Player(capture.Reader("none.mp4"), loading(), controls.Controls(), results.Results(), haar(),
+                            window.Window(False))
     assert playing.ready()
     playing.recent = [(i / 25, 2) for i in range(26)]
     assert player.rates(playing.recent) == "25 frames/s   50 faces/s"
@@ -206,7 +210,7 @@ def played(monkeypatch, tmp_path, clip, keys, output=None):
     monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
     reader = capture.Reader(str(clip))
     wait_for(lambda: reader.peek() is not None)
-    return screen.shown, realtime.play(reader, loading(), output)
+    return screen.pictures, play(reader, loading(), output)
 
 
 def test_keys_show_at_once_what_they_do_while_it_is_paused(clip, monkeypatch, tmp_path):
@@ -238,6 +242,8 @@ def test_space_pauses_and_a_record_of_no_frame_is_none(clip, tmp_path, monkeypat
     keys = iter("xxx rr q")
 
     class Screen:
+        shown, lost = True, False
+
         def __init__(self, show):
             pass
 
@@ -249,7 +255,7 @@ def test_space_pauses_and_a_record_of_no_frame_is_none(clip, tmp_path, monkeypat
 
     monkeypatch.setattr(window, "Window", Screen)
     monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
-    result = realtime.play(capture.Reader(str(clip)), loading())
+    result = play(capture.Reader(str(clip)), loading())
     assert result["frames"] < 7 and "no frame was read during the recording" in capsys.readouterr().out
     assert not list(tmp_path.glob("[!.]*"))
 
@@ -264,7 +270,7 @@ def test_blurred_faces_in_a_video(clip, tmp_path, monkeypatch, no_window):
 
     monkeypatch.setattr(realtime, "BLUR", True)
     monkeypatch.setattr(controls.Controls, "text_of", lambda *_: "")  # letters over a blur may look like a face
-    realtime.play(capture.Reader(str(clip)), loading(watched), str(tmp_path / "a.mp4"))
+    play(capture.Reader(str(clip)), loading(watched), str(tmp_path / "a.mp4"))
     written, frames = cv2.VideoCapture(str(tmp_path / "a.mp4")), []
     while (got := written.read())[0]:
         frames.append(got[1])
@@ -300,7 +306,7 @@ def test_ctrl_c_ends_a_camera_and_keeps_what_was_written(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(tracks.Tracker, "step", step)
     reader = capture.Reader(0, opened=camera)
-    result = realtime.play(reader, loading(), str(tmp_path / "a.mp4"))
+    result = play(reader, loading(), str(tmp_path / "a.mp4"))
     assert result["frames"] == 19 and not result["problem"] and camera.released
     assert cv2.VideoCapture(str(tmp_path / "a.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) >= 1
 
@@ -319,7 +325,7 @@ def test_ctrl_c_leaves_no_half_of_a_video(clip, tmp_path, monkeypatch, no_window
     monkeypatch.setattr(tracks.Tracker, "step", step)
     monkeypatch.setattr(realtime, "OUTPUT", str(output))
     with pytest.raises(KeyboardInterrupt):
-        realtime.watch(str(clip), capture.Reader(str(clip)), loading())
+        watch(clip, loading())
     assert {path.name for path in tmp_path.iterdir()} == {files.RECORD, *[output.name][:frames]}
     said = capsys.readouterr().out
     if frames:
@@ -333,7 +339,7 @@ def lines(monkeypatch, tmp_path):
     shown = []
 
     class Screen:
-        process = "one"
+        shown, lost = True, False
 
         def __init__(self, show):
             pass
@@ -362,7 +368,7 @@ def test_without_a_camera_the_reason_stands_in_the_window(lines):
     assert ["looking for a camera ...", "there is no camera 0: connect one"] in lines
     assert lines[-1][0].startswith("there is no camera 0: connect one") and "portrait" in lines[-1][0]
     with pytest.raises(SystemExit, match="there is no camera 3: connect one"):
-        realtime.watch(3, capture.Reader(3, 0.5), loading())
+        realtime.watch(capture.Reader(3, 0.5), loading(), haar(), window.Window(True))
     assert ["waiting for camera 3 ...", "there is no camera 3: connect one"] in lines
 
 
@@ -383,7 +389,7 @@ def test_a_camera_that_gives_no_frames_is_one_line_after_retry(kind, tmp_path, m
     monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "o.mp4"))
     started = time.monotonic()
     with pytest.raises(SystemExit, match="^error: [^\n]*camera 0[^\n]*$"):
-        realtime.watch(0, capture.Reader(0, 1.0), loading())
+        realtime.watch(capture.Reader(0, 1.0), loading(), haar(), window.Window(False))
     assert 1 <= time.monotonic() - started < 60, "those that block do so for longer"
     assert "camera 0 does not answer, trying for 1 s" in capsys.readouterr().out
     left = {path.name for path in tmp_path.iterdir()} - {files.RECORD}
@@ -418,7 +424,7 @@ def people(tmp_path):
 @pytest.mark.parametrize("name", ["1.mp4", "2.mp4"])
 def test_the_faces_of_one_or_two_frames_are_labelled(people, name, no_window):
     reader = capture.Reader(str(people / name))
-    result = realtime.play(reader, loading())
+    result = play(reader, loading())
     assert result["frames"] == int(name[0]) and result["faces"] == 2 and not result["problem"]
     rows = [row for _, rows in videos.follow(str(people / name), loading().result(), detectors.get("haar"))
             for row in rows]
@@ -435,7 +441,7 @@ def test_the_picture_that_an_address_gives_is_labelled(people, no_window):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for name, count in (("shot.jpg", 1), ("2.mp4", 2)):
             reader = capture.Reader(f"http://127.0.0.1:{server.server_port}/{name}", 1.0)
-            result = realtime.play(reader, loading())
+            result = play(reader, loading())
             assert result["frames"] == count and result["faces"] == 2 and not result["problem"]
         server.shutdown()
 
@@ -445,5 +451,59 @@ def test_a_clip_that_begins_with_a_picture_is_told(people, no_window):
     for first, second, told in (("1.mp4", "9.mp4", True), ("9.mp4", "1.mp4", False)):
         path = people / f"{first[0]}_{second}"
         path.write_bytes(boxes.two_tracks((people / first).read_bytes(), (people / second).read_bytes()))
-        result = realtime.play(capture.Reader(str(path)), loading())
+        result = play(capture.Reader(str(path)), loading())
         assert ("begins with a picture" in (result["problem"] or "")) == told and result["faces"] == 2
+
+
+def test_only_pictures_that_were_written_are_told(tmp_path, capsys):
+    """WebP holds 16,383 pixels a side. What cannot be written is said, and alone it is an error."""
+    tall, small = (tmp_path / name for name in ("tall.png", "small.png"))
+    for path, height in ((tall, 20_000), (small, 90)):
+        cv2.imwrite(str(path), np.full((height, 90, 3), 90, np.uint8))
+    for source, output, status in ((tall, tmp_path / "x.webp", 1), (small, tmp_path / "y.webp", 0),
+                                   (tall, None, 0)):
+        photos = stills.album(source, output)
+        assert realtime.view(photos, loading(), output, haar(), window.Window(False)) == status
+        said = capsys.readouterr().out
+        assert (f"written: {output}\n" in said) == (output is not None and output.exists()) == ("y.webp" in str(output))
+        assert ("x.webp cannot be written" in said) == (output == tmp_path / "x.webp")
+
+
+def reading_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "reader"]
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_q_while_a_camera_is_looked_for_closes_all(opens, monkeypatch):
+    """At the first picture, whether the camera would have opened a little later or not."""
+    pressed, closed = threading.Event(), []
+
+    class Quits(Screen):
+        def key(self, image, wait):
+            pressed.set()
+            return "q"
+
+        def close(self):
+            closed.append(self)
+
+    def open_late(*_):
+        pressed.wait()
+        return Camera(10_000, 0.01) if opens else None
+
+    monkeypatch.setattr(window, "Window", lambda show: Quits(()))
+    monkeypatch.setattr(capture, "open_capture", open_late)
+    monkeypatch.setattr(realtime, "RETRY", 1000.0)
+    before = reading_threads()
+    assert realtime.camera_or_portrait(loading(), haar()) == 0 and closed
+    for thread in set(reading_threads()) - set(before):
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_name_that_is_refused_leaves_no_reader(clip, tmp_path):
+    before = reading_threads()
+    code, _, err = call(realtime, f"SOURCE={clip}", "OUTPUT=x.txt", "SHOW=False", "WEIGHTS=none.pt", cwd=tmp_path)
+    assert code == 1 and "must end in one of" in err
+    for thread in set(reading_threads()) - set(before):
+        thread.join(20)
+        assert not thread.is_alive()

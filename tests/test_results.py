@@ -10,10 +10,10 @@ import pytest
 import clips
 import realtime
 from faces import detectors, haar
-from live import capture, controls, results, stills, tracks
+from live import controls, results, stills, tracks, window
 from running import LINUX, POSIX, ROOT, press_ctrl_c, start, wait_for
 from terminal import files, rules, script
-from watching import StandIn, loading
+from watching import StandIn, loading, watch
 
 HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
 
@@ -56,7 +56,7 @@ def bright(monkeypatch):
 
 def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "out" / "faces.csv"))
-    realtime.watch(str(two), capture.Reader(str(two)), loading())
+    watch(two, loading())
     rows = read(tmp_path / "out" / "faces.csv")
     assert {row["source"] for row in rows} == {"two.mp4"}
     times = [float(row["time"]) for row in rows]
@@ -95,8 +95,8 @@ def test_a_folder_of_photos_likewise(tmp_path, monkeypatch, capsys):
         (tmp_path / "in" / name).write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
     log = results.Results(tmp_path / "faces.csv")
     album = stills.album(tmp_path / "in")
-    stills.annotate(album, StandIn(), controls.Controls(show=False, labels={"hat": "GORRA"}), log,
-                    detectors.get("haar"))
+    stills.annotate(album, StandIn(), controls.Controls(labels={"hat": "GORRA"}), log, detectors.get("haar"),
+                    window.Window(False))
     rows = read(tmp_path / "faces.csv")
     assert [(row["source"], row["time"], row["face"], row["class"]) for row in rows] == [
         ("a.png", "", "1", "hat"), ("sub/ñ.png", "", "2", "hat")]
@@ -144,7 +144,7 @@ def test_a_log_replaces_no_other_file(tmp_path, monkeypatch):
     before = (tmp_path / "new.csv").read_bytes()
     log = results.Results(tmp_path / "new.csv")
     log.close()
-    assert log.written() is None and (tmp_path / "new.csv").read_bytes() == before, "not where no frame comes"
+    assert log.written() == [] and (tmp_path / "new.csv").read_bytes() == before, "not where no frame comes"
 
 
 @LINUX  # its /dev/full
@@ -212,4 +212,4 @@ def test_a_log_that_is_deleted_during_the_run_is_said(tmp_path, capsys):
     log.add([results.Row("0", 0.0, 1, "man", 0.9, 1, 2, 3, 4)])
     (tmp_path / "faces.csv").unlink()
     log.close()
-    assert "was deleted during the run" in capsys.readouterr().out and log.written() is None
+    assert "was deleted during the run" in capsys.readouterr().out and log.written() == []

@@ -11,11 +11,17 @@ from PIL import Image
 
 import clips
 from faces import detectors
-from live import controls, results, stills
+from live import controls, results, stills, window
 from photos import fill
 from running import POSIX
 from terminal import files, script
 from watching import StandIn
+
+
+def annotate(photos):
+    """The counts of stills.annotate() without a window."""
+    return stills.annotate(photos, StandIn(), controls.Controls(), results.Results(), detectors.get("haar"),
+                           window.Window(False))
 
 
 def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
@@ -25,8 +31,9 @@ def test_a_picture_that_its_format_cannot_hold_is_said(tmp_path, capsys):
     Image.new("RGB", (90, 90), "gray").save(tmp_path / "in" / "b.jpg")
 
     photos = stills.album(tmp_path / "in", tmp_path / "out")
-    counts = stills.annotate(photos, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
-    assert counts["photos"] == 2 and [p.name for p in (tmp_path / "out").glob("[!.]*")] == ["b.jpg"]
+    counts = annotate(photos)
+    assert counts["photos"] == 2 and counts["written"] == 1
+    assert [p.name for p in (tmp_path / "out").glob("[!.]*")] == ["b.jpg"]
     assert "a.jpg cannot be written as an image (24x70000 pixels)" in capsys.readouterr().out
 
 
@@ -35,7 +42,7 @@ def test_an_output_folder_that_disappears_in_mid_run_ends_it(tmp_path, monkeypat
     photos = stills.album(tmp_path / "in", tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(script.Problem, match="is gone"):
-        stills.annotate(photos, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
+        annotate(photos)
 
 
 def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys):
@@ -46,8 +53,8 @@ def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys)
     cv2.imwrite(str(folder / "wall.jpg"), clips.scene(2))
     (folder / "broken.jpg").write_bytes(b"no photo")
     album = stills.album(folder, target)
-    counts = stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
-    assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1}
+    counts = annotate(album)
+    assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1, "written": 2, "stopped": False}
     assert sorted(p.name for p in target.rglob("[!.]*.*")) == ["face.png", "wall.jpg"]
     assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
     assert "sub/face.png: hat 90%" in capsys.readouterr().out
@@ -72,7 +79,7 @@ def test_annotated_pictures_replace_no_other_files(tmp_path):
     assert (tmp_path / "out" / "b.png").read_text() == "mine"
     for _ in range(2):
         album = stills.album(tmp_path / "in", tmp_path / "new")
-        stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
+        annotate(album)
     assert len(list((tmp_path / "new").glob("*.png"))) == 2
     (tmp_path / "raw").mkdir()
     files.claim(tmp_path / "raw", ["a.png"])  # as an importer places a photo
@@ -88,7 +95,7 @@ def test_a_name_for_a_picture_is_no_folder(tmp_path):
     one, all_of_them = tmp_path / "in" / "a.png", tmp_path / "in"
     for name in ("ann.tiff", "ann.JPG", "ann.webp"):
         album = stills.album(one, tmp_path / name)
-        stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(), detectors.get("haar"))
+        annotate(album)
         assert cv2.imread(str(tmp_path / name)).shape == cv2.imread(str(one)).shape
     for name in ("out.mp4", "ann.heic", "ann.gif", "ann.dng"):
         with pytest.raises(SystemExit, match=f"OUTPUT=.*{name}: a photo is written to a folder, or to a file"):
@@ -126,7 +133,6 @@ def test_photos_with_odd_names_are_annotated_like_others(tmp_path):
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(cv2.imencode(".png", clips.person("hat", 3)[:, :, ::-1])[1].tobytes())
     album = stills.album(tmp_path / "in", tmp_path / "out")
-    counts = stills.annotate(album, StandIn(), controls.Controls(show=False), results.Results(),
-                             detectors.get("haar"))
+    counts = annotate(album)
     assert counts["photos"] == len(names) == len([p for p in (tmp_path / "out").rglob("[!.]*.*g") if p.is_file()])
     assert (tmp_path / "out" / "h.png").is_file() and (tmp_path / "out" / names[2]).is_file()

@@ -20,11 +20,11 @@ import pytest
 import clips
 import realtime
 import webcam
-from live import capture, results
+from live import results
 from photos import fill
 from running import POSIX, ROOT, call, kill, none_left, press_ctrl_c, slowly, start, wait_for
 from terminal import files, script, stops, workers
-from watching import loading
+from watching import loading, watch
 
 STOPS = int(os.environ.get("STOPS", 4))
 SMALL = ROOT / "weights" / "shipped" / "small.pt"
@@ -179,7 +179,7 @@ def test_in_a_notebook_too(film, tmp_path, monkeypatch):
 
     monkeypatch.setattr(results.Results, "add", stop)
     with pytest.raises(SystemExit) as end:
-        script.run(lambda: realtime.watch(str(film), capture.Reader(str(film)), loading()))
+        script.run(lambda: watch(film, loading()))
     assert end.value.code == 130 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert cv2.VideoCapture("o.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 5
 

@@ -9,7 +9,10 @@ from concurrent.futures import Future
 import cv2
 import numpy as np
 
+import realtime
+from faces import detectors
 from learn.classifier import Classifier
+from live import capture, player, results, window
 from running import ROOT
 
 
@@ -33,11 +36,33 @@ class StandIn(Classifier):
         return np.zeros((len(crops), 224, 224), np.float32)
 
 
+def done(result):
+    """A future that has this result."""
+    future = Future()
+    future.set_result(result)
+    return future
+
+
 def loading(answer=None):
     """A stand-in for the future of realtime.load()."""
-    future = Future()
-    future.set_result(StandIn(answer))
-    return future
+    return done(StandIn(answer))
+
+
+def haar():
+    """The future of Haar's detector."""
+    return done(detectors.get("haar"))
+
+
+def play(reader, loading, output=None):
+    """Play as realtime.watch() does, with Haar's detector and without the mirror; returns the results."""
+    screen = window.Window(realtime.SHOW)
+    playing = player.Player(reader, loading, realtime.controls_of(False), results.Results(), haar(), screen)
+    return playing.play(output)
+
+
+def watch(path, loading, screen=None):
+    """realtime.watch() of a file, with Haar's detector; without `screen` no window."""
+    realtime.watch(capture.Reader(str(path)), loading, haar(), screen or window.Window(False))
 
 
 def program(*arguments, cwd=None, **environment):
@@ -48,13 +73,15 @@ def program(*arguments, cwd=None, **environment):
 
 
 class Screen:
-    """A stand-in for the window: it answers with `keys`, one for each picture, and keeps what was `shown`."""
+    """A stand-in for the window: it answers with `keys`, one for each picture, and keeps the `pictures`."""
+
+    shown, lost = True, False
 
     def __init__(self, keys):
-        self.shown, self.keys = [], iter(keys)
+        self.pictures, self.keys = [], iter(keys)
 
     def key(self, image, wait):
-        self.shown.append(image)
+        self.pictures.append(image)
         return next(self.keys)
 
     def close(self):

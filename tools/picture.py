@@ -92,6 +92,8 @@ def choose(network, detector):
 class Screen:
     """A stand-in for the window: keeps the pictures of a clip of so many frames, then counts as closed."""
 
+    shown, lost = True, False
+
     def __init__(self, frames):
         self.pictures, self.frames = [], frames
 
