@@ -262,8 +262,8 @@ def main():
         status = path.stat()
         listing.update("\0".join([key, str(status.st_size), str(status.st_mtime_ns), *persons[key], "\n"])
                        .encode(errors="surrogateescape"))
-    settings = {"seed": SEED, "ratio": VALID_RATIO, "crops": listing.hexdigest(),
-                "clahe": clahe, "thresholds": [copies.CANDIDATE, copies.NEAR_COPY]}
+    settings = {"seed": SEED, "ratio": VALID_RATIO, "crops": listing.hexdigest(), "clahe": clahe,
+                "copies": [f"{name}={value}" for name, value in vars(copies).items() if name.isupper()]}
     folders = (TRAIN_DIR, VALID_DIR)
     counts = [check_folder(folder) for folder in folders]
     before = [splits.read(folder) for folder in folders]

@@ -61,8 +61,8 @@ def main_and_others(detector, rgb):
 def get(name, strict=False):
     """The detector of that name, "yunet" or "haar"; any other name ends the program with one line.
 
-    YuNet's model is fetched if it is missing, which takes a few seconds at most. If that fails, a line is printed and
-    Haar's detector returned; with `strict`, script.Problem is raised.
+    YuNet's model is fetched if it is missing, which usually takes seconds; faces/fetching.py has the time limits. If
+    that fails, a line is printed and Haar's detector returned; with `strict`, script.Problem is raised.
     """
     if name not in tuple(DETECTORS):  # not in the dict, since a list would have no hash
         script.fail(f'DETECTOR={name!r}: must be "yunet" or "haar"')

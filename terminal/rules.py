@@ -25,7 +25,7 @@ class Rule(NamedTuple):
 
 TEXT = Rule(lambda value: isinstance(value, str) and "\0" not in value, "a text, which may be empty")
 TEXTS = Rule(lambda value: all(isinstance(text, str) for pair in value.items() for text in pair),
-             "texts for texts, as {'M': 'man'}")
+             "a dict of texts, such as {'M': 'man'}")
 FONT = Rule(lambda value: isinstance(value, str) and Path(value).is_file(), "the path of a .ttf or .otf file")
 
 
@@ -36,7 +36,7 @@ def rule_of(rule):
     if rule is bool:
         return Rule(lambda value: isinstance(value, bool), "True or False")
     if rule is str:
-        return Rule(lambda value: TEXT.holds(value) and value.strip(), "a text")
+        return Rule(lambda value: TEXT.holds(value) and value.strip(), "a text that is not empty")
     if isinstance(rule, tuple) and isinstance(rule[0], type):
         return number(*rule)
     return Rule(lambda value: isinstance(value, str) and value in rule, f"one of {', '.join(rule)}")

@@ -7,7 +7,7 @@ import pytest
 
 import drawn
 from faces import cropping
-from tools import bench
+from tools import bench, plain
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "live", "size"])
@@ -31,3 +31,10 @@ def test_it_starts_from_any_folder_and_ends_with_one_line(tmp_path):
     done = subprocess.run([sys.executable, bench.__file__, "STAGES=('none',)"], cwd=tmp_path, capture_output=True,
                           text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "some of crop, train" in done.stderr
+
+
+def test_the_papers_loop_has_the_papers_settings(tmp_path):
+    bench.write(tmp_path, [drawn.draw_face(i, drawn.CLASSES[i % 2]) for i in range(2)])
+    _, optimizer, batches = plain.kept(tmp_path)
+    assert type(optimizer).__name__ == "Adam" and optimizer.param_groups[0]["lr"] == 1e-3 and batches.batch_size == 16
+    plain.kept.cache_clear()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from terminal import files
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {"processed", "validation", "dataset", "model", "train", "test", "realtime"}
 # What the modules of a room may import of this project, beside those of their own room.
@@ -49,3 +51,14 @@ def test_rooms_before_any_network_import_no_torch():
                for path in (ROOT / room).glob("[!_]*.py")]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_folders_that_outputs_must_keep_apart_from_are_those_of_the_scripts():
+    """files.PLACES repeats the scripts' own constants, since terminal/ imports no script."""
+    owned = {name: set() for name in files.PLACES}
+    for path in [*ROOT.glob("*.py"), *(ROOT / "data").glob("*.py"), *(ROOT / "tools").glob("*.py")]:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                for name in owned.keys() & {target.id for target in node.targets}:
+                    owned[name].add(node.value.value)
+    assert owned == {name: {place} for name, place in files.PLACES.items()}

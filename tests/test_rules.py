@@ -64,3 +64,12 @@ def test_rules(rule, right, wrong):
     for value in wrong:
         with pytest.raises(SystemExit, match="^error: X=.*: must be "):
             rules.check({"X": value, "RULES": {"X": rule}})
+
+
+@pytest.mark.parametrize(("rule", "value", "line"), [
+    (rules.optional(str), "", "X='': must be None, or a text that is not empty"),
+    (rules.TEXTS, {"M": 1}, "X={'M': 1}: must be a dict of texts, such as {'M': 'man'}")])
+def test_a_rule_says_what_is_wanted(rule, value, line):
+    with pytest.raises(SystemExit) as error:
+        rules.check({"X": value, "RULES": {"X": rule}})
+    assert str(error.value) == f"error: {line}"

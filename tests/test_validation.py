@@ -288,3 +288,14 @@ def test_the_folder_of_the_class_that_cannot_be_read_is_named(place):
     with pytest.raises(SystemExit) as error:
         validation.main()
     one_line(error, "no crop of woman can be read", f"delete {Path(validation.FACES_DIR, 'woman').as_posix()} and run")
+
+
+@pytest.mark.parametrize(("name", "value"), [("CANDIDATE", 0.5), ("BURST", 0.6), ("SCALES", {1.0: 0.5})])
+def test_another_search_for_copies_makes_another_split(place, monkeypatch, capsys, name, value):
+    fill(place, 10, 10)
+    validation.main()
+    monkeypatch.setattr(validation.copies, name, value)
+    capsys.readouterr()
+    for word in ("written", "unchanged"):
+        validation.main()
+        assert f"\n{word}: processed/train and" in capsys.readouterr().out

@@ -61,7 +61,7 @@ def epoch(net, optimizer, batches):
 def kept(folder):
     """(network, optimizer, batches) for crops in `folder`, cached."""
     net = Model().to(DEVICE)
-    return net, torch.optim.Adam(net.parameters(), 1e-4), loader(folder)
+    return net, torch.optim.Adam(net.parameters(), 1e-3), loader(folder)
 
 
 def train(folder):
