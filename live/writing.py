@@ -104,8 +104,11 @@ def stamped(name, suffix):
 
 
 def snapshot(picture):
-    """Save the picture that is shown (key s)."""
+    """Save the picture that is shown (key s). If JPEG cannot hold it, only print that."""
     path = stamped("snapshot", ".jpg")
     files.claim_file(path)
-    save_photo(path, picture)
-    print(f"snapshot: {path.as_posix()}", flush=True)
+    try:
+        save_photo(path, picture)
+        print(f"snapshot: {path.as_posix()}", flush=True)
+    except TooLarge as problem:
+        print(problem, flush=True)

@@ -175,3 +175,12 @@ def test_a_child_is_unsure(child, label):
 
     faces = stills.classify(clips.person("hat", 3), StandIn(answers), detectors.get("haar"))
     assert [face.label for face in faces] == [label] and faces[0].confidence == pytest.approx(0.9)
+
+
+def test_a_snapshot_that_jpeg_cannot_hold_ends_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
+    view = controls.Controls()
+    assert view.obey("s", np.zeros((70_000, 24, 3), np.uint8)) == "" and not view.quit
+    said = capsys.readouterr().out
+    assert "cannot be written as an image (24x70000 pixels)" in said and "snapshot: " not in said
+    assert not list(tmp_path.glob("[!.]*"))
