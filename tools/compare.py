@@ -6,8 +6,8 @@
 
 It runs train.py for each variant and seed, and test.py on data/test with the resulting weights, in
 compare/<variant>/<seed>/. It prints the means and standard deviations over the seeds, and writes compare/results.csv.
-After a stop, the same command continues. Choose by the validation loss: a test that has been used to choose measures
-nothing any more.
+After a stop, the same command continues; with another TEST_DIR only the test is made again. Choose by the validation
+loss: a test that has been used to choose measures nothing any more.
 """
 
 import sys
