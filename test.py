@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import processed
 from faces import cropping, detectors, people, reading
-from judge import clip_metrics, metrics, overlap, pictures, report
+from judge import clip_metrics, metrics, overlap, plots, report
 from live import capture, videos
 from terminal import rules, workers
 from terminal.files import atomic, check_outputs, claim, remove_ours
@@ -36,12 +36,12 @@ from terminal.files import atomic, check_outputs, claim, remove_ours
 TEST_DIR = "data/test"  # one subfolder per class, with the names of the classes in the weights file
 WEIGHTS = None  # a file, or a pattern such as weights/best_weights_*.pt; None: as in realtime.py
 PLOTS_DIR = "plots"
-PICTURES = "png"  # file format of the plots; "pdf" for reports
+PLOT_FORMAT = "png"  # file format of the plots; "pdf" for reports
 
 PEOPLE = people.PEOPLE  # who is in the photos; without it, each photo counts as another person, without groups
 CROPPED = False  # True: TEST_DIR holds crops made by processed.py, and no face detector is used
-ROBUSTNESS = False  # True: also measure the accuracy on damaged crops (light, blur, noise, ...)
-ROBUSTNESS_PHOTOS = 500  # how many photos, chosen at random, are damaged, once for each kind and severity; 0: all
+ROBUSTNESS = False  # True: also measure the accuracy on corrupted crops (light, blur, noise, ...)
+ROBUSTNESS_PHOTOS = 500  # how many photos, chosen at random, are corrupted, once for each kind and severity; 0: all
 ERRORS_SHOWN = 16  # most confident mistakes in errors.png
 SEED = 0  # of the bootstrap, and of the choice of ROBUSTNESS_PHOTOS
 BATCH_SIZE = 64  # crops per pass; affects memory only
@@ -230,15 +230,15 @@ def crop_again(answers, chosen):
 
 
 def measure_robustness(answers):
-    """The rows of damage.measure() for ROBUSTNESS_PHOTOS of the faces."""
-    from judge import damage
+    """The rows of corruptions.measure() for ROBUSTNESS_PHOTOS of the faces."""
+    from judge import corruptions
 
     classifier, count = answers.classifier, len(answers.found)
     chosen = np.arange(count)
     if 0 < ROBUSTNESS_PHOTOS < count:
         chosen = np.sort(np.random.default_rng(SEED).choice(count, ROBUSTNESS_PHOTOS, replace=False))
     crops = list(tqdm(crop_again(answers, chosen), total=len(chosen), unit=" photos", desc="faces again"))
-    return damage.measure(crops, answers.labels[chosen], lambda batch: classifier.predict(batch)[0],
+    return corruptions.measure(crops, answers.labels[chosen], lambda batch: classifier.predict(batch)[0],
                           len(classifier.classes), classifier.margin)
 
 
@@ -268,13 +268,13 @@ def play(clips, classifier):
 
 def written():
     """Names of the files that a run writes into PLOTS_DIR."""
-    return [*(f"{name}.{PICTURES}" for name in DRAWN), "predictions.csv", "test_metrics.json"]
+    return [*(f"{name}.{PLOT_FORMAT}" for name in DRAWN), "predictions.csv", "test_metrics.json"]
 
 
 def finish(folder, drawn, result):
     """Delete the plots of an earlier run that this one, which has drawn the plots `drawn`, has not replaced, and write
     test_metrics.json, the last file of a run."""
-    remove_ours(folder, [f"{name}.{PICTURES}" for name in DRAWN if name not in drawn])
+    remove_ours(folder, [f"{name}.{PLOT_FORMAT}" for name in DRAWN if name not in drawn])
     with atomic(folder / "test_metrics.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
@@ -283,7 +283,7 @@ def write(folder, answers, result, clip_rows):
     """Write all files of a run, test_metrics.json last. `result`: the dict for test_metrics.json; `clip_rows`: of
     play()."""
     classes = answers.classifier.classes
-    picture = {name: folder / f"{name}.{PICTURES}" for name in DRAWN}
+    picture = {name: folder / f"{name}.{PLOT_FORMAT}" for name in DRAWN}
     drawn = ["confusion_matrix", "roc", "reliability", "errors"]
     report.confusion_matrix(picture["confusion_matrix"], result["confusion"], classes)
     report.roc(picture["roc"], answers.probabilities, answers.labels, classes)
@@ -343,7 +343,7 @@ def evaluate_photos(photos, clips, loaded, table, folder):
           f"pictures, predictions.csv and test_metrics.json are in {folder.as_posix()}")
 
 
-RULES = dict(TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PICTURES=pictures.ENDINGS, PEOPLE=str,
+RULES = dict(TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PLOT_FORMAT=plots.ENDINGS, PEOPLE=str,
              CROPPED=bool, ROBUSTNESS=bool, ROBUSTNESS_PHOTOS=(int, 0, None), ERRORS_SHOWN=(int, 0, 10_000),
              SEED=(int, 0, 2**63 - 1), BATCH_SIZE=(int, 1, None), WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
              FONT=rules.optional(rules.FONT))
@@ -354,18 +354,18 @@ def main():
 
     rules.check(globals())
     if FONT:
-        pictures.use_font(FONT)
+        plots.use_font(FONT)
     check_outputs(globals(), "PLOTS_DIR")
     table = people.read(PEOPLE)
-    loaded, plots = load_all(WEIGHTS), Path(PLOTS_DIR)
+    loaded, folder = load_all(WEIGHTS), Path(PLOTS_DIR)
     photos, clips = files_by_class(TEST_DIR, loaded[0].classes, loaded[0].path)
     print(f"{len(photos)} photos and {len(clips)} clips of {TEST_DIR}")
     print("\n".join(f"weights: {each}" for each in loaded))
-    claim(plots, written())
+    claim(folder, written())
     if photos:
-        evaluate_photos(photos, clips, loaded, table, plots)
+        evaluate_photos(photos, clips, loaded, table, folder)
     else:
-        evaluate_clips(clips, loaded[-1], plots)  # the last weights file, since only photos tell which is the best
+        evaluate_clips(clips, loaded[-1], folder)  # the last weights file, since only photos tell which is the best
 
 
 if __name__ == "__main__":

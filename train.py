@@ -25,7 +25,7 @@ from torch.nn import functional
 import dataset
 import model as networks
 from faces import cropping
-from judge import pictures
+from judge import plots
 from learn import augment, auxiliary, classifier, engine, runs
 from terminal import files, rules, stops
 from validation import TRAIN_DIR, VALID_DIR
@@ -33,7 +33,7 @@ from validation import TRAIN_DIR, VALID_DIR
 # ------------------------------------------------------------------------------------------------ settings
 WEIGHTS_DIR = "weights"
 PLOTS_DIR = "plots"
-PICTURES = "png"  # file format of the plots; "pdf" for reports
+PLOT_FORMAT = "png"  # file format of the plots; "pdf" for reports
 MODEL = "paper"  # a key of model.NETWORKS: paper, small, vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
 START = None  # weights to fine-tune, such as "weights/shipped/small.pt": of the same MODEL; the classes may differ
 EPOCHS = None  # None: see DEFAULTS
@@ -59,7 +59,7 @@ AUXILIARY = ()
 # Margin around the face in validation crops, as a share of its size; saved with the weights for test.py and
 # realtime.py. Random zoom enlarges faces in training, so validation is better with a smaller margin than training:
 # Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019. None: that of START, or cropping.MARGIN.
-JUDGED_MARGIN = None
+EVAL_MARGIN = None
 # Validation accuracy, on the crops that are not "unsure", for which the confidence threshold is chosen. A lower target
 # leaves more errors in the groups that the network fails most often.
 TARGET_ACCURACY = 0.98
@@ -240,8 +240,8 @@ def load_data(start, device):
     """The dataset.Crops of training and validation, in the network's input size. `start`: the dict of read_start()."""
     size = IMAGE_SIZE or start.get("image_size", networks.image_size(MODEL))
     margin = start.get("margin", cropping.MARGIN)
-    if JUDGED_MARGIN is not None:
-        margin = float(JUDGED_MARGIN)
+    if EVAL_MARGIN is not None:
+        margin = float(EVAL_MARGIN)
     with engine.one_at_first():
         train = dataset.Crops(TRAIN_DIR, size).prepare(quiet=not engine.IS_FIRST)
         valid = dataset.Crops(VALID_DIR, size, margin).prepare(quiet=not engine.IS_FIRST)
@@ -346,12 +346,12 @@ def fit(hardware):
 
 
 RULES = dict(
-    TRAIN_DIR=str, VALID_DIR=str, WEIGHTS_DIR=str, PLOTS_DIR=str, PICTURES=pictures.ENDINGS, MODEL=networks.NETWORKS,
+    TRAIN_DIR=str, VALID_DIR=str, WEIGHTS_DIR=str, PLOTS_DIR=str, PLOT_FORMAT=plots.ENDINGS, MODEL=networks.NETWORKS,
     START=rules.optional(str), EPOCHS=rules.optional((int, 1, None)), BATCH_SIZE=rules.optional((int, 1, None)),
     LR=rules.optional((float, 1e-12, 10)), IMAGE_SIZE=rules.optional((int, 32, 224)), SEED=(int, 0, 2**63 - 1),
     RESUME=bool, DEVICE=("auto", "cpu", "cuda", "mps"), PAPER=bool, AUGMENT=augment.AUGMENTATIONS,
     WEIGHT_DECAY=(float, 0, 1), LABEL_SMOOTHING=(float, 0, 0.99), EMA=(float, 0, 0.99999), BALANCE=bool,
-    AUXILIARY=rules.some_of(auxiliary.TASKS), JUDGED_MARGIN=rules.optional((float, 0, cropping.MARGIN)),
+    AUXILIARY=rules.some_of(auxiliary.TASKS), EVAL_MARGIN=rules.optional((float, 0, cropping.MARGIN)),
     TARGET_ACCURACY=(float, 0.01, 0.9999), PRECISION=("auto", "float32", "bfloat16"))
 
 

@@ -1,9 +1,9 @@
 """Synthetic occluders: masks, sunglasses, scarves and hands, drawn on a crop in their natural place. Nothing to run.
 
-Used by training (the key "occlude" of augment.AUGMENTATIONS) and by the test (judge/damage.py). Coordinates are those
-of the Haar box, whose width and height are 1: the middle of the face is x = 0, its top y = 0. On UTKFace's crops the
-eyes are at y = 0.40, the tip of the nose at 0.61, the mouth at 0.79, the chin at 1.03, the cheeks at x = +-0.39. `u`
-are random numbers in 0..1.
+Used by training (the key "occlude" of augment.AUGMENTATIONS) and by the test (judge/corruptions.py). Coordinates are
+those of the Haar box, whose width and height are 1: the middle of the face is x = 0, its top y = 0. On UTKFace's crops
+the eyes are at y = 0.40, the tip of the nose at 0.61, the mouth at 0.79, the chin at 1.03, the cheeks at x = +-0.39.
+`u` are random numbers in 0..1.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""Measures how good a network is: metrics, tables, plots, damaged photos. No torch."""
+"""Measures how good a network is: metrics, tables, plots, corruptions. No torch."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from judge import metrics
-from judge.pictures import figure, legend, save, shown_name
+from judge.plots import figure, legend, save, shown_name
 from terminal.files import atomic
 
 # ------------------------------------------------------------------------------------------------
@@ -210,8 +210,8 @@ def groups(path, rows_of):
 
 
 def robustness(path, rows):
-    """Plot accuracy against severity, one line per kind of damage; severity 0 is the undamaged crop. `rows`: of
-    damage.measure()."""
+    """Plot accuracy against severity, one line per kind of corruption; severity 0 is the crop as it is. `rows`: of
+    corruptions.measure()."""
     fig, (axis,) = figure(size=(6.4, 4.6))
     kinds = list(dict.fromkeys(r["kind"] for r in rows if r["severity"] > 0))
     clean = next(r["balanced_accuracy"] for r in rows if r["severity"] == 0)
@@ -219,9 +219,9 @@ def robustness(path, rows):
         own = sorted((r["severity"], r["balanced_accuracy"]) for r in rows if r["kind"] == kind)
         severity, accuracy = zip((0, clean), *own, strict=True)
         axis.plot(severity, accuracy, "o-", markersize=3, color=COLOURS[n % len(COLOURS)], label=shown_name(kind))
-    axis.set(xlabel="severity (0: undamaged)", ylabel="balanced accuracy", title="damaged crops")
+    axis.set(xlabel="severity (0: none)", ylabel="balanced accuracy", title="corrupted crops")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, title="kind of damage")
+    axis.legend(fontsize=8, title="kind of corruption")
     save(fig, path)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from judge import pictures
+from judge import plots
 from learn import classifier, engine
 from terminal import files, script
 from terminal.files import atomic
@@ -24,7 +24,7 @@ from terminal.files import atomic
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "mean_loss", "lr", "data_s",
            "compute_s", "best")
 # Constants of train.py that may differ in a resumed run without a word: they change its losses by rounding at most.
-MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "PICTURES", "DEVICE", "PRECISION"}
+MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "PLOT_FORMAT", "DEVICE", "PRECISION"}
 CHANGE_VALIDATION = ("image_size", "margin", "flip")  # metadata that change the validation loss of the same weights
 FIXED = ("MODEL", "AUXILIARY", "EMA")  # constants that a resumed run must keep, since its network depends on them
 KEEP_BEST = 3  # how many best_weights_<epoch>.pt files are kept
@@ -290,7 +290,7 @@ def save_weights(path, checkpoint):
 def conclude(run, folders, valid):
     """Draw the curves, and print the best epoch and whether the threshold for "unsure" is reliable. `valid`:
     dataset.Crops."""
-    path = folders.plots / f"metrics_{run.done}.{run.constants['PICTURES']}"
+    path = folders.plots / f"metrics_{run.done}.{run.constants['PLOT_FORMAT']}"
     files.claim_file(path)
     plot(run.history, path)
     missed = f"TARGET_ACCURACY={run.constants['TARGET_ACCURACY']} was not reached"
@@ -317,7 +317,7 @@ def plot(history, path):
     """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    fig, panels = pictures.figure(1, 2, size=(5.0, 4.0))
+    fig, panels = plots.figure(1, 2, size=(5.0, 4.0))
     epochs, best = [row["epoch"] for row in history], [row["epoch"] for row in history if row["best"]]
     for axes, what in zip(panels, ("loss", "accuracy"), strict=True):
         for split, label in (("train", "training crops, as augmented"), ("valid", "validation crops")):
@@ -331,7 +331,7 @@ def plot(history, path):
     panels[0].set_ylabel("cross-entropy, mean over the crops")
     panels[1].set_ylabel("accuracy")
     panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
-    pictures.save(fig, path)
+    plots.save(fig, path)
 
 
 def last_layer(net):

@@ -17,10 +17,10 @@ for folder in (ROOT / "data", ROOT):
         sys.path.insert(0, str(folder))
 
 import drawn  # noqa: E402
-from judge import pictures  # noqa: E402
+from judge import plots  # noqa: E402
 
-DPI = pictures.DPI
-pictures.DPI = 50  # fewer pixels to draw and compress; test_report.py draws them all
+DPI = plots.DPI
+plots.DPI = 50  # fewer pixels to draw and compress; test_report.py draws them all
 
 draw_face = drawn.draw_face
 draw_once = functools.cache(draw_face)  # the tests draw each face six times

@@ -97,7 +97,7 @@ def test_test_and_realtime_refuse_bad_weights_in_one_line(kind, tmp_path, monkey
     (processed, "WORKERS=-1"), (processed, "RAW_DIR=None"), (validation, "VALID_RATIO=0"),
     (validation, "VALID_RATIO=1"), (validation, "VALID_RATIO=nan"), (validation, "VALID_RATIO=-0.2"),
     (train, "EPOCHS=-1"), (train, "BATCH_SIZE=0"), (train, "LR=1e999"), (train, "SEED=1.5"), (train, "EMA=1.0"),
-    (train, "JUDGED_MARGIN=0.3"),
+    (train, "EVAL_MARGIN=0.3"),
     (testing, "BATCH_SIZE=0"), (testing, "WORKERS=-2"), (testing, "SEED=-1"), (testing, "ROBUSTNESS_PHOTOS=-1"),
     (testing, "WEIGHTS=3"),
     *((realtime, setting) for setting in (

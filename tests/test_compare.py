@@ -88,7 +88,7 @@ def test_the_ablation_from_crops_to_the_table(world, monkeypatch, capsys):
 def test_each_run_is_a_process_with_its_constants_on_the_command_line(world, monkeypatch, capfd):
     monkeypatch.undo()
     monkeypatch.chdir(world)
-    settings = {**SETTINGS, "JUDGED_MARGIN": 0.1, "START": None}
+    settings = {**SETTINGS, "EVAL_MARGIN": 0.1, "START": None}
     constants = {**settings, "SEED": 3, "TRAIN_DIR": "train", "VALID_DIR": "valid", "WEIGHTS_DIR": "w s",
                  "PLOTS_DIR": "p"}
     before = script.constants(vars(train))

@@ -91,7 +91,7 @@ def test_training_images_wear_their_own_things(monkeypatch):
 
 
 def test_training_and_test_draw_the_same_thing(monkeypatch):
-    """The float batch of training against the uint8 crop of damage.py: one blend, within a rounding."""
+    """The float batch of training against the uint8 crop of corruptions.py: one blend, within a rounding."""
     only(monkeypatch, 1.0)
     crop = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
     given, cover = [], occluders.cover

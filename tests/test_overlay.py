@@ -12,7 +12,7 @@ import clips
 import realtime
 from faces import cropping, detectors
 from faces.boxes import iou
-from judge import pictures
+from judge import plots
 from live import controls, overlay
 from terminal import fonts
 
@@ -199,4 +199,4 @@ def test_a_font_that_was_installed_since_is_found(tmp_path, monkeypatch):
     fonts.search.cache_clear()
     assert fonts.find("жена") == str(path)
     fonts.search.cache_clear()
-    assert pictures.families_with("ж") == ["DejaVu Sans"]
+    assert plots.families_with("ж") == ["DejaVu Sans"]

@@ -10,21 +10,21 @@ from matplotlib import font_manager
 
 import test as step4
 from conftest import DPI
-from judge import pictures, report
+from judge import plots, report
 from terminal import fonts
 
 
 @pytest.fixture(autouse=True)
 def sharp(monkeypatch):
     """Plots as users get them."""
-    monkeypatch.setattr(pictures, "DPI", DPI)
+    monkeypatch.setattr(plots, "DPI", DPI)
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that report.py saves, by file name."""
     figures = {}
-    monkeypatch.setattr(report, "save", lambda fig, path: figures.update({path.name: fig}) or pictures.save(fig, path))
+    monkeypatch.setattr(report, "save", lambda fig, path: figures.update({path.name: fig}) or plots.save(fig, path))
     return figures
 
 
@@ -115,7 +115,7 @@ def letters(tmp_path, monkeypatch):
     font.save(tmp_path / "squares.ttf")
     manager = font_manager.fontManager
     monkeypatch.setattr(manager, "ttflist", [f for f in manager.ttflist if "dejavu" in f.name.lower()])
-    monkeypatch.setattr(pictures, "complained", set())
+    monkeypatch.setattr(plots, "complained", set())
     monkeypatch.setattr(fonts, "CHOSEN", [None])
     with matplotlib.rc_context():
         yield tmp_path / "squares.ttf"
@@ -138,12 +138,12 @@ def test_letters_come_from_a_font_of_the_machine(letters, tmp_path, capsys):
 
 
 def test_letters_come_from_the_font_that_the_user_names(letters, tmp_path, capsys):
-    pictures.use_font(str(letters))
+    plots.use_font(str(letters))
     matrix(tmp_path, "a.png")
     assert capsys.readouterr().out == ""
     (tmp_path / "bad.ttf").write_bytes(b"no font")
     with pytest.raises(SystemExit, match="bad.ttf: not a readable font"):
-        pictures.use_font(str(tmp_path / "bad.ttf"))
+        plots.use_font(str(tmp_path / "bad.ttf"))
 
 
 def test_a_font_that_is_not_there_is_one_line(monkeypatch):

@@ -23,7 +23,7 @@ import running
 import strangers
 import test as subject
 from faces import cropping, detectors, reading
-from judge import damage, overlap, report
+from judge import corruptions, overlap, report
 from learn import classifier, runs
 from processed import DETECTOR
 from terminal import files, script
@@ -289,14 +289,14 @@ def test_robustness(world, tmp_path, monkeypatch):
     assert (tmp_path / "plots/robustness.png").is_file()
 
 
-@pytest.mark.parametrize("kind", damage.KINDS)
-def test_damage_grows_with_severity_and_repeats(kind):
+@pytest.mark.parametrize("kind", corruptions.KINDS)
+def test_corruptions_grow_with_severity_and_repeat(kind):
     crop = cv2.resize(drawn.draw_face(3, "beard"), (224, 224))
     harm = []
     for severity in range(1, 6):
-        copies = [damage.damaged(crop, kind, severity, seed, 0.2) for seed in range(12)]
+        copies = [corruptions.corrupted(crop, kind, severity, seed, 0.2) for seed in range(12)]
         assert all(c.shape == crop.shape and c.dtype == np.uint8 for c in copies)
-        assert np.array_equal(copies[3], damage.damaged(crop, kind, severity, 3, 0.2))
+        assert np.array_equal(copies[3], corruptions.corrupted(crop, kind, severity, 3, 0.2))
         harm.append(np.mean([np.abs(c.astype(int) - crop).mean() for c in copies]))
     assert harm[0] > 0.3 and all(np.diff(harm) > 0), harm
 

@@ -81,7 +81,7 @@ def test_losses_are_means_per_sample(whole, faces):
 
 def test_what_is_judged_has_the_margin_of_the_weights(faces, tmp_path):
     """The margin is in the weights, and test.py cuts validation's crops to it: the same loss as in training."""
-    code, _, err = run(tmp_path, faces, "EPOCHS=1", "IMAGE_SIZE=64", "JUDGED_MARGIN=0.1")
+    code, _, err = run(tmp_path, faces, "EPOCHS=1", "IMAGE_SIZE=64", "EVAL_MARGIN=0.1")
     assert code == 0, err
     info = classifier.load_checkpoint(tmp_path / "weights" / "best_weights.pt")
     assert info["margin"] == 0.1
@@ -218,8 +218,8 @@ def test_a_resume_with_the_same_crops_elsewhere_goes_on(whole, faces, tmp_path):
 
 def test_a_resume_that_judges_otherwise_chooses_the_best_anew(whole, faces, tmp_path):
     copied(whole, tmp_path)
-    code, out, err = run(tmp_path, faces, "EPOCHS=4", "RESUME=True", "JUDGED_MARGIN=0.1")
-    assert code == 0 and "JUDGED_MARGIN None -> 0.1" in out and "chosen anew, from epoch 4 on" in out, err
+    code, out, err = run(tmp_path, faces, "EPOCHS=4", "RESUME=True", "EVAL_MARGIN=0.1")
+    assert code == 0 and "EVAL_MARGIN None -> 0.1" in out and "chosen anew, from epoch 4 on" in out, err
     assert classifier.load_weights(tmp_path / "weights" / "best_weights.pt")[1]["epoch"] == 4
 
 
@@ -252,7 +252,7 @@ def test_a_last_batch_of_one_trains_where_batch_normalisation_needs_two(faces, t
     (["EPOCHS=0"], "EPOCHS=0: must be None, or a whole number, at least 1"), (["LR=-1"], "LR=-1: must be"),
     (["MODEL=vgg99"], "one of paper"), (["AUGMENT=x"], "must be one of"),
     (["TRAIN_DIR=nowhere"], "run 'python validation.py'"),
-    (["JUDGED_MARGIN=x"], "None, or a number from 0 to 0.2"), (["JUDGED_MARGIN=0.3"], "a number from 0 to 0.2"),
+    (["EVAL_MARGIN=x"], "None, or a number from 0 to 0.2"), (["EVAL_MARGIN=0.3"], "a number from 0 to 0.2"),
     (["RESUME=True"], "no weights at"),
     ([f"START={PAPERS}"], "is a paper network and this run trains small"),
 ])
@@ -317,7 +317,7 @@ def test_few_crops_that_are_all_right_do_not_make_it_sure_of_everything(n_classe
 def test_crops_of_one_person_count_as_one(tmp_path, capsys, monkeypatch, people, line):
     monkeypatch.setattr(runs, "plot", lambda history, path: None)
     row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 1.0, "best": "yes"}
-    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PICTURES": "png"}, {}, {}, history=[row],
+    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PLOT_FORMAT": "png"}, {}, {}, history=[row],
                     reached=1.0)
     valid = type("Valid", (list,), {"people": people})(range(60))
     runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), valid)
@@ -345,7 +345,7 @@ def test_training_with_start_ends_where_validation_cannot_improve(faces, tmp_pat
 def test_an_accuracy_that_cannot_be_reached_is_said(tmp_path, capsys, monkeypatch, accuracy, line):
     monkeypatch.setattr(runs, "plot", lambda history, path: None)
     row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 0.6, "best": "yes"}
-    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PICTURES": "png"}, {}, {}, history=[row],
+    made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PLOT_FORMAT": "png"}, {}, {}, history=[row],
                     reached=accuracy)
     runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), SimpleNamespace(people=500))
     assert "TARGET_ACCURACY=0.98 was not reached" in (out := capsys.readouterr().out) and line in out
@@ -354,7 +354,7 @@ def test_an_accuracy_that_cannot_be_reached_is_said(tmp_path, capsys, monkeypatc
 def test_a_finished_run_is_not_begun_again(whole, faces, tmp_path):
     """One line says so, and the last line's command judges the weights of this folder and no others."""
     shutil.copytree(whole[0] / "weights", tmp_path / "my own")
-    code, out, err = run(tmp_path, faces, "EPOCHS=3", "RESUME=True", "WEIGHTS_DIR=my own", "PICTURES=pdf")
+    code, out, err = run(tmp_path, faces, "EPOCHS=3", "RESUME=True", "WEIGHTS_DIR=my own", "PLOT_FORMAT=pdf")
     assert code == 0 and not err, err
     assert "all 3 epochs were done before: EPOCHS=13 RESUME=True trains ten more" in out and "epochs 4" not in out
     assert (tmp_path / "plots" / "metrics_3.pdf").read_bytes().startswith(b"%PDF")

@@ -43,7 +43,7 @@ SEEDS = (0, 1, 2)
 SETTINGS = {}  # constants of train.py for all variants, such as {"MODEL": "small", "EPOCHS": 8}
 TRAIN_DIR, VALID_DIR = train.TRAIN_DIR, train.VALID_DIR
 TEST_DIR = "data/test"  # "": no test; use that for a search
-ROBUSTNESS_PHOTOS = 500  # test photos that are damaged, in 46 passes, for the columns occlusion and covered; 0: all
+ROBUSTNESS_PHOTOS = 500  # test photos that are corrupted, for the columns occlusion and covered; 0: all
 NEW_SPLITS = False  # True: also make a new split of processed/faces for each seed, by validation.py
 RUNS_DIR = "compare"
 # ------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Image corruptions for test.py ROBUSTNESS=True: nine kinds at five severities, each a function of an RGB crop.
 
-A photo gets the same damage in every run. Severity 1 is common on a webcam, 5 is hard for a person to recognise.
+The same selection of photos gets the same corruptions in every run. Severity 1 is common on a webcam, 5 is hard for a person to recognise.
 """
 
 import cv2
@@ -87,8 +87,8 @@ KINDS = {
 }
 
 
-def damaged(crop, kind, severity, seed, margin):
-    """A damaged copy of a uint8 [H, W, 3] RGB crop. `severity`: 1..5; `seed`: of all random choices; `margin`: of the
+def corrupted(crop, kind, severity, seed, margin):
+    """A corrupted copy of a uint8 [H, W, 3] RGB crop. `severity`: 1..5; `seed`: of all random choices; `margin`: of the
     crop around its face's box, which is needed to place an occluder.
 
     A seed gives the same random choices at all severities: a hand grows in its place, so that accuracies differ by
@@ -100,25 +100,25 @@ def damaged(crop, kind, severity, seed, margin):
 
 
 def measure(crops, labels, answer, n_classes, margin):
-    """Accuracy on damaged crops: list of dicts of kind, severity (0: none), n, accuracy, balanced_accuracy.
+    """Accuracy on corrupted crops: list of dicts of kind, severity (0: none), n, accuracy, balanced_accuracy.
 
-    `answer` takes a list of crops and returns their probabilities, [N, C]; `margin`: see damaged().
+    `answer` takes a list of crops and returns their probabilities, [N, C]; `margin`: see corrupted().
     """
     cases = [("none", 0)] + [(kind, severity) for kind in KINDS for severity in range(1, 6)]
     found = []
-    for kind, severity in tqdm(cases, unit=" passes", desc="damage"):
+    for kind, severity in tqdm(cases, unit=" passes", desc="corruptions"):
         parts = []
         for start in range(0, len(crops), BATCH):
             batch = crops[start:start + BATCH]
             if severity:
-                batch = [damaged(c, kind, severity, start + i, margin) for i, c in enumerate(batch)]
+                batch = [corrupted(c, kind, severity, start + i, margin) for i, c in enumerate(batch)]
             parts.append(answer(batch).argmax(1))
         confusion = metrics.confusion_matrix(labels, np.concatenate(parts), n_classes)
         hits, totals = np.diag(confusion), confusion.sum(1)
         found.append({"kind": kind, "severity": severity, "n": len(crops),
                       "accuracy": metrics.rounded(hits.sum() / totals.sum()),
                       "balanced_accuracy": metrics.rounded(metrics.balanced_accuracy(hits, totals))})
-    print(f"\nbalanced accuracy on damaged crops ({len(crops)} faces, {found[0]['balanced_accuracy']:.3f} undamaged)")
+    print(f"\nbalanced accuracy on corrupted crops ({len(crops)} faces, {found[0]['balanced_accuracy']:.3f} without)")
     for kind in KINDS:
         print(f"  {kind:16}" + "".join(f"{r['balanced_accuracy']:8.3f}" for r in found if r["kind"] == kind))
     return found

@@ -8,8 +8,8 @@ from terminal.files import atomic
 
 # matplotlib takes a second to import, so each function imports what it needs.
 
-DPI = 200  # of all pictures: sharp across the page of a report
-ENDINGS = ("png", "pdf")  # file formats that PICTURES of a script can name
+DPI = 200  # of all plots: sharp across the page of a report
+ENDINGS = ("png", "pdf")  # file formats that PLOT_FORMAT of a script can name
 LONGEST = 40  # letters of a name that are shown; longer names would leave no room for the curves
 complained = set()  # missing letters that have been reported
 
