@@ -1,6 +1,7 @@
 """Image corruptions for test.py ROBUSTNESS=True: nine kinds at five severities, each a function of an RGB crop.
 
-The same selection of photos gets the same corruptions in every run. Severity 1 is common on a webcam, 5 is hard for a person to recognise.
+The same selection of photos gets the same corruptions in every run. Severity 1 is common on a webcam, 5 is hard for a
+person to recognise.
 """
 
 import cv2

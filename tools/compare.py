@@ -220,9 +220,9 @@ def check_test():
 def main():
     rules.check(globals())
     check_variants()
+    check_outputs(globals(), "RUNS_DIR")
     if TEST_DIR:
         check_test()
-    check_outputs(globals(), "RUNS_DIR")
     table, columns = Path(RUNS_DIR, "results.csv"), ("variant", "seed", *COLUMNS)
     claim_table(table, columns)
     rows = [{"variant": name, "seed": seed, **one_run(name, seed)} for seed in SEEDS for name in VARIANTS]
