@@ -113,7 +113,8 @@ def view(photos, loading, output, detector, screen, note=""):
         print(f"written: {name}")
     if counts["stopped"]:
         stops.interrupt()
-    return int(counts["photos"] == 0 or output is not None and counts["written"] == 0)
+    nothing_written = output is not None and counts["written"] == 0
+    return int(counts["photos"] == 0 or nothing_written)
 
 
 @contextlib.contextmanager
