@@ -15,6 +15,7 @@ def test_every_stage_prints_its_figures(stage, tmp_path, monkeypatch, capsys):
     for name, value in {"REPEATS": 1, "COUNT": 48, "CROPS": 16, "FRAMES": 10, "SIZES": (40, 80),
                         "WEIGHTS": str(bench.ROOT / "weights/shipped/small.pt")}.items():
         monkeypatch.setattr(bench, name, value)
+    monkeypatch.setattr(bench, "pictures", lambda count, pictures=bench.pictures: pictures(min(count, 8)))
     getattr(bench, f"bench_{stage}")(tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == {"evaluate": 1, "live": 2, "size": 2}[stage]

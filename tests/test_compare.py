@@ -17,7 +17,8 @@ import train
 import validation
 from crops import both_splits
 from faces import cropping, reading
-from learn import classifier
+from judge import corruptions, report
+from learn import classifier, runs
 from running import call
 from terminal import script
 from tools import compare
@@ -54,6 +55,9 @@ def world(tmp_path, monkeypatch):
     for name, value in values.items():
         monkeypatch.setattr(compare, name, value)
     monkeypatch.setattr(compare, "run", in_process)
+    monkeypatch.setattr(corruptions, "KINDS", {name: corruptions.KINDS[name] for name in ("occlusion", "covered")})
+    monkeypatch.setattr(report, "save", lambda fig, path: None)
+    monkeypatch.setattr(runs, "plot", lambda history, path: None)
     return tmp_path
 
 
