@@ -16,7 +16,7 @@ from learn import runs
 from running import POSIX, ROOT
 from terminal import files
 
-KILLS = int(os.environ.get("KILLS", 4))
+KILLS = int(os.environ.get("KILLS", 3))
 
 
 @pytest.fixture

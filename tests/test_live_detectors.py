@@ -44,7 +44,7 @@ def paste(frame, head, x, y, side, roll):
     part[:] = part * (1 - mask[:, :, None]) + cv2.warpAffine(head, there, shape) * mask[:, :, None]
 
 
-def follow(people, count=45, seed=0, move=(10, 8)):
+def follow(people, count=36, seed=0, move=(10, 8)):
     """Shares of frames, from the tenth on, in which each of `people` (head, side of the face, roll, x, y) is followed
     and labelled, the rolls measured, and the tracks that are nobody. `move`: pixels that they move each way."""
     rng, share = np.random.default_rng(seed), 1 / (1 + 2 * WIDER)

@@ -166,7 +166,7 @@ def test_drawn_people_are_found_in_a_real_frame():
 def test_no_label_on_pictures_without_people():
     tracker, labelled = new_tracker(classify=answer_by_class), []
     moment = 0
-    for seed in range(80):
+    for seed in range(60):
         picture = clips.scene(seed)
         for _ in range(4):  # still long enough to be confirmed, were it taken for a face
             labelled += tracker.step(picture, moment / 30)
