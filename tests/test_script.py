@@ -260,7 +260,7 @@ def test_a_name_with_two_spaces_is_said_as_it_is_and_a_message_is_one_line():
         script.fail("data/a  b.jpg:\n    it is no photo")
 
 
-def test_paths_of_windows_are_told_as_in_the_documents():
+def test_paths_of_windows_are_told_as_in_the_documents(place):
     """bash there reads a backslash as something else; what repr() has doubled, and a regular expression, stay."""
     assert script.slashed(r"there is no folder data\raw\niña 早: fill it", windows=True) == (
         "there is no folder data/raw/niña 早: fill it")
