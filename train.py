@@ -128,8 +128,8 @@ def train_epoch(run, loader, epoch):
     began = waiting_since = time.perf_counter()
     bar = engine.progress(loader, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img")
     for step, batch in enumerate(bar):
-        batch = (part.to(device, non_blocking=device.type == "cuda") for part in batch)
-        images, labels, sample_weights, task_labels = batch
+        images, labels, sample_weights, task_labels = (
+            part.to(device, non_blocking=device.type == "cuda") for part in batch)
         batch_size = loader.sampler.sizes[step]  # over all processes: `images` are the rows sampler.rows of the batch
         images = augment.augment(images, constants["AUGMENT"], dataset.generator_for(SEED, epoch, step),
                                  loader.sampler.rows, batch_size)
@@ -359,7 +359,6 @@ def main():
     rules.check(globals())
     if MODEL == "paper" and IMAGE_SIZE not in (None, 224):
         script.fail(f"IMAGE_SIZE={IMAGE_SIZE}: must be None or 224, the only size that the paper's network takes")
-
     hardware = engine.hardware(DEVICE, PRECISION)
     engine.keep_memory()  # faster steps on Linux: the C library keeps freed memory
     with engine.ranks(hardware.device):

@@ -28,8 +28,12 @@ MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "P
 CHANGE_VALIDATION = ("image_size", "margin", "flip")  # metadata that change the validation loss of the same weights
 FIXED = ("MODEL", "AUXILIARY", "EMA")  # constants that a resumed run must keep, since its network depends on them
 KEEP_BEST = 3  # how many best_weights_<epoch>.pt files are kept
-saved_epochs = []  # the epochs that this process has saved
 ENOUGH = 100  # people or takes in the validation crops, from which the threshold for "unsure" can be chosen well
+# Names of the files of which a run leaves several
+BEST_WEIGHTS = r"best_weights_\d+\.pt"
+METRICS_PLOT = rf"metrics_\d+\.({'|'.join(plots.ENDINGS)})"
+
+saved_epochs = []  # the epochs that this process has saved
 
 
 @dataclasses.dataclass
@@ -101,14 +105,15 @@ class Folders(NamedTuple):
             files.change_record(self.weights, add=["last.pt"])  # copied from another machine, without its record
         files.claim(self.weights, ["last.pt", "best_weights.pt"])
         files.claim(self.plots, ["log.csv"])
-        for folder, pattern in ((self.weights, r"best_weights_\d+\.pt"), (self.plots, r"metrics_\d+\.(png|pdf)")):
+        for folder, pattern in ((self.weights, BEST_WEIGHTS), (self.plots, METRICS_PLOT)):
             files.claim(folder, [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name)])
 
     def set_aside(self):
         """Link or copy the files of an earlier run into weights/run_<number>/, all of them or none."""
-        names = sorted(n for n in files.written(self.weights) if re.fullmatch(r"(last|best_weights(_\d+)?)\.pt", n))
-        plots = sorted(n for n in files.written(self.plots) if re.fullmatch(r"metrics_\d+\.(png|pdf)", n))
-        paths = [*(self.weights / name for name in names), *(self.plots / name for name in ("log.csv", *plots))]
+        best = sorted(n for n in files.written(self.weights) if re.fullmatch(BEST_WEIGHTS, n))
+        metrics = sorted(n for n in files.written(self.plots) if re.fullmatch(METRICS_PLOT, n))
+        paths = [self.weights / name for name in ("last.pt", "best_weights.pt", *best)]
+        paths += [self.plots / name for name in ("log.csv", *metrics)]
         old = [path for path in paths if path.is_file()]
         if not old:
             return
@@ -119,8 +124,8 @@ class Folders(NamedTuple):
             for path in old:
                 files.link(path, temporary / path.name)
         # best_weights.pt stays until the new run replaces it, so that test.py and realtime.py always have weights.
-        files.remove_ours(self.weights, [name for name in names if name.startswith("best_weights_")])
-        files.remove_ours(self.plots, plots)
+        files.remove_ours(self.weights, best)
+        files.remove_ours(self.plots, metrics)
         print(f"kept the {len(old)} files of the previous run in {folder.as_posix()}")
 
 
