@@ -117,16 +117,6 @@ def view(photos, loading, output, detector, screen, note=""):
     return int(counts["photos"] == 0 or nothing_written)
 
 
-@contextlib.contextmanager
-def reader_of(source):
-    """Context of a capture.Reader, which is stopped at the end."""
-    reader = capture.Reader(source, RETRY, CAMERA_SIZE)
-    try:
-        yield reader
-    finally:
-        reader.stop()
-
-
 def wait_for_camera(reader, screen):
     """Wait until camera 0 is opened, or given up; the window says so. Returns whether the user has quit meanwhile."""
     while not (reader.opened or reader.over()):  # opened: None while it tries, then True or False
@@ -139,7 +129,7 @@ def wait_for_camera(reader, screen):
 
 def watch_camera(loading, detector, screen):
     """watch() camera 0. Returns None, or one line on why it cannot be opened."""
-    with reader_of(0) as reader:
+    with contextlib.closing(capture.Reader(0, RETRY, CAMERA_SIZE)) as reader:
         if wait_for_camera(reader, screen):
             return None
         if reader.opened is False:
@@ -196,7 +186,7 @@ def main():
         with contextlib.closing(window.Window(SHOW)) as screen:
             if photos:
                 return view(photos, loading, OUTPUT, detector, screen)
-            with reader_of(source) as reader:
+            with contextlib.closing(capture.Reader(source, RETRY, CAMERA_SIZE)) as reader:
                 return watch(reader, loading, detector, screen)
     except window.NoWindow as problem:
         script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")

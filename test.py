@@ -266,15 +266,20 @@ def play(clips, classifier):
     return clip_metrics.judge(clips, lambda path: videos.labels(path, classifier, detectors.get(processed.DETECTOR)))
 
 
+def plot_file(name):
+    """The name of the file of one of the plots DRAWN."""
+    return f"{name}.{PLOT_FORMAT}"
+
+
 def written():
     """Names of the files that a run writes into PLOTS_DIR."""
-    return [*(f"{name}.{PLOT_FORMAT}" for name in DRAWN), "predictions.csv", "test_metrics.json"]
+    return [*map(plot_file, DRAWN), "predictions.csv", "test_metrics.json"]
 
 
 def finish(folder, drawn, result):
     """Delete the plots of an earlier run that this one, which has drawn the plots `drawn`, has not replaced, and write
     test_metrics.json, the last file of a run."""
-    remove_ours(folder, [f"{name}.{PLOT_FORMAT}" for name in DRAWN if name not in drawn])
+    remove_ours(folder, [plot_file(name) for name in DRAWN if name not in drawn])
     with atomic(folder / "test_metrics.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
@@ -283,18 +288,18 @@ def write(folder, answers, result, clip_rows):
     """Write all files of a run, test_metrics.json last. `result`: the dict for test_metrics.json; `clip_rows`: of
     play()."""
     classes = answers.classifier.classes
-    picture = {name: folder / f"{name}.{PLOT_FORMAT}" for name in DRAWN}
+    paths = {name: folder / plot_file(name) for name in DRAWN}
     drawn = ["confusion_matrix", "roc", "reliability", "errors"]
-    report.confusion_matrix(picture["confusion_matrix"], result["confusion"], classes)
-    report.roc(picture["roc"], answers.probabilities, answers.labels, classes)
-    report.reliability(picture["reliability"], answers.confidence, answers.correct, answers.trusted,
+    report.confusion_matrix(paths["confusion_matrix"], result["confusion"], classes)
+    report.roc(paths["roc"], answers.probabilities, answers.labels, classes)
+    report.reliability(paths["reliability"], answers.confidence, answers.correct, answers.trusted,
                        answers.classifier.threshold, answers.clusters)
-    report.errors(picture["errors"], mistakes(answers))
+    report.errors(paths["errors"], mistakes(answers))
     if result["groups"]:
-        report.groups(picture["groups"], result["groups"])
+        report.groups(paths["groups"], result["groups"])
         drawn.append("groups")
     if result["robustness"]:
-        report.robustness(picture["robustness"], result["robustness"])
+        report.robustness(paths["robustness"], result["robustness"])
         drawn.append("robustness")
     report.write_predictions(folder / "predictions.csv", answers.rows + clip_rows, answers.probabilities, classes,
                              answers.sure)

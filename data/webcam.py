@@ -353,8 +353,6 @@ def take_by_keys(takes, tracker, reader, screen):
     finally:
         with stops.later():
             studio.set_class(None)
-            reader.stop()
-            screen.close()
 
 
 def class_of(key):
@@ -388,12 +386,13 @@ def as_clips(value):
 
 def take_clip(takes, name, clip):
     """Take one clip, whole or not at all. Returns the number of its photos."""
-    reader, studio = capture.Reader(clip, 0), Studio(takes, new_tracker())
+    studio = Studio(takes, new_tracker())
     studio.set_class(studio.classes.index(name))
     try:
-        while not reader.over():
-            if (got := reader.read()) is not None:
-                studio.step(*got[:2], reader.brief)
+        with contextlib.closing(capture.Reader(clip, 0)) as reader:
+            while not reader.over():
+                if (got := reader.read()) is not None:
+                    studio.step(*got[:2], reader.brief)
         if problem := reader.problem("video"):
             raise script.Problem(problem)
         if lost := takes.lost():
@@ -402,8 +401,6 @@ def take_clip(takes, name, clip):
     except BaseException:
         takes.discard()
         raise
-    finally:
-        reader.stop()
     with stops.later():
         studio.set_class(None)
     return photos
@@ -449,8 +446,10 @@ def main():
         if isinstance(source, str) and (Path(source).is_dir() or reading.named_as_photo(Path(source))):
             raise script.Problem(f"{source} is not a video: put photos into {RAW_DIR}/<class>/, or import them with "
                                  "data/folders.py")
-        tracker, screen = new_tracker(), window.Window(True, "webcam")
-        take_by_keys(takes, tracker, capture.Reader(source, RETRY), screen)
+        tracker = new_tracker()
+        with (contextlib.closing(window.Window(True, "webcam")) as screen,
+              contextlib.closing(capture.Reader(source, RETRY)) as reader):
+            take_by_keys(takes, tracker, reader, screen)
     except window.NoWindow as error:
         raise script.Problem(f"{error}; or set SHOW=False and CLIPS") from None
     finally:

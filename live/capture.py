@@ -167,7 +167,7 @@ class Reader:
         self.thread.start()
 
     def work(self, capture):
-        """The thread: open and read until the source ends, or is away for `retry` seconds, or stop() is called."""
+        """The thread: open and read until the source ends, or is away for `retry` seconds, or close() is called."""
         try:
             while not self.stopping:
                 capture = capture or open_capture(self.source, self.size)
@@ -276,7 +276,7 @@ class Reader:
                     "damaged, or the connection broke")
         return None
 
-    def stop(self):
+    def close(self):
         """Stop the thread; if a driver blocks it, it is left behind."""
         with self.changed:
             self.stopping = True

@@ -19,7 +19,7 @@ class Player:
     `reader`: a capture.Reader; `loading`: a future of a learn.classifier.Classifier (before it is done, a camera's
     picture has no labels, and a video waits at its first frame); `log`: a results.Results, which gets a row for each
     face and frame; `detector`: a future of detectors.get() (before it is done, a window uses Haar's detector);
-    `screen`: a window.Window. Both `reader` and `screen` are closed at the end.
+    `screen`: a window.Window.
     """
 
     def __init__(self, reader, loading, controls, log, detector, screen):
@@ -45,22 +45,18 @@ class Player:
         (a text), and "problem" (one line, or None).
         """
         reader, controls = self.reader, self.controls
-        try:
-            with contextlib.ExitStack() as stack:
-                stack.callback(reader.stop)
-                stack.callback(self.log.close)
-                if output:
-                    self.output = stack.enter_context(writing.Video(output, reader))
-                stack.callback(self.end_record)
-                stopped = self.play_all()
-                with stops.later():
-                    stack.close()
-            seconds = time.perf_counter() - (self.started or 0)
-            problem = None if controls.quit or stopped else reader.problem()
-            if self.still and not reader.live and not stopped:
-                self.hold(problem or ENDED)
-        finally:
-            self.screen.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.log.close)
+            if output:
+                self.output = stack.enter_context(writing.Video(output, reader))
+            stack.callback(self.end_record)
+            stopped = self.play_all()
+            with stops.later():
+                stack.close()
+        seconds = time.perf_counter() - (self.started or 0)
+        problem = None if controls.quit or stopped else reader.problem()
+        if self.still and not reader.live and not stopped:
+            self.hold(problem or ENDED)
         written = [output] if output and self.frames else []
         return {"frames": self.frames, "seconds": seconds,
                 "faces": self.tracker.count, "classified": self.tracker.classifications,

@@ -248,7 +248,7 @@ class Viewer:
 
 
 def annotate(photos, classifier, controls, log, detector, screen, note=""):
-    """Annotate photos one by one, in the window.Window `screen` if it is shown, and close it. See Viewer.
+    """Annotate photos one by one, in the window.Window `screen` if it is shown. See Viewer.
 
     Returns the counts: dict of numbers by COUNTS, of pictures "written", and "stopped" (whether by Ctrl-C).
     """
@@ -262,7 +262,6 @@ def annotate(photos, classifier, controls, log, detector, screen, note=""):
     except KeyboardInterrupt:  # the files that were written are kept
         stopped = True
     finally:
-        screen.close()
         log.close()
     print(", ".join(f"{viewer.counts[what]} {what}" for what in COUNTS))
     print(f"different faces: {controls.counted(log, classifier.classes)}")

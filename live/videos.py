@@ -1,5 +1,7 @@
 """Plays a clip without a window: the detections that realtime.py would log, frame by frame. Nothing to run."""
 
+import contextlib
+
 from faces import reading
 from live import capture, results, tracks
 from terminal import script
@@ -22,15 +24,13 @@ def follow(path, classifier, detector):
 
     `classifier`: a learn.classifier.Classifier; `detector`: of detectors.get(). Raises script.Problem.
     """
-    reader, tracker = capture.Reader(path), tracks.Tracker(classifier, detector)
-    try:
+    tracker = tracks.Tracker(classifier, detector)
+    with contextlib.closing(capture.Reader(path)) as reader:
         while not reader.over():
             if (got := reader.read()) is not None:
                 frame, timestamp, _ = got
                 faces = [track.face() for track in tracker.step(frame, timestamp, reader.brief)]
                 yield timestamp, results.rows_of(faces, timestamp, results.name_of(path), classifier.classes)
-    finally:
-        reader.stop()
     if not reader.received or reader.brief and reader.problem():
         raise script.Problem("unreadable (damaged, or no video)")
 

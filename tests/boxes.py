@@ -95,7 +95,7 @@ def copy(source, output, retry=10.0):
             if got:
                 times.append(got[1])
                 video.write(*got[:2])
-    reader.stop()
+    reader.close()
     assert reader.problem() is None
     written = cv2.VideoCapture(str(output))
     count, seconds = written.get(cv2.CAP_PROP_FRAME_COUNT), 0.0

@@ -24,7 +24,7 @@ def test_a_camera_gives_its_newest_frame():
             wait_for(lambda: camera.number >= min(seen[-1] + 4, 40))  # slower than the camera
     assert seen == sorted(seen) and len(seen) < 20
     assert reader.dropped + len(seen) == 40
-    reader.stop()
+    reader.close()
     assert camera.released and "camera" in reader.problem()
 
 
@@ -38,7 +38,7 @@ def test_a_video_drops_none_however_slow_its_reader():
             time.sleep(0.002)
     assert [n for n, _ in seen] == list(range(1, 61)) and reader.dropped == 0
     assert seen[30][1] == pytest.approx(1.0)
-    reader.stop()
+    reader.close()
 
 
 def test_a_camera_that_comes_back_goes_on(monkeypatch):
@@ -48,7 +48,7 @@ def test_a_camera_that_comes_back_goes_on(monkeypatch):
     while not reader.over():
         reader.read()
     assert reader.received == 10 and reader.problem()
-    reader.stop()
+    reader.close()
 
 
 @pytest.mark.parametrize("error", [cv2.error, SystemError, OSError, MemoryError])
@@ -65,14 +65,14 @@ def test_whatever_a_driver_raises_is_a_camera_without_frames(error, monkeypatch)
         reader = capture.Reader(0, 0.0)
         while not reader.over():
             reader.read()
-        reader.stop()
+        reader.close()
         assert reader.problem() and reader.opened == (name == "read")
 
 
 def test_stop_ends_the_thread_while_it_waits():
     reader = capture.Reader("a.mp4", opened=Camera(10 ** 6))
     time.sleep(0.1)
-    reader.stop()
+    reader.close()
     assert not reader.thread.is_alive()
 
 
@@ -120,5 +120,5 @@ def test_a_camera_of_a_mac_is_opened_by_the_main_thread_first(system, monkeypatc
     monkeypatch.setattr(capture.sys, "platform", system)
     reader = capture.Reader(0, 5.0)
     wait_for(lambda: camera.released)
-    reader.stop()
+    reader.close()
     assert reader.received == 3 and threads[:2] == [system == "darwin", False]

@@ -95,7 +95,7 @@ def test_a_clock_that_stands_or_jumps_is_not_believed():
         while not reader.over():
             got = reader.read()
             times += [got[1] * 1000] if got else []
-        reader.stop()
+        reader.close()
         np.testing.assert_allclose(times, wanted, atol=1e-6)
 
 
@@ -118,7 +118,7 @@ def test_pixels_that_are_not_square_are_stretched(wide, high, turn, shape, tmp_p
     (tmp_path / "b.mp4").write_bytes(turned(data) if turn else data)
     reader = capture.Reader(str(tmp_path / "b.mp4"), 0)
     frame = reader.read(5)[0]
-    reader.stop()
+    reader.close()
     assert frame.shape[:2] == shape
     middle = frame.mean(2)[:, shape[1] // 2] if not turn else frame.mean(2)[shape[0] // 2]
     assert abs(middle[20] - middle[-20]) > 150, "the picture is turned, and the shape of its pixels with it"
@@ -192,7 +192,7 @@ def test_frames_of_any_kind_are_made_bgr_or_skipped(frame, mean):
     reader = capture.Reader("a.mp4", opened=Source(3))
     wait_for(lambda: reader.ended)
     got = reader.read()
-    reader.stop()
+    reader.close()
     if mean is None:
         assert got is None and reader.unusable == 3 and "3 frames were empty" in reader.problem()
     else:

@@ -148,7 +148,7 @@ def test_a_camera_is_asked_for_a_size_and_what_it_gives_is_told(monkeypatch, cap
                        ((3840, 2160), "camera 0 gives 1280x720 pixels, not 3840x2160 as CAMERA_SIZE asks\n")):
         reader = capture.Reader(0, 0.0, size)
         frame = reader.read(5)[0]
-        reader.stop()
+        reader.close()
         assert frame.shape[1::-1] == (size and (1280, 720) or (640, 480)) and capsys.readouterr().out == line
 
 

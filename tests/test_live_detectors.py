@@ -116,5 +116,5 @@ def test_yunet_takes_over_when_it_is_there_and_the_window_does_not_wait():
             detector.set_result(detectors.get("yunet"))
         playing.step(frame, i / 24, time.perf_counter())
         names.append(playing.tracker.detector.name)
-    reader.stop()
+    reader.close()
     assert names == ["haar"] * 3 + ["yunet"] * 3

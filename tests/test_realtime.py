@@ -190,7 +190,7 @@ def test_a_video_shows_its_first_picture_while_the_network_loads(clip, monkeypat
     playing = player.Player(reader, loading(), controls.Controls(blur=True), results.Results(), detector, Screen(True))
     shown.clear()
     playing.turn()
-    reader.stop()
+    reader.close()
     assert playing.frames == 0 and not any(np.ptp(picture[:200]) for picture in shown)
 
 

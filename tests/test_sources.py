@@ -23,7 +23,7 @@ def ended(source, retry=10.0):
     """What a reader of this source says when it has ended."""
     reader = capture.Reader(source, retry)
     wait_for(reader.over)
-    reader.stop()
+    reader.close()
     return reader.problem()
 
 
@@ -42,7 +42,7 @@ def test_names_that_look_like_something_else(name, tmp_path, monkeypatch):
     assert not sources.is_live(name) and stills.photos_of(sources.named(name)) == []
     reader = capture.Reader(sources.named(name), 0)
     assert reader.read(5) is not None
-    reader.stop()
+    reader.close()
 
 
 def test_what_a_source_is(tmp_path, monkeypatch):
@@ -84,7 +84,7 @@ def test_a_device_is_opened_as_a_camera(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     reader = capture.Reader("/dev/video0", 0)
     wait_for(reader.over)
-    reader.stop()
+    reader.close()
     assert opened[0] == ("/dev/video0", cv2.CAP_V4L2) and reader.live
     monkeypatch.undo()
     assert ended("/dev/video97", 0.05).startswith("there is no camera /dev/video97")

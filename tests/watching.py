@@ -1,5 +1,6 @@
 """Live use for the tests: a stand-in for the network, one for a camera, a clip of two people."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -55,14 +56,15 @@ def haar():
 
 def play(reader, loading, output=None):
     """Play as realtime.watch() does, with Haar's detector and without the mirror; returns the results."""
-    screen = window.Window(realtime.SHOW)
-    playing = player.Player(reader, loading, realtime.controls_of(False), results.Results(), haar(), screen)
-    return playing.play(output)
+    with contextlib.closing(window.Window(realtime.SHOW)) as screen, contextlib.closing(reader):
+        playing = player.Player(reader, loading, realtime.controls_of(False), results.Results(), haar(), screen)
+        return playing.play(output)
 
 
 def watch(path, loading, screen=None):
     """realtime.watch() of a file, with Haar's detector; without `screen` no window."""
-    realtime.watch(capture.Reader(str(path)), loading, haar(), screen or window.Window(False))
+    with contextlib.closing(capture.Reader(str(path))) as reader:
+        realtime.watch(reader, loading, haar(), screen or window.Window(False))
 
 
 def program(*arguments, cwd=None, **environment):

@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "data")]  # so that it runs from any folde
 from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 # ruff: noqa: E402
+import contextlib
 import tempfile
 from concurrent.futures import Future
 
@@ -104,17 +105,14 @@ class Screen:
         self.pictures.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
         return ""
 
-    def close(self):
-        """Do nothing."""
-
 
 def shown(clip, frames, network, detector):
     """The pictures in the live window for a clip of so many frames: list of uint8 [H, W, 3] RGB."""
     loading, ready, screen = Future(), Future(), Screen(frames)
     loading.set_result(network)
     ready.set_result(detector)
-    reader = capture.Reader(str(clip), 0)
-    player.Player(reader, loading, controls.Controls(counts=True), results.Results(), ready, screen).play()
+    with contextlib.closing(capture.Reader(str(clip), 0)) as reader:
+        player.Player(reader, loading, controls.Controls(counts=True), results.Results(), ready, screen).play()
     return screen.pictures
 
 
