@@ -3,8 +3,8 @@
     python validation.py       processed/faces/<class>/  ->  processed/train/<class>/ and processed/valid/<class>/
 
 Each class of each source is split in the same proportion, by hard links (or copies, if the disk has none); the crops
-stay where they are. Near-copies of one photo, and photos of one person, stay on one side, since a face that the network
-has seen in training is no test. Takes of data/webcam.py, which all look alike, stay together by their number. The same
+stay where they are. Near-duplicates, and photos of one person, stay on one side, since a face that the network has
+seen in training is no test. Takes of data/webcam.py, which all look alike, stay together by their number. The same
 crops and constants give the same split; a change replaces it whole. If a class has nothing left for validation, the
 exit status is 1.
 """
@@ -110,7 +110,7 @@ def why_none(name, own, groups, known, pairs, keys):
     """Why a class has nothing for validation, and what to do: two texts.
 
     own: set of the indices of its crops; groups: lists of indices that stay together; known: a people.Person per crop;
-    pairs: (i, j) of near-copies.
+    pairs: (i, j) of near-duplicates.
     """
     def named(i):
         return f"{keys[i]} ({known[i].person})" if known[i].person else keys[i]
@@ -126,7 +126,7 @@ def why_none(name, own, groups, known, pairs, keys):
         why = f"each group of {name} also contains the last crops of another class"
     elif near and (len(persons) > 1 or not all(known[i].person for i in own)):
         joints = "; ".join(f"{named(i)} and {named(j)}" for i, j in near[:3])
-        why = f"near-copies join all {len(own)} crops of {name}, such as {joints}"
+        why = f"near-duplicates join all {len(own)} crops of {name}, such as {joints}"
     else:
         why = f"all {len(own)} crops of {name} are of one {'take' if takes else 'person'}, {min(persons)}"
     if takes:
@@ -149,7 +149,7 @@ def split(crops, persons):
         known = [persons[key] for key in keys]
         # Takes of one person at one desk look alike. Copies among them are not sought, since each take is known.
         free = np.flatnonzero(~people.takes(known))
-        pairs = copies.near_copies(outlines[free], small[free], [digests[i] for i in free], pool)
+        pairs = copies.near_duplicates(outlines[free], small[free], [digests[i] for i in free], pool)
         pairs = free[np.concatenate([pairs, copies.bursts([keys[i] for i in free], outlines[free], pool)])]
     same = np.stack([people.clusters(known), np.arange(len(keys))], 1)
     copied, together = copies.components(len(keys), pairs), copies.components(len(keys), same)
@@ -158,10 +158,10 @@ def split(crops, persons):
     strata = [(person.source, label) for person, label in zip(known, labels, strict=True)]
     valid = assign(groups, keys, strata, VALID_RATIO, SEED)
 
-    lines = [describe("near-copies", copied, keys), describe("one person or take", together, keys),
+    lines = [describe("near-duplicates", copied, keys), describe("one person or take", together, keys),
               describe("kept on one side in all", groups, keys)]
     conflicts = [g for g in copied if len({labels[i] for i in g}) > 1]
-    lines.append(f"label conflicts (near-copies in different classes): {len(conflicts)}")
+    lines.append(f"label conflicts (near-duplicates in different classes): {len(conflicts)}")
     lines += ["    " + ", ".join(keys[i] for i in g[:4]) for g in conflicts[:5]]
     if unread:
         lines.append(f"left out, cannot be read: {len(unread)} ({unread[0]}): delete and run 'python processed.py'")

@@ -271,7 +271,7 @@ def jobs_of(people, count):
 
 
 def strangers(training):
-    """{class: numbers of people for the test}. People with a picture that is a near-copy of one of the photos
+    """{class: numbers of people for the test}. People with a picture that is a near-duplicate of one of the photos
     `training`, which would make the test too easy, are replaced, in at most ROUNDS attempts.
     """
     first = max(FIRST_STRANGER, math.ceil(COUNT / PER_PERSON))

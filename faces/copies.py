@@ -1,4 +1,4 @@
-"""Finds near-copies: crops made from the same photo, even if it was edited in between. Nothing to run.
+"""Finds near-duplicates: crops made from the same photo, even if it was edited in between. Nothing to run.
 
 Crops are compared by thumbnails of their outlines. What all faces have in common is removed first; copies of a crop are
 then among its nearest neighbours (nearest.py), and each of these pairs is compared in detail.
@@ -16,11 +16,11 @@ from tqdm import tqdm
 from faces import nearest
 
 # ------------------------------------------------------------------------------------------------
-# A pair is compared in detail if its whitened 16x16 thumbnails correlate by CANDIDATE. It is a near-copy if its 56x56
-# thumbnails correlate by NEAR_COPY at the best shift and scale. Of photos that were encoded again, relit, resized or
-# mirrored before the face was cropped, 99 % are found; of the pairs found, 2 % show two people.
+# A pair is compared in detail if its whitened 16x16 thumbnails correlate by CANDIDATE. It is a near-duplicate if its
+# 56x56 thumbnails correlate by NEAR_DUPLICATE at the best shift and scale. Of photos that were encoded again, relit,
+# resized or mirrored before the face was cropped, 99 % are found; of the pairs found, 2 % show two people.
 CANDIDATE = 0.42  # a lower value finds more heavily cropped copies and takes longer: 25,000 crops have 100,000 pairs
-NEAR_COPY = 0.85  # a lower value joins faces that merely resemble each other
+NEAR_DUPLICATE = 0.85  # a lower value joins faces that merely resemble each other
 # Photos of a burst correlate less. Of 944 pairs of celebrities with consecutive numbers, all of them two people, none
 # correlates by more than 0.65; of 636 pairs of a moving face, 98 % correlate by at least 0.7.
 BURST = 0.7
@@ -86,7 +86,7 @@ def correlation(a, b):
         high = (THUMBNAIL - side) // 2 + side + SHIFT
         window = b[low:high, low:high]
         best = max(best, float(cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED).max()))
-        if best >= NEAR_COPY or best < least:
+        if best >= NEAR_DUPLICATE or best < least:
             break
     return best
 
@@ -196,8 +196,8 @@ def rough(a, which, b):
 
 
 def agreeing(pairs, outlines, halves):
-    """Those of the candidates() `pairs`, int64 [P, 3], that are near-copies; rough() rejects most others. `outlines`:
-    uint8 [N, 56, 56]; `halves`: half() of each."""
+    """Those of the candidates() `pairs`, int64 [P, 3], that are near-duplicates; rough() rejects most others.
+    `outlines`: uint8 [N, 56, 56]; `halves`: half() of each."""
     i, j, mirrored = pairs.T
 
     def pictures_i(pictures, rows):
@@ -212,11 +212,11 @@ def agreeing(pairs, outlines, halves):
     for k, (a, b) in enumerate(zip(left, right, strict=True)):
         best = correlation(a, b)
         # The result depends on which of the two is scaled, so a near miss is tried the other way round.
-        agreed[k] = best >= NEAR_COPY or best >= NEAR_COPY - 0.05 and correlation(b, a) >= NEAR_COPY
+        agreed[k] = best >= NEAR_DUPLICATE or best >= NEAR_DUPLICATE - 0.05 and correlation(b, a) >= NEAR_DUPLICATE
     return pairs[rows[agreed]]
 
 
-def near_copies(outlines, small, digests, pool):
+def near_duplicates(outlines, small, digests, pool):
     """Pairs (i, j), i < j, of crops that are copies of one photo, re-encoded, resized, relit, cropped or mirrored.
 
     outlines: uint8 [N, 56, 56]; small: float32 [N, 16, 16]; digests: one per file, equal for equal files. Returns int64

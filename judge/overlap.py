@@ -26,8 +26,8 @@ def same_files(paths):
 
 
 def copied(paths):
-    """Groups of indices of photos that are copies of one another: equal files, or near-copies, found in whole photos as
-    validation.py finds them in crops. Photos that OpenCV cannot read are compared by their bytes only.
+    """Groups of indices of photos that are copies of one another: equal files, or near-duplicates, found in whole
+    photos as validation.py finds them in crops. Photos that OpenCV cannot read are compared by their bytes only.
     """
     pairs = same_files(paths)
     if 1 < len(paths) <= MOST_PHOTOS:
@@ -35,7 +35,7 @@ def copied(paths):
             outlines, small, digests, read = copies.thumbnails(paths, pool)
             index = read.nonzero()[0]
             if len(index) > 1:
-                pairs += index[copies.near_copies(outlines, small, digests, pool)].tolist()
+                pairs += index[copies.near_duplicates(outlines, small, digests, pool)].tolist()
     return [group for group in copies.components(len(paths), pairs) if len(group) > 1]
 
 

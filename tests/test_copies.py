@@ -62,7 +62,7 @@ def test_of_many_alike_the_closest_are_given_and_of_blank_ones_none(pool):
 
 def test_all_blank_has_no_pairs(pool):
     outlines, small = np.full((300, 56, 56), 128, np.uint8), np.zeros((300, 16, 16), np.float32)
-    assert copies.near_copies(outlines, small, list(range(300)), pool).shape == (0, 2)
+    assert copies.near_duplicates(outlines, small, list(range(300)), pool).shape == (0, 2)
 
 
 def test_a_rough_look_lets_copies_through_that_are_moved_mirrored_or_enlarged():
@@ -84,7 +84,7 @@ def test_thousands_of_one_picture_become_one_group_without_comparing_every_two(p
     monkeypatch.setattr(copies, "ROUND", 2048)
     compared, close = [], copies.agreeing
     monkeypatch.setattr(copies, "agreeing", lambda pairs, *more: compared.append(len(pairs)) or close(pairs, *more))
-    pairs = copies.near_copies(outlines, small, list(range(1800)), pool)
+    pairs = copies.near_duplicates(outlines, small, list(range(1800)), pool)
     groups = [group for group in copies.components(1800, pairs) if len(group) > 1]
     assert groups == [list(range(1500))] and sum(compared) < 1500 * copies.CLOSEST / 2
     assert pairs.dtype == np.int64 and (pairs[:, 0] < pairs[:, 1]).all() and len(np.unique(pairs, axis=0)) == len(pairs)
@@ -93,4 +93,4 @@ def test_thousands_of_one_picture_become_one_group_without_comparing_every_two(p
 def test_equal_files_are_copies_whatever_they_show(pool):
     outlines, small = pictures(4, np.random.default_rng(4))
     small[:] = 0
-    assert copies.near_copies(outlines, small, ["a", "b", "a", "a"], pool).tolist() == [[0, 2], [0, 3]]
+    assert copies.near_duplicates(outlines, small, ["a", "b", "a", "a"], pool).tolist() == [[0, 2], [0, 3]]

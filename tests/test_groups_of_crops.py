@@ -13,11 +13,11 @@ from crops import CLASSES, fill, picture, plant, save, sides, torn
 from faces import copies
 
 
-def test_near_copies_stay_on_one_side(place, capsys):
+def test_near_duplicates_stay_on_one_side(place, capsys):
     groups = plant(fill(place))
     validation.main()
     assert torn(groups) == 0
-    assert "near-copies: 20 groups with 140 crops, the largest of 7" in capsys.readouterr().out
+    assert "near-duplicates: 20 groups with 140 crops, the largest of 7" in capsys.readouterr().out
     man = [side for key, side in sides().items() if key.startswith("man/")]
     assert abs(man.count("valid") / len(man) - 0.2) < 0.03
 
@@ -29,7 +29,7 @@ def test_without_grouping_the_planted_copies_would_leak(place, monkeypatch):
     assert torn(groups) > 10
 
 
-def test_near_copies_are_found_among_many_alike(place, monkeypatch):
+def test_near_duplicates_are_found_among_many_alike(place, monkeypatch):
     """With enough crops, what all have in common is taken out: here a face-like pattern that all of them share."""
     shared = picture(123456).astype(np.float32)
     faces = place / validation.FACES_DIR
@@ -91,7 +91,7 @@ def people_csv(rows):
 
 
 def takes(faces, numbers):
-    """Five crops for each number of a take of each class, all of them near-copies of one picture, as those of
+    """Five crops for each number of a take of each class, all of them near-duplicates of one picture, as those of
     data/webcam.py at one desk. Returns {number: keys}."""
     keys, rows = {}, []
     for name, own in zip(CLASSES, numbers, strict=True):
@@ -106,16 +106,16 @@ def takes(faces, numbers):
 
 
 def test_takes_go_by_their_number_alone(place, capsys):
-    """One person at one desk who changes nothing but glasses: all crops are near-copies of one another."""
+    """One person at one desk who changes nothing but glasses: all crops are near-duplicates of one another."""
     groups = takes(place / validation.FACES_DIR, ((1, 2, 3, 4), (1, 2, 3, 4)))
     validation.main()
     said, side = capsys.readouterr().out, sides()
-    assert torn(groups.values()) == 0 and "near-copies: 0 groups" in said and "label conflicts" in said
+    assert torn(groups.values()) == 0 and "near-duplicates: 0 groups" in said and "label conflicts" in said
     assert "one person or take: 4 groups with 40 crops" in said
     for name in CLASSES:
         assert [s for key, s in side.items() if key.startswith(name)].count("valid") == 5
     Path("data/people.csv").unlink()  # without it nobody knows what they are
-    refused(capsys, "near-copies join all 20 crops of man, such as man/man_take01_0001.jpg and ",
+    refused(capsys, "near-duplicates join all 20 crops of man, such as man/man_take01_0001.jpg and ",
             "add photos that are not copies to data/raw/man")
 
 
@@ -133,7 +133,7 @@ def test_one_take_says_what_to_do(place, capsys):
             "make at least three takes of each class with data/webcam.py")
 
 
-def test_it_is_said_which_persons_near_copies_have_joined(place, capsys):
+def test_it_is_said_which_persons_near_duplicates_have_joined(place, capsys):
     """Ann and Eve have two photos each, and one of Ann's is Eve's too."""
     faces = fill(place, 10, 0)
     for i in range(4):
@@ -161,11 +161,12 @@ def test_label_conflicts_are_counted_and_stay_together(place, capsys):
     shutil.copyfile(faces / "man" / "face_5.jpg", faces / "woman" / "twin.jpg")
     validation.main()
     said = capsys.readouterr().out
-    assert "label conflicts (near-copies in different classes): 2" in said and "man/face_4.jpg, woman/again.jpg" in said
+    assert "label conflicts (near-duplicates in different classes): 2" in said
+    assert "man/face_4.jpg, woman/again.jpg" in said
     assert torn([["man/face_4.jpg", "woman/again.jpg"], ["man/face_5.jpg", "woman/twin.jpg"]]) == 0
 
 
-def test_blank_crops_are_not_near_copies_of_others_unless_equal(place):
+def test_blank_crops_are_not_near_duplicates_of_others_unless_equal(place):
     faces = fill(place, 6, 6)
     for i in range(4):
         save(faces / "man" / f"blank_{i}.jpg", np.full((224, 224, 3), 40 * i, np.uint8))
@@ -173,7 +174,7 @@ def test_blank_crops_are_not_near_copies_of_others_unless_equal(place):
     seen = [copies.thumbnail(p) for p in [*keys, keys[0]]]
     with validation.ThreadPoolExecutor(1) as pool:
         outlines, small, digests = zip(*seen, strict=True)
-        assert copies.near_copies(np.stack(outlines), np.stack(small), digests, pool).tolist() == [[0, 4]]
+        assert copies.near_duplicates(np.stack(outlines), np.stack(small), digests, pool).tolist() == [[0, 4]]
 
 
 def test_groups_that_are_too_large_still_leave_something_on_both_sides():

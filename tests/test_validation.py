@@ -32,7 +32,7 @@ def test_each_class_is_split_in_proportion_and_the_crops_stay(place, capsys):
         assert sum(s == "valid" and key.startswith(f"{name}/") for key, s in side.items()) == count // 5
     assert {p: p.read_bytes() for p in faces.rglob("*.jpg")} == before
     said = capsys.readouterr().out
-    assert "near-copies: 0 groups" in said and "one person or take: 0 groups" in said
+    assert "near-duplicates: 0 groups" in said and "one person or take: 0 groups" in said
     assert [line.split() for line in said.splitlines() if line.startswith("man")] == [["man", "32", "8", "20.0%"]]
 
 
