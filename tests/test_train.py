@@ -388,7 +388,8 @@ with engine.ranks(hardware.device):
         train.script.override(vars(train), [*{settings!r}, f"MODEL={{name}}", *folders])
         train.fit(hardware)
 """, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "both.py"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               "--log-dir=logs", "both.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("network:") == 2, "one rank writes"
