@@ -36,23 +36,26 @@ PLOTS_DIR = "plots"
 PLOT_FORMAT = "png"  # file format of the plots; "pdf" for reports
 MODEL = "paper"  # a key of model.NETWORKS: paper, small, vgg16, resnet18, mobilenet_v3_small, efficientnet_b0
 START = None  # weights to fine-tune, such as "weights/shipped/small.pt": of the same MODEL; the classes may differ
-EPOCHS = None  # None: see DEFAULTS
-BATCH_SIZE = None  # crops per step; None: see DEFAULTS
-LR = None  # peak learning rate of AdamW; None: see DEFAULTS
 IMAGE_SIZE = None  # side of the network's input in pixels; None: that of START, or of MODEL
 SEED = 0
 RESUME = False  # True continues from weights/last.pt
 DEVICE = "auto"  # "auto": a CUDA GPU if there is one, else the CPU; "cpu", "cuda", "mps"
+PRECISION = "auto"  # "auto": bfloat16 if the hardware supports it; "float32"; "bfloat16"
 
 # ------------------------------------------------------------------------------------------------ the recipe
-PAPER = False  # True: the paper's recipe, which overrides the next five constants, see PAPER_RECIPE
-AUGMENT = "face"  # a key of augment.AUGMENTATIONS: none, face, occlusion, paper
-WEIGHT_DECAY = 0.05  # decoupled (AdamW); 0.0 is plain Adam
-LABEL_SMOOTHING = 0.05  # of the training loss only; the losses in log.csv are without it
-EMA = 0.998  # decay of the exponential moving average of the weights, which is evaluated and saved; 0.0: off
+PAPER = False  # True: the paper's recipe
+# None: the value in RECIPES, below
+EPOCHS = None
+BATCH_SIZE = None  # crops per step
+LR = None  # peak learning rate of AdamW
+AUGMENT = None  # a key of augment.AUGMENTATIONS: none, face, occlusion, paper
+WEIGHT_DECAY = None  # decoupled (AdamW); 0.0 is plain Adam
+LABEL_SMOOTHING = None  # of the training loss only; the losses in log.csv are without it
+EMA = None  # decay of the exponential moving average of the weights, which is evaluated and saved; 0.0: off
 # Weight the crops so that all classes count the same within each source that data/people.csv names. Otherwise a source
 # with more men than women, such as the news, teaches the network to recognise the source and answer "man".
-BALANCE = True
+BALANCE = None
+
 # Auxiliary tasks: columns of data/people.csv, such as ("age", "ethnicity"), that the network predicts beside the class,
 # which improves its features. Weights files keep the age outputs (see classifier.CHILD). (): the class only.
 AUXILIARY = ()
@@ -60,38 +63,38 @@ AUXILIARY = ()
 # realtime.py. Random zoom enlarges faces in training, so validation is better with a smaller margin than training:
 # Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019. None: that of START, or cropping.MARGIN.
 EVAL_MARGIN = None
-# Validation accuracy, on the crops that are not "unsure", for which the confidence threshold is chosen. A lower target
-# leaves more errors in the groups that the network fails most often.
+# The threshold for "unsure" is the lowest confidence from which the validation accuracy is at least this. With a lower
+# target, more errors are left in the groups that the network fails most often.
 TARGET_ACCURACY = 0.98
-PRECISION = "auto"  # "auto": bfloat16 if the hardware supports it; "float32"; "bfloat16"
 # ------------------------------------------------------------------------------------------------
 
-# Values of the constants that are None
-DEFAULTS = {"EPOCHS": 12, "BATCH_SIZE": 64, "LR": 1e-3}
-DEFAULTS_OF_PAPER = {"EPOCHS": 50, "BATCH_SIZE": 16, "LR": 1e-3}
-DEFAULTS_OF_START = {"BATCH_SIZE": 64, "LR": 3e-4}  # EPOCHS: as many as FINE_TUNING_STEPS need, and at least 4
+RECIPES = {
+    "default": {"EPOCHS": 12, "BATCH_SIZE": 64, "LR": 1e-3, "AUGMENT": "face", "WEIGHT_DECAY": 0.05,
+                "LABEL_SMOOTHING": 0.05, "EMA": 0.998, "BALANCE": True},
+    "paper": {"EPOCHS": 50, "BATCH_SIZE": 16, "LR": 1e-3, "AUGMENT": "paper", "WEIGHT_DECAY": 0.0,
+              "LABEL_SMOOTHING": 0.0, "EMA": 0.0, "BALANCE": False},
+}
+# With START: the recipe "default", but this LR, and as many EPOCHS as these steps need, at least 4
+FINE_TUNING_LR = 3e-4
 FINE_TUNING_STEPS = 400  # see docs/experiments.md
-# Values of the constants that PAPER overrides
-PAPER_RECIPE = {"AUGMENT": "paper", "WEIGHT_DECAY": 0.0, "LABEL_SMOOTHING": 0.0, "EMA": 0.0, "BALANCE": False}
 
 
-def settings(n_crops):
-    """The constants of this run for `n_crops` training crops: dict of name -> value."""
+def chosen_constants(n_crops):
+    """The constants of this run for `n_crops` training crops, with those of the recipe: dict of name -> value."""
     constants = script.constants(globals())
-    if PAPER:
-        constants, defaults = constants | PAPER_RECIPE, DEFAULTS_OF_PAPER
-    elif START:
-        steps_per_epoch = math.ceil(n_crops / (BATCH_SIZE or DEFAULTS_OF_START["BATCH_SIZE"]))
-        defaults = DEFAULTS_OF_START | {"EPOCHS": max(4, math.ceil(FINE_TUNING_STEPS / steps_per_epoch))}
-    else:
-        defaults = DEFAULTS
-    return constants | {name: value for name, value in defaults.items() if constants[name] is None}
+    recipe = dict(RECIPES["paper" if PAPER else "default"])
+    if START and not PAPER:
+        steps_per_epoch = math.ceil(n_crops / (BATCH_SIZE or recipe["BATCH_SIZE"]))
+        recipe["LR"] = FINE_TUNING_LR
+        recipe["EPOCHS"] = max(4, math.ceil(FINE_TUNING_STEPS / steps_per_epoch))
+    return constants | {name: value for name, value in recipe.items() if constants[name] is None}
 
 
-def learning_rate(progress, peak):
+def learning_rate(progress, constants):
     """The learning rate at `progress` (0..1 of all steps): linear warm-up for a tenth of them, then cosine decay; with
     PAPER constant."""
-    if PAPER:
+    peak = constants["LR"]
+    if constants["PAPER"]:
         return peak
     if progress < 0.1:
         return peak * progress / 0.1
@@ -122,7 +125,7 @@ def train_epoch(run, loader, epoch):
     net = run.training_net(epoch)
     loader.sampler.epoch = epoch
     # Dropout uses PyTorch's global generator. It is seeded here, so that an epoch is the same after a resume.
-    torch.manual_seed(dataset.seed_of(SEED, epoch, engine.RANK))
+    torch.manual_seed(dataset.seed_of(constants["SEED"], epoch, engine.RANK))
     step_sums = []  # of each step: summed loss, correct predictions, images
     data_s = 0.0
     began = waiting_since = time.perf_counter()
@@ -131,14 +134,14 @@ def train_epoch(run, loader, epoch):
         images, labels, sample_weights, task_labels = (
             part.to(device, non_blocking=device.type == "cuda") for part in batch)
         batch_size = loader.sampler.sizes[step]  # over all processes: `images` are the rows sampler.rows of the batch
-        images = augment.augment(images, constants["AUGMENT"], dataset.generator_for(SEED, epoch, step),
-                                 loader.sampler.rows, batch_size)
+        generator = dataset.generator_for(constants["SEED"], epoch, step)
+        images = augment.augment(images, constants["AUGMENT"], generator, loader.sampler.rows, batch_size)
         data_s += time.perf_counter() - waiting_since
 
         steps_done = (epoch - 1) * len(loader) + step
         progress = (steps_done + 0.5) / (constants["EPOCHS"] * len(loader))  # + 0.5: the rate is never 0
         for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(progress, constants["LR"])
+            group["lr"] = learning_rate(progress, constants)
         with run.hardware.autocast():
             outputs = net(images).float()
         loss = training_loss(outputs, labels, sample_weights, task_labels, crops.task_sizes,
@@ -154,8 +157,6 @@ def train_epoch(run, loader, epoch):
             cross_entropy = functional.cross_entropy(logits, labels, reduction="sum")
             correct = (logits.argmax(1) == labels).sum()
             step_sums.append(torch.stack([cross_entropy, correct, torch.full_like(correct, len(labels))]))
-        if step % 50 == 0:  # not every step, since .item() waits for the GPU
-            check_loss(loss.item(), epoch)
         waiting_since = time.perf_counter()
     epoch_sums = torch.stack(step_sums).cpu().double().sum(0)
     loss_sum, correct, count = engine.total(epoch_sums).tolist()
@@ -163,7 +164,7 @@ def train_epoch(run, loader, epoch):
 
 
 def check_loss(loss, epoch):
-    """End with one line if a loss is NaN or infinite; fit() does so before it saves anything."""
+    """End with one line, before anything of the epoch is saved, if a loss is NaN or infinite."""
     if not math.isfinite(loss):
         script.fail(f"the loss became {loss} in epoch {epoch}: the weights saved so far are kept; lower LR and start "
                     "again, or continue with RESUME=True and a lower LR")
@@ -225,26 +226,27 @@ def mean_loss(results):
     return sum(weight * result.loss for weight, result in zip(weights, results, strict=True)) / sum(weights)
 
 
-def read_start():
-    """The metadata of the weights file START, a dict; empty if START is None."""
-    if not START:
-        return {}
-    start = classifier.load_checkpoint(START)
-    if start["model"] != MODEL:
-        script.fail(f"START={START} is a {start['model']} network and this run trains {MODEL}: choose another START, "
-                    f"or MODEL={start['model']}")
-    return start
-
-
-def load_data(start, device):
-    """The dataset.Crops of training and validation, in the network's input size. `start`: the dict of read_start()."""
-    size = IMAGE_SIZE or start.get("image_size", networks.image_size(MODEL))
-    margin = start.get("margin", cropping.MARGIN)
+def input_format():
+    """(side of the network's input in pixels, margin of the validation crops)."""
+    image_size, margin = networks.image_size(MODEL), cropping.MARGIN
+    if START:
+        start = classifier.load_checkpoint(START)
+        if start["model"] != MODEL:
+            script.fail(f"START={START} is a {start['model']} network and this run trains {MODEL}: choose another "
+                        f"START, or MODEL={start['model']}")
+        image_size, margin = start["image_size"], start["margin"]
+    if IMAGE_SIZE is not None:
+        image_size = IMAGE_SIZE
     if EVAL_MARGIN is not None:
         margin = float(EVAL_MARGIN)
+    return image_size, margin
+
+
+def load_data(image_size, margin, device):
+    """The dataset.Crops of training and validation. `image_size`, `margin`: of input_format()."""
     with engine.one_at_first():
-        train = dataset.Crops(TRAIN_DIR, size).prepare(quiet=not engine.IS_FIRST)
-        valid = dataset.Crops(VALID_DIR, size, margin).prepare(quiet=not engine.IS_FIRST)
+        train = dataset.Crops(TRAIN_DIR, image_size).prepare(quiet=not engine.IS_FIRST)
+        valid = dataset.Crops(VALID_DIR, image_size, margin).prepare(quiet=not engine.IS_FIRST)
     if lacking := sorted({*train.classes} ^ {*valid.classes}):
         script.fail(f"{TRAIN_DIR} or {VALID_DIR} has no crops of {', '.join(lacking)}: run 'python validation.py'")
     train.task_labels, train.task_sizes, train.ages = auxiliary.labels(train.known, AUXILIARY)
@@ -256,18 +258,18 @@ def load_data(start, device):
 def load_pretrained(net, classes):
     """Load the weights of START, or for a Backbone those of ImageNet, into `net`, whose first outputs are `classes`.
 
-    Returns the number of epochs in which only the head is trained: one if the features are pretrained and the head is
-    new, since its first gradients are noise to them.
+    Returns whether the features are pretrained and the head is new. The first epoch then trains only the head, since
+    its first gradients are noise to the features.
     """
     if START:
         has_head = runs.start_from(net, START, classes)
-        return 0 if has_head else 1
+        return not has_head
     if isinstance(net, networks.Backbone):
         with engine.one_at_first():
             problem = networks.load_imagenet(net)  # None, or why there are no pretrained features
         engine.say(problem)
-        return 0 if problem else 1
-    return 0
+        return problem is None
+    return False
 
 
 def begin(train, valid, constants, hardware):
@@ -275,16 +277,16 @@ def begin(train, valid, constants, hardware):
     torch.manual_seed(SEED)
     net = networks.build(MODEL, len(train.classes) + sum(train.task_sizes))
     net = net.to(hardware.device, memory_format=torch.channels_last)
-    head_epochs = 0 if RESUME else load_pretrained(net, train.classes)
+    head_first = not RESUME and load_pretrained(net, train.classes)
     # What test.py and realtime.py need to know, saved with the weights.
     metadata = {"model": MODEL, "classes": train.classes, "image_size": valid.shape[1], "mean": dataset.MEAN,
-                "std": dataset.STD, "margin": valid.margin, "clahe": train.clahe, "flip": not PAPER,
+                "std": dataset.STD, "margin": valid.margin, "clahe": train.clahe, "flip": not constants["PAPER"],
                 "ages": train.ages}
     optimizer = torch.optim.AdamW(net.parameters(), constants["LR"], weight_decay=constants["WEIGHT_DECAY"],
-                                  fused=hardware.device.type != "mps")
+                                  fused=hardware.device.type != "mps")  # one pass over all parameters: faster
     ema = copy.deepcopy(net) if constants["EMA"] else None
     run = runs.Run(net, ema, optimizer, hardware, constants, metadata, crops=runs.fingerprint(train, valid),
-                   head_epochs=head_epochs)
+                   head_epochs=1 if head_first else 0)
     if RESUME:
         runs.resume(run, Path(WEIGHTS_DIR, "last.pt"))
     return run
@@ -305,7 +307,7 @@ def one_epoch(run, train_loader, valid_loader):
     valid_loss = functional.cross_entropy(logits, labels).item()
     valid_accuracy = (logits.argmax(1) == labels).float().mean().item()
     check_loss(loss, epoch)
-    check_loss(valid_loss, epoch)  # NaN weights of the last step show only here
+    check_loss(valid_loss, epoch)  # weights that are NaN since the last step show only here
     results = by_source(logits, labels, valid)
     run.note(epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
              valid_accuracy=valid_accuracy, mean_loss=mean_loss(results.values()),
@@ -318,12 +320,12 @@ def one_epoch(run, train_loader, valid_loader):
 
 def fit(hardware):
     """Train all epochs, or with RESUME those that weights/last.pt has not done."""
-    start = read_start()
+    image_size, margin = input_format()
     folders = runs.Folders(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
     files.check_outputs(globals(), "WEIGHTS_DIR", "PLOTS_DIR")
     folders.claim()  # before any work, since it ends the program if a file of the user's would be overwritten
-    train, valid = load_data(start, hardware.device)
-    constants = settings(len(train))
+    train, valid = load_data(image_size, margin, hardware.device)
+    constants = chosen_constants(len(train))
     if constants["BALANCE"]:
         train.balance()
     run = begin(train, valid, constants, hardware)
@@ -335,13 +337,13 @@ def fit(hardware):
         engine.say(f"all {run.done} epochs were done before: EPOCHS={run.done + 10} RESUME=True trains ten more")
     else:
         runs.announce(run, train_loader, valid_loader)
-    while not is_finished(run):
-        results = one_epoch(run, train_loader, valid_loader)
-        with stops.later():  # Ctrl-C waits here, so that either all files of an epoch are written or none
-            runs.save(run, folders, results)
-    if run.done < constants["EPOCHS"]:
-        engine.say(f"all {len(valid)} validation crops have been right for an eighth of the {constants['EPOCHS']} "
-                   "epochs, which cannot improve: training ends early")
+        while not is_finished(run):
+            results = one_epoch(run, train_loader, valid_loader)
+            with stops.later():  # Ctrl-C waits here, so that either all files of an epoch are written or none
+                runs.save(run, folders, results)
+        if run.done < constants["EPOCHS"]:
+            engine.say(f"training ends early: all {len(valid)} validation crops were right in the last "
+                       f"{run.patience} epochs")
     runs.conclude(run, folders, valid)
 
 
@@ -349,8 +351,9 @@ RULES = dict(
     TRAIN_DIR=str, VALID_DIR=str, WEIGHTS_DIR=str, PLOTS_DIR=str, PLOT_FORMAT=plots.ENDINGS, MODEL=networks.NETWORKS,
     START=rules.optional(str), EPOCHS=rules.optional((int, 1, None)), BATCH_SIZE=rules.optional((int, 1, None)),
     LR=rules.optional((float, 1e-12, 10)), IMAGE_SIZE=rules.optional((int, 32, 224)), SEED=(int, 0, 2**63 - 1),
-    RESUME=bool, DEVICE=("auto", "cpu", "cuda", "mps"), PAPER=bool, AUGMENT=augment.AUGMENTATIONS,
-    WEIGHT_DECAY=(float, 0, 1), LABEL_SMOOTHING=(float, 0, 0.99), EMA=(float, 0, 0.99999), BALANCE=bool,
+    RESUME=bool, DEVICE=("auto", "cpu", "cuda", "mps"), PAPER=bool, AUGMENT=rules.optional(augment.AUGMENTATIONS),
+    WEIGHT_DECAY=rules.optional((float, 0, 1)), LABEL_SMOOTHING=rules.optional((float, 0, 0.99)),
+    EMA=rules.optional((float, 0, 0.99999)), BALANCE=rules.optional(bool),
     AUXILIARY=rules.some_of(auxiliary.TASKS), EVAL_MARGIN=rules.optional((float, 0, cropping.MARGIN)),
     TARGET_ACCURACY=(float, 0.01, 0.9999), PRECISION=("auto", "float32", "bfloat16"))
 

@@ -73,10 +73,15 @@ class Run:
         return [row for row in self.history if row["epoch"] >= self.comparable_from]
 
     @property
+    def patience(self):
+        """Number of epochs without a validation error after which fine-tuning may end: an eighth of all EPOCHS."""
+        return math.ceil(self.constants["EPOCHS"] / 8)
+
+    @property
     def settled(self):
-        """Whether all validation crops were right in the last epochs, an eighth of all EPOCHS."""
-        eighth = math.ceil(self.constants["EPOCHS"] / 8)
-        return len(self.candidates) >= eighth and all(row["valid_accuracy"] == 1 for row in self.candidates[-eighth:])
+        """Whether all validation crops were right in each of the last `patience` epochs."""
+        last = self.candidates[-self.patience:]
+        return len(last) == self.patience and all(row["valid_accuracy"] == 1 for row in last)
 
     def training_net(self, epoch):
         """The network for the steps of an epoch, in training mode; during head_epochs all but its head is frozen."""

@@ -250,7 +250,7 @@ def test_a_last_batch_of_one_trains_where_batch_normalisation_needs_two(faces, t
 
 @pytest.mark.parametrize(("arguments", "line"), [
     (["EPOCHS=0"], "EPOCHS=0: must be None, or a whole number, at least 1"), (["LR=-1"], "LR=-1: must be"),
-    (["MODEL=vgg99"], "one of paper"), (["AUGMENT=x"], "must be one of"),
+    (["MODEL=vgg99"], "one of paper"), (["AUGMENT=x"], "one of none, face"),
     (["TRAIN_DIR=nowhere"], "run 'python validation.py'"),
     (["EVAL_MARGIN=x"], "None, or a number from 0 to 0.2"), (["EVAL_MARGIN=0.3"], "a number from 0 to 0.2"),
     (["RESUME=True"], "no weights at"),
@@ -326,7 +326,8 @@ def test_crops_of_one_person_count_as_one(tmp_path, capsys, monkeypatch, people,
 
 def test_training_with_start_ends_where_validation_cannot_improve(faces, tmp_path, monkeypatch):
     """All right for an eighth of the epochs: here from the third on, and of 16 epochs the fourth is the last."""
-    monkeypatch.setattr(train, "settings", lambda n, real=train.settings: {**real(n), "EPOCHS": train.EPOCHS or 16})
+    real = train.chosen_constants
+    monkeypatch.setattr(train, "chosen_constants", lambda n: {**real(n), "EPOCHS": train.EPOCHS or 16})
     monkeypatch.setattr(train, "evaluate", lambda run, batches: (
         (1.0 - 2 * (run.done < 2)) * torch.eye(2)[batches.dataset.labels], batches.dataset.labels))
     start = [f"START={PAPERS.with_name('small.pt')}"]
@@ -335,10 +336,10 @@ def test_training_with_start_ends_where_validation_cannot_improve(faces, tmp_pat
         code, out, err = run(tmp_path / name, faces, "IMAGE_SIZE=32", *arguments)
         assert code == 0, err
         assert len(losses(tmp_path / name)) == epochs
-        assert out.count("all 4 validation crops have been right for an eighth of the 16 epochs") == (name == "ends")
+        assert out.count("all 4 validation crops were right in the last 2 epochs") == (name == "ends")
     code, out, err = run(tmp_path / "ends", faces, "IMAGE_SIZE=32", *start, "RESUME=True")
-    assert code == 0 and len(losses(tmp_path / "ends")) == 4 and "training ends early" in out, err
-    assert "all 4 epochs were done before" in out and "network: " not in out
+    assert code == 0 and len(losses(tmp_path / "ends")) == 4, err
+    assert "all 4 epochs were done before" in out and "ends early" not in out and "network: " not in out
 
 
 @pytest.mark.parametrize(("accuracy", "line"), [(0.9, "90.0% of the"), (float("nan"), "of any validation crop")])
@@ -364,8 +365,9 @@ def test_a_finished_run_is_not_begun_again(whole, faces, tmp_path):
 
 
 def test_one_cycle_starts_low_peaks_at_lr_and_ends_low():
-    assert train.learning_rate(0.01, 1e-3) < 1e-3 / 5 and train.learning_rate(0.1, 1e-3) == pytest.approx(1e-3)
-    assert train.learning_rate(1.0, 1e-3) == pytest.approx(0, abs=1e-9)
+    constants = {"LR": 1e-3, "PAPER": False}
+    start, peak, end = (train.learning_rate(progress, constants) for progress in (0.01, 0.1, 1.0))
+    assert start < 1e-3 / 5 and peak == pytest.approx(1e-3) and end == pytest.approx(0, abs=1e-9)
 
 
 def test_no_step_is_wasted_at_a_learning_rate_of_zero(whole):
@@ -449,16 +451,19 @@ def test_without_room_for_pixels_the_losses_are_the_same(tmp_path, faces, whole,
 def test_the_papers_settings_at_once_and_what_is_chosen_for_few_photos(monkeypatch):
     for name, value in train.script.constants(vars(train)).items():
         monkeypatch.setattr(train, name, value)
-    assert [train.settings(5000)[k] for k in ("EPOCHS", "BATCH_SIZE", "LR", "EMA")] == [12, 64, 1e-3, 0.998]
+    chosen = train.chosen_constants
+    assert [chosen(5000)[k] for k in ("EPOCHS", "BATCH_SIZE", "LR", "EMA")] == [12, 64, 1e-3, 0.998]
     train.START = "weights/shipped/small.pt"
-    few, many = train.settings(200), train.settings(100_000)
+    few, many = chosen(200), chosen(100_000)
     assert few["EPOCHS"] * 4 == pytest.approx(400, abs=8) and many["EPOCHS"] == 4 and few["LR"] == 3e-4
     train.START, train.PAPER = None, True
-    assert train.settings(800) == {**train.settings(5000)} and train.settings(800)["EPOCHS"] == 50
+    assert chosen(800) == chosen(5000) and chosen(800)["EPOCHS"] == 50
     paper = {"BATCH_SIZE": 16, "LR": 1e-3, "AUGMENT": "paper", "WEIGHT_DECAY": 0, "LABEL_SMOOTHING": 0, "EMA": 0,
              "BALANCE": False}
-    assert paper.items() <= train.settings(800).items()
-    assert train.learning_rate(0.01, 1e-3) == train.learning_rate(0.9, 1e-3) == 1e-3
+    assert paper.items() <= chosen(800).items()
+    assert train.learning_rate(0.01, chosen(800)) == train.learning_rate(0.9, chosen(800)) == 1e-3
+    train.AUGMENT, train.EMA = "face", 0.9
+    assert chosen(800)["AUGMENT"] == "face" and chosen(800)["EMA"] == 0.9, "what is set wins"
 
 
 def test_a_log_that_a_spreadsheet_holds_open_does_not_stop_the_training(faces, tmp_path, monkeypatch):
