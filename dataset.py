@@ -27,7 +27,7 @@ from terminal import script, workers
 from terminal.files import atomic, claim, normal, remove_ours, written
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
-CACHE_GB = 10.0  # most gigabytes of disk for the pixels of a split; a larger split is decoded again in every epoch
+CACHE_GB = 10.0  # maximum of disk for the pixels of a split; a larger split is decoded again in every epoch
 KEEP_FREE = 1e9  # bytes of the disk that the arrays of pixels leave free
 UNUSED = 3600  # seconds after which an array of pixels that no run has read is removed
 
@@ -44,12 +44,13 @@ def resize(images, side):
 def evaluation_transform(image_size, mean=MEAN, std=STD):
     """The only transform of crops without augmentation: a function from uint8 [N, 3, H, W] RGB, as of to_batch(), to
     normalised float32 [N, 3, image_size, image_size], channels last in memory. `mean`, `std`: for values in 0..1."""
-    mean, std = (255 * torch.tensor(v).repeat(image_size) for v in (mean, std))
+    # For whole rows of pixels: a last axis of three channels would leave vector instructions mostly unused.
+    row_mean = 255 * torch.tensor(mean).repeat(image_size)
+    row_std = 255 * torch.tensor(std).repeat(image_size)
 
     def transform(images):
-        # On whole rows of pixels: a last axis of three channels would leave vector instructions mostly unused.
         rows = resize(images, image_size).permute(0, 2, 3, 1).flatten(2)
-        rows = torch.sub(rows, mean.to(rows.device)).div_(std.to(rows.device))
+        rows = torch.sub(rows, row_mean.to(rows.device)).div_(row_std.to(rows.device))
         return rows.unflatten(2, (image_size, 3)).permute(0, 3, 1, 2)
 
     return transform
@@ -68,7 +69,7 @@ class Crops(Dataset):
     `task_labels`, `task_sizes` and `ages` are those of auxiliary.labels(); without tasks unless train.py sets them.
     `known` is a people.Person per crop, as validation.py has noted it; `clahe` is the clip limit of the crops'
     equalisation. `sources` are the names of the sources, ["all"] if none is known, and `source_index`, int64 [N], has
-    the source of each crop. `people` is the number of known people and takes; each other crop counts as one more.
+    the source of each crop. `n_people` is the number of known people and takes; each other crop counts as one more.
     """
 
     def __init__(self, folder, image_size, margin=MARGIN):
@@ -79,8 +80,8 @@ class Crops(Dataset):
         hint = "run 'python validation.py' (and 'python processed.py' before it)"
         by_class = reading.class_photos(folder, hint, "crops")
         self.classes, found = list(by_class), list(by_class.values())
-        self.paths = [path for files in found for path in files]
-        self.labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(files) for files in found]))
+        self.paths = [path for paths in found for path in paths]
+        self.labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(paths) for paths in found]))
         self.sample_weights = torch.ones(len(self.paths))
         self.task_labels, self.task_sizes, self.ages = torch.empty(len(self.paths), 0, dtype=torch.int64), [], []
         names = [normal(path.relative_to(folder).as_posix()) for path in self.paths]
@@ -92,8 +93,9 @@ class Crops(Dataset):
         self.known = [noted[name] for name in names]
         self.clahe = split.clahe if split else 0.0
         self.sources, self.source_index = sources_of(self.known)
-        self.people = len(set(people.clusters(self.known).tolist()))
-        self.shape, self.margin = (len(self.paths), image_size, image_size, 3), margin
+        self.n_people = len(set(people.clusters(self.known).tolist()))
+        self.image_size, self.margin = image_size, margin
+        self.shape = (len(self.paths), image_size, image_size, 3)  # of all pixels
         self.cache = None  # path of the array of pixels on disk
         self.on_gpu = None  # all pixels in the memory of a GPU, uint8 [N, S, S, 3]
         self.pool = ThreadPoolExecutor(workers.cores())
@@ -112,25 +114,27 @@ class Crops(Dataset):
         stats = [(path.as_posix(), status.st_size, status.st_mtime_ns)
                  for path, status in zip(self.paths, map(os.stat, self.paths), strict=True)]
         mark = hashlib.sha256(json.dumps([self.shape, self.margin, stats]).encode()).hexdigest()[:16]
-        self.cache = self.folder.parent / f".{self.folder.name}_{self.shape[1]}_{mark}.npy"
+        self.cache = self.folder.parent / f".{self.folder.name}_{self.image_size}_{mark}.npy"
         self.remove_unused()
         size, cached = math.prod(self.shape), self.is_cached()
         problem = None if cached else self.why_no_cache(size)
-        place = f"kept in {self.cache.as_posix()}"
         if problem:
-            self.cache, place = None, f"and {problem}: decoded batch by batch in every epoch instead"
+            self.cache = None
+            how = f"and {problem}: decoded batch by batch in every epoch instead"
+        else:
+            how = f"kept in {self.cache.as_posix()}"
         if not quiet:
-            print(f"{self.folder.name}: {len(self):,} crops are {size / 1e9:.2f} GB of pixels, {place}", flush=True)
+            print(f"{self.folder.name}: {len(self):,} crops are {size / 1e6:,.0f} MB of pixels, {how}", flush=True)
         if self.cache and not cached:
             self.write_cache()
         return self
 
     def why_no_cache(self, size):
         """Why an array of `size` bytes cannot be written, or None."""
-        place = self.folder.parent
-        if not os.access(place, os.W_OK):
-            return f"{place.as_posix()} is read-only"
-        room = max(0, min(CACHE_GB * 1e9, shutil.disk_usage(place).free - KEEP_FREE))
+        folder = self.folder.parent
+        if not os.access(folder, os.W_OK):
+            return f"{folder.as_posix()} is read-only"
+        room = max(0, min(CACHE_GB * 1e9, shutil.disk_usage(folder).free - KEEP_FREE))
         if size > room:
             return f"{room / 1e9:.2f} GB may be used (dataset.CACHE_GB, and free space)"
         return None
@@ -154,19 +158,19 @@ class Crops(Dataset):
 
     def remove_unused(self):
         """Delete the other arrays of this split, if no run has read them for UNUSED seconds."""
-        place = self.folder.parent
+        folder = self.folder.parent
         pattern = re.compile(rf"\.{re.escape(self.folder.name)}_\d+_[0-9a-f]{{16}}\.npy")
-        for name in filter(pattern.fullmatch, written(place) - {self.cache.name}):
+        for name in filter(pattern.fullmatch, written(folder) - {self.cache.name}):
             with contextlib.suppress(OSError):  # already deleted; or, on Windows, open in another run
-                if time.time() - (place / name).stat().st_mtime > UNUSED:
-                    remove_ours(place, [name])
+                if time.time() - (folder / name).stat().st_mtime > UNUSED:
+                    remove_ours(folder, [name])
 
     def decode(self, index):
         """The pixels of crops, decoded from their files: uint8 [N, S, S, 3]."""
         def one(i):
             try:
                 crop = cropping.recut(cropping.read_crop(self.paths[i]), MARGIN, self.margin)
-                return resize(to_batch([crop]), self.shape[1])
+                return resize(to_batch([crop]), self.image_size)
             except reading.PhotoError as error:
                 script.fail(f"{self.paths[i]}: {error}; delete it and run 'python processed.py' and "
                             "'python validation.py'")
@@ -197,7 +201,8 @@ class Crops(Dataset):
 
     def __getitem__(self, index):
         if self.on_gpu is not None:
-            pixels = self.on_gpu[torch.as_tensor(index).to(self.on_gpu.device, non_blocking=True)]
+            rows = torch.as_tensor(index, dtype=torch.int64)  # the type of an empty list would be float
+            pixels = self.on_gpu[rows.to(self.on_gpu.device, non_blocking=True)]
         else:
             pixels = torch.from_numpy(np.ascontiguousarray(self.pixels(index)))
         return pixels.permute(0, 3, 1, 2), self.labels[index], self.sample_weights[index], self.task_labels[index]
@@ -205,9 +210,9 @@ class Crops(Dataset):
 
 def sources_of(known):
     """(list of the names of the sources; index of each crop's source, int64 [N]). `known`: a people.Person per crop."""
-    names, numbers = np.unique([person.source or "others" for person in known], return_inverse=True)
+    names, index = np.unique([person.source or "others" for person in known], return_inverse=True)
     names = names.tolist()
-    return ["all"] if names == ["others"] else names, torch.from_numpy(numbers).long()
+    return ["all"] if names == ["others"] else names, torch.from_numpy(index).long()
 
 
 class Batches(Sampler):
@@ -222,9 +227,10 @@ class Batches(Sampler):
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
         self.rows = slice(rank, None, world)  # of each batch, those of this process
         self.sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]  # of batches, over all processes
-        least = max(2, world)
-        if seed is not None and len(self.sizes) > 1 and self.sizes[-1] < least <= batch_size:
-            self.sizes[-2:] = [batch_size + self.sizes[-1]]
+        smallest = max(2, world)
+        if seed is not None and len(self.sizes) > 1 and self.sizes[-1] < smallest <= batch_size:
+            last = self.sizes.pop()
+            self.sizes[-1] += last
 
     def __iter__(self):
         order = torch.arange(self.n)

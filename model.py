@@ -23,7 +23,7 @@ def block(into, out):
     """Conv2d k5 p1, ReLU, MaxPool2d(4, 2): a block of the paper's table, as a list of modules. `into`, `out`: channels.
 
     Pooling in two steps, with ReLU after the first one has left a quarter of the values, gives the same values and
-    gradients for less work.
+    gradients for less work. Three modules in all, as the names of the weights in saved files count them.
     """
     return [nn.Conv2d(into, out, 5, padding=1), nn.MaxPool2d(2),
             nn.Sequential(nn.MaxPool2d(2, 1), nn.ReLU(inplace=True))]
@@ -164,10 +164,9 @@ def grad_cam(model, batch, class_index=None, n_classes=None):
     try:
         with torch.inference_mode(False), torch.enable_grad():
             held = []
-            hook = model.features.register_forward_hook(lambda module, inputs, output: held.append(output))
-            # With an input that requires a gradient, there is a graph even if all weights are frozen.
-            logits = model(batch.clone().requires_grad_())
-            hook.remove()
+            with model.features.register_forward_hook(lambda module, inputs, output: held.append(output)):
+                # With an input that requires a gradient, there is a graph even if all weights are frozen.
+                logits = model(batch.clone().requires_grad_())
             if class_index is None:
                 class_index = logits[:, :n_classes].argmax(1)
             index = torch.as_tensor(class_index, device=batch.device).expand(len(batch))

@@ -26,7 +26,7 @@ import dataset
 import model as networks
 from faces import cropping
 from judge import plots
-from learn import augment, auxiliary, classifier, engine, runs
+from learn import augment, auxiliary, calibration, classifier, devices, distributed, runs
 from terminal import files, rules, stops
 from validation import TRAIN_DIR, VALID_DIR
 
@@ -79,6 +79,9 @@ FINE_TUNING_LR = 3e-4
 FINE_TUNING_STEPS = 400  # see docs/experiments.md
 
 
+saved_epochs = []  # by this process, in which how_to_continue() looks for them
+
+
 def chosen_constants(n_crops):
     """The constants of this run for `n_crops` training crops, with those of the recipe: dict of name -> value."""
     constants = script.constants(globals())
@@ -125,11 +128,11 @@ def train_epoch(run, loader, epoch):
     net = run.training_net(epoch)
     loader.sampler.epoch = epoch
     # Dropout uses PyTorch's global generator. It is seeded here, so that an epoch is the same after a resume.
-    torch.manual_seed(dataset.seed_of(constants["SEED"], epoch, engine.RANK))
+    torch.manual_seed(dataset.seed_of(constants["SEED"], epoch, distributed.RANK))
     step_sums = []  # of each step: summed loss, correct predictions, images
     data_s = 0.0
     began = waiting_since = time.perf_counter()
-    bar = engine.progress(loader, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img")
+    bar = distributed.progress_bar(loader, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img")
     for step, batch in enumerate(bar):
         images, labels, sample_weights, task_labels = (
             part.to(device, non_blocking=device.type == "cuda") for part in batch)
@@ -147,10 +150,9 @@ def train_epoch(run, loader, epoch):
         loss = training_loss(outputs, labels, sample_weights, task_labels, crops.task_sizes,
                              constants["LABEL_SMOOTHING"])
         run.optimizer.zero_grad(set_to_none=True)
-        (loss * engine.WORLD / batch_size).backward()  # WORLD: DDP averages the gradients, which must be summed here
+        (loss * distributed.WORLD / batch_size).backward()  # times WORLD, since DDP averages what must be summed
         run.optimizer.step()
-        if run.ema is not None:
-            engine.update_ema(run.ema, run.net, constants["EMA"], steps_done)
+        run.update_ema(steps_done)
 
         with torch.no_grad():  # the log has the plain loss: no smoothing, sample weights or auxiliary tasks
             logits = outputs[:, :len(crops.classes)]
@@ -159,15 +161,15 @@ def train_epoch(run, loader, epoch):
             step_sums.append(torch.stack([cross_entropy, correct, torch.full_like(correct, len(labels))]))
         waiting_since = time.perf_counter()
     epoch_sums = torch.stack(step_sums).cpu().double().sum(0)
-    loss_sum, correct, count = engine.total(epoch_sums).tolist()
+    loss_sum, correct, count = distributed.total(epoch_sums).tolist()
     return loss_sum / count, correct / count, data_s, time.perf_counter() - began - data_s
 
 
 def check_loss(loss, epoch):
     """End with one line, before anything of the epoch is saved, if a loss is NaN or infinite."""
     if not math.isfinite(loss):
-        script.fail(f"the loss became {loss} in epoch {epoch}: the weights saved so far are kept; lower LR and start "
-                    "again, or continue with RESUME=True and a lower LR")
+        others = " or continue with RESUME=True and a lower LR" if epoch > 1 else " with a lower LR"
+        script.fail(f"the loss became {loss} in epoch {epoch}: the weights saved so far are kept; start again" + others)
 
 
 @torch.inference_mode()
@@ -179,10 +181,10 @@ def evaluate(run, loader):
     """
     net, device, crops = run.eval_net, run.hardware.device, loader.dataset
     net.eval()
-    engine.share_statistics(net)
-    transform = dataset.evaluation_transform(crops.shape[1])
+    distributed.broadcast_buffers(net)
+    transform = dataset.evaluation_transform(crops.image_size)
     logits = torch.zeros(len(crops), len(crops.classes), device=device)
-    bar = engine.progress(loader, desc="validation", unit="batch")
+    bar = distributed.progress_bar(loader, desc="validation", unit="batch")
     for (images, *_), rows in zip(bar, loader.sampler, strict=True):  # the sampler yields the same indices again
         images = transform(images.to(device))
         with run.hardware.autocast():
@@ -190,7 +192,7 @@ def evaluate(run, loader):
             if run.metadata["flip"]:  # test-time augmentation: the mean with the logits of the mirror image
                 outputs = (outputs + net(images.flip(3))) / 2
         logits[rows] = outputs[:, :len(crops.classes)].float()  # without the outputs of auxiliary tasks
-    return engine.total(logits.cpu()), crops.labels  # rows of other processes are 0 here, so the sum is complete
+    return distributed.total(logits.cpu()), crops.labels  # rows of other processes are 0 here, so the sum is complete
 
 
 class SourceResult(NamedTuple):
@@ -244,9 +246,9 @@ def input_format():
 
 def load_data(image_size, margin, device):
     """The dataset.Crops of training and validation. `image_size`, `margin`: of input_format()."""
-    with engine.one_at_first():
-        train = dataset.Crops(TRAIN_DIR, image_size).prepare(quiet=not engine.IS_FIRST)
-        valid = dataset.Crops(VALID_DIR, image_size, margin).prepare(quiet=not engine.IS_FIRST)
+    with distributed.first_process_first():
+        train = dataset.Crops(TRAIN_DIR, image_size).prepare(quiet=not distributed.IS_FIRST)
+        valid = dataset.Crops(VALID_DIR, image_size, margin).prepare(quiet=not distributed.IS_FIRST)
     if lacking := sorted({*train.classes} ^ {*valid.classes}):
         script.fail(f"{TRAIN_DIR} or {VALID_DIR} has no crops of {', '.join(lacking)}: run 'python validation.py'")
     train.task_labels, train.task_sizes, train.ages = auxiliary.labels(train.known, AUXILIARY)
@@ -265,9 +267,9 @@ def load_pretrained(net, classes):
         has_head = runs.start_from(net, START, classes)
         return not has_head
     if isinstance(net, networks.Backbone):
-        with engine.one_at_first():
+        with distributed.first_process_first():
             problem = networks.load_imagenet(net)  # None, or why there are no pretrained features
-        engine.say(problem)
+        distributed.say(problem)
         return problem is None
     return False
 
@@ -279,13 +281,13 @@ def begin(train, valid, constants, hardware):
     net = net.to(hardware.device, memory_format=torch.channels_last)
     head_first = not RESUME and load_pretrained(net, train.classes)
     # What test.py and realtime.py need to know, saved with the weights.
-    metadata = {"model": MODEL, "classes": train.classes, "image_size": valid.shape[1], "mean": dataset.MEAN,
+    metadata = {"model": MODEL, "classes": train.classes, "image_size": valid.image_size, "mean": dataset.MEAN,
                 "std": dataset.STD, "margin": valid.margin, "clahe": train.clahe, "flip": not constants["PAPER"],
                 "ages": train.ages}
     optimizer = torch.optim.AdamW(net.parameters(), constants["LR"], weight_decay=constants["WEIGHT_DECAY"],
                                   fused=hardware.device.type != "mps")  # one pass over all parameters: faster
     ema = copy.deepcopy(net) if constants["EMA"] else None
-    run = runs.Run(net, ema, optimizer, hardware, constants, metadata, crops=runs.fingerprint(train, valid),
+    run = runs.Run(net, ema, optimizer, hardware, constants, metadata, runs.fingerprints(train, valid),
                    head_epochs=1 if head_first else 0)
     if RESUME:
         runs.resume(run, Path(WEIGHTS_DIR, "last.pt"))
@@ -298,7 +300,7 @@ def is_finished(run):
     return run.done >= run.constants["EPOCHS"] or (may_end_early and run.settled)
 
 
-def one_epoch(run, train_loader, valid_loader):
+def train_and_validate(run, train_loader, valid_loader):
     """Train, validate and calibrate for one epoch, add it to the history of `run`, and return its {source:
     SourceResult}."""
     epoch, valid = run.done + 1, valid_loader.dataset
@@ -309,11 +311,11 @@ def one_epoch(run, train_loader, valid_loader):
     check_loss(loss, epoch)
     check_loss(valid_loss, epoch)  # weights that are NaN since the last step show only here
     results = by_source(logits, labels, valid)
-    run.note(epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
-             valid_accuracy=valid_accuracy, mean_loss=mean_loss(results.values()),
-             lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
-    temperature, threshold, run.reached = engine.calibrate(logits, labels, TARGET_ACCURACY,
-                                                           few=valid.people < runs.ENOUGH)
+    run.add_epoch(epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
+                  valid_accuracy=valid_accuracy, mean_loss=mean_loss(results.values()),
+                  lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
+    temperature, threshold, run.reached = calibration.calibrate(logits, labels, TARGET_ACCURACY,
+                                                                few=valid.n_people < runs.ENOUGH)
     run.metadata |= {"temperature": temperature, "threshold": threshold}
     return results
 
@@ -330,19 +332,21 @@ def fit(hardware):
         train.balance()
     run = begin(train, valid, constants, hardware)
     valid_batch_size = 256 if hardware.device.type == "cuda" else 128  # affects speed and memory only
-    train_loader = dataset.loader(train, constants["BATCH_SIZE"], SEED, engine.RANK, engine.WORLD)
-    valid_loader = dataset.loader(valid, valid_batch_size, None, engine.RANK, engine.WORLD)
-    engine.check_shares(run.net, train.shape[1], train_loader.sampler.sizes)
+    train_loader = dataset.loader(train, constants["BATCH_SIZE"], SEED, distributed.RANK, distributed.WORLD)
+    valid_loader = dataset.loader(valid, valid_batch_size, None, distributed.RANK, distributed.WORLD)
+    distributed.check_batch_sizes(run.net, train.image_size, train_loader.sampler.sizes)
     if is_finished(run):
-        engine.say(f"all {run.done} epochs were done before: EPOCHS={run.done + 10} RESUME=True trains ten more")
+        ten_more = same_command(f"EPOCHS={run.done + 10}", "RESUME=True")
+        distributed.say(f"all {run.done} epochs were done before; ten more: {ten_more}")
     else:
-        runs.announce(run, train_loader, valid_loader)
+        runs.announce(run, train_loader, valid_loader, recipe=RECIPES["default"])
         while not is_finished(run):
-            results = one_epoch(run, train_loader, valid_loader)
+            results = train_and_validate(run, train_loader, valid_loader)
             with stops.later():  # Ctrl-C waits here, so that either all files of an epoch are written or none
                 runs.save(run, folders, results)
+                saved_epochs.append(run.done)
         if run.done < constants["EPOCHS"]:
-            engine.say(f"training ends early: all {len(valid)} validation crops were right in the last "
+            distributed.say(f"training ends early: all {len(valid)} validation crops were right in the last "
                        f"{run.patience} epochs")
     runs.conclude(run, folders, valid)
 
@@ -362,21 +366,26 @@ def main():
     rules.check(globals())
     if MODEL == "paper" and IMAGE_SIZE not in (None, 224):
         script.fail(f"IMAGE_SIZE={IMAGE_SIZE}: must be None or 224, the only size that the paper's network takes")
-    hardware = engine.hardware(DEVICE, PRECISION)
-    engine.keep_memory()  # faster steps on Linux: the C library keeps freed memory
-    with engine.ranks(hardware.device):
+    hardware = devices.choose(DEVICE, PRECISION, distributed.LOCAL_RANK)
+    devices.keep_memory()  # faster steps on Linux: the C library keeps freed memory
+    with distributed.ranks(hardware.device):
         fit(hardware)
+
+
+def same_command(*changes):
+    """This command line with some constants changed, each "NAME=VALUE", as text."""
+    if distributed.WORLD > 1:
+        return f"the same command and {' '.join(changes)}"
+    names = {change.partition("=")[0] for change in changes}
+    kept = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in names]
+    return script.command_line("python", "train.py", *kept, *changes)
 
 
 def how_to_continue():
     """What to do after a stop."""
-    if not runs.saved_epochs:
+    if not saved_epochs:
         return "no epoch is finished: run the same command again"
-    if engine.WORLD > 1:
-        return "finished epochs are kept: continue with the same command and RESUME=True"
-    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("RESUME=")]
-    return ("finished epochs are kept; continue with: "
-            + script.command_line("python", "train.py", *arguments, "RESUME=True"))
+    return f"finished epochs are kept; continue with: {same_command('RESUME=True')}"
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import cv2
 import torch
 from torch.nn import functional
 
-from dataset import MARGIN, MEAN, STD
+from dataset import MEAN, STD
 from faces import occluders
-from faces.cropping import LUMA
+from faces.cropping import LUMA, MARGIN
 
 # {name: parameters}, one per effect: angles in degrees, shift as a share of the crop's side, zoom as a factor,
 # light, contrast and cast as the largest relative change, probabilities in 0..1.
@@ -57,7 +57,8 @@ def augment(images, augmentation, generator, rows=slice(None), size=None):
     some_images(x, params, draws, "erase", erase)
     if "light" in params:
         relight(x, params, draws)
-    mean, std = (255 * torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
+    mean = 255 * torch.tensor(MEAN, device=device).view(3, 1, 1)
+    std = 255 * torch.tensor(STD, device=device).view(3, 1, 1)
     return x.clamp_(0, 255).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
@@ -65,7 +66,8 @@ def some_images(x, params, draws, effect, function, *more):
     """Apply an effect to some images of `x` [N, 3, S, S], in place. `params`, `draws`: as in augment().
 
     `function` takes an image, float32 [3, S, S] in 0..255, a list of its random numbers, and `more`, and returns the
-    new image. The numbers stay on the CPU, so that nothing waits for a GPU.
+    new image. The numbers stay on the CPU, where they decide what is done; of the effects only compress() waits for a
+    GPU.
     """
     for i, (luck, *numbers) in enumerate(draws[effect].tolist()):
         if luck < params.get(effect, 0):
@@ -78,7 +80,8 @@ def placement(params, draws):
     angle = torch.deg2rad(low + (high - low) * draws["rotate"])
     low, high = params.get("zoom", (1, 1))
     reach = 1 / (low + (high - low) * draws["zoom"])  # visible share of the crop's side
-    mirror, upside_down = (1 - 2 * (draws[k] < params.get(k, 0)).float() for k in ("mirror", "upside_down"))
+    mirror = 1 - 2 * (draws["mirror"] < params.get("mirror", 0)).float()  # -1: mirrored, else 1
+    upside_down = 1 - 2 * (draws["upside_down"] < params.get("upside_down", 0)).float()
     shift = 2 * params.get("shift", 0) * (2 * draws["shift"] - 1)
     cosine, sine = angle.cos() * reach, angle.sin() * reach
     across = torch.cat([cosine * mirror, sine * mirror], 1)
@@ -95,8 +98,11 @@ def sampling_grid(matrix, side):
 
 def relight(x, params, draws):
     """Change brightness, contrast and colour cast of images [N, 3, S, S] in 0..255, in place."""
-    light, contrast, cast = (1 + params.get(k, 0) * (2 * draws[k].to(x.device)[:, :, None, None] - 1)
-                             for k in ("light", "contrast", "cast"))
+    def factor(effect):
+        numbers = draws[effect].to(x.device)[:, :, None, None]
+        return 1 + params.get(effect, 0) * (2 * numbers - 1)
+
+    light, contrast, cast = factor("light"), factor("contrast"), factor("cast")
     level = x.mean((1, 2, 3), keepdim=True)
     x.mul_(light * cast * contrast).add_(light * cast * (1 - contrast) * level)
 

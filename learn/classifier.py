@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import dataset
 import model as networks
-from learn import engine
+from learn import devices
 from terminal import script
 from terminal.files import UNSURE, normal
 
@@ -155,10 +155,10 @@ class Classifier:
         self.threshold, self.temperature, self.flip = metadata["threshold"], metadata["temperature"], metadata["flip"]
         self.mean, self.std = metadata["mean"], metadata["std"]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        engine.keep_memory()
+        devices.keep_memory()
         self.net = folded(net).to(self.device, memory_format=torch.channels_last)
         self.fast = self.net  # for predict(); explain() needs gradients in float32
-        if self.name in BFLOAT16 and engine.hardware("cpu").bf16 and self.device.type == "cpu":
+        if self.name in BFLOAT16 and self.device.type == "cpu" and devices.cpu_has_bf16():
             self.fast = in_bfloat16(self.net)
         self.transform = dataset.evaluation_transform(self.image_size, self.mean, self.std)
 

@@ -15,25 +15,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from judge import plots
-from learn import classifier, engine
+from learn import classifier, devices, distributed
 from terminal import files, script
 from terminal.files import atomic
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "mean_loss", "lr", "data_s",
            "compute_s", "best")
-# Constants of train.py that may differ in a resumed run without a word: they change its losses by rounding at most.
+# Constants of train.py that may differ in a resumed run without a warning: they change its losses by rounding at most.
 MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "PLOT_FORMAT", "DEVICE", "PRECISION"}
 CHANGE_VALIDATION = ("image_size", "margin", "flip")  # metadata that change the validation loss of the same weights
 FIXED = ("MODEL", "AUXILIARY", "EMA")  # constants that a resumed run must keep, since its network depends on them
 KEEP_BEST = 3  # how many best_weights_<epoch>.pt files are kept
-ENOUGH = 100  # people or takes in the validation crops, from which the threshold for "unsure" can be chosen well
+ENOUGH = 100  # fewest people or takes in the validation crops for a reliable threshold for "unsure"
 # Names of the files of which a run leaves several
 BEST_WEIGHTS = r"best_weights_\d+\.pt"
 METRICS_PLOT = rf"metrics_\d+\.({'|'.join(plots.ENDINGS)})"
 
-saved_epochs = []  # the epochs that this process has saved
 
 
 @dataclasses.dataclass
@@ -43,12 +43,12 @@ class Run:
     net: torch.nn.Module
     ema: torch.nn.Module | None  # moving average of the weights of `net`; None if EMA is 0
     optimizer: torch.optim.Optimizer
-    hardware: engine.Hardware
+    hardware: devices.Hardware
     constants: dict  # of train.py, by name
     metadata: dict  # of weights files, by name: see classifier.METADATA
-    crops: dict  # fingerprint() of the crops
+    fingerprints: dict  # fingerprints() of the crops
     head_epochs: int = 0  # number of first epochs in which only the head is trained
-    history: list = dataclasses.field(default_factory=list)  # a dict of COLUMNS per epoch
+    history: list = dataclasses.field(default_factory=list)  # a dict per epoch, of COLUMNS and "constants"
     comparable_from: int = 1  # epochs before this one had other validation crops or settings
     reached: float | None = None  # validation accuracy above the threshold, nan if none is; None: no epoch was trained
 
@@ -84,17 +84,32 @@ class Run:
         return len(last) == self.patience and all(row["valid_accuracy"] == 1 for row in last)
 
     def training_net(self, epoch):
-        """The network for the steps of an epoch, in training mode; during head_epochs all but its head is frozen."""
+        """The network for the steps of an epoch, in training mode; during head_epochs all but its head is frozen.
+
+        DistributedDataParallel averages the gradients of those parameters that are not frozen when it is made, so it is
+        made for each epoch, in milliseconds.
+        """
         frozen = epoch <= self.head_epochs
         self.net.features.requires_grad_(not frozen)
         self.net.train()
         self.net.features.train(not frozen)  # frozen features keep their batch statistics too
-        return engine.distributed_model(self.net, self.hardware.device)
+        return distributed.distributed_model(self.net, self.hardware.device)
 
-    def note(self, **row):
+    def update_ema(self, step):
+        """Update the moving average, batch statistics too, with the decay EMA, or less in the first steps. `step`:
+        counted from 0."""
+        if self.ema is None:
+            return
+        update = get_ema_multi_avg_fn(min(self.constants["EMA"], (1 + step) / (10 + step)))
+        averages = [v for v in self.ema.state_dict().values() if v.is_floating_point()]
+        values = [v for v in self.net.state_dict().values() if v.is_floating_point()]
+        update(averages, values, None)
+
+    def add_epoch(self, **row):
         """Add an epoch to the history. `row`: all COLUMNS but "best"."""
         row["best"] = "yes" if all(row["mean_loss"] < other["mean_loss"] for other in self.candidates) else ""
-        self.history.append({column: row[column] for column in COLUMNS})
+        constants = " ".join(f"{name}={value}" for name, value in self.constants.items())
+        self.history.append({**{column: row[column] for column in COLUMNS}, "constants": constants})
 
 
 class Folders(NamedTuple):
@@ -103,10 +118,10 @@ class Folders(NamedTuple):
     weights: Path
     plots: Path
 
-    @engine.first_only
+    @distributed.first_only
     def claim(self):
         """Claim the files that a run writes; ends the program with one line if a file of that name is not ours."""
-        if "last.pt" not in files.written(self.weights) and is_last(self.weights / "last.pt"):
+        if "last.pt" not in files.written(self.weights) and can_resume(self.weights / "last.pt"):
             files.change_record(self.weights, add=["last.pt"])  # copied from another machine, without its record
         files.claim(self.weights, ["last.pt", "best_weights.pt"])
         files.claim(self.plots, ["log.csv"])
@@ -131,10 +146,12 @@ class Folders(NamedTuple):
         # best_weights.pt stays until the new run replaces it, so that test.py and realtime.py always have weights.
         files.remove_ours(self.weights, best)
         files.remove_ours(self.plots, metrics)
+        # If the new run is killed before it has written its own last.pt, RESUME must not continue the old run.
+        (self.weights / "last.pt").unlink(missing_ok=True)
         print(f"kept the {len(old)} files of the previous run in {folder.as_posix()}")
 
 
-def is_last(path):
+def can_resume(path):
     """Whether a file is a last.pt of this project."""
     try:
         return "optimizer" in classifier.load_checkpoint(path)
@@ -142,7 +159,7 @@ def is_last(path):
         return False
 
 
-def fingerprint(train, valid):
+def fingerprints(train, valid):
     """{"training": digest, "validation": digest} of the classes, names and file sizes of the crops, whatever their
     folder."""
     digests = {}
@@ -153,7 +170,7 @@ def fingerprint(train, valid):
     return digests
 
 
-def has_run(last):
+def is_complete(last):
     """Whether the dict of a last.pt has all that resume() needs."""
     kinds = {"constants": dict, "crops": dict, "net": dict, "optimizer": dict, "history": list, "comparable_from": int,
              "head_epochs": int}
@@ -170,22 +187,29 @@ def has_run(last):
     return True
 
 
-def resume(run, path):
-    """Load weights/last.pt (`path`) into a new Run; ends the program if it does not fit."""
+def read_last(path, run):
+    """The dict of weights/last.pt (`path`); ends the program if the Run `run` cannot continue it."""
     last = classifier.load_checkpoint(path)
     if "optimizer" not in last:
         script.fail(f"{path} holds weights only, which is not enough to resume: start anew with RESUME=False")
-    if not has_run(last):
+    if not is_complete(last):
         script.fail(f"{path} was made by another version: start anew, with START={path} to fine-tune its weights")
-    began = last["constants"]
     for name in FIXED:
-        other_decay = name == "EMA" and began[name] and run.constants[name]  # another decay needs no other network
-        if began[name] != run.constants[name] and not other_decay:
-            script.fail(f"{name} differs from that of the run: set it to {began[name]}, or start anew with "
+        before, now = last["constants"][name], run.constants[name]
+        if name == "EMA":  # another decay needs no other network
+            before, now = bool(before), bool(now)
+        if before != now:
+            script.fail(f"{name} differs from that of the run: set it to {last['constants'][name]}, or start anew with "
                         "RESUME=False")
     if last["classes"] != run.metadata["classes"]:
         script.fail(f"{path} is for the classes {', '.join(last['classes'])}, and the crops are of "
                     f"{', '.join(run.metadata['classes'])}: start anew with RESUME=False")
+    return last
+
+
+def resume(run, path):
+    """Load weights/last.pt (`path`) into a new Run; ends the program if it does not fit."""
+    last = read_last(path, run)
     try:
         run.net.load_state_dict(last["net"])
         run.optimizer.load_state_dict(last["optimizer"])
@@ -197,43 +221,47 @@ def resume(run, path):
     for group in run.optimizer.param_groups:
         group["weight_decay"] = run.constants["WEIGHT_DECAY"]  # not that of the run before
     run.history, run.comparable_from, run.head_epochs = last["history"], last["comparable_from"], last["head_epochs"]
-    changed = [name for name, value in run.constants.items()
-               if name not in MAY_CHANGE and began.get(name, value) != value]
-    crops = [split for split, digest in run.crops.items() if last["crops"][split] != digest]
-    lines = []
+    report_changes(run, last)
+
+
+def report_changes(run, last):
+    """Print what differs between a resumed Run and its last.pt, the dict `last`. If the validation losses before and
+    after cannot be compared, the best epoch is chosen anew."""
+    before = last["constants"]
+    changed = [f"{name} {before[name]} -> {value}" for name, value in run.constants.items()
+               if name not in MAY_CHANGE and before.get(name, value) != value]
     if changed:
-        lines.append("changed since the run began, so its numbers will differ: "
-                     + ", ".join(f"{name} {began[name]} -> {run.constants[name]}" for name in changed))
-    if crops:
-        lines.append(f"the crops for {' and '.join(crops)} are not those of epoch {run.done}")
-    if crops or any(last[name] != run.metadata[name] for name in CHANGE_VALIDATION):
-        # The losses before and after cannot be compared.
+        distributed.say(f"changed since the run began, so its numbers will differ: {', '.join(changed)}")
+    other_crops = [split for split, digest in run.fingerprints.items() if last["crops"][split] != digest]
+    if other_crops:
+        distributed.say(f"the crops for {' and '.join(other_crops)} are not those of epoch {run.done}")
+    if other_crops or any(last[name] != run.metadata[name] for name in CHANGE_VALIDATION):
         run.comparable_from = run.done + 1
-        lines.append(f"the best epoch is chosen anew, from epoch {run.done + 1} on; RESUME=False starts a new run")
-    for line in lines:
-        engine.say(line)
+        distributed.say(f"the best epoch is chosen anew, from epoch {run.done + 1} on; RESUME=False starts a new run")
 
 
-@engine.first_only
-def announce(run, train, valid):
-    """Print a summary of the run, and the header of the table of epochs. `train` and `valid` are loaders."""
+@distributed.first_only
+def announce(run, train, valid, recipe):
+    """Print a summary of the run, and the header of the table of epochs. `train` and `valid` are loaders; `recipe`: the
+    names of the constants that a recipe of train.py sets."""
     for name, split in (("train", train.dataset), ("valid", valid.dataset)):
         counts = ", ".join(f"{c} {(split.labels == i).sum():,}" for i, c in enumerate(split.classes))
         print(f"{name}: {len(split):,} crops ({counts})")
     size = run.metadata["image_size"]
-    ranks = f" in each of {engine.WORLD} processes" if engine.WORLD > 1 else ""
+    ranks = f" in each of {distributed.WORLD} processes" if distributed.WORLD > 1 else ""
     precision = "bfloat16" if run.hardware.bf16 else "float32"
     parameters = sum(p.numel() for p in run.net.parameters())
     print(f"network: {run.constants['MODEL']}, {parameters:,} parameters, {size}x{size} pixels; "
           f"{run.hardware.device}, {precision}, {torch.get_num_threads()} threads{ranks}; "
           f"epochs {run.done + 1} to {run.constants['EPOCHS']}, {len(train)} steps each")
+    print("recipe: " + " ".join(f"{name}={run.constants[name]}" for name in recipe))
     print("".join(f"{c:>15}" for c in COLUMNS))
 
 
-@engine.first_only
+@distributed.first_only
 def save(run, folders, sources):
     """Write the files of an epoch, and print its lines. `folders`: Folders; `sources`: of train.by_source()."""
-    row = run.history[-1]
+    row = {column: run.history[-1][column] for column in COLUMNS}  # without the constants, which name folders
     if len(run.history) == 1:
         folders.set_aside()
     classes, ages = run.metadata["classes"], run.metadata["ages"]
@@ -244,15 +272,14 @@ def save(run, folders, sources):
         keep_best(folders.weights, checkpoint, run.history)
     log = folders.plots / "log.csv"
     try:
-        write_log(log, run.history, run.constants)
+        write_log(log, run.history)
     except files.Busy:  # open in a spreadsheet: training is worth more, and the next epoch writes all rows
         print(f"{log.as_posix()} is open in another program, and stays as it is: the training goes on", flush=True)
     save_weights(folders.weights / "last.pt", {
         **checkpoint, "net": run.net.state_dict(), "optimizer": run.optimizer.state_dict(), "history": run.history,
         "comparable_from": run.comparable_from, "head_epochs": run.head_epochs, "constants": run.constants,
-        "crops": run.crops,
+        "crops": run.fingerprints,
         "ema": None if run.ema is None else run.ema.state_dict()})
-    saved_epochs.append(run.done)
     print("".join(f"{v:>15.5g}" if isinstance(v, float) else f"{v:>15}" for v in row.values()), flush=True)
     if len(sources) > 1:
         parts = []
@@ -262,23 +289,22 @@ def save(run, folders, sources):
         print(" " * 15 + "   ".join(parts), flush=True)
 
 
-def keep_best(weights, checkpoint, history):
+def keep_best(folder, checkpoint, history):
     """Save the weights of a best epoch, in half precision; only the last KEEP_BEST such files are kept."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in checkpoint["state"].items()}
     for name in (f"best_weights_{checkpoint['epoch']}.pt", "best_weights.pt"):
-        files.claim(weights, [name])
-        save_weights(weights / name, {**checkpoint, "state": state})
+        files.claim(folder, [name])
+        save_weights(folder / name, {**checkpoint, "state": state})
     epochs = [row["epoch"] for row in history if row["best"]]
-    files.remove_ours(weights, [f"best_weights_{epoch}.pt" for epoch in epochs[:-KEEP_BEST]])
+    files.remove_ours(folder, [f"best_weights_{epoch}.pt" for epoch in epochs[:-KEEP_BEST]])
 
 
-def write_log(path, history, constants):
-    """Write log.csv: a row per epoch, each with the constants of the run."""
-    described = " ".join(f"{k}={v}" for k, v in constants.items())
+def write_log(path, history):
+    """Write log.csv: a row per epoch, each with the constants it was trained with."""
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow([*COLUMNS, "constants"])
-        rows.writerows([*row.values(), described] for row in history)
+        rows = csv.DictWriter(file, [*COLUMNS, "constants"])
+        rows.writeheader()
+        rows.writerows(history)
 
 
 def save_weights(path, checkpoint):
@@ -296,17 +322,20 @@ def save_weights(path, checkpoint):
             os.fsync(file.fileno())
 
 
-@engine.first_only
+@distributed.first_only
 def conclude(run, folders, valid):
     """Draw the curves, and print the best epoch and whether the threshold for "unsure" is reliable. `valid`:
     dataset.Crops."""
     path = folders.plots / f"metrics_{run.done}.{run.constants['PLOT_FORMAT']}"
     files.claim_file(path)
-    plot(run.history, path)
+    try:
+        plot(run.history, path)
+    except files.Busy:  # open in a viewer; the weights are saved
+        print(f"{path.as_posix()} is open in another program, and stays as it is")
     missed = f"TARGET_ACCURACY={run.constants['TARGET_ACCURACY']} was not reached"
-    if valid.people < ENOUGH:
-        who = "person or take" if valid.people == 1 else "people or takes"
-        of = f" of {valid.people} {who}" if valid.people < len(valid) else ""
+    if valid.n_people < ENOUGH:
+        who = "person or take" if valid.n_people == 1 else "people or takes"
+        of = f" of {valid.n_people} {who}" if valid.n_people < len(valid) else ""
         print(f"{len(valid)} validation crops{of} are few: the accuracy is a rough estimate, and so is the threshold "
               "for \"unsure\"")
     elif run.reached is not None and math.isnan(run.reached):
@@ -316,14 +345,14 @@ def conclude(run, folders, valid):
     best = (folders.weights / "best_weights.pt").as_posix()
     arguments = [] if files.same_file(best, classifier.OWN) else [f"WEIGHTS={best}"]  # test.py's default is OWN
     following = script.command_line("python", "test.py", *arguments)
-    print(f"{len(run.history)} epochs done; best: epoch {run.best['epoch']}, mean_loss {run.best['mean_loss']:.4f}, "
+    print(f"epochs done: {run.done}; best: epoch {run.best['epoch']}, mean_loss {run.best['mean_loss']:.4f}, "
           f"validation accuracy {run.best['valid_accuracy']:.2%} -> {best}; next: {following}")
 
 
 def plot(history, path):
     """Draw the two panels of the paper, loss and accuracy per epoch, as PNG or PDF by the suffix of `path`.
 
-    `history`: a dict of COLUMNS per epoch; best_weights.pt is of the last one that is "best".
+    `history`: as in Run; best_weights.pt is of the last epoch that is "best".
     """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 

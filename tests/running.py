@@ -75,7 +75,8 @@ def settle(module, monkeypatch, *arguments):
     """Set a script's constants as its command line would, until the test ends."""
     for name in script.constants(vars(module)):
         monkeypatch.setattr(module, name, getattr(module, name))
-    script.override(vars(module), arguments)
+    monkeypatch.setattr(sys, "argv", [module.__file__, *arguments])
+    script.override(vars(module))
 
 
 def call(module, *arguments, cwd):

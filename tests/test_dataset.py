@@ -15,7 +15,7 @@ import strangers
 from crops import note, split
 from faces import cropping, detectors
 from faces.cropping import MARGIN
-from learn import classifier, engine
+from learn import classifier, devices
 from terminal import files
 
 
@@ -82,7 +82,7 @@ def test_a_classifier_gives_what_its_network_gives_plainly(name, flip, tmp_path,
 
 def test_bfloat16_changes_little(monkeypatch):
     """The weights that ship, with bfloat16 whether this processor has instructions for it or not."""
-    monkeypatch.setattr(engine, "hardware", lambda *_: engine.Hardware(torch.device("cpu"), True))
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
     loaded = classifier.Classifier(classifier.SHIPPED)
     net, facts = classifier.load_weights(classifier.SHIPPED)
     crops = [cropping.crop_face(face(i), (40, 30, 150, 150), loaded.margin) for i in range(8)]
@@ -276,3 +276,10 @@ def test_crops_whose_names_have_accents_of_their_own_are_of_the_split(tmp_path):
     (folder / "hat" / "0.jpg").rename(folder / "hat" / decomposed)
     note(folder, {f"hat/{decomposed}": ("news", "", "", "")})
     assert [person.source for person in dataset.Crops(folder, 64).known] == ["", "news"]
+
+
+def test_a_process_without_rows_in_a_batch_gets_an_empty_one_from_a_gpu(faces):
+    crops = dataset.Crops(faces / "valid", 32)
+    crops.on_gpu = torch.zeros(crops.shape, dtype=torch.uint8)  # stands in for the memory of a GPU
+    images = crops[[]][0]
+    assert images.shape == (0, 3, 32, 32)

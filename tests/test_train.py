@@ -1,6 +1,7 @@
 """train.py: the same seed gives the same numbers, stopped or not; files are kept, errors are one line."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import test as step4
 import train
 from crops import both_splits, note
 from faces import cropping
-from learn import classifier, engine, runs
+from learn import calibration, classifier, runs
 from terminal import files, script
 
 PAPERS = Path(train.__file__).parent / "weights" / "shipped" / "paper.pt"
@@ -137,7 +138,7 @@ def test_a_new_run_that_is_stopped_in_its_first_epoch_changes_nothing(whole, fac
 
     monkeypatch.setattr(train, "evaluate", stop)
     assert run(tmp_path, faces, "EPOCHS=3", "IMAGE_SIZE=32")[0] == 130
-    monkeypatch.setattr(runs, "saved_epochs", [])
+    monkeypatch.setattr(train, "saved_epochs", [])
     assert train.how_to_continue() == "no epoch is finished: run the same command again"
     monkeypatch.undo()
     assert {p: p.read_bytes() for p in tmp_path.rglob("[!.]*") if p.is_file()} == before
@@ -286,7 +287,7 @@ def test_nan_is_said_and_nothing_is_saved(faces, tmp_path, monkeypatch):
                 "WEIGHTS_DIR": str(weights), "PLOTS_DIR": str(tmp_path / "plots"), "BATCH_SIZE": 4}
     for name, value in settings.items():
         monkeypatch.setattr(train, name, value)
-    with pytest.raises(SystemExit, match="the loss became nan in epoch 1"):
+    with pytest.raises(SystemExit, match="the loss became nan in epoch 1: .* start again with a lower LR$"):
         train.main()
     assert (tmp_path / "weights" / "best_weights.pt").read_bytes() == b"good"
 
@@ -295,7 +296,7 @@ def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     true = torch.randn(20_000, 2, generator=generator) * 2
     labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
-    temperature, threshold, accuracy = engine.calibrate(true * 3, labels, train.TARGET_ACCURACY)
+    temperature, threshold, accuracy = calibration.calibrate(true * 3, labels, train.TARGET_ACCURACY)
     assert accuracy >= train.TARGET_ACCURACY - 0.005 and temperature == pytest.approx(3, rel=0.05)
     confidence, predicted = true.softmax(1).max(1)
     sure = confidence >= threshold
@@ -307,8 +308,9 @@ def test_calibration_finds_the_temperature_and_the_threshold(monkeypatch):
 def test_few_crops_that_are_all_right_do_not_make_it_sure_of_everything(n_classes, least):
     logits = 3 * torch.eye(n_classes).repeat(6, 1)
     labels = torch.arange(n_classes).repeat(6)
-    assert engine.calibrate(logits, labels, 0.98, few=True)[1] == pytest.approx(least, abs=0.011)
-    assert engine.calibrate(logits, labels, 0.98)[1] == pytest.approx(1 / n_classes, abs=0.011), "of many it is known"
+    assert calibration.calibrate(logits, labels, 0.98, few=True)[1] == pytest.approx(least, abs=0.011)
+    threshold = calibration.calibrate(logits, labels, 0.98)[1]
+    assert threshold == pytest.approx(1 / n_classes, abs=0.011), "of many it is known"
 
 
 @pytest.mark.parametrize(("people", "line"), [(1, "60 validation crops of 1 person or take are few"),
@@ -319,9 +321,9 @@ def test_crops_of_one_person_count_as_one(tmp_path, capsys, monkeypatch, people,
     row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 1.0, "best": "yes"}
     made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PLOT_FORMAT": "png"}, {}, {}, history=[row],
                     reached=1.0)
-    valid = type("Valid", (list,), {"people": people})(range(60))
+    valid = type("Valid", (list,), {"n_people": people})(range(60))
     runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), valid)
-    assert capsys.readouterr().out.startswith(line or "1 epochs done")
+    assert capsys.readouterr().out.startswith(line or "epochs done: 1; best: epoch 1")
 
 
 def test_training_with_start_ends_where_validation_cannot_improve(faces, tmp_path, monkeypatch):
@@ -348,7 +350,7 @@ def test_an_accuracy_that_cannot_be_reached_is_said(tmp_path, capsys, monkeypatc
     row = {"epoch": 1, "mean_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": 0.6, "best": "yes"}
     made = runs.Run(None, None, None, None, {"TARGET_ACCURACY": 0.98, "PLOT_FORMAT": "png"}, {}, {}, history=[row],
                     reached=accuracy)
-    runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), SimpleNamespace(people=500))
+    runs.conclude(made, runs.Folders(tmp_path / "weights", tmp_path / "plots"), SimpleNamespace(n_people=500))
     assert "TARGET_ACCURACY=0.98 was not reached" in (out := capsys.readouterr().out) and line in out
 
 
@@ -357,11 +359,63 @@ def test_a_finished_run_is_not_begun_again(whole, faces, tmp_path):
     shutil.copytree(whole[0] / "weights", tmp_path / "my own")
     code, out, err = run(tmp_path, faces, "EPOCHS=3", "RESUME=True", "WEIGHTS_DIR=my own", "PLOT_FORMAT=pdf")
     assert code == 0 and not err, err
-    assert "all 3 epochs were done before: EPOCHS=13 RESUME=True trains ten more" in out and "epochs 4" not in out
+    line = next(line for line in out.splitlines() if line.startswith("all 3 epochs were done before; ten more: "))
+    assert "MODEL=small" in line and line.endswith("EPOCHS=13 RESUME=True") and "epochs 4" not in out
     assert (tmp_path / "plots" / "metrics_3.pdf").read_bytes().startswith(b"%PDF")
     assert whole[1].rstrip().endswith("-> weights/best_weights.pt; next: python test.py")
     named = script.command_line("python", "test.py", "WEIGHTS=my own/best_weights.pt")
     assert out.rstrip().endswith(f"next: {named}") and not (tmp_path / "weights").exists()
+
+
+def test_a_plot_that_a_viewer_holds_open_does_not_hide_where_the_weights_are(whole, faces, tmp_path, monkeypatch):
+    def busy(history, path):
+        raise files.Busy(f"{path} is open in another program, and cannot be written: close it there")
+
+    shutil.copytree(whole[0] / "weights", tmp_path / "weights")
+    monkeypatch.setattr(runs, "plot", busy)
+    code, out, err = run(tmp_path, faces, "EPOCHS=3", "RESUME=True", "PLOT_FORMAT=pdf")
+    assert code == 0 and not err, err
+    assert "metrics_3.pdf is open in another program" in out and "next: python test.py" in out
+
+
+def test_a_new_run_that_is_killed_before_its_first_last_pt_leaves_no_other_to_resume(whole, faces, tmp_path,
+                                                                                     monkeypatch):
+    """RESUME would otherwise continue the run before. Its files are in run_1."""
+    for folder in ("weights", "plots"):
+        shutil.copytree(whole[0] / folder, tmp_path / folder)
+    real = runs.save_weights
+
+    def killed(path, checkpoint):
+        if path.name == "last.pt":
+            raise KeyboardInterrupt
+        real(path, checkpoint)
+
+    monkeypatch.setattr(runs, "save_weights", killed)
+    assert run(tmp_path, faces, "EPOCHS=1")[0]
+    monkeypatch.setattr(runs, "save_weights", real)
+    code, _, err = run(tmp_path, faces, "EPOCHS=4", "RESUME=True")
+    assert code and "no weights at weights/last.pt" in err
+    kept = tmp_path / "weights" / "run_1"
+    assert (kept / "last.pt").read_bytes() == (whole[0] / "weights" / "last.pt").read_bytes()
+
+
+def test_each_row_of_the_log_has_the_constants_it_was_trained_with(whole, faces, tmp_path):
+    for folder in ("weights", "plots"):
+        shutil.copytree(whole[0] / folder, tmp_path / folder)
+    code, _, err = run(tmp_path, faces, "EPOCHS=4", "LR=1e-5", "RESUME=True")
+    assert code == 0, err
+    with open(tmp_path / "plots" / "log.csv", encoding="utf-8") as file:
+        rates = [row["constants"].partition(" LR=")[2].split()[0] for row in csv.DictReader(file)]
+    assert rates == ["0.001"] * 3 + ["1e-05"]
+    last = classifier.load_checkpoint(tmp_path / "weights" / "last.pt")
+    assert last["metrics"].keys() == set(runs.COLUMNS), "the constants, which name folders, stay out of weights"
+
+
+def test_a_rank_counts_only_with_the_number_of_processes(monkeypatch):
+    code = "from learn import distributed; print(distributed.IS_FIRST, distributed.WORLD)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=running.ROOT, env={**os.environ, "RANK": "1"}, text=True,
+                          capture_output=True, check=True)
+    assert done.stdout.split() == ["True", "1"]
 
 
 def test_one_cycle_starts_low_peaks_at_lr_and_ends_low():
@@ -382,9 +436,9 @@ def test_two_processes_train_as_one(faces, tmp_path):
     (tmp_path / "both.py").write_text(f"""import sys
 sys.path.insert(0, {str(running.ROOT)!r})
 import train
-from learn import engine
-hardware = engine.hardware("cpu", "float32")
-with engine.ranks(hardware.device):
+from learn import devices, distributed
+hardware = devices.choose("cpu", "float32")
+with distributed.ranks(hardware.device):
     for name in ("paper", "small"):
         folders = [f"WEIGHTS_DIR={{name}}", f"PLOTS_DIR={{name}}/plots"]
         train.script.override(vars(train), [*{settings!r}, f"MODEL={{name}}", *folders])
@@ -433,7 +487,7 @@ def test_the_least_mean_of_the_sources_is_best_whatever_the_total():
     kept = runs.Run(None, None, None, None, {}, {}, {})
     facts = dict.fromkeys(runs.COLUMNS, 0)
     for epoch, (valid_loss, mean_loss) in enumerate(((0.5, 0.6), (0.4, 0.7), (0.6, 0.5)), 1):
-        kept.note(**{**facts, "epoch": epoch, "valid_loss": valid_loss, "mean_loss": mean_loss})
+        kept.add_epoch(**{**facts, "epoch": epoch, "valid_loss": valid_loss, "mean_loss": mean_loss})
     assert [row["best"] for row in kept.history] == ["yes", "", "yes"]
 
 
@@ -445,7 +499,7 @@ def test_without_room_for_pixels_the_losses_are_the_same(tmp_path, faces, whole,
     assert code == 0, err
     assert losses(tmp_path) == losses(whole[0])
     lines = out.splitlines()
-    assert "train: 8 crops are 0.00 GB" in lines[0] and "decoded batch by batch" in lines[0] and "kept in" in lines[1]
+    assert "train: 8 crops are 0 MB" in lines[0] and "decoded batch by batch" in lines[0] and "kept in" in lines[1]
 
 
 def test_the_papers_settings_at_once_and_what_is_chosen_for_few_photos(monkeypatch):
