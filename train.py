@@ -78,8 +78,7 @@ RECIPES = {
 FINE_TUNING_LR = 3e-4
 FINE_TUNING_STEPS = 400  # see docs/experiments.md
 
-
-saved_epochs = []  # by this process, in which how_to_continue() looks for them
+saved_epochs = []  # the epochs that this process has saved, for how_to_continue()
 
 
 def chosen_constants(n_crops):
@@ -122,14 +121,14 @@ def train_epoch(run, loader, epoch):
     """One pass over the training crops: updates the network, its moving average and the optimizer of `run`, a runs.Run.
 
     Returns (loss, accuracy, data_s, compute_s): means over all images, and the seconds spent on loading and
-    augmentation, and on the rest.
+    augmentation, and on the rest. A GPU's work is queued, so that there only the sum of the two is exact.
     """
     constants, device, crops = run.constants, run.hardware.device, loader.dataset
     net = run.training_net(epoch)
     loader.sampler.epoch = epoch
     # Dropout uses PyTorch's global generator. It is seeded here, so that an epoch is the same after a resume.
     torch.manual_seed(dataset.seed_of(constants["SEED"], epoch, distributed.RANK))
-    step_sums = []  # of each step: summed loss, correct predictions, images
+    sums = torch.zeros(2, device=device)  # of the losses, and of the correct predictions
     data_s = 0.0
     began = waiting_since = time.perf_counter()
     bar = distributed.progress_bar(loader, desc=f"epoch {epoch}", unit_scale=constants["BATCH_SIZE"], unit="img")
@@ -156,13 +155,11 @@ def train_epoch(run, loader, epoch):
 
         with torch.no_grad():  # the log has the plain loss: no smoothing, sample weights or auxiliary tasks
             logits = outputs[:, :len(crops.classes)]
-            cross_entropy = functional.cross_entropy(logits, labels, reduction="sum")
-            correct = (logits.argmax(1) == labels).sum()
-            step_sums.append(torch.stack([cross_entropy, correct, torch.full_like(correct, len(labels))]))
+            sums[0] += functional.cross_entropy(logits, labels, reduction="sum")
+            sums[1] += (logits.argmax(1) == labels).sum()
         waiting_since = time.perf_counter()
-    epoch_sums = torch.stack(step_sums).cpu().double().sum(0)
-    loss_sum, correct, count = distributed.total(epoch_sums).tolist()
-    return loss_sum / count, correct / count, data_s, time.perf_counter() - began - data_s
+    loss, accuracy = (distributed.total(sums.cpu()) / len(crops)).tolist()
+    return loss, accuracy, data_s, time.perf_counter() - began - data_s
 
 
 def check_loss(loss, epoch):
@@ -314,8 +311,8 @@ def train_and_validate(run, train_loader, valid_loader):
     run.add_epoch(epoch=epoch, train_loss=loss, train_accuracy=accuracy, valid_loss=valid_loss,
                   valid_accuracy=valid_accuracy, mean_loss=mean_loss(results.values()),
                   lr=run.optimizer.param_groups[0]["lr"], data_s=round(data_s, 2), compute_s=round(compute_s, 2))
-    temperature, threshold, run.reached = calibration.calibrate(logits, labels, TARGET_ACCURACY,
-                                                                few=valid.n_people < runs.ENOUGH)
+    temperature, threshold, run.reached = calibration.calibrate(
+        logits, labels, run.constants["TARGET_ACCURACY"], few=valid.n_people < runs.ENOUGH)
     run.metadata |= {"temperature": temperature, "threshold": threshold}
     return results
 
@@ -324,7 +321,6 @@ def fit(hardware):
     """Train all epochs, or with RESUME those that weights/last.pt has not done."""
     image_size, margin = input_format()
     folders = runs.Folders(Path(WEIGHTS_DIR), Path(PLOTS_DIR))
-    files.check_outputs(globals(), "WEIGHTS_DIR", "PLOTS_DIR")
     folders.claim()  # before any work, since it ends the program if a file of the user's would be overwritten
     train, valid = load_data(image_size, margin, hardware.device)
     constants = chosen_constants(len(train))
@@ -347,7 +343,7 @@ def fit(hardware):
                 saved_epochs.append(run.done)
         if run.done < constants["EPOCHS"]:
             distributed.say(f"training ends early: all {len(valid)} validation crops were right in the last "
-                       f"{run.patience} epochs")
+                            f"{run.patience} epochs")
     runs.conclude(run, folders, valid)
 
 
@@ -366,7 +362,9 @@ def main():
     rules.check(globals())
     if MODEL == "paper" and IMAGE_SIZE not in (None, 224):
         script.fail(f"IMAGE_SIZE={IMAGE_SIZE}: must be None or 224, the only size that the paper's network takes")
+    files.check_outputs(globals(), "WEIGHTS_DIR", "PLOTS_DIR")
     hardware = devices.choose(DEVICE, PRECISION, distributed.LOCAL_RANK)
+    devices.limit_threads()
     devices.keep_memory()  # faster steps on Linux: the C library keeps freed memory
     with distributed.ranks(hardware.device):
         fit(hardware)

@@ -13,8 +13,8 @@ def calibrate(logits, labels, target_accuracy, few=False):
     most HIGHEST_THRESHOLD, from which the accuracy is at least `target_accuracy`; and the accuracy from there on, nan
     if no prediction is so confident.
 
-    `logits`: float32 [N, C], `labels`: int64 [N], of the validation crops. `few`: they are few, and may all be right by
-    luck, so that any threshold would do: it is then at least half way from chance to 1.
+    `logits`: float32 [N, C], `labels`: int64 [N], of the validation crops. `few`: they are too few to choose by: the
+    threshold is then at least half way from chance to 1, since all of them may be right by luck.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """

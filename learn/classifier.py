@@ -142,8 +142,8 @@ def in_bfloat16(net):
 class Classifier:
     """A trained network: from crops to class probabilities, heat maps and labels.
 
-    `path`: a weights file; None: see choose(). Raises WeightsError. Crops are lists of uint8
-    [IMAGE_SIZE, IMAGE_SIZE, 3], RGB, made by faces/cropping.py with this classifier's `margin` and `clahe`.
+    `path`: a weights file; None: see choose(). Raises WeightsError. Crops are lists of uint8 [S, S, 3], RGB, made by
+    faces/cropping.py with this classifier's `margin` and `clahe`; S is cropping.IMAGE_SIZE.
     """
 
     def __init__(self, path=None):
@@ -157,9 +157,9 @@ class Classifier:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         devices.keep_memory()
         self.net = folded(net).to(self.device, memory_format=torch.channels_last)
-        self.fast = self.net  # for predict(); explain() needs gradients in float32
+        self.predict_net = self.net  # explain() needs gradients in float32
         if self.name in BFLOAT16 and self.device.type == "cpu" and devices.cpu_has_bf16():
-            self.fast = in_bfloat16(self.net)
+            self.predict_net = in_bfloat16(self.net)
         self.transform = dataset.evaluation_transform(self.image_size, self.mean, self.std)
 
     def __str__(self):
@@ -180,7 +180,7 @@ class Classifier:
             return np.zeros((0, n_classes), np.float32), np.zeros(0, np.float32)
         with torch.inference_mode():
             batch = self.prepare(crops)
-            logits = self.fast(torch.cat([batch, batch.flip(3)]) if self.flip else batch).cpu()
+            logits = self.predict_net(torch.cat([batch, batch.flip(3)]) if self.flip else batch).cpu()
             if self.flip:  # the mean of an image and its mirror image
                 logits = sum(logits.chunk(2)) / 2
             child = logits[:, n_classes:].softmax(1)[:, young].sum(1)

@@ -29,7 +29,7 @@ MAY_CHANGE = {"RESUME", "TRAIN_DIR", "VALID_DIR", "WEIGHTS_DIR", "PLOTS_DIR", "P
 CHANGE_VALIDATION = ("image_size", "margin", "flip")  # metadata that change the validation loss of the same weights
 FIXED = ("MODEL", "AUXILIARY", "EMA")  # constants that a resumed run must keep, since its network depends on them
 KEEP_BEST = 3  # how many best_weights_<epoch>.pt files are kept
-ENOUGH = 100  # fewest people or takes in the validation crops for a reliable threshold for "unsure"
+ENOUGH = 100  # minimum of people or takes in the validation crops for a reliable threshold for "unsure"
 # Names of the files of which a run leaves several
 BEST_WEIGHTS = r"best_weights_\d+\.pt"
 METRICS_PLOT = rf"metrics_\d+\.({'|'.join(plots.ENDINGS)})"

@@ -209,7 +209,7 @@ def test_training_goes_on_from_a_weights_file_at_another_size(faces, tmp_path, m
     loaded = classifier.Classifier(tmp_path / "weights" / "best_weights.pt")
     assert loaded.image_size == 64 and loaded.flip is True
     shapes = []
-    loaded.fast.features.register_forward_pre_hook(lambda module, inputs: shapes.append(inputs[0].shape))
+    loaded.predict_net.features.register_forward_pre_hook(lambda module, inputs: shapes.append(inputs[0].shape))
     assert loaded.predict([np.zeros((224, 224, 3), np.uint8)])[0].shape == (1, 2)
     assert shapes == [(2, 3, 64, 64)], "the crop and its mirror image in one batch"
 

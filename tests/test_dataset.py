@@ -88,7 +88,7 @@ def test_bfloat16_changes_little(monkeypatch):
     crops = [cropping.crop_face(face(i), (40, 30, 150, 150), loaded.margin) for i in range(8)]
     probabilities, child = loaded.predict(crops)
     expected, children = strangers.plainly(net, facts, crops)
-    assert loaded.fast is not loaded.net
+    assert loaded.predict_net is not loaded.net
     assert 0 < np.abs(probabilities - expected).max() < 0.01 and np.abs(child - children).max() < 0.01
 
 
