@@ -85,6 +85,7 @@ def test_float_photos_keep_their_light(top, tmp_path):
 
 
 def test_other_byte_orders_and_modes(tmp_path):
+    np.testing.assert_array_equal(read(tmp_path / "a.jpg", jpeg(form="BMP")), PHOTO)  # by content, not by suffix
     scanned = (GRAY.astype(np.uint32) * 257).astype(">u2")
     tags = [(256, 4, GRAY.shape[1]), (257, 4, GRAY.shape[0]), (258, 3, 16 << 16), (259, 3, 1 << 16), (262, 3, 1 << 16),
             (273, 4, 150), (277, 3, 1 << 16), (278, 4, GRAY.shape[0]), (279, 4, scanned.nbytes)]
