@@ -12,12 +12,11 @@ import drawn
 import model as networks
 import processed
 import realtime
+import sets
 import test as testing
 import train
 import validation
 import webcam
-from faces import cropping, detectors
-from faces.cropping import MARGIN
 from learn import classifier, runs
 from photos import face
 from running import call, settle
@@ -76,13 +75,13 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
         classifier.load_weights(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("kind", ["torch pickle", "other network", "other classes", "truncated"])
+@pytest.mark.parametrize("kind", ["torch pickle", "other network", "other classes", "truncated", "missing"])
 def test_test_and_realtime_refuse_bad_weights_in_one_line(kind, tmp_path, monkeypatch, capsys):
     path = tmp_path / "a.pt"
     if kind == "truncated":
         torch.save(facts(networks.build("small", 2)), path)
         path.write_bytes(path.read_bytes()[:100_000])
-    else:
+    elif kind != "missing":
         bad_files()[kind](path)
     face().save(tmp_path / "a.png")
     settle(testing, monkeypatch, f"WEIGHTS={path}")
@@ -99,11 +98,13 @@ def test_test_and_realtime_refuse_bad_weights_in_one_line(kind, tmp_path, monkey
     (train, "EPOCHS=-1"), (train, "BATCH_SIZE=0"), (train, "LR=1e999"), (train, "SEED=1.5"), (train, "EMA=1.0"),
     (train, "EVAL_MARGIN=0.3"),
     (testing, "BATCH_SIZE=0"), (testing, "WORKERS=-2"), (testing, "SEED=-1"), (testing, "ROBUSTNESS_PHOTOS=-1"),
-    (testing, "WEIGHTS=3"),
+    (testing, "WEIGHTS=3"), (testing, "FONT=nowhere.ttf"),
     *((realtime, setting) for setting in (
         "WEIGHTS=3", "OUTPUT=3", "RETRY=-1", "RETRY=1e999", "SOURCE=True", "SOURCE=[1]", "SOURCE=-1", "SOURCE=1.5",
         "SOURCE=99999999999", "SOURCE= ", "SHOW=1", "LABELS=man", "THREADS=0", "THREADS=100000",
-        "CAMERA_SIZE=(1, 99999)")),
+        "CAMERA_SIZE=(1, 99999)", "CAMERA_SIZE=1280", "CAMERA_SIZE=(1280,)", "CAMERA_SIZE=(1280, 0)",
+        "CAMERA_SIZE=(1280.5, 720)", "CAMERA_SIZE='wide'", "LOG=3", "LOG=faces.txt")),
+    *((sets, f"TEST_RATIO={ratio}") for ratio in (-0.1, 1.1, 7.0, "nan")),
     (drawn, "PER_PERSON=0"), (drawn, "COUNT=-5"), (drawn, "NAME=3"),
     (webcam, "CLIPS={'glasses': 3}"), (webcam, "CLIPS={'none': None}"), (webcam, "CLIPS={'none': ('a.mp4', None)}"),
 ])
@@ -114,26 +115,6 @@ def test_constants_that_make_no_sense_are_one_line(module, argument, tmp_path, m
         script.run(module.main)
     assert "\n" not in str(stop.value) and any(part in str(stop.value) for part in argument.split("="))
     assert not list(tmp_path.iterdir())
-
-
-def crops(folder, counts, seed=0):
-    """Crops of drawn faces: as many as `counts` says, a class."""
-    for c, (name, count) in enumerate(counts.items()):
-        for i in range(count):
-            picture = drawn.draw_face(seed + 50 * c + i, drawn.CLASSES[c % 2])
-            box = detectors.get("haar").main_face(picture).box
-            cropping.write_crop(folder / name / f"{i}.jpg", cropping.crop_face(picture, box, MARGIN))
-
-
-def test_one_class_and_a_class_with_one_photo(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    crops(Path("processed/faces"), {"many": 6})
-    with pytest.raises(SystemExit, match="has 1 class folder.* and needs at least 2"):
-        validation.main()
-    crops(Path("processed/faces"), {"many": 6, "single": 1})
-    for program in (validation, train):
-        with pytest.raises(SystemExit, match="validation of single: single has one crop; add photos"):
-            program.main()
 
 
 def test_ten_classes_from_photos_to_labels(tmp_path, monkeypatch, capsys):

@@ -152,12 +152,6 @@ def test_a_camera_is_asked_for_a_size_and_what_it_gives_is_told(monkeypatch, cap
         assert frame.shape[1::-1] == (size and (1280, 720) or (640, 480)) and capsys.readouterr().out == line
 
 
-@pytest.mark.parametrize("size", ["1280", "(1280,)", "(1280, 0)", "(1280.5, 720)", "'wide'"])
-def test_a_size_that_is_none(size, tmp_path):
-    done = program(f"CAMERA_SIZE={size}", "SHOW=False", cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith("error: CAMERA_SIZE=") and done.stderr.count("\n") == 1
-
-
 @pytest.mark.parametrize(("before", "wanted"), [({}, "0"), ({"OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS": "1"}, "1")])
 def test_windows_cameras_open_at_once(tmp_path, before, wanted):
     """What OpenCV reads when it is imported is set by then, unless the user has set it."""

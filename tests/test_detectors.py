@@ -154,8 +154,9 @@ def test_a_turned_crop_is_the_crop_of_the_turned_photo(roll, side):
 def test_a_turned_crop_repeats_the_edge_and_needs_a_face_inside():
     picture = np.full((60, 80, 3), 77, np.uint8)
     assert (cropping.crop_face(picture, (-20, -20, 50, 50), 0.2, roll=30) == 77).all()
-    with pytest.raises(ValueError, match="outside"):
-        cropping.crop_face(picture, (500, 500, 20, 20), 0.2, roll=30)
+    for roll in (0, 30):
+        with pytest.raises(ValueError, match="outside"):
+            cropping.crop_face(picture, (500, 500, 20, 20), 0.2, roll=roll)
 
 
 def row(angle, frontal=1.0):

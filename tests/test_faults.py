@@ -54,16 +54,6 @@ def test_two_at_once_on_one_folder(many):
     assert finish(many) == 0 and not list((many / "processed").rglob(".tmp*"))
 
 
-def test_ctrl_c_in_the_midst_of_processed(many):
-    process = start("processed.py", "WORKERS=2", cwd=many)
-    wait_for(lambda: len(crops_of(many)) > 20)
-    press_ctrl_c(process)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "Traceback" not in err and "stopped by Ctrl-C: run the same" in err
-    kept = len(crops_of(many))
-    assert 20 < kept < 60 and 60 - kept <= finish(many) < 60, "the last ones, which were not noted yet, are done again"
-
-
 def test_ctrl_c_while_the_processes_start(many):
     process = start("processed.py", "WORKERS=2", cwd=many)
     assert any(line.startswith("60 photos to crop") for line in process.stdout), "and said so"

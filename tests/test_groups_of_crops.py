@@ -22,13 +22,6 @@ def test_near_duplicates_stay_on_one_side(place, capsys):
     assert abs(man.count("valid") / len(man) - 0.2) < 0.03
 
 
-def test_without_grouping_the_planted_copies_would_leak(place, monkeypatch):
-    groups = plant(fill(place))
-    monkeypatch.setattr(validation.copies, "components", lambda n, pairs: [[i] for i in range(n)])
-    validation.main()
-    assert torn(groups) > 10
-
-
 def test_near_duplicates_are_found_among_many_alike(place, monkeypatch):
     """With enough crops, what all have in common is taken out: here a face-like pattern that all of them share."""
     shared = picture(123456).astype(np.float32)

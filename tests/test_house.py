@@ -46,9 +46,9 @@ def test_of_the_steps_only_dataset_is_imported_by_a_part():
     assert not imported(ROOT / "dataset.py") & steps
 
 
-def test_rooms_before_any_network_import_no_torch():
-    modules = [f"{room}.{path.stem}" for room in ("terminal", "faces", "judge", "live")
-               for path in (ROOT / room).glob("[!_]*.py")]
+def test_steps_and_rooms_before_any_network_import_no_torch():
+    modules = ["processed", "validation", *(f"{room}.{path.stem}" for room in ("terminal", "faces", "judge", "live")
+                                            for path in (ROOT / room).glob("[!_]*.py"))]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 

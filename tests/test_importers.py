@@ -55,18 +55,6 @@ def test_utkface_chip_and_whole_photo_are_on_one_side(place, choose, capsys):
     assert stems[1] and not stems[0] & stems[1]
 
 
-def test_another_ratio_moves_photos_and_leaves_none_on_both_sides(place, choose, capsys):
-    choose(SET="utkface")
-    for name in GOOD:
-        photo(Path("utkface", name))
-    for ratio in (0.5, 0.1):
-        choose(TEST_RATIO=ratio)
-        sets.main()
-        found = [n for side in ("raw", "test") for c in ("man", "woman") for n in names(side, c)]
-        assert sorted(found) == sorted(GOOD)
-    assert "moved from their old place" in capsys.readouterr().out
-
-
 def test_folders(place, capsys, monkeypatch):
     for name in ("1.jpg", "Ü ber.PNG", "sub/1.jpg", "notes.txt"):
         photo(Path("src/M", name), "man " + name)
@@ -149,16 +137,6 @@ def test_celeba_with_commas_people_and_a_zip(place, choose, capsys):
     assert len(women[0] + women[1]) == 5 and [] in men and [] in women  # each of the two people is on one side
 
 
-@pytest.mark.parametrize("ratio", [-0.1, 1.1, 7.0, float("nan")])
-def test_a_share_out_of_range_is_one_line(place, choose, ratio):
-    choose(SET="celeba")
-    celeba_files("  ")
-    choose(TEST_RATIO=ratio)
-    with pytest.raises(SystemExit, match="TEST_RATIO=.*from 0 to 1"):
-        sets.main()
-    assert not Path("data/raw").exists()
-
-
 @pytest.mark.parametrize("kind", ["faces", "aligned"])
 def test_adience(place, choose, capsys, kind):
     choose(SET="adience")
@@ -235,9 +213,6 @@ def test_origins(place, choose, capsys):
     assert names("raw", "woman") == sorted(f"origins-{origin}_w{i}.jpg" for i, origin in enumerate(spelt))
     assert known() == {f"origins-{origin}_{g}{i}.jpg": ("origins", "", "", spelt[origin])
                         for i, origin in enumerate(spelt) for g in "mw"}
-    choose(TEST_RATIO=1.0)
-    sets.main()
-    assert names("raw", "man") == [] and len(names("test", "man")) == 6
 
 
 def test_origins_need_both_classes(place, choose):

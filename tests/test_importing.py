@@ -102,12 +102,6 @@ def test_empty_sources_and_other_classes_are_refused(place):
     assert not Path("data/raw/man").exists()
 
 
-def test_constants_can_be_set_from_the_command_line():
-    space = vars(folders).copy()
-    script.override(space, ["RENAME={'M': 'man'}", "TO=test"])
-    assert space["RENAME"] == {"M": "man"} and space["TO"] == "test"
-
-
 @pytest.mark.parametrize("name", ["con", "AUX.jpg", "nul", "lpt1", "a:b", "what?", "a.", "a ", "a|b"])
 def test_names_that_windows_has_not_are_refused_there(name):
     assert not importing.is_file_name(name, windows=True) and importing.is_file_name(name, windows=False)

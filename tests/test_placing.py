@@ -157,7 +157,7 @@ def test_photos_are_placed_before_those_of_another_run_go(place, monkeypatch):
     assert sides() == [[], sorted(photos)]
 
 
-def test_another_run_leaves_no_photo_on_both_sides_nor_twice(place, monkeypatch):
+def test_another_run_leaves_no_photo_on_both_sides_nor_twice(place, monkeypatch, capsys):
     source = {path: content for path, content in everything().items() if path.parts[0] == "src"}
     mine = photo("data/raw/man/mine.jpg", "a photo of the user")
     for arguments in ([], ["TEST_RATIO=0.5"], ["TEST_RATIO=0.2"], ["TO=test"], ["PREFIX=x-"], ["TEST_RATIO=0.4"],
@@ -167,6 +167,7 @@ def test_another_run_leaves_no_photo_on_both_sides_nor_twice(place, monkeypatch)
         assert sorted(raw + test) == sorted([*source.values(), mine.read_bytes()]), arguments
         assert {path: path.read_bytes() for path in source} == source
     assert mine.read_bytes() == b"a photo of the user" and not Path("data/raw/men").exists()
+    assert "moved from their old place" in capsys.readouterr().out
 
 
 def test_copies_move_as_links_do(place, monkeypatch):

@@ -20,7 +20,7 @@ import realtime
 from faces import detectors
 from live import capture, controls, overlay, player, results, sources, stills, tracks, videos, window, writing
 from running import call, wait_for
-from terminal import files, script
+from terminal import files
 from watching import CAMERAS, Camera, Screen, classify, haar, loading, play, program, watch
 
 
@@ -110,11 +110,6 @@ def test_the_x_button_quits_once_the_window_was_open(answer, monkeypatch):
         answers.append(now)
         keys.append(screen.show(np.zeros((48, 64, 3), np.uint8), 1))
     assert keys[:4] == [""] * 4 and keys[4] in window.QUIT
-
-
-def test_without_weights_one_line(clip, tmp_path):
-    code, _, err = call(realtime, f"SOURCE={clip}", "SHOW=False", "WEIGHTS=none.pt", cwd=tmp_path)
-    assert code == 1 and err.startswith("error: ") and "none.pt" in err and err.count("\n") == 1
 
 
 def test_the_video_that_is_read_is_never_replaced(clip, tmp_path):
@@ -287,12 +282,6 @@ def clips_frame(path, number):
         frame = video.read()[1]
     video.release()
     return frame
-
-
-def test_spanish_from_the_command_line(monkeypatch):
-    names = vars(realtime).copy()
-    script.override(names, ["LABELS={'man': 'HOMBRE', 'woman': 'MUJER'}"])
-    assert names["LABELS"]["man"] == "HOMBRE"
 
 
 def test_ctrl_c_ends_a_camera_and_keeps_what_was_written(tmp_path, monkeypatch, no_window):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from matplotlib import font_manager
 
-import test as step4
 from conftest import DPI
 from judge import plots, report
 from terminal import fonts
@@ -144,9 +143,3 @@ def test_letters_come_from_the_font_that_the_user_names(letters, tmp_path, capsy
     (tmp_path / "bad.ttf").write_bytes(b"no font")
     with pytest.raises(SystemExit, match="bad.ttf: not a readable font"):
         plots.use_font(str(tmp_path / "bad.ttf"))
-
-
-def test_a_font_that_is_not_there_is_one_line(monkeypatch):
-    monkeypatch.setattr(step4, "FONT", "nowhere.ttf")
-    with pytest.raises(SystemExit, match="FONT='nowhere.ttf': must be None, or the path of a .ttf"):
-        step4.main()

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import processed
-import validation
 from faces import reading
 from photos import fill
 from running import POSIX, ROOT, call, press_ctrl_c, start_python, wait_for
@@ -322,12 +321,6 @@ def test_paths_and_numbers_beyond_all_measure_are_one_line(tmp_path, argument):
     code, _, err = call(processed, "WORKERS=1", argument, cwd=tmp_path)
     assert code == 1 and err.count("\n") == 1 and err.startswith("error: "), err
     assert not [path for path in tmp_path.glob("[!d]*/**/*") if path.is_file()]
-
-
-@pytest.mark.parametrize("path", [".", "/"])
-def test_a_table_that_is_a_folder_is_one_line(tmp_path, path):
-    code, _, err = call(validation, f"PEOPLE={path}", cwd=tmp_path)
-    assert code == 1 and err.startswith("error: "), err
 
 
 @pytest.mark.parametrize(("letters", "system", "line"), [(300, "nt", "a path has more than 259 letters .*aaa"),

@@ -100,7 +100,7 @@ def outcome(folder):
     return found
 
 
-BURSTS = [(("SIGINT", "SIGINT"), True), (("SIGINT",) * 6, False), (("SIGTERM",) * 2, False),
+BURSTS = [(("SIGINT",), True), (("SIGINT",) * 6, False), (("SIGTERM",) * 2, False),
           (("SIGHUP", "SIGINT", "SIGINT", "SIGTERM"), True)]
 
 

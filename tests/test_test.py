@@ -5,8 +5,6 @@ import csv
 import io
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -369,14 +367,6 @@ def test_photos_of_training_and_of_both_classes_are_named(plain, tmp_path, capsy
     assert plain[0]["copies"] == {"in_training": [], "in_two_classes": []}
     takes = overlap.find_copies(test, sorted(raw.iterdir()), [True] * len(test))
     assert takes == {"in_training": found["in_training"], "in_two_classes": []}, "one person looks alike in two classes"
-
-
-def test_command_line_ends_with_one_line(tmp_path):
-    (tmp_path / "bad.pt").write_bytes(b"not weights")
-    done = subprocess.run([sys.executable, subject.__file__, f"WEIGHTS={tmp_path / 'bad.pt'}"], cwd=tmp_path,
-                          capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 @running.WINDOWS
