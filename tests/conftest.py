@@ -18,6 +18,7 @@ for folder in (ROOT / "data", ROOT):
 
 import drawn  # noqa: E402
 from judge import plots  # noqa: E402
+from terminal import workers  # noqa: E402
 
 DPI = plots.DPI
 plots.DPI = 50  # fewer pixels to draw and compress; test_report.py draws them all
@@ -52,6 +53,12 @@ def place(tmp_path, monkeypatch):
     """An empty working folder, in which the scripts' own relative folders are used."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """processed.py and test.py find faces in this process, one photo after the other."""
+    monkeypatch.setattr(workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pillow_heif
 from PIL import Image
 
@@ -21,6 +22,13 @@ GRAY = cv2.cvtColor(PHOTO, cv2.COLOR_RGB2GRAY)
 def face(seed=3, name="hat"):
     """A drawn face as a picture of Pillow."""
     return Image.fromarray(drawn.draw_face(seed, name))
+
+
+def save(path, picture):
+    """Write an RGB picture, uint8 [H, W, 3], in the form that its name tells. Returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(picture)).save(path)
+    return path
 
 
 def jpeg(picture=PHOTO, form="JPEG", **settings):

@@ -127,5 +127,11 @@ def slowly(job):
     (folder / f"done{i}").touch()
 
 
+def tree(folder):
+    """All files in and below a folder: {relative path: bytes}."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*")
+            if path.is_file()}
+
+
 def children(pid):
     return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

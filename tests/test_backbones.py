@@ -4,15 +4,14 @@ import csv
 import json
 import urllib.error
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from torchvision import models
 
-import dataset
 import drawn
 import model as networks
+import photos
 import realtime
 import test as step4
 import train
@@ -23,6 +22,8 @@ from live import stills
 from live.controls import Controls
 from live.results import Results
 from live.window import Window
+from running import settle
+from strangers import facts
 from terminal import script
 
 KINDS = tuple(networks.BACKBONES)
@@ -51,9 +52,7 @@ def run(monkeypatch, faces, folder, **constants):
     """train.main() with constants as a command line would set them. Returns the losses of log.csv."""
     settings = {"TRAIN_DIR": faces / "train", "VALID_DIR": faces / "valid", "WEIGHTS_DIR": folder / "weights",
                 "PLOTS_DIR": folder / "plots", "BATCH_SIZE": 8, "PRECISION": "float32", **constants}
-    for name, value in script.constants(vars(train)).items():
-        monkeypatch.setattr(train, name, value)  # undone after the test
-    script.override(vars(train), [f"{name}={value}" for name, value in settings.items()])
+    settle(train, monkeypatch, *(f"{name}={value}" for name, value in settings.items()))
     train.main()
     with open(folder / "plots" / "log.csv", encoding="utf-8") as file:
         return [tuple(row[c] for c in ("epoch", "train_loss", "valid_loss")) for row in csv.DictReader(file)]
@@ -113,10 +112,7 @@ def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
     assert info["clahe"] == 2.0, "what the crops were made with is told with the weights"
     assert (trained / name / "weights" / "best_weights.pt").stat().st_size < 31e6
 
-    photo = tmp_path / "photos" / "x.png"
-    photo.parent.mkdir()
-    picture = cv2.cvtColor(drawn.draw_face(np.random.default_rng(1), "hat"), cv2.COLOR_RGB2BGR)
-    photo.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    photo = photos.save(tmp_path / "photos" / "x.png", drawn.draw_face(1, "hat"))
     threads = torch.get_num_threads()
     loaded = realtime.load(str(trained / name / "weights" / "best_weights.pt"))
     torch.set_num_threads(threads)
@@ -131,14 +127,9 @@ def test_each_is_trained_saved_and_runs_live(name, trained, tmp_path, capsys):
 def test_test_compares_them(trained, tmp_path, monkeypatch, capsys):
     for name in ("beard", "hat"):
         for i in range(3):
-            path = tmp_path / "photos" / name / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture = cv2.cvtColor(drawn.draw_face(50 + i, name), cv2.COLOR_RGB2BGR)
-            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    for name, value in script.constants(vars(step4)).items():
-        monkeypatch.setattr(step4, name, value)
-    script.override(vars(step4), [f"TEST_DIR={tmp_path / 'photos'}", f"PLOTS_DIR={tmp_path / 'plots'}", "PEOPLE=none",
-                                  f"WEIGHTS={trained}/*/weights/best_weights.pt"])
+            photos.save(tmp_path / "photos" / name / f"{i}.png", drawn.draw_face(50 + i, name))
+    settle(step4, monkeypatch, f"TEST_DIR={tmp_path / 'photos'}", f"PLOTS_DIR={tmp_path / 'plots'}", "PEOPLE=none",
+           f"WEIGHTS={trained}/*/weights/best_weights.pt")
     step4.main()
     told = json.loads((tmp_path / "plots" / "test_metrics.json").read_text(encoding="utf-8"))
     assert {row["weights"].split("/")[-3] for row in told["epochs"]} == set(KINDS)
@@ -186,13 +177,11 @@ def test_a_resume_draws_the_same_dropout(faces, tmp_path, monkeypatch):
     assert run(monkeypatch, faces, tmp_path / "halves", EPOCHS=2, RESUME=True, **settings) == whole
 
 
-def weights_file(path, classes, name="small", **more):
-    """A network with random weights, as a file that START can name; `more`: of its facts. Returns it."""
+def weights_file(path, classes):
+    """The network "small" with random weights, as a file that START can name. Returns it."""
     torch.manual_seed(3)
-    net = networks.build(name, len(classes) + len(more.get("ages", ()))).eval()
-    facts = {"model": name, "classes": classes, "image_size": 96, "mean": dataset.MEAN, "std": dataset.STD,
-             "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}, **more}
-    runs.save_weights(path, {**facts, "state": net.state_dict()})
+    net = networks.build("small", len(classes)).eval()
+    runs.save_weights(path, facts(net, classes=classes))
     return net
 
 
@@ -256,9 +245,7 @@ def test_networks_of_our_own_ask_for_nothing(faces, tmp_path, monkeypatch, capsy
 
 def test_reading_weights_never_downloads(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("a download"))
-    facts = {"classes": ["a", "b"], "image_size": 64, "mean": dataset.MEAN, "std": dataset.STD, "margin": 0.2,
-             "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {}}
     net = networks.build("mobilenet_v3_small", 2)
-    runs.save_weights(tmp_path / "a.pt", {**facts, "model": "mobilenet_v3_small", "state": net.state_dict()})
+    runs.save_weights(tmp_path / "a.pt", facts(net, model="mobilenet_v3_small", image_size=64))
     again, _ = classifier.load_weights(tmp_path / "a.pt")
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True))

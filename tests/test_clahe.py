@@ -6,6 +6,7 @@ import pytest
 
 import drawn
 import model as networks
+import photos
 import processed
 import test as step4
 from faces import cropping, detectors
@@ -19,11 +20,8 @@ from watching import StandIn, done, play
 @pytest.fixture
 def photo(tmp_path):
     """A drawn face in warm, poor light, where equalisation shows: (path, uint8 RGB)."""
-    bright = drawn.draw_face(np.random.default_rng(3), "hat")
-    picture = (40 + bright * np.array([0.45, 0.33, 0.25])).astype(np.uint8)
-    path = tmp_path / "x.png"
-    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
-    return path, picture
+    picture = (40 + drawn.draw_face(3, "hat") * np.array([0.45, 0.33, 0.25])).astype(np.uint8)
+    return photos.save(tmp_path / "x.png", picture), picture
 
 
 def difference(a, b):

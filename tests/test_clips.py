@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import clips
+import photos
 import processed
 import realtime
 import test as subject
@@ -104,9 +105,7 @@ def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thre
     weights = Path(realtime.__file__).parent / "weights" / "shipped" / "small.pt"
     for name in ("man", "woman"):
         for i in range(2):
-            path = tmp_path / "test" / name / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(cv2.imencode(".png", clips.person("hat", 3 + i)[:, :, ::-1])[1].tobytes())
+            photos.save(tmp_path / "test" / name / f"{i}.png", clips.person("hat", 3 + i))
     for name, value in (("TEST_DIR", str(tmp_path / "test")), ("WEIGHTS", str(weights)),
                         ("PEOPLE", str(tmp_path / "none.csv"))):
         monkeypatch.setattr(subject, name, value)

@@ -7,11 +7,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 import drawn
+import photos
 import test as step4
 import train
 import validation
@@ -19,23 +19,19 @@ from crops import both_splits
 from faces import cropping, reading
 from judge import corruptions, report
 from learn import classifier, runs
-from running import call
+from running import ROOT, call, settle
 from terminal import script
 from tools import compare
 
-ROOT = Path(compare.__file__).parent.parent
 SETTINGS = {"MODEL": "small", "EPOCHS": 1, "BATCH_SIZE": 8, "PRECISION": "float32"}
 
 
 def in_process(name, constants):
     """compare.run() without a process of its own, which would import PyTorch each time."""
     module = {"train.py": train, "test.py": step4, "validation.py": validation}[name]
-    before = script.constants(vars(module))
-    try:
-        script.override(vars(module), [f"{key}={value}" for key, value in constants.items()])
+    with pytest.MonkeyPatch.context() as patch:
+        settle(module, patch, *(f"{key}={value}" for key, value in constants.items()))
         module.main()
-    finally:
-        vars(module).update(before)
 
 
 @pytest.fixture
@@ -44,10 +40,7 @@ def world(tmp_path, monkeypatch):
     both_splits(tmp_path)
     for name in drawn.CLASSES:
         for i in range(2):
-            path = tmp_path / "photos" / name / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture = cv2.cvtColor(drawn.draw_face(50 + i, name), cv2.COLOR_RGB2BGR)
-            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            photos.save(tmp_path / "photos" / name / f"{i}.png", drawn.draw_face(50 + i, name))
     monkeypatch.chdir(tmp_path)
     values = {"VARIANTS": {"plain": {}, "CLAHE": {"CLAHE": 2.0}}, "SEEDS": (0,), "SETTINGS": SETTINGS,
               "TRAIN_DIR": "train", "VALID_DIR": "valid", "TEST_DIR": "photos", "ROBUSTNESS_PHOTOS": 2,
@@ -184,9 +177,7 @@ def test_files_that_are_not_ours_stay(world):
 ])
 def test_one_line_errors(argument, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("VARIANTS", "SEEDS"):
-        monkeypatch.setattr(compare, name, getattr(compare, name))  # undone after the test
-    script.override(vars(compare), [argument])
+    settle(compare, monkeypatch, argument)
     with pytest.raises(SystemExit, match=line):
         compare.main()
 

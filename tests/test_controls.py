@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import clips
+import photos
 from faces import detectors
 from live import capture, controls, results, stills, window, writing
 from watching import Camera, Screen, StandIn, classify, program
@@ -26,9 +27,8 @@ def pages(monkeypatch, tmp_path, keys):
     """Annotate two photos, a.png and b.png, with these keys pressed. Returns what was shown, and what was written."""
     screen = Screen(keys)
     monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path / "plots"))
-    (tmp_path / "in").mkdir(exist_ok=True)
-    for name, person in (("a.png", clips.person("hat", 3)), ("b.png", clips.person("hat", 3)[:, ::-1])):
-        cv2.imwrite(str(tmp_path / "in" / name), cv2.cvtColor(person, cv2.COLOR_RGB2BGR))
+    photos.save(tmp_path / "in" / "a.png", clips.person("hat", 3))
+    photos.save(tmp_path / "in" / "b.png", clips.person("hat", 3)[:, ::-1])
     album = stills.album(tmp_path / "in", tmp_path / "out")
     stills.annotate(album, StandIn(), controls.Controls(), results.Results(), detectors.get("haar"), screen)
     return screen.pictures, [cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "b.png")]

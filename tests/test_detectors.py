@@ -21,9 +21,9 @@ import processed
 from faces import cropping, detectors, fetching, haar, yunet
 from faces.boxes import Face, foremost, iou
 from live import stills
+from running import ROOT
 from terminal import script, workers
 
-ROOT = Path(__file__).resolve().parent.parent
 there = fetching.MODEL.is_file() and fetching.is_model(fetching.MODEL.read_bytes())
 needs_model = pytest.mark.skipif(not there, reason="YuNet's model is not in weights/: python -m faces.yunet fetches it")
 
@@ -31,7 +31,7 @@ needs_model = pytest.mark.skipif(not there, reason="YuNet's model is not in weig
 def photo(seed=0):
     """A drawn face in a larger picture, RGB."""
     picture = np.full((480, 640, 3), 150, np.uint8)
-    picture[100:340, 220:400] = cv2.resize(drawn.draw_face(np.random.default_rng(seed), "hat"), (180, 240))
+    picture[100:340, 220:400] = cv2.resize(drawn.draw_face(seed, "hat"), (180, 240))
     return picture
 
 

@@ -3,11 +3,11 @@
 import ast
 import functools
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from running import ROOT
+
 DOCUMENTS = ["README.md", "data/README.md", "weights/shipped/README.md",
              *(f"docs/{p.name}" for p in (ROOT / "docs").iterdir())]
 # A command with its constants: python test.py CROPPED=True "WEIGHTS=a b", also over several lines.
@@ -48,12 +48,6 @@ def test_commands_and_their_constants_exist(document):
     assert varied <= names_of(ROOT / "train.py") | {"CLAHE"}, "no constants of train.py"
 
 
-def test_the_commands_are_read_as_they_stand():
-    text = 'x `python a.py B=1\n"C={1: 2}"`, `python -m tools.b E=`, python -m pytest -k x; torchrun --n=2 t.py'
-    assert commands(text) == [("a.py", ["B", "C"]), ("tools/b.py", ["E"]), ("t.py", [])]
-    assert len(commands((ROOT / "README.md").read_text(encoding="utf-8"))) > 10
-
-
 def test_scripts_links_and_rooms_exist(document):
     path, text = document
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
@@ -71,11 +65,12 @@ def test_tests_that_are_named_exist(document):
         assert f"def {name}(" in there, f"there is no {name}"
 
 
-def test_the_readme_has_both_commands_to_copy():
+def test_the_readme_has_commands_to_copy():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for commands in ("pip install -r requirements.txt\npython realtime.py",
-                     "pip install -r requirements-dev.txt\npython -m pytest"):
-        assert f"```\n{commands}\n```" in text
+    for lines in ("pip install -r requirements.txt\npython realtime.py",
+                  "pip install -r requirements-dev.txt\npython -m pytest"):
+        assert f"```\n{lines}\n```" in text
+    assert len(commands(text)) > 10
 
 
 def test_commands_are_the_same_in_bash_cmd_and_powershell():

@@ -5,20 +5,20 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 import drawn
+import photos
 import running
 import strangers
 from faces import cropping, detectors
 from learn import classifier
+from running import ROOT
 from tools import export
 
-ROOT = Path(export.__file__).parent.parent
 needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="the package onnx is not installed")
 
 
@@ -59,8 +59,8 @@ def test_the_lines_of_the_documents_run(tmp_path):
         else:
             status, _, err = running.call(export, cwd=folder)
         assert status == 0, err
-        picture = drawn.draw_face(np.random.default_rng(1), "hat")
-        cv2.imwrite(str(folder / "photo.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        picture = drawn.draw_face(1, "hat")
+        photos.save(folder / "photo.png", picture)
         program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + code.replace("photo.jpg", "photo.png")
         done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True,
                               env={**os.environ, "PYTHONIOENCODING": "utf-8"}, encoding="utf-8")
@@ -71,7 +71,7 @@ def test_the_lines_of_the_documents_run(tmp_path):
         said, share = done.stdout.splitlines()[-1].split()  # without YuNet's model a line on that comes before
         wanted = info["classes"][expected.argmax()] if expected.max() >= info["threshold"] else "unsure"
         assert said == wanted and float(share) == pytest.approx(expected.max(), abs=0.03)
-    cv2.imwrite(str(folder / "photo.png"), np.full((200, 200, 3), 120, np.uint8))
+    photos.save(folder / "photo.png", np.full((200, 200, 3), 120, np.uint8))
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "no face")
 

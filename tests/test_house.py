@@ -3,13 +3,12 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from running import ROOT
 from terminal import files
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {"processed", "validation", "dataset", "model", "train", "test", "realtime"}
 # What the modules of a room may import of this project, beside those of their own room.
 MAY_IMPORT = {"terminal": set(), "faces": {"terminal"}, "judge": {"terminal", "faces"}, "live": {"terminal", "faces"},

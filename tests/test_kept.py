@@ -4,7 +4,6 @@ import os
 import shutil
 from pathlib import Path
 
-import cv2
 import pytest
 
 import drawn
@@ -14,7 +13,7 @@ import realtime
 import test as step4
 import train
 import validation
-from photos import fill
+from photos import fill, save
 from running import POSIX, call
 from terminal import files, script
 from tools import compare
@@ -31,11 +30,10 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def place(made, tmp_path, monkeypatch):
+def place(made, tmp_path, in_this_process):
     """A copy of it, with files of the user in many places; crops are made in this process."""
     folder = tmp_path / "project"
     shutil.copytree(made, folder, symlinks=True)
-    monkeypatch.setattr(processed.workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
     for name in ("notes.txt", "data/notes.txt", "data/raw/hat/clip.mp4", "processed/notes.txt",
                  "processed/old/hat/0.jpg", "processed/faces/notes.txt", "processed/faces/hat/.hidden.jpg",
                  "processed/train/NOTES.txt", "processed/train/hat/film.mp4", "processed/train/.git/HEAD",
@@ -45,11 +43,9 @@ def place(made, tmp_path, monkeypatch):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"of the user: " + name.encode())
-    (folder / "full").mkdir()
     for i, name in enumerate(("hat", "beard")):
-        (folder / "full" / name).mkdir()
-        cv2.imwrite(str(folder / "full" / name / "0.png"), drawn.draw_face(i, drawn.CLASSES[0]))
-        cv2.imwrite(str(folder / "full" / name / "0.jpg"), drawn.draw_face(i, drawn.CLASSES[0]))
+        for form in ("png", "jpg"):
+            save(folder / "full" / name / f"0.{form}", drawn.draw_face(i, drawn.CLASSES[0]))
     return folder
 
 
@@ -187,7 +183,7 @@ def test_a_file_where_a_crop_would_go_stays_and_is_said(place):
 
 
 def test_a_crop_of_ones_own_for_a_photo_without_a_face_stays(place):
-    cv2.imwrite(str(place / "data/raw/hat/wall.png"), drawn.draw_face(0, "hat")[:24, :24])
+    save(place / "data/raw/hat/wall.png", drawn.draw_face(0, "hat")[:24, :24])
     assert call(processed, "WORKERS=1", "DETECTOR=haar", cwd=place)[0] == 0
     (place / "processed/faces/hat/wall.jpg").write_bytes(b"cut by hand")
     assert check(place, processed, "WORKERS=1", "DETECTOR=haar")[0] == 0

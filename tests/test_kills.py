@@ -13,7 +13,8 @@ import torch
 import model as networks
 import train
 from learn import runs
-from running import POSIX, ROOT
+from running import POSIX, ROOT, settle
+from strangers import facts
 from terminal import files
 
 KILLS = int(os.environ.get("KILLS", 3))
@@ -38,10 +39,7 @@ def test_killed_at_random_moments_and_resumed(settings, tmp_path):
 @pytest.fixture
 def constants(settings, monkeypatch, tmp_path):
     """train.py's constants set as a command line would, its files in tmp_path."""
-    for name in train.script.constants(vars(train)):
-        monkeypatch.setattr(train, name, getattr(train, name))  # undone after the test
-    folders = [f"WEIGHTS_DIR={tmp_path}", f"PLOTS_DIR={tmp_path / 'plots'}"]
-    train.script.override(vars(train), [*settings, "EPOCHS=1", *folders])
+    settle(train, monkeypatch, *settings, "EPOCHS=1", f"WEIGHTS_DIR={tmp_path}", f"PLOTS_DIR={tmp_path / 'plots'}")
 
 
 @POSIX
@@ -76,10 +74,7 @@ def test_numbers_that_are_none_are_never_saved(constants, tmp_path, monkeypatch)
 
 def test_weights_alone_are_not_enough_to_resume(constants, tmp_path, monkeypatch):
     files.claim(tmp_path, ["last.pt"])
-    runs.save_weights(tmp_path / "last.pt", {
-        "model": "small", "classes": ["beard", "hat"], "image_size": 96, "mean": [0.5] * 3, "std": [0.2] * 3,
-        "margin": 0.2, "temperature": 1.0, "threshold": 0.7, "epoch": 1, "metrics": {},
-        "state": networks.build("small", 2).state_dict()})
+    runs.save_weights(tmp_path / "last.pt", facts(networks.build("small", 2), classes=["beard", "hat"]))
     monkeypatch.setattr(train, "RESUME", True)
     with pytest.raises(SystemExit, match="not enough to resume"):
         train.main()

@@ -155,10 +155,8 @@ def test_no_script_counts_the_cores_of_others():
 
 
 @pytest.fixture
-def of_one_time(tmp_path, monkeypatch):
+def of_one_time(place, in_this_process):
     """Photos of one time and one size, as archives and cameras' uncompressed pictures are, and their crops."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
     for number, name in enumerate(drawn.CLASSES):
         Path("data/raw", name).mkdir(parents=True)
         for i in range(4):

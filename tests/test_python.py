@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 
 import clips
+import photos
 import strangers
 from faces import detectors
 from learn.classifier import Classifier
@@ -29,7 +29,7 @@ def test_the_lines_of_the_readme_run(tmp_path):
     code = next(block.split("```")[0] for block in text.split("```python\n")[1:] if "import Classifier" in block)
     weights = strangers.lively(tmp_path / "weights" / "best_weights.pt", "small")
     photo = clips.person("hat", 3)
-    cv2.imwrite(str(tmp_path / "photo.png"), photo[:, :, ::-1])
+    photos.save(tmp_path / "photo.png", photo)
     out = python(code.replace("photo.jpg", "photo.png") + "\nprint(0 < heat.max() <= 1)", tmp_path)
     classifier, detector = Classifier(weights), detectors.get("yunet")
     box = [round(side) for side in detector.main_face(photo).box]
@@ -41,7 +41,7 @@ def test_the_lines_of_the_readme_run(tmp_path):
 
 def test_another_program_that_runs_a_script_goes_on(tmp_path):
     """Though it has threads of its own that never end, as IPython has."""
-    cv2.imwrite(str(tmp_path / "photo.png"), np.full((90, 90, 3), 90, np.uint8))
+    photos.save(tmp_path / "photo.png", np.full((90, 90, 3), 90, np.uint8))
     out = python(f"""
 import runpy, threading
 threading.Thread(target=threading.Event().wait, daemon=True).start()

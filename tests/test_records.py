@@ -20,7 +20,7 @@ import validation
 from faces import people
 from live import results
 from photos import fill
-from running import POSIX, call
+from running import POSIX, call, tree
 from shipped import photo
 from terminal import files, script
 
@@ -36,9 +36,8 @@ def once(tmp_path_factory):
 
 
 @pytest.fixture
-def made(once, tmp_path, monkeypatch):
+def made(once, tmp_path, monkeypatch, in_this_process):
     """A copy of it, the working folder; crops are made in this process."""
-    monkeypatch.setattr(processed.workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
     shutil.copytree(once, tmp_path / "made")
     monkeypatch.chdir(tmp_path / "made")
 
@@ -49,11 +48,6 @@ def step(module, folder=".", code=0):
     status, out, err = call(module, *arguments, cwd=folder)
     assert status == code and "Traceback" not in err, out + err
     return err.splitlines()[-1] if code else ""
-
-
-def tree(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*")
-            if path.is_file()}
 
 
 @POSIX
@@ -276,47 +270,41 @@ def test_what_is_no_file_is_never_replaced(tmp_path):
     assert all(path.is_dir() or path.is_fifo() for path in tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("another", [True, False])
-def test_a_drive_that_is_taken_away_is_said(tmp_path, monkeypatch, another):
-    """From the third photo on processed/ is another folder, an empty one, or none."""
-    fill(tmp_path / "data" / "raw", 4)
+def crop_while_processed_is_taken_away(folder, monkeypatch, new):
+    """Run processed.py, while the folder processed/ gives place to one with the folders `new` before the third photo.
+    Returns the line of its error."""
+    fill(folder / "data" / "raw", 4)
 
     def in_processes(function, jobs, *_):
         for i, job in enumerate(jobs):
             if i == 2:
-                (tmp_path / "processed").rename(tmp_path / "taken")
-                if another:
-                    (tmp_path / "processed").mkdir()
+                (folder / "processed").rename(folder / "taken")
+                for name in new:
+                    (folder / name).mkdir(parents=True)
             yield function(job)
 
     monkeypatch.setattr(processed.workers, "in_processes", in_processes)
-    line = step(processed, tmp_path, code=1)
+    return step(processed, folder, code=1)
+
+
+@pytest.mark.parametrize("new", [["processed"], []])
+def test_a_drive_that_is_taken_away_is_said(tmp_path, monkeypatch, new):
+    line = crop_while_processed_is_taken_away(tmp_path, monkeypatch, new)
     assert "drive taken away" in line and "Run the same command again" in line, line
 
 
 def test_crops_of_a_folder_that_was_exchanged_are_missed(tmp_path, monkeypatch):
-    fill(tmp_path / "data" / "raw", 4)
-
-    def in_processes(function, jobs, *_):
-        for i, job in enumerate(jobs):
-            if i == 2:
-                (tmp_path / "processed").rename(tmp_path / "taken")
-                for name in ("beard", "hat"):
-                    (tmp_path / "processed" / "faces" / name).mkdir(parents=True)
-            yield function(job)
-
-    monkeypatch.setattr(processed.workers, "in_processes", in_processes)
-    assert "2 crops are gone from processed/faces" in step(processed, tmp_path, code=1)
+    line = crop_while_processed_is_taken_away(tmp_path, monkeypatch, ["processed/faces/beard", "processed/faces/hat"])
+    assert "2 crops are gone from processed/faces" in line
 
 
 def refuse(*_, **__):
     raise PermissionError(1, "Operation not permitted")
 
 
-def test_a_disk_that_refuses_modes_and_times_will_do(tmp_path, monkeypatch):
+def test_a_disk_that_refuses_modes_and_times_will_do(tmp_path, monkeypatch, in_this_process):
     """As WSL's /mnt/c, NTFS mounted by root, gcsfuse: the times of the photos are remembered instead."""
     fill(tmp_path / "data" / "raw", 4)
-    monkeypatch.setattr(processed.workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
     for name in ("chmod", "chown", "utime", "link"):
         monkeypatch.setattr(os, name, refuse, raising=False)
     monkeypatch.setattr(Path, "chmod", refuse)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import clips
+import photos
 import realtime
 from faces import detectors, haar
 from live import controls, results, stills, tracks, window
@@ -74,10 +75,9 @@ def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):
 
 
 def test_a_folder_of_photos_likewise(tmp_path, monkeypatch, capsys):
-    (tmp_path / "in" / "sub").mkdir(parents=True)
     pictures = {"a.png": clips.person("hat", 3), "sub/ñ.png": clips.person("beard", 4), "wall.png": clips.scene(2)}
     for name, picture in pictures.items():
-        (tmp_path / "in" / name).write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+        photos.save(tmp_path / "in" / name, picture)
     log = results.Results(tmp_path / "faces.csv")
     album = stills.album(tmp_path / "in")
     stills.annotate(album, StandIn(), controls.Controls(labels={"hat": "GORRA"}), log, detectors.get("haar"),

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import clips
-from faces import detectors
+from faces import detectors, reading
 from live import controls, results, stills, window
-from photos import fill
+from photos import fill, save
 from running import POSIX
 from terminal import files, script
 from watching import StandIn
@@ -47,30 +47,28 @@ def test_an_output_folder_that_disappears_in_mid_run_ends_it(tmp_path, monkeypat
 
 def test_photos_of_a_folder_are_annotated_and_bad_ones_counted(tmp_path, capsys):
     folder, target = tmp_path / "in", tmp_path / "out"
-    (folder / "sub").mkdir(parents=True)
-    face = cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR)
-    cv2.imwrite(str(folder / "sub" / "face.png"), face)
-    cv2.imwrite(str(folder / "wall.jpg"), clips.scene(2))
+    face = clips.person("hat", 3)
+    save(folder / "sub" / "face.png", face)
+    save(folder / "wall.jpg", clips.scene(2))
     (folder / "broken.jpg").write_bytes(b"no photo")
     album = stills.album(folder, target)
     counts = annotate(album)
     assert counts == {"photos": 2, "faces": 1, "no face": 1, "unreadable": 1, "written": 2, "stopped": False}
     assert sorted(p.name for p in target.rglob("[!.]*.*")) == ["face.png", "wall.jpg"]
-    assert np.abs(cv2.imread(str(target / "sub" / "face.png")).astype(int) - face).max() > 60
+    assert np.abs(reading.read_photo(target / "sub" / "face.png").astype(int) - face).max() > 60
     assert "sub/face.png: hat 90%" in capsys.readouterr().out
 
 
 def test_photos_never_replace_their_sources(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.jpg"), clips.scene(0))
+    save(tmp_path / "a.jpg", clips.scene(0))
     with pytest.raises(SystemExit, match="replace"):
         stills.outputs(tmp_path, [tmp_path / "a.jpg"], tmp_path)
 
 
 def test_annotated_pictures_replace_no_other_files(tmp_path):
     """One of the user's is in the way: nothing is begun. What an earlier run wrote is replaced."""
-    (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
-        cv2.imwrite(str(tmp_path / "in" / name), clips.scene(0))
+        save(tmp_path / "in" / name, clips.scene(0))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b.png").write_text("mine")
     for output in ("out", "out/b.png"):
@@ -89,9 +87,8 @@ def test_annotated_pictures_replace_no_other_files(tmp_path):
 
 
 def test_a_name_for_a_picture_is_no_folder(tmp_path):
-    (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
-        cv2.imwrite(str(tmp_path / "in" / name), clips.person("hat", 3)[:, :, ::-1])
+        save(tmp_path / "in" / name, clips.person("hat", 3))
     one, all_of_them = tmp_path / "in" / "a.png", tmp_path / "in"
     for name in ("ann.tiff", "ann.JPG", "ann.webp"):
         album = stills.album(one, tmp_path / name)
@@ -112,7 +109,7 @@ def test_clips_among_photos_are_named(tmp_path, capsys):
     (tmp_path / "c d.mp4").write_bytes(b"a clip")
     with pytest.raises(SystemExit, match=r"1 clip.*['\"]SOURCE=.*c d\.mp4"):
         stills.album(tmp_path)
-    cv2.imwrite(str(tmp_path / "a.png"), clips.scene(0))
+    save(tmp_path / "a.png", clips.scene(0))
     assert len(stills.album(tmp_path)) == 1 and "c d.mp4" in capsys.readouterr().out
 
 
@@ -129,9 +126,7 @@ def test_no_two_photos_share_an_annotated_picture(tmp_path):
 def test_photos_with_odd_names_are_annotated_like_others(tmp_path):
     names = ["a\nb.png", "c\\d.png", "e" * 251 + ".png", "f" * 250 + ".webp", "sub\nfolder/g.png", "h.png"]
     for name in names:
-        path = tmp_path / "in" / name
-        path.parent.mkdir(exist_ok=True, parents=True)
-        path.write_bytes(cv2.imencode(".png", clips.person("hat", 3)[:, :, ::-1])[1].tobytes())
+        save(tmp_path / "in" / name, clips.person("hat", 3))
     album = stills.album(tmp_path / "in", tmp_path / "out")
     counts = annotate(album)
     assert counts["photos"] == len(names) == len([p for p in (tmp_path / "out").rglob("[!.]*.*g") if p.is_file()])

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import cv2
 import pytest
@@ -22,7 +21,7 @@ import realtime
 import webcam
 from live import results
 from photos import fill
-from running import POSIX, ROOT, call, kill, none_left, press_ctrl_c, slowly, start, wait_for
+from running import POSIX, ROOT, call, kill, none_left, press_ctrl_c, slowly, start, tree, wait_for
 from terminal import files, script, stops, workers
 from watching import loading, watch
 
@@ -52,12 +51,6 @@ def ended(process, first):
     assert err.count("stopped by") == 1 and f"stopped by {NAMES[first]}" in err, err
     wait_for(lambda: none_left(process), 20)
     return out
-
-
-def tree(folder):
-    """What is in a folder: {name: bytes}."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*")
-            if path.is_file()}
 
 
 @pytest.fixture(scope="module")

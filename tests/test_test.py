@@ -23,6 +23,7 @@ import test as subject
 from faces import cropping, detectors, reading
 from judge import corruptions, overlap, report
 from learn import classifier, runs
+from photos import save
 from processed import DETECTOR
 from terminal import files, script
 
@@ -30,18 +31,11 @@ CLASSES = ["beard", "hat"]
 PER_CLASS = 10
 
 
-def save(path, picture):
-    """Write an RGB picture as PNG, whatever letters the name has."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
-
-
-def weights(path, net, epoch, classes=None, margin=0.2):
+def weights(path, net, epoch, classes=CLASSES, margin=0.2):
     """A weights file of the paper's network."""
-    runs.save_weights(path, {
-        "state": net.state_dict(), "model": "paper", "classes": classes or CLASSES, "image_size": 224,
-        "mean": dataset.MEAN, "std": dataset.STD, "margin": margin, "temperature": 1.3, "threshold": 0.7,
-        "epoch": epoch, "metrics": {}})
+    runs.save_weights(path, strangers.facts(
+        net, model="paper", classes=classes, image_size=224, mean=dataset.MEAN, std=dataset.STD, margin=margin,
+        temperature=1.3, epoch=epoch))
 
 
 def normalised(crops):
@@ -88,9 +82,7 @@ def run(monkeypatch, world, tmp_path, **constants):
     """test.main() with constants set as a command line would. Returns (metrics, predictions), read from the files."""
     settings = {"TEST_DIR": str(world / "photos"), "WEIGHTS": str(world / "w/best_weights_10.pt"),
                 "PLOTS_DIR": str(tmp_path / "plots"), "PEOPLE": str(tmp_path / "none.csv")} | constants
-    for name in script.constants(vars(subject)):
-        monkeypatch.setattr(subject, name, getattr(subject, name))  # undone after the test
-    script.override(vars(subject), [f"{name}={value}" for name, value in settings.items()])
+    running.settle(subject, monkeypatch, *(f"{name}={value}" for name, value in settings.items()))
     subject.main()
     with open(tmp_path / "plots/predictions.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

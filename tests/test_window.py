@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import clips
+import photos
 from live import window
 from running import ROOT
 from watching import CAMERAS, program
@@ -200,9 +201,8 @@ def start(display, tmp_path):
 
 
 def test_only_keys_that_mean_something_do_something_on_photos(start, tmp_path):
-    (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
-        cv2.imwrite(str(tmp_path / "in" / name), clips.person("hat", 3)[:, :, ::-1])
+        photos.save(tmp_path / "in" / name, clips.person("hat", 3))
     session = start(tmp_path / "in")
     session.until(lambda: session.press("s") or session.snapshots(), 60)
     taken = len(session.snapshots())
