@@ -5,6 +5,7 @@ import struct
 import cv2
 import numpy as np
 
+import clips
 from live import capture, sources, writing
 
 
@@ -15,13 +16,7 @@ def frames(count=60, size=(320, 240)):
 
 def write(path, rate, pictures=None, code="mp4v"):
     """A clip that OpenCV writes, as it is."""
-    pictures = frames() if pictures is None else pictures
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), rate, pictures[0].shape[1::-1])
-    assert writer.isOpened()
-    for picture in pictures:
-        writer.write(picture)
-    writer.release()
-    return path
+    return clips.write_clip(path, frames() if pictures is None else pictures, rate, code)
 
 
 def rebuilt(data, path, change, skip=0):

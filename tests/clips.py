@@ -74,12 +74,22 @@ def person(name, number=0):
     return drawn.draw_face((number, drawn.CLASSES.index(name)), name)
 
 
-def write_clip(path, frames, rate=30.0):
-    """Write BGR frames as a video. Returns their number."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, SIZE)
-    count = 0
-    for frame in frames:
+def read_clip(path):
+    """The BGR frames of a video: a list."""
+    video, frames = cv2.VideoCapture(str(path)), []
+    while (got := video.read())[0]:
+        frames.append(got[1])
+    video.release()
+    return frames
+
+
+def write_clip(path, frames, rate=30.0, code="mp4v"):
+    """Write BGR frames of one size as a video. Returns the path."""
+    frames = iter(frames)
+    first = next(frames)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), rate, first.shape[1::-1])
+    assert writer.isOpened()
+    for frame in (first, *frames):
         writer.write(frame)
-        count += 1
     writer.release()
-    return count
+    return path

@@ -20,13 +20,7 @@ from judge import clip_metrics
 from learn import classifier
 from live import videos
 from terminal import script
-from watching import StandIn, loading, watch
-
-
-def by_brightness(crops):
-    """A stand-in for the network: class 1 for light pictures, 0 for dark ones, unsure between."""
-    light = np.array([crop.mean() for crop in crops])
-    return np.stack([np.where(light > 140, 0.05, np.where(light < 90, 0.95, 0.5))] * 2, 1) @ [[1, 0], [0, -1]] + [0, 1]
+from watching import StandIn, by_brightness, loading, read_log, watch
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +50,7 @@ def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thre
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))
     monkeypatch.setattr("watching.classify", by_brightness)
     watch(clip, loading())
-    with open(tmp_path / "faces.csv", encoding="utf-8", newline="") as file:
-        logged = list(csv.DictReader(file))
+    logged = read_log(tmp_path / "faces.csv")
     rows = [row for _, rows in videos.follow(clip, StandIn(by_brightness), detectors.get("haar")) for row in rows]
     assert len(rows) > 60 and [[str(cell) for cell in row.cells()] for row in rows] == [
         list(row.values()) for row in logged]

@@ -58,10 +58,7 @@ def test_varying_rates_keep_their_length_and_times(tmp_path):
     times, count, seconds, reader = copy(str(path), tmp_path / "o.mp4")
     assert len(times) == 60 and times[30] == pytest.approx(1.0, abs=0.02) and times[45] == pytest.approx(6.0, abs=0.02)
     assert seconds == pytest.approx(7.0, abs=0.1) and reader.rate == pytest.approx(30, rel=0.05)
-    video, grays = cv2.VideoCapture(str(tmp_path / "o.mp4")), []
-    while (got := video.read())[0]:
-        grays.append(got[1].mean())
-    video.release()
+    grays = [frame.mean() for frame in clips.read_clip(tmp_path / "o.mp4")]
     shown = [grays[round(t * len(grays) / seconds)] for t in (0.5, 3.5, 6.5)]
     wanted = [20 + 3 * np.searchsorted(times, t, "right") - 3 for t in (0.5, 3.5, 6.5)]
     np.testing.assert_allclose(shown, wanted, atol=8)
@@ -123,9 +120,7 @@ def test_pixels_that_are_not_square_are_stretched(wide, high, turn, shape, tmp_p
     middle = frame.mean(2)[:, shape[1] // 2] if not turn else frame.mean(2)[shape[0] // 2]
     assert abs(middle[20] - middle[-20]) > 150, "the picture is turned, and the shape of its pixels with it"
     copy(str(tmp_path / "b.mp4"), tmp_path / "o.mp4")
-    video = cv2.VideoCapture(str(tmp_path / "o.mp4"))
-    assert video.read()[1].shape[:2] == shape
-    video.release()
+    assert clips.read_clip(tmp_path / "o.mp4")[0].shape[:2] == shape
 
 
 def test_a_camera_is_asked_for_no_shape_of_pixels():

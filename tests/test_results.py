@@ -1,6 +1,5 @@
 """LOG and the counts of realtime.py: checked against what was drawn; whole rows whatever ends the run."""
 
-import csv
 from collections import Counter
 
 import cv2
@@ -14,25 +13,7 @@ from faces import detectors, haar
 from live import controls, results, stills, tracks, window
 from running import LINUX, POSIX
 from terminal import files, script
-from watching import StandIn, loading, watch
-
-HEADER = ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
-
-
-def read(path):
-    """The rows of a log as dicts; the header and each row must be whole."""
-    with open(path, encoding="utf-8", newline="") as file:
-        text = file.read()
-    assert text.endswith("\r\n")
-    header, *rows = csv.reader(text.splitlines())
-    assert header == HEADER and all(len(row) == len(HEADER) for row in rows)
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
-def by_brightness(crops):
-    """A stand-in for the network: light pictures are of class 1, dark ones of class 0."""
-    light = np.array([crop.mean() > 110 for crop in crops], float)
-    return np.stack([0.95 - 0.9 * light, 0.05 + 0.9 * light], 1)
+from watching import StandIn, by_brightness, loading, read_log, watch
 
 
 @pytest.fixture
@@ -58,7 +39,7 @@ def bright(monkeypatch):
 def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "out" / "faces.csv"))
     watch(two, loading())
-    rows = read(tmp_path / "out" / "faces.csv")
+    rows = read_log(tmp_path / "out" / "faces.csv")
     assert {row["source"] for row in rows} == {"two.mp4"}
     times = [float(row["time"]) for row in rows]
     assert times == sorted(times) and all(abs(t * 20 - round(t * 20)) < 0.01 for t in times)
@@ -82,7 +63,7 @@ def test_a_folder_of_photos_likewise(tmp_path, monkeypatch, capsys):
     album = stills.album(tmp_path / "in")
     stills.annotate(album, StandIn(), controls.Controls(labels={"hat": "GORRA"}), log, detectors.get("haar"),
                     window.Window(False))
-    rows = read(tmp_path / "faces.csv")
+    rows = read_log(tmp_path / "faces.csv")
     assert [(row["source"], row["time"], row["face"], row["class"]) for row in rows] == [
         ("a.png", "", "1", "hat"), ("sub/ñ.png", "", "2", "hat")]
     for row in rows:
@@ -119,7 +100,7 @@ def test_a_log_replaces_no_other_file(tmp_path):
         log = results.Results(tmp_path / "new.csv")
         log.add(faces)
         log.close()
-        assert len(read(tmp_path / "new.csv")) == len(faces), "a run replaces the log of the run before"
+        assert len(read_log(tmp_path / "new.csv")) == len(faces), "a run replaces the log of the run before"
     before = (tmp_path / "new.csv").read_bytes()
     log = results.Results(tmp_path / "new.csv")
     log.close()
@@ -179,10 +160,10 @@ def test_a_second_run_leaves_the_log_of_the_first_alone(tmp_path, monkeypatch):
             begin()
     early.add([row])
     early.close()
-    assert len(read("faces.csv")) == 2
+    assert len(read_log("faces.csv")) == 2
     late.add([row])
     late.close()
-    assert len(read("faces.csv")) == 1
+    assert len(read_log("faces.csv")) == 1
 
 
 @POSIX  # Windows deletes no file that is open

@@ -9,7 +9,7 @@ import clips
 from faces import haar
 from faces.boxes import inside, iou
 from live import tracks
-from watching import StandIn
+from watching import StandIn, by_brightness
 
 FRAME = np.zeros((480, 640, 3), np.uint8)
 BOX = (200, 100, 120, 120)
@@ -139,24 +139,18 @@ def test_boxes_are_smoothed_but_follow():
     assert abs(track.smooth[0] - track.box[0]) < 20
 
 
-def answer_by_class(crops):
-    """A stand-in for the network that tells a cap above the face from a beard below by nothing but brightness."""
-    values = [1.0 if crop[:, :, 0].astype(float).mean() > 128 else 0.0 for crop in crops]
-    return np.array([[v, 1 - v] for v in values])
-
-
 def test_someone_else_after_a_cut_shows_within_half_a_second():
     light, dark = clips.person("hat", 1), (clips.person("beard", 2) * 0.4).astype(np.uint8)
     light = np.clip(light * 0.5 + 130, 0, 255).astype(np.uint8)
     frames = [*clips.frames_of([light], 45, 1, 0), *clips.frames_of([dark], 45, 1, 0)]
-    tracker = new_tracker(classify=answer_by_class)
+    tracker = new_tracker(classify=by_brightness)
     shown = [[t.label for t in tracker.step(frame, i / 30)] for i, frame in enumerate(frames)]
-    assert shown[44] == [0]
-    assert [1] in shown[45:60] and all(s == [1] for s in shown[60:])
+    assert shown[44] == [1]
+    assert [0] in shown[45:60] and all(s == [0] for s in shown[60:])
 
 
 def test_drawn_people_are_found_in_a_real_frame():
-    tracker = new_tracker(classify=answer_by_class)
+    tracker = new_tracker(classify=by_brightness)
     people = [clips.person("hat", 3), clips.person("beard", 4)]
     for i, frame in enumerate(clips.frames_of(people, 20, 2)):
         shown = tracker.step(frame, i / 30)
@@ -164,7 +158,7 @@ def test_drawn_people_are_found_in_a_real_frame():
 
 
 def test_no_label_on_pictures_without_people():
-    tracker, labelled = new_tracker(classify=answer_by_class), []
+    tracker, labelled = new_tracker(classify=by_brightness), []
     moment = 0
     for seed in range(60):
         picture = clips.scene(seed)
@@ -176,7 +170,7 @@ def test_no_label_on_pictures_without_people():
 
 def test_frames_of_any_size():
     for height, width in ((48, 64), (90, 1000), (1000, 120), (1080, 1920)):
-        tracker = new_tracker(classify=answer_by_class)
+        tracker = new_tracker(classify=by_brightness)
         image = cv2.resize(clips.scene(3), (width, height))
         for i in range(5):
             tracker.step(image, i / 30)
@@ -185,7 +179,7 @@ def test_frames_of_any_size():
 def test_no_label_on_real_pictures_without_people():
     """Views of a palace and of a flower, the two photos that come with scikit-learn."""
     pictures = pytest.importorskip("sklearn.datasets").load_sample_images().images
-    rng, tracker, labelled = np.random.default_rng(0), new_tracker(classify=answer_by_class), []
+    rng, tracker, labelled = np.random.default_rng(0), new_tracker(classify=by_brightness), []
     grain = [rng.normal(0, 3, (*clips.SIZE[::-1], 3)) for _ in range(6)]
     for view in range(40):
         picture, size = pictures[view % 2], rng.uniform(0.25, 0.95)

@@ -20,6 +20,7 @@ import webcam
 from faces import people
 from live import capture, window
 from test_window import Session, click_x, display, needs_screen  # noqa: F401  (display is a fixture)
+from watching import Screen
 
 WITH, WITHOUT = "brille é", "none"  # a class name with an accent
 
@@ -259,21 +260,11 @@ def by_keys(films, tmp_path, monkeypatch):
     """take_by_keys() on a clip, with a window that answers what a list says: {frame: key}."""
     monkeypatch.chdir(tmp_path)
 
-    def play(script_of_keys, clip=f"{WITH}0.mp4"):
-        shown = []
-
-        class Screen:
-            def key(self, image, wait=1):
-                shown.append(image)
-                return script_of_keys.get(len(shown), "")
-
-            def close(self):
-                pass
-
-        takes = webcam.Takes([WITH, WITHOUT])
-        webcam.take_by_keys(takes, webcam.new_tracker(), capture.Reader(str(films / clip)), Screen())
+    def play(keys, clip=f"{WITH}0.mp4"):
+        screen, takes = Screen(keys), webcam.Takes([WITH, WITHOUT])
+        webcam.take_by_keys(takes, webcam.new_tracker(), capture.Reader(str(films / clip)), screen)
         takes.finish()
-        return shown
+        return screen.pictures
 
     return play
 

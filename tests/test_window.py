@@ -182,7 +182,7 @@ def test_keys_do_what_the_help_says(session, tmp_path):
     out = session.end()
     assert "recorded: " in out and "from a frame's arrival to its being drawn: median" in out
     record, = tmp_path.glob("plots/record_*.mp4")
-    assert cv2.VideoCapture(str(record)).get(cv2.CAP_PROP_FRAME_COUNT) >= 3
+    assert len(clips.read_clip(record)) >= 3
 
 
 @pytest.fixture
@@ -221,11 +221,7 @@ def test_only_keys_that_mean_something_do_something_on_photos(start, tmp_path):
 
 
 def test_a_tall_clip_fits_the_screen_and_stays_after_its_last_frame(start, tmp_path):
-    video = cv2.VideoWriter(str(tmp_path / "tall.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25.0, (720, 1364))
-    for _ in range(10):
-        video.write(np.full((1364, 720, 3), 90, np.uint8))
-    video.release()
-    session = start(tmp_path / "tall.mp4")
+    session = start(clips.write_clip(tmp_path / "tall.mp4", [np.full((1364, 720, 3), 90, np.uint8)] * 10, 25.0))
     session.until(lambda: session.press("s") or session.snapshots(), 60)
     width, height = session.size()
     assert height <= 900 * window.FREE + 1 and 0.45 < width / height < 0.53
@@ -287,12 +283,12 @@ def test_what_was_written_outlives_the_display(tmp_path, clip):
         server.kill()
         out, err = session.process.communicate(timeout=60)
     assert session.process.returncode == 1 and "written: o.mp4" in out and err == "error: the display is gone\n"
-    assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 5
+    assert len(clips.read_clip(tmp_path / "o.mp4")) > 5
     assert not list(tmp_path.glob(".tmp*"))
 
 
 @pytest.mark.parametrize("environment", [{"QT_QPA_PLATFORM": "wayland"}, {"QT_QPA_PLATFORM": "nonsense"},
-                                         {"DISPLAY": "", "WAYLAND_DISPLAY": "wayland-0"}, {"DISPLAY": ":987"}])
+                                         {"DISPLAY": "", "WAYLAND_DISPLAY": "wayland-0"}])
 def test_where_no_window_can_be_opened_one_line_or_a_portrait(display, clip, tmp_path, environment):
     environment = {"DISPLAY": display} | environment
     done = program(f"SOURCE={clip}", f"WEIGHTS={SMALL}", cwd=tmp_path, **environment)

@@ -1,6 +1,7 @@
 """Live use for the tests: a stand-in for the network, one for a camera, a clip of two people."""
 
 import contextlib
+import csv
 import os
 import subprocess
 import sys
@@ -20,6 +21,13 @@ from running import ROOT
 def classify(crops):
     """A stand-in for the network."""
     return np.repeat([[0.1, 0.9]], len(crops), 0)
+
+
+def by_brightness(crops):
+    """Another: class 1 for light crops, class 0 for dark ones, neither for those between."""
+    light = np.array([crop.mean() for crop in crops])
+    second = np.select([light > 140, light < 90], [0.95, 0.05], 0.5)
+    return np.stack([1 - second, second], 1)
 
 
 class StandIn(Classifier):
@@ -74,20 +82,31 @@ def program(*arguments, cwd=None, **environment):
                           capture_output=True, timeout=120)
 
 
-class Screen:
-    """A stand-in for the window: it answers with `keys`, one for each picture, and keeps the `pictures`."""
+def read_log(path):
+    """The rows of a log as dicts; its header and all rows must be whole."""
+    with open(path, encoding="utf-8", newline="") as file:
+        text = file.read()
+    assert text.endswith("\r\n")
+    header, *rows = csv.reader(text.splitlines())
+    assert header == ["source", "time", "face", "class", "confidence", "x", "y", "width", "height"]
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
-    shown, lost = True, False
+
+class Screen:
+    """A stand-in for the window: it answers with `keys`, one for each picture, and keeps the `pictures`. `keys`: all
+    of them, or {number of a picture, from 1: key}."""
+
+    shown, lost, closed = True, False, False
 
     def __init__(self, keys):
-        self.pictures, self.keys = [], iter(keys)
+        self.pictures, self.keys = [], keys if isinstance(keys, dict) else iter(keys)
 
-    def key(self, image, wait):
+    def key(self, image, wait=1):
         self.pictures.append(image)
-        return next(self.keys)
+        return self.keys.get(len(self.pictures), "") if isinstance(self.keys, dict) else next(self.keys)
 
     def close(self):
-        pass
+        self.closed = True
 
 
 class Camera:
