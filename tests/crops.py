@@ -78,13 +78,16 @@ def torn(groups):
     return sum(len({side[key] for key in group}) > 1 for group in groups)
 
 
+def crop_of(picture):
+    """The crop of the face in an RGB picture, as Haar's detector finds it: uint8 [224, 224, 3]."""
+    return cropping.crop_face(picture, detectors.get("haar").main_face(picture).box, MARGIN)
+
+
 def split(folder, count=4):
     """A split of crops of drawn faces, as validation.py leaves it."""
     for name in drawn.CLASSES:
         for i in range(count):
-            image = drawn.draw_face(i, name)
-            crop = cropping.crop_face(image, detectors.get("haar").main_face(image).box, MARGIN)
-            cropping.write_crop(folder / name / f"{i}.jpg", crop)
+            cropping.write_crop(folder / name / f"{i}.jpg", crop_of(drawn.draw_face(i, name)))
     return folder
 
 

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 import dataset
-from faces import cropping, detectors
-from faces.cropping import MARGIN
+import drawn
+from crops import crop_of
 from learn import augment
-from test_dataset import face
 
 
 def shown(images, kind, generator, *share):
@@ -21,10 +20,9 @@ def shown(images, kind, generator, *share):
     return out
 
 
-@pytest.mark.parametrize("kind", ["face", "paper"])
+@pytest.mark.parametrize("kind", ["face", "occlusion", "paper"])
 def test_every_image_of_a_batch_has_its_own_draw(kind):
-    crop = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
-    batch = dataset.to_batch([crop] * 8)
+    batch = dataset.to_batch([crop_of(drawn.draw_face(0, "hat"))] * 8)
     out = shown(batch, kind, dataset.generator_for(0))
     assert out.shape == (8, 3, 224, 224)
     assert all((out[i] - out[j]).abs().mean() > 0.005 for i in range(8) for j in range(i))
@@ -49,13 +47,14 @@ def test_faces_stay_upright(monkeypatch):
     assert (out[:, :, :16].mean((1, 2, 3)) > out[:, :, -16:].mean((1, 2, 3)) + 0.8).all()
 
 
-def test_rows_of_a_batch_are_augmented_as_within_it():
+@pytest.mark.parametrize("kind", ["face", "occlusion"])
+def test_rows_of_a_batch_are_augmented_as_within_it(kind):
     """What makes two processes train as one."""
     batch = torch.randint(0, 256, (9, 3, 64, 64), dtype=torch.uint8, generator=dataset.generator_for(1))
-    whole = shown(batch, "face", dataset.generator_for(2))
+    whole = shown(batch, kind, dataset.generator_for(2))
     for rank in (0, 1):
         rows = slice(rank, None, 2)
-        assert torch.equal(shown(batch[rows], "face", dataset.generator_for(2), rows, 9), whole[rows])
+        assert torch.equal(shown(batch[rows], kind, dataset.generator_for(2), rows, 9), whole[rows])
 
 
 def test_each_effect_changes_its_share_of_the_images(monkeypatch):
@@ -74,8 +73,8 @@ def test_each_effect_changes_its_share_of_the_images(monkeypatch):
 
 def photo_after(monkeypatch, rules, count=64):
     """(a drawn face as float32 [3, 96, 96] in 0..1, what the rules alone make of `count` copies of it)."""
-    crop = cropping.crop_face(face(), detectors.get("haar").main_face(face()).box, MARGIN)
-    batch = dataset.to_batch([cv2.resize(crop, (96, 96), interpolation=cv2.INTER_AREA)])
+    crop = cv2.resize(crop_of(drawn.draw_face(0, "hat")), (96, 96), interpolation=cv2.INTER_AREA)
+    batch = dataset.to_batch([crop])
     monkeypatch.setitem(augment.AUGMENTATIONS, "face", rules)
     return batch[0] / 255, shown(batch.repeat(count, 1, 1, 1), "face", dataset.generator_for(0))
 

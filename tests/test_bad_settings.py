@@ -23,10 +23,12 @@ from running import call, settle
 from strangers import bad_files, facts
 from terminal import script
 
-HARMFUL = {"a huge margin": {"margin": 1e9}, "a huge size": {"image_size": 10 ** 9}, "no temperature":
-           {"temperature": 0.0}, "classes without names": {"classes": [1, 2]}, "no classes": {"classes": []},
-           "one class": {"classes": ["a"]}, "no spread": {"std": [0.0] * 3}, "a mean that is none":
-           {"mean": [float("nan")] * 3}, "two colours": {"mean": [0.5] * 2}, "equal classes": {"classes": ["a", "a"]}}
+HARMFUL = {
+    "a huge margin": {"margin": 1e9}, "a huge size": {"image_size": 10 ** 9}, "no temperature": {"temperature": 0.0},
+    "classes without names": {"classes": [1, 2]}, "no classes": {"classes": []}, "one class": {"classes": ["a"]},
+    "equal classes": {"classes": ["a", "a"]}, "no spread": {"std": [0.0] * 3}, "NaN": {"mean": [float("nan")] * 3},
+    "two colours": {"mean": [0.5] * 2}, "a text for CLAHE": {"clahe": "much"},
+}
 
 
 @pytest.mark.parametrize("kind", bad_files())

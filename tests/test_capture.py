@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import clips
+import realtime
 from live import capture, writing
-from running import wait_for
+from running import ROOT, call, wait_for
 from watching import Camera, program
 
 
@@ -99,11 +100,12 @@ def test_without_a_camera_one_line_and_an_exit_code(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["nothing.mp4", "empty", "text.mp4"])
-def test_a_source_that_is_none(source, tmp_path):
+def test_a_source_without_pictures_is_one_line(source, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("no video")
-    done = program(f"SOURCE={source}", "SHOW=False", "RETRY=0.1", cwd=tmp_path)
-    assert done.returncode == 1 and source in done.stderr and "Traceback" not in done.stderr
+    weights = ROOT / "weights" / "shipped" / "small.pt"
+    code, _, err = call(realtime, f"SOURCE={source}", "SHOW=False", f"WEIGHTS={weights}", cwd=tmp_path)
+    assert code == 1 and err.startswith("error: ") and source in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("system", ["darwin", "linux"])

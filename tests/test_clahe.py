@@ -4,11 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
+import clips
 import drawn
 import model as networks
 import photos
 import processed
+import realtime
 import test as step4
+from crops import crop_of
 from faces import cropping, detectors
 from faces.cropping import MARGIN
 from learn import classifier, runs
@@ -65,7 +68,7 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
 
 def test_it_evens_out_light_and_keeps_colours(photo):
     _, picture = photo
-    crop = cropping.crop_face(picture, detectors.get("haar").main_face(picture).box, MARGIN)
+    crop = crop_of(picture)
     equal = cropping.equalise(crop, 3.0)
     assert equal.std() > 1.3 * crop.std() and equal.dtype == np.uint8 and equal.shape == crop.shape
     hue = [cv2.cvtColor(c, cv2.COLOR_RGB2LAB)[:, :, 1:] for c in (crop, equal)]
@@ -84,18 +87,10 @@ def test_weights_from_before_the_option_have_none(tmp_path):
     old.pop("clahe", None)
     runs.save_weights(tmp_path / "old.pt", old)
     runs.save_weights(tmp_path / "new.pt", {**old, "clahe": 2.0})
-    runs.save_weights(tmp_path / "bad.pt", {**old, "clahe": "much"})
     assert classifier.load_weights(tmp_path / "old.pt")[1]["clahe"] == 0.0
     assert classifier.load_weights(tmp_path / "new.pt")[1]["clahe"] == 2.0
-    with pytest.raises(classifier.WeightsError, match="no weights file of this project"):
-        classifier.load_weights(tmp_path / "bad.pt")
-
-
 def test_the_live_loop_takes_the_limit_of_the_weights(tmp_path, monkeypatch):
     """A video through realtime.py: whatever the network was given, it was equalised."""
-    import clips
-    import realtime
-
     clips.write_clip(tmp_path / "clip.mp4", clips.frames_of([clips.person("hat", 3)], 12, noise=0.0))
     given, limits, equalise = [], [], cropping.equalise
     monkeypatch.setattr(cropping, "equalise", lambda crop, limit: limits.append(limit) or equalise(crop, limit))

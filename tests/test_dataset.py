@@ -12,15 +12,12 @@ import dataset
 import drawn
 import model as networks
 import strangers
-from crops import note, split
-from faces import cropping, detectors
+from crops import crop_of, note, split
+from faces import cropping
 from faces.cropping import MARGIN
 from learn import classifier, devices
+from running import ROOT
 from terminal import files
-
-
-def face(seed=0, name="hat"):
-    return drawn.draw_face(np.random.default_rng(seed), name)
 
 
 def logits(net, images):
@@ -41,12 +38,12 @@ def test_one_split_read_with_two_margins_stays_two(tmp_path):
 def test_disk_and_live_give_the_same_logits(tmp_path):
     """A photo through processed.py's file, the cache and train.py's transform, and straight through the live path."""
     torch.manual_seed(0)
-    net, photo = networks.Model(2).eval(), face(1)
+    net, photo = networks.Model(2).eval(), drawn.draw_face(1, "hat")
     # Weights as large as trained ones, so that a wrong colour order would move the logits far.
     for layer in (*net.features, *net.classifier):
         if hasattr(layer, "weight"):
             torch.nn.init.kaiming_normal_(layer.weight)
-    live = cropping.crop_face(photo, detectors.get("haar").main_face(photo).box, MARGIN)
+    live = crop_of(photo)
     for name in ("a", "b"):
         cropping.write_crop(tmp_path / "train" / name / "x.jpg", live)
     cached, *_ = dataset.Crops(tmp_path / "train", 224).prepare()[[0]]
@@ -67,7 +64,7 @@ def test_a_classifier_gives_what_its_network_gives_plainly(name, flip, tmp_path,
     path = strangers.lively(tmp_path / "w.pt", name, flip=flip, ages=[5, 40], temperature=2.0)
     net, facts = classifier.load_weights(path)
     loaded = classifier.Classifier(path)
-    crops = [cropping.crop_face(face(i), (40, 30, 150, 150), MARGIN) for i in range(3)]
+    crops = [cropping.crop_face(drawn.draw_face(i, "hat"), (40, 30, 150, 150), MARGIN) for i in range(3)]
     expected, children = strangers.plainly(net, facts, crops)
     got, child = loaded.predict(crops)
     assert got.dtype == child.dtype == np.float32
@@ -83,9 +80,9 @@ def test_a_classifier_gives_what_its_network_gives_plainly(name, flip, tmp_path,
 def test_bfloat16_changes_little(monkeypatch):
     """The weights that ship, with bfloat16 whether this processor has instructions for it or not."""
     monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
-    loaded = classifier.Classifier(classifier.SHIPPED)
-    net, facts = classifier.load_weights(classifier.SHIPPED)
-    crops = [cropping.crop_face(face(i), (40, 30, 150, 150), loaded.margin) for i in range(8)]
+    loaded = classifier.Classifier(ROOT / classifier.SHIPPED)
+    net, facts = classifier.load_weights(ROOT / classifier.SHIPPED)
+    crops = [cropping.crop_face(drawn.draw_face(i, "hat"), (40, 30, 150, 150), loaded.margin) for i in range(8)]
     probabilities, child = loaded.predict(crops)
     expected, children = strangers.plainly(net, facts, crops)
     assert loaded.predict_net is not loaded.net

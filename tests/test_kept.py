@@ -219,13 +219,16 @@ def test_a_name_that_a_run_has_claimed_and_not_written_is_the_users(tmp_path):
         files.claim_file(tmp_path / "out.mp4")
 
 
-def test_the_record_costs_no_more_than_the_files(tmp_path):
-    """Many names are claimed and removed in seconds, since the record is read and written as a whole."""
+def test_a_record_is_written_once_for_many_names(tmp_path, monkeypatch):
+    """It is written as a whole: a time for each name would take minutes."""
+    times, atomic = [], files.atomic
+    monkeypatch.setattr(files, "atomic", lambda path: times.append(path) or atomic(path))
     names = [f"hat/{i}.jpg" for i in range(20_000)]
-    files.claim(tmp_path / "a", names)
-    files.claim(tmp_path / "a", names)
-    assert files.written(tmp_path / "a") == set(names)
+    for _ in range(2):
+        files.claim(tmp_path / "a", names)
+    assert files.written(tmp_path / "a") == set(names) and len(times) == 1
     assert files.remove_ours(tmp_path / "a", names[1:]) == 0 and files.written(tmp_path / "a") == {names[0]}
+    assert len(times) == 2
 
 
 WHERE_OTHERS_LOOK = [

@@ -14,6 +14,7 @@ from PIL import Image
 
 import drawn
 import processed
+from crops import crop_of
 from faces import cropping, detectors, reading
 from faces.cropping import MARGIN
 from photos import fill, rows
@@ -73,8 +74,7 @@ def test_a_crop_is_cut_again_with_another_margin():
 
 
 def test_a_crop_survives_the_disk(tmp_path):
-    photo = drawn.draw_face(0, "hat")
-    crop = cropping.crop_face(photo, detectors.get("haar").main_face(photo).box, MARGIN)
+    crop = crop_of(drawn.draw_face(0, "hat"))
     cropping.write_crop(tmp_path / "ñ.jpg", crop)
     again = cropping.read_crop(tmp_path / "ñ.jpg")
     assert np.abs(again.astype(int) - crop).mean() < 3

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from faces import people
 from terminal import files
 
 
-def one_line(error, *words):
-    """The error is one line and holds the words."""
+def refused(run, *words):
+    """run() ends with an error of one line that holds the words."""
+    with pytest.raises(SystemExit) as error:
+        run()
     message = str(error.value)
     assert "\n" not in message and all(word in message for word in words), message
 
@@ -110,14 +113,10 @@ def test_two_crops_are_shared_and_of_one_nothing_is_left_for_validation(place, c
     validation.main()
     assert sorted(sides().values()) == ["train", "train", "valid", "valid"]
     (place / validation.FACES_DIR / "man" / "face_1.jpg").unlink()
-    with pytest.raises(SystemExit) as error:
-        validation.main()
-    one_line(error, "validation of man: man has one crop", "to data/raw/man, and run 'python processed.py'")
+    refused(validation.main, "validation of man: man has one crop", "to data/raw/man, and run 'python processed.py'")
     assert [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("man")][1:] == [
         ["man", "1", "0", "0.0%"]]
-    with pytest.raises(SystemExit) as error:
-        dataset.Crops(validation.TRAIN_DIR, 32)
-    one_line(error, "validation of man: man has one crop")
+    refused(partial(dataset.Crops, validation.TRAIN_DIR, 32), "validation of man: man has one crop")
     save(place / validation.FACES_DIR / "man" / "face_1.jpg", picture(1))
     validation.main()
     assert len(sides()) == 4 and len(dataset.Crops(validation.TRAIN_DIR, 32)) == 2
@@ -160,9 +159,7 @@ def test_a_split_that_was_stopped_is_not_trained_on_and_is_finished_by_the_next_
     with pytest.raises(KeyboardInterrupt):
         validation.main()
     for folder in (validation.TRAIN_DIR, validation.VALID_DIR):
-        with pytest.raises(SystemExit) as error:
-            dataset.Crops(folder, 32)
-        one_line(error, "half a split", "python validation.py")
+        refused(partial(dataset.Crops, folder, 32), "half a split", "python validation.py")
     monkeypatch.setattr(files, "link", real)
     validation.main()
     new = sides()
@@ -174,16 +171,12 @@ def test_photos_of_the_user_are_never_deleted(place, monkeypatch):
     fill(place, 5, 5)
     own = Path(validation.TRAIN_DIR, "man", "mine.jpg")
     save(own, picture(1))
-    with pytest.raises(SystemExit) as error:
-        validation.main()
-    one_line(error, "mine.jpg", "move it elsewhere")
+    refused(validation.main, "mine.jpg", "move it elsewhere")
     own.unlink()
     validation.main()
     save(own, picture(1))
     monkeypatch.setattr(validation, "SEED", 2)
-    with pytest.raises(SystemExit) as error:
-        validation.main()
-    one_line(error, "mine.jpg")
+    refused(validation.main, "mine.jpg")
     assert own.exists()
 
 
@@ -200,17 +193,11 @@ def test_a_crop_that_cannot_be_read_is_left_out_and_said(place, capsys):
 
 
 def test_missing_and_empty_folders_name_the_command(place):
-    with pytest.raises(SystemExit) as error:
-        validation.main()
-    one_line(error, "processed/faces", "python processed.py")
+    refused(validation.main, "processed/faces", "python processed.py")
     fill(place, 3, 0)
-    with pytest.raises(SystemExit) as error:
-        validation.main()
-    one_line(error, "has 1 class folder", "needs at least 2")
+    refused(validation.main, "has 1 class folder", "needs at least 2")
     Path(validation.FACES_DIR, "woman").mkdir()
-    with pytest.raises(SystemExit) as error:
-        validation.main()
-    one_line(error, "woman", "has no crops", "python processed.py")
+    refused(validation.main, "woman", "has no crops", "python processed.py")
 
 
 def test_large_groups_of_several_classes_are_split_too():
@@ -243,9 +230,7 @@ def test_the_equalisation_of_crops_goes_with_them_and_stale_crops_are_refused(pl
     validation.main()
     assert {dataset.Crops(folder, 32).clahe for folder in (validation.TRAIN_DIR, validation.VALID_DIR)} == {2.0}
     monkeypatch.setattr(processed, "CLAHE", 0.0)
-    with pytest.raises(SystemExit) as error:
-        validation.main()
-    one_line(error, "made with other constants of processed.py", "run 'python processed.py' again")
+    refused(validation.main, "made with other constants of processed.py", "run 'python processed.py' again")
 
 
 def test_the_folder_of_the_class_that_cannot_be_read_is_named(place):
@@ -253,9 +238,7 @@ def test_the_folder_of_the_class_that_cannot_be_read_is_named(place):
     faces = fill(place, 5, 5)
     for path in (faces / "man" / "face_0.jpg", *(faces / "woman").iterdir()):
         path.write_bytes(b"not an image")
-    with pytest.raises(SystemExit) as error:
-        validation.main()
-    one_line(error, "no crop of woman can be read", f"delete {Path(validation.FACES_DIR, 'woman').as_posix()} and run")
+    refused(validation.main, "no crop of woman can be read", "delete processed/faces/woman and run")
 
 
 @pytest.mark.parametrize(("name", "value"), [("CANDIDATE", 0.5), ("BURST", 0.6), ("SCALES", {1.0: 0.5})])
