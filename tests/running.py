@@ -81,13 +81,15 @@ def settle(module, monkeypatch, *arguments):
 
 def call(module, *arguments, cwd):
     """What run() gives, of a script's main() in this process: no start of seconds, for all but the start itself. A
-    training's plot as PNG is an empty file."""
+    training's plot as PNG is an empty file, and test.py draws nothing."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.chdir(cwd)
         if hasattr(module, "runs"):
             plot = module.runs.plot
             patch.setattr(module.runs, "plot", lambda *to: to[1].touch() if to[1].suffix == ".png" else plot(*to))
+        if hasattr(module, "report"):
+            patch.setattr(module.report, "save", lambda *_: None)
         try:
             settle(module, patch, *arguments)
             script.run(module.main)

@@ -82,7 +82,7 @@ def test_another_limit_means_other_crops(monkeypatch):
     assert processed.recipe("haar") != before
 
 
-def test_weights_from_before_the_option_have_none(tmp_path):
+def test_weights_without_a_limit_have_no_equalisation(tmp_path):
     old = facts(networks.build("small", 2))
     old.pop("clahe", None)
     runs.save_weights(tmp_path / "old.pt", old)

@@ -87,13 +87,13 @@ def test_figures_of_labels():
 
 
 @pytest.mark.parametrize("data", [b"", b"no video"])
-def test_a_file_that_is_no_clip(data, tmp_path):
+def test_a_file_that_is_not_a_clip_is_unreadable(data, tmp_path):
     (tmp_path / "a.mp4").write_bytes(data)
     with pytest.raises(script.Problem, match="unreadable"):
         list(videos.follow(tmp_path / "a.mp4", StandIn(by_brightness), detectors.get("haar")))
 
 
-def test_photos_and_clips_together(clip, tmp_path, monkeypatch, capsys, one_thread):
+def test_clips_do_not_change_the_metrics_of_the_photos_beside_them(clip, tmp_path, monkeypatch, capsys, one_thread):
     """The very folder with and without its clips: the photos' metrics stay; the clips' are those of their own."""
     weights = Path(realtime.__file__).parent / "weights" / "shipped" / "small.pt"
     for name in ("man", "woman"):

@@ -11,7 +11,7 @@ from live import capture, controls, results, stills, window, writing
 from watching import Camera, Screen, StandIn, classify, program
 
 
-def test_keys(tmp_path, monkeypatch):
+def test_keys_switch_what_is_shown(tmp_path, monkeypatch):
     picture = np.zeros((48, 64, 3), np.uint8)
     monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
     view = controls.Controls()
@@ -74,7 +74,7 @@ SILENT = (-1, 0, -0x37,  # none, a window that goes, É as Qt gives it
           0xF729, 0xF72B, 0xF727, 0xF728, 0xF70D, 0xE9, 0x439)  # macOS: Home, End, Insert, Delete, F10, é, й
 
 
-def test_keys_have_one_name_on_all_systems_and_those_without_a_letter_none():
+def test_keys_have_one_name_on_all_systems_and_others_have_none():
     for name, codes in ARROWS.items():
         assert [window.name_of(code) for code in codes] == [name] * len(codes)
         for modifiers in (0x10, 0x2, 0x1, 0x12, 0x2000):  # of GTK: Num Lock, Caps Lock, Shift, two, a second layout

@@ -67,41 +67,69 @@ def test_a_network_with_more_outputs_starts_from_one_without(tmp_path):
     assert not runs.start_from(networks.build("small", 7), tmp_path / "w.pt", ["cat", "dog"])
 
 
-def test_training_with_ages_resumes_and_its_weights_hold_classes_and_ages(tmp_path):
-    faces = both_splits(tmp_path / "faces")
-    files = sorted((faces / "train").glob("*/*.jpg"))
-    known = {f"{f.parent.name}/{f.name}": ("", "", str((5, 40)[i % 2]), "Asian" if i % 3 else "White")
-             for i, f in enumerate(files)}
-    tasks = ["MODEL=small", "IMAGE_SIZE=32", "AUXILIARY=('age', 'ethnicity')"]
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """A folder with a split of drawn faces, and what is known of its training crops: {name: source, person, age,
+    ethnicity}."""
+    folder = both_splits(tmp_path_factory.mktemp("known"))
+    persons = {f"{path.parent.name}/{path.name}": ("", "", str((5, 40)[i % 2]), "Asian" if i % 3 else "White")
+               for i, path in enumerate(sorted((folder / "train").glob("*/*.jpg")))}
+    note(folder / "train", persons)
+    return folder, persons
 
-    def start(name, *arguments):
-        (tmp_path / name).mkdir(exist_ok=True)
-        note(faces / "train", known)
-        return run(tmp_path / name, faces, *tasks, *arguments)
 
-    results = {}
-    for name, commands in {"whole": [["EPOCHS=2"]], "stopped": [["EPOCHS=1", "PAPER=True"]],
-                       "without": [["EPOCHS=2", "AUXILIARY=()"]]}.items():
-        for arguments in commands:
-            code, _, err = start(name, *arguments)
-            assert code == 0, err
-        results[name] = losses(tmp_path / name)
-    assert results["whole"] != results["without"], "what is asked beside the class must change what is learned"
-    net, info = classifier.load_weights(tmp_path / "whole" / "weights" / "best_weights.pt")
-    assert info["ages"] == [5, 40] and net.classifier[-1].out_features == 2 + 2, "the ethnicity stays behind"
+def train_in(folder, faces, *arguments):
+    """What run() gives of a training with ages and ethnicities, whose files are in a folder."""
+    folder.mkdir(exist_ok=True)
+    return run(folder, faces, "MODEL=small", "IMAGE_SIZE=32", "AUXILIARY=('age', 'ethnicity')", *arguments)
+
+
+@pytest.fixture(scope="module")
+def trained(known, tmp_path_factory):
+    """The folder of such a training of two epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    code, _, err = train_in(folder, known[0], "EPOCHS=2")
+    assert code == 0, err
+    return folder
+
+
+def test_what_is_asked_beside_the_class_changes_what_is_learned(known, trained, tmp_path):
+    code, _, err = train_in(tmp_path, known[0], "EPOCHS=2", "AUXILIARY=()")
+    assert code == 0, err
+    assert losses(tmp_path) != losses(trained)
+
+
+def test_weights_tell_classes_and_ages_and_leave_the_ethnicity_behind(trained):
+    path = trained / "weights" / "best_weights.pt"
+    net, info = classifier.load_weights(path)
+    assert info["ages"] == [5, 40] and net.classifier[-1].out_features == 2 + 2
     crops = [np.full((224, 224, 3), level, np.uint8) for level in (0, 90, 255)]
-    probabilities, child = classifier.Classifier(tmp_path / "whole" / "weights" / "best_weights.pt").predict(crops)
+    probabilities, child = classifier.Classifier(path).predict(crops)
     assert probabilities.sum(1) == pytest.approx(1) and probabilities.shape == (3, 2)
     assert child == pytest.approx(strangers.plainly(net, info, crops)[1], abs=1e-3), "five years are a child's"
-    last = classifier.load_checkpoint(tmp_path / "whole" / "weights" / "last.pt")
+    last = classifier.load_checkpoint(trained / "weights" / "last.pt")
     assert len(last["net"]["classifier.3.weight"]) == 2 + 4 == len(last["ema"]["classifier.3.weight"])
-    code, out, err = start("stopped", "EPOCHS=2", "PAPER=True", "RESUME=True")
-    assert code == 0, err
-    assert start("constant", "EPOCHS=2", "PAPER=True")[0] == 0
-    assert losses(tmp_path / "stopped") == losses(tmp_path / "constant")
-    for other in ("AUXILIARY=()", "EMA=0.0"):
-        code, _, err = start("whole", "EPOCHS=3", "RESUME=True", other)
-        assert code == 1 and f"{other.split('=')[0]} differs from that of the run" in err and err.count("\n") == 1
-    known[max(known)] = ("", "", "40", "Other")
-    code, _, err = start("whole", "EPOCHS=3", "RESUME=True")
-    assert code == 1 and "does not fit this run" in err and err.count("\n") == 1
+
+
+def test_a_training_with_ages_resumes_to_the_same_losses(known, tmp_path):
+    for name, *arguments in (("stopped", "EPOCHS=1"), ("stopped", "EPOCHS=2", "RESUME=True"), ("whole", "EPOCHS=2")):
+        code, _, err = train_in(tmp_path / name, known[0], "PAPER=True", *arguments)  # a constant learning rate
+        assert code == 0, err
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+def test_a_resume_with_other_tasks_is_one_line(known, trained):
+    faces, persons = known
+
+    def refused(*arguments):
+        code, _, err = train_in(trained, faces, "EPOCHS=3", "RESUME=True", *arguments)
+        assert code == 1 and err.startswith("error: ") and err.count("\n") == 1
+        return err
+
+    assert "AUXILIARY differs from that of the run" in refused("AUXILIARY=()")
+    assert "EMA differs from that of the run" in refused("EMA=0.0")
+    note(faces / "train", persons | {max(persons): ("", "", "40", "Other")})  # a third ethnicity
+    try:
+        assert "does not fit this run" in refused()
+    finally:
+        note(faces / "train", persons)

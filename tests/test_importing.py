@@ -103,7 +103,7 @@ def test_empty_sources_and_other_classes_are_refused(place):
 
 
 @pytest.mark.parametrize("name", ["con", "AUX.jpg", "nul", "lpt1", "a:b", "what?", "a.", "a ", "a|b"])
-def test_names_that_windows_has_not_are_refused_there(name):
+def test_names_that_windows_does_not_allow_are_refused_there(name):
     assert not importing.is_file_name(name, windows=True) and importing.is_file_name(name, windows=False)
     assert importing.is_file_name("console", windows=True) and importing.is_file_name("Muñoz 早", windows=True)
 

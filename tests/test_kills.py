@@ -61,7 +61,7 @@ def test_a_full_disk_is_said_and_the_best_weights_stay(constants, tmp_path):
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".tmp")], "the half of a file is no use"
 
 
-def test_numbers_that_are_none_are_never_saved(constants, tmp_path, monkeypatch):
+def test_weights_of_a_nan_validation_loss_are_never_saved(constants, tmp_path, monkeypatch):
     """The last step of an epoch breaks the weights, which only validation shows: last.pt stays as it was."""
     files.claim(tmp_path, ["last.pt"])
     (tmp_path / "last.pt").write_bytes(b"good")

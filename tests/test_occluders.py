@@ -22,7 +22,7 @@ def numbers(seed):
 
 @pytest.mark.parametrize("side", [96, 224])
 @pytest.mark.parametrize("kind", WHERE)
-def test_things_sit_where_they_belong(kind, side):
+def test_occluders_sit_where_they_belong(kind, side):
     hidden, free = WHERE[kind]
     for seed in range(20):
         opacity = occluders.cover(side, MARGIN, numbers(seed), kind=kind)[:, :, 3]
@@ -74,7 +74,7 @@ def only(monkeypatch, chance):
     monkeypatch.setitem(augment.AUGMENTATIONS, "occlusion", rules)
 
 
-def test_training_images_wear_their_own_things(monkeypatch):
+def test_each_training_image_has_its_own_occluder(monkeypatch):
     only(monkeypatch, 0.5)
     plain = torch.randint(0, 256, (64, 3, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     plain = torch.nn.functional.interpolate(plain[:, :, ::16, ::16], (48, 48), mode="bilinear")
@@ -85,7 +85,7 @@ def test_training_images_wear_their_own_things(monkeypatch):
     assert len({round(c, 4) for c in changed[worn].tolist()}) > worn.sum() - 3, "no two alike"
 
 
-def test_training_and_test_draw_the_same_thing(monkeypatch):
+def test_training_and_test_draw_the_same_occluder(monkeypatch):
     """The float batch of training against the uint8 crop of corruptions.py: one blend, within a rounding."""
     only(monkeypatch, 1.0)
     crop = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)

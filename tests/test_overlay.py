@@ -72,7 +72,7 @@ def test_a_face_without_a_text_has_no_plate():
     assert overlay.place([(0, 0, 50, 50)], [""], (480, 640, 3), 18) == [None]
 
 
-def test_a_blurred_face_is_none_any_more_and_the_rest_stays():
+def test_a_blurred_face_is_not_found_and_the_rest_stays():
     picture = cv2.cvtColor(clips.person("hat", 3), cv2.COLOR_RGB2BGR)
     box = [round(v) for v in detectors.get("haar").main_face(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)).box]
     blurred = overlay.blur(picture, [box])

@@ -60,7 +60,7 @@ def test_rows_of_two_sources_are_kept_and_a_new_value_counts(tmp_path):
 
 @pytest.mark.parametrize("data", [b"", b"name,age\na.jpg,3\n", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xfea", b"\n\n",
                                   "file".encode("utf-32"), b'file,"' + b"x" * 200_000, None])
-def test_what_is_no_table_is_one_line_and_stays(tmp_path, data):
+def test_a_file_that_is_not_a_table_is_one_line_and_stays(tmp_path, data):
     path = tmp_path / "people.csv"
     path.mkdir() if data is None else path.write_bytes(data)
     for call in (lambda: people.read(path), lambda: people.write(path, [("a.jpg", "x", "", "", "")])):
@@ -96,7 +96,7 @@ def test_photos_of_one_name_in_two_classes_are_told_apart(tmp_path):
     assert people.of(table, Path("other/2.jpg")) is None
 
 
-def test_persons():
+def test_a_number_is_a_person_of_its_source_and_a_name_one_of_all():
     known = [people.Person("x", "1"), people.Person("y", "1"), people.Person("x", "1"),
              people.Person("x", "Zoe\u0308"), people.Person("y", "ZO\u00cb"), NOBODY, people.Person()]
     several = sorted(people.persons(known).values())

@@ -40,7 +40,7 @@ def test_all_orientations(value, tmp_path):
         assert image.shape == wanted.shape and np.abs(image.astype(int) - wanted).mean() < 12, form
 
 
-def test_a_gray_tiff_that_lies_is_turned_whole(tmp_path):
+def test_a_gray_tiff_that_is_stored_on_its_side_is_turned(tmp_path):
     for picture in (GRAY, GRAY.astype(np.uint16) * 257):
         image = read(tmp_path / "a.tif", jpeg(picture, "TIFF", tiffinfo={274: 6}))
         np.testing.assert_array_equal(image[:, :, 0], np.rot90(GRAY, -1))
@@ -126,7 +126,7 @@ KINDS = {"plain": {}, "full colour": {"subsampling": 0}, "progressive": {"progre
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_end_mark_may_lack(kind, tmp_path):
+def test_a_jpeg_may_lack_its_end_marker_and_nothing_else(kind, tmp_path):
     data, path = jpeg(GRAY if kind == "gray" else PHOTO, **KINDS[kind]), tmp_path / "a.jpg"
     whole = read(path, data)
     for end in (data[:-1], data[:-2], data[:-2] + bytes(5000)):
@@ -172,7 +172,7 @@ def test_colour_profiles_of_photos_with_alpha_palette_and_gray(tmp_path):
         assert np.abs(seen - (wanted[:, :, [1, 0, 2]] if mode in ("RGBA", "P") else wanted)).mean() < 2, mode
 
 
-def test_inks_with_and_without_the_mark_of_adobe(tmp_path):
+def test_cmyk_photos_with_and_without_adobes_marker(tmp_path):
     image = Image.fromarray(PHOTO).convert("CMYK")
     marked = jpeg(image, quality=95)
     at = marked.index(b"\xff\xee")

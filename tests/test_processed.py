@@ -197,7 +197,7 @@ def test_a_second_run_does_only_what_changed(of_one_time):
 
 @pytest.mark.parametrize("rename", [os.rename, pytest.param(shutil.copy2, marks=pytest.mark.skipif(
     os.name == "nt", reason="Python tells no time of the last change there that a program cannot set"))])
-def test_photos_of_one_time_that_were_swapped_are_cropped_anew(of_one_time, rename):
+def test_swapped_photos_of_one_time_are_cropped_anew(of_one_time, rename):
     before = crops()
     swap(of_one_time / "hat/0.bmp", of_one_time / "beard/1.bmp", rename)
     crop_again()
@@ -206,7 +206,7 @@ def test_photos_of_one_time_that_were_swapped_are_cropped_anew(of_one_time, rena
     assert crop_again().startswith("0 photos to crop, 8 unchanged")
 
 
-def test_photos_of_one_time_that_move_up_are_cropped_anew(of_one_time):
+def test_a_photo_that_takes_the_name_of_another_is_cropped_anew(of_one_time):
     before = crops()
     (of_one_time / "hat/2.bmp").replace(of_one_time / "hat/1.bmp")
     crop_again()

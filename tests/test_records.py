@@ -115,7 +115,7 @@ def test_a_record_that_a_power_cut_has_damaged_is_no_traceback(made, damage):
 
 
 @pytest.mark.parametrize("kind", ["folder", *(pytest.param(k, marks=POSIX) for k in ("link", "dangling", "pipe"))])
-def test_a_record_that_is_a_link_or_no_file_is_refused(made, kind):
+def test_a_record_that_is_a_link_or_not_a_file_is_refused(made, kind):
     record = Path("processed/faces", files.RECORD)
     record.rename("other.txt")
     before = Path("other.txt").read_bytes()
@@ -260,7 +260,7 @@ def test_several_runs_at_once_lose_no_name_of_a_record(tmp_path):
     assert files.written(tmp_path) == set(names)
 
 
-def test_what_is_no_file_is_never_replaced(tmp_path):
+def test_only_files_are_replaced(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     if os.name != "nt":
         os.mkfifo(tmp_path / "pipe.csv")

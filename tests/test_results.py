@@ -55,7 +55,7 @@ def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):
     assert "different faces: 1 beard, 1 hat\n" in out and f"written: {tmp_path / 'out' / 'faces.csv'}" in out
 
 
-def test_a_folder_of_photos_likewise(tmp_path, monkeypatch, capsys):
+def test_a_folder_of_photos_has_a_log_too(tmp_path, monkeypatch, capsys):
     pictures = {"a.png": clips.person("hat", 3), "sub/ñ.png": clips.person("beard", 4), "wall.png": clips.scene(2)}
     for name, picture in pictures.items():
         photos.save(tmp_path / "in" / name, picture)

@@ -91,7 +91,7 @@ def test_a_device_is_opened_as_a_camera(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["cut", "empty", "text", "sound"])
-def test_what_is_no_video_is_told_at_once(kind, tmp_path):
+def test_a_file_that_is_not_a_video_is_told_at_once(kind, tmp_path):
     whole = write(tmp_path / "a.mp4", 25.0).read_bytes()
     bad = {"cut": whole[:len(whole) // 2], "empty": b"", "text": b"no video\n" * 99,
            "sound": b"RIFF\x24\x04\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x40\x1f\0\0\1\0\x08\0data\0\4\0\0"

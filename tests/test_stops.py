@@ -154,7 +154,7 @@ def test_what_was_written_of_a_clip_stays_and_is_said(film, tmp_path, name):
     assert f"written: seen.csv, up to second {until:.2f}" in out and not list(tmp_path.glob(".tmp*"))
 
 
-def test_in_a_notebook_too(film, tmp_path, monkeypatch):
+def test_a_stop_in_a_notebook_keeps_what_was_written(film, tmp_path, monkeypatch):
     """There no handler is ours before; and the video gets its name before the stop goes on."""
     monkeypatch.chdir(tmp_path)
     for setting, value in (("SHOW", False), ("OUTPUT", "o.mp4")):

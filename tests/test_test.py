@@ -104,21 +104,25 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(report, "save", lambda *_, **__: None)
 
 
-def test_metrics_files_and_counts(world, plain):
-    result, rows, folder, shown = plain
-    assert {"weights", "n", "no_face", "unreadable", "loss", "accuracy", "balanced_accuracy", "accuracy_ci",
-            "precision", "recall", "f1", "auc", "ece", "confusion", "classes"} <= set(result)
-    by_status = {s: [r for r in rows if r["status"] == s] for s in ("ok", "no face", "unreadable")}
-    assert len(rows) == 2 * PER_CLASS + 3
-    assert [Path(r["file"]).name for r in by_status["unreadable"]] == ["broken.jpg"]
-    assert {"empty_0.png", "empty_1.png"} <= {Path(r["file"]).name for r in by_status["no face"]}
-    assert (result["n"], result["no_face"], result["unreadable"]) == tuple(len(v) for v in by_status.values())
-    assert result["n"] >= 2 * PER_CLASS - 2
-    assert "señor $ 早.png" in [Path(r["file"]).name for r in by_status["ok"]]
+def with_face(rows):
+    """The rows of the photos in which a face was found."""
+    return [row for row in rows if row["status"] == "ok"]
 
-    # The answers: photo -> face -> crop -> network, written out again here.
+
+def test_every_photo_is_counted_once(plain):
+    result, rows, _, shown = plain
+    names = {status: [Path(row["file"]).name for row in rows if row["status"] == status]
+             for status in ("ok", "no face", "unreadable")}
+    assert len(rows) == 2 * PER_CLASS + 3
+    assert (result["n"], result["no_face"], result["unreadable"]) == tuple(len(found) for found in names.values())
+    assert names["unreadable"] == ["broken.jpg"] and {"empty_0.png", "empty_1.png"} <= set(names["no face"])
+    assert result["n"] >= 2 * PER_CLASS - 2 and "señor $ 早.png" in names["ok"]
+    assert f"{result['n']} faces, {result['no_face']} photos without a face, 1 unreadable" in shown
+
+
+def test_an_answer_is_that_of_the_network_for_the_crop_of_the_face(world, plain):
     net, info = classifier.load_weights(world / "w/best_weights_10.pt")
-    for row in by_status["ok"][::5]:
+    for row in with_face(plain[1])[::5]:
         picture = cv2.cvtColor(cv2.imdecode(np.fromfile(row["file"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         face = detectors.get(DETECTOR).main_face(picture)
         assert [int(row[k]) for k in ("x", "y", "width", "height")] == [round(v) for v in face.box]
@@ -126,9 +130,13 @@ def test_metrics_files_and_counts(world, plain):
         expected = strangers.plainly(net, info, [crop])[0][0]
         assert [float(row["p_beard"]), float(row["p_hat"])] == pytest.approx(expected, abs=2e-4)
 
-    truth = [CLASSES.index(r["class"]) for r in by_status["ok"]]
-    predicted = [CLASSES.index(r["predicted"]) for r in by_status["ok"]]
-    scores = np.array([[float(r["p_beard"]), float(r["p_hat"])] for r in by_status["ok"]])
+
+def test_metrics_are_those_of_scikit_learn_for_the_answers(plain):
+    result, rows, *_ = plain
+    assert {"weights", "balanced_accuracy", "accuracy_ci", "precision", "recall", "f1", "ece", "classes"} <= set(result)
+    truth = [CLASSES.index(row["class"]) for row in with_face(rows)]
+    predicted = [CLASSES.index(row["predicted"]) for row in with_face(rows)]
+    scores = np.array([[float(row["p_beard"]), float(row["p_hat"])] for row in with_face(rows)])
     shares = scores / scores.sum(1, keepdims=True)  # the file rounds them
     assert (scores.argmax(1) == predicted).all()
     assert result["accuracy"] == pytest.approx(reference.accuracy_score(truth, predicted), abs=1e-5)
@@ -136,16 +144,18 @@ def test_metrics_files_and_counts(world, plain):
     assert result["confusion"] == reference.confusion_matrix(truth, predicted, labels=[0, 1]).tolist()
     assert result["auc"] == pytest.approx(reference.roc_auc_score(truth, scores[:, 1]), abs=1e-5)
     assert result["loss"] == pytest.approx(reference.log_loss(truth, shares), abs=1e-4)
-    missed = result["no_face"]
-    with_missed = np.trace(result["confusion"]) / (result["n"] + missed)
+    with_missed = np.trace(result["confusion"]) / (result["n"] + result["no_face"])
     assert result["accuracy_with_missed"] == pytest.approx(with_missed, abs=1e-5)
     sure = scores.max(1) >= 0.7
     assert result["coverage"]["at_threshold"]["coverage"] == pytest.approx(sure.mean(), abs=1e-5)
+
+
+def test_every_plot_is_drawn_and_nothing_temporary_is_left(plain):
+    folder = plain[2] / "plots"
     for name in ("confusion_matrix", "roc", "reliability", "errors"):
-        picture = cv2.imread(str(folder / f"plots/{name}.png"))
+        picture = cv2.imread(str(folder / f"{name}.png"))
         assert picture is not None and picture.std() > 1, name
-    assert not list((folder / "plots").glob(".tmp*"))
-    assert f"{result['n']} faces, {missed} photos without a face, 1 unreadable" in shown
+    assert not list(folder.glob(".tmp*"))
 
 
 def test_pattern_compares_epochs_and_details_the_lowest_loss(world, tmp_path, monkeypatch, capsys, no_pictures):
@@ -216,7 +226,7 @@ def test_the_faces_of_children_are_unsure_and_counted_as_they_are(world, plain, 
     assert all(max(float(row["p_beard"]), float(row["p_hat"])) >= 0.7 for row in sure)
 
 
-def test_groups(world, tmp_path, monkeypatch, capsys):
+def test_the_accuracy_of_a_group_is_that_of_its_photos(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "SMALLEST_GROUP", 3)
     lines = [f"{p.name},{5 if i % 2 else 30},{'Asian' if i % 3 else 'White'}"
              for i, p in enumerate(reading.list_photos(world / "photos"))]
