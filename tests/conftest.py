@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +54,15 @@ def place(tmp_path, monkeypatch):
     """An empty working folder, in which the scripts' own relative folders are used."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def no_gui(monkeypatch):
+    """OpenCV's windows are open, but nowhere to be seen, and no key is pressed."""
+    for name in ("namedWindow", "resizeWindow", "imshow"):
+        monkeypatch.setattr(cv2, name, lambda *_: None)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
+    monkeypatch.setattr(cv2, "waitKeyEx", lambda wait: -1)
 
 
 @pytest.fixture

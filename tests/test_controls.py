@@ -97,12 +97,8 @@ def test_the_size_of_a_screen_is_told_or_taken_for_small(monkeypatch):
     assert width >= height >= 480
 
 
-def test_a_window_keeps_the_size_that_the_user_gave_it(monkeypatch):
+def test_a_window_keeps_the_size_that_the_user_gave_it(no_gui, monkeypatch):
     sizes, rectangle = [], [0, 0, 64, 48]
-    for name in ("namedWindow", "imshow"):
-        monkeypatch.setattr(cv2, name, lambda *_: None)
-    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
-    monkeypatch.setattr(cv2, "waitKeyEx", lambda wait: -1)
     monkeypatch.setattr(cv2, "resizeWindow", lambda title, *size: sizes.append(size))
     monkeypatch.setattr(cv2, "getWindowImageRect", lambda title: rectangle)
     screen = window.NativeWindow("t")
@@ -113,10 +109,7 @@ def test_a_window_keeps_the_size_that_the_user_gave_it(monkeypatch):
     assert sizes == [(64, 48), (64, 60)]
 
 
-def test_keys_without_a_name_are_waited_through(monkeypatch):
-    for name in ("namedWindow", "resizeWindow", "imshow"):
-        monkeypatch.setattr(cv2, name, lambda *_: None)
-    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
+def test_keys_without_a_name_are_waited_through(no_gui, monkeypatch):
     codes = iter([0xFFE5, 0xFF50, 0x1008FF11, ord("C")])
     monkeypatch.setattr(cv2, "waitKeyEx", lambda wait: next(codes))
     assert window.NativeWindow("t").show(np.zeros((48, 64, 3), np.uint8), 1000) == "c"

@@ -9,11 +9,11 @@ import pytest
 import clips
 import photos
 import realtime
-from faces import detectors, haar
+from faces import detectors
 from live import controls, results, stills, tracks, window
 from running import LINUX, POSIX
 from terminal import files, script
-from watching import StandIn, by_brightness, loading, read_log, watch
+from watching import StandIn, by_brightness, detects, loading, read_log, watch
 
 
 @pytest.fixture
@@ -122,11 +122,9 @@ BOX = (200, 100, 120, 120)
 def numbers(stages, frame=None):
     """Follow detections over time: stages of (frames, box or None, frame). Returns the numbers shown in each frame."""
     tracker = tracks.Tracker(StandIn(lambda crops: np.full((len(crops), 2), 0.5)))
-    tracker.detector.verify = lambda *_: 0.0
     shown, i = [], 0
     for count, box, frame in stages:
-        boxes = np.array([] if box is None else [box], float).reshape(-1, 4)
-        tracker.detector.detect = tracker.detector.detect_near = lambda *_, b=boxes: haar.upright_detections(b)
+        detects(tracker, [] if box is None else [box])
         for _ in range(count):
             shown.append([t.number for t in tracker.step(frame, i / 30)])
             i += 1

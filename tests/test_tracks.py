@@ -9,7 +9,7 @@ import clips
 from faces import haar
 from faces.boxes import inside, iou
 from live import tracks
-from watching import StandIn, by_brightness
+from watching import StandIn, by_brightness, detects
 
 FRAME = np.zeros((480, 640, 3), np.uint8)
 BOX = (200, 100, 120, 120)
@@ -20,17 +20,11 @@ def new_tracker(classify=lambda crops: np.full((len(crops), 2), 0.5), threshold=
     return tracks.Tracker(StandIn(classify, threshold=threshold))
 
 
-def detections(boxes):
-    """What a detector gives for boxes of upright faces."""
-    return haar.upright_detections(np.array(boxes, np.float64).reshape(-1, 4))
-
-
 def run(tracker, boxes_by_frame, answers=None, rate=30):
     """Step through frames whose detections are given in the frame's pixels; returns the labels shown after each."""
     labels = []
     for i, boxes in enumerate(boxes_by_frame):
-        tracker.detector.detect = tracker.detector.detect_near = lambda *_, b=boxes: detections(b)
-        tracker.detector.verify = lambda *_: 0.0
+        detects(tracker, boxes)
         if answers is not None:
             tracker.classifier.answer = lambda crops, p=answers[i]: np.repeat([[p, 1 - p]], len(crops), 0)
         labels.append([t.label for t in tracker.step(FRAME, i / rate)])
@@ -106,8 +100,7 @@ def test_unsure_below_the_threshold():
 
 def test_a_child_is_unsure_once_the_network_guesses_it():
     tracker = new_tracker(threshold=0.6)
-    tracker.detector.detect = tracker.detector.detect_near = lambda *_: detections([BOX])
-    tracker.detector.verify = lambda *_: 0.0
+    detects(tracker, [BOX])
     for child, label in ((0.9, None), (0.2, 0)):
         tracker.classifier.answer = lambda crops, child=child: (np.array([[0.9, 0.1]]), np.array([child]))
         for i in range(90):
@@ -129,13 +122,13 @@ def test_boxes_are_smoothed_but_follow():
     still = [np.array(BOX) + rng.integers(-5, 6, 4) for _ in range(60)]
     tracker, shown = new_tracker(), []
     for i, box in enumerate(still):
-        tracker.detector.detect = tracker.detector.detect_near = lambda *_, b=box: detections([b])
-        tracker.detector.verify = lambda *_: 0.0
+        detects(tracker, [box])
         shown += [t.smooth.copy() for t in tracker.step(FRAME, i / 30)]
     assert np.diff(shown, axis=0)[5:].std() < 0.6 * np.diff(still, axis=0).std()
-    track = tracks.Track(1, detections([BOX])[0], 0)
+    place, = haar.upright_detections(np.array([BOX], float))
+    track = tracks.Track(1, place, 0)
     for i in range(1, 30):
-        track.update(detections([BOX])[0] + (8 * i, 0, 0, 0, 0), i / 30)
+        track.update(place + (8 * i, 0, 0, 0, 0), i / 30)
     assert abs(track.smooth[0] - track.box[0]) < 20
 
 
