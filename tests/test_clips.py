@@ -48,8 +48,7 @@ def one_thread():
 
 def test_the_log_and_the_clip_are_one_path(clip, tmp_path, monkeypatch, one_thread):
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))
-    monkeypatch.setattr("watching.classify", by_brightness)
-    watch(clip, loading())
+    watch(clip, loading(by_brightness))
     logged = read_log(tmp_path / "faces.csv")
     rows = [row for _, rows in videos.follow(clip, StandIn(by_brightness), detectors.get("haar")) for row in rows]
     assert len(rows) > 60 and [[str(cell) for cell in row.cells()] for row in rows] == [

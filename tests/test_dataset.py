@@ -97,15 +97,6 @@ def test_unsure_below_the_threshold_and_for_children(tmp_path):
     assert loaded.label(np.array([0.1, 0.65, 0.25]), 0.0, threshold=0.6) == 1
 
 
-def test_evaluation_transform_normalises_rgb():
-    image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
-    image[:, 0] = 255
-    out = dataset.evaluation_transform(2)(image)
-    expected = (torch.tensor([1.0, 0, 0]) - torch.tensor(dataset.MEAN)) / torch.tensor(dataset.STD)
-    torch.testing.assert_close(out[0, :, 1, 1], expected)
-    assert out.shape == (1, 3, 2, 2) and out.dtype == torch.float32
-
-
 def test_crops_are_cached_and_the_cache_follows_the_files(tmp_path):
     folder = split(tmp_path / "train")
     crops = dataset.Crops(folder, 224).prepare()

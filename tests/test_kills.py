@@ -1,4 +1,4 @@
-"""train.py ended at random moments, on a full disk, or by numbers that are none: what was good stays, the rest resumes.
+"""train.py ended at random moments, on a full disk, or by a loss of NaN: what was good stays, the rest resumes.
 
     KILLS=60 python -m pytest tests/test_kills.py     # more of them
 """

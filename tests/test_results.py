@@ -29,16 +29,9 @@ def two(tmp_path):
     return tmp_path / "two.mp4"
 
 
-@pytest.fixture
-def bright(monkeypatch):
-    """realtime.py without a window, with by_brightness for a network."""
-    monkeypatch.setattr(realtime, "SHOW", False)
-    monkeypatch.setattr("watching.classify", by_brightness)
-
-
-def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, bright, capsys):
+def test_a_log_tells_what_was_drawn(two, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "out" / "faces.csv"))
-    watch(two, loading())
+    watch(two, loading(by_brightness))
     rows = read_log(tmp_path / "out" / "faces.csv")
     assert {row["source"] for row in rows} == {"two.mp4"}
     times = [float(row["time"]) for row in rows]

@@ -63,12 +63,6 @@ def test_confirmed_after_several_hits_and_kept_through_a_short_miss():
     assert shown[-1] == [] and tracker.count == 1
 
 
-def test_no_face_costs_no_classification():
-    tracker = new_tracker()
-    run(tracker, [[]] * 30, [0.9] * 30)
-    assert tracker.classifications == 0
-
-
 @pytest.mark.parametrize("rate", [10, 24, 30, 60, 240])
 def test_a_label_is_refreshed_five_times_a_second_but_not_in_each_frame(rate):
     tracker, seconds = new_tracker(), 6
@@ -140,14 +134,6 @@ def test_someone_else_after_a_cut_shows_within_half_a_second():
     shown = [[t.label for t in tracker.step(frame, i / 30)] for i, frame in enumerate(frames)]
     assert shown[44] == [1]
     assert [0] in shown[45:60] and all(s == [0] for s in shown[60:])
-
-
-def test_drawn_people_are_found_in_a_real_frame():
-    tracker = new_tracker(classify=by_brightness)
-    people = [clips.person("hat", 3), clips.person("beard", 4)]
-    for i, frame in enumerate(clips.frames_of(people, 20, 2)):
-        shown = tracker.step(frame, i / 30)
-    assert len(shown) == 2 and all(t.probabilities is not None for t in shown)
 
 
 def test_no_label_on_pictures_without_people():
