@@ -319,7 +319,8 @@ def conclusion(folder, monkeypatch, capsys, valid, reached):
 
 @pytest.mark.parametrize(("people", "line"), [(1, "60 validation crops of 1 person or take are few"),
                                               (7, "60 validation crops of 7 people or takes are few"),
-                                              (60, "60 validation crops are few"), (100, "epochs done: 1; best: epoch 1")])
+                                              (60, "60 validation crops are few"),
+                                              (100, "epochs done: 1; best: epoch 1")])
 def test_crops_of_one_person_count_as_one(tmp_path, capsys, monkeypatch, people, line):
     valid = type("Valid", (list,), {"n_people": people})(range(60))
     assert conclusion(tmp_path, monkeypatch, capsys, valid, 1.0).startswith(line)
