@@ -238,7 +238,9 @@ def search_turned(bgr):
     best = None
     for degrees in TURNS:
         image, back = cropping.turned(small, degrees)
-        faces = search(image, max(image.shape), LIKELY)
+        # A turned image has corners that repeat its edge, in which faces are repeated too.
+        faces = [face for face in search(image, max(image.shape), LIKELY)
+                 if has_middle(bgr, turned_back(face, degrees, back, 1 / scale).box)]
         if faces and (best is None or faces[0].score > best.score):
             best = turned_back(foremost(faces, image.shape), degrees, back, 1 / scale)
     return best
@@ -254,7 +256,8 @@ def turned_back(face, degrees, back, times):
 
 def detect_again(bgr, box, roll, cut=CLOSE, threshold=0.5):
     """Detect a face with a known box and roll again, in a cut of the BGR image that shows it large and upright: Face;
-    None if it is not detected, or its middle lies outside the image. `cut`: see CLOSE."""
+    None if it is not detected, or the middle of the known box or of the new one lies outside the image. `cut`: see
+    CLOSE."""
     margin, pixels, gain = cut
     if not has_middle(bgr, box):
         return None
@@ -269,7 +272,8 @@ def detect_again(bgr, box, roll, cut=CLOSE, threshold=0.5):
     scale, turn = side * (1 + 2 * margin) / pixels, math.radians(roll)
     u, v = (u - pixels / 2) * scale, (v - pixels / 2) * scale
     x, y = x + u * math.cos(turn) - v * math.sin(turn), y + u * math.sin(turn) + v * math.cos(turn)
-    return Face(square(x, y, new_side * scale), roll + rest, row[14])
+    new_box = square(x, y, new_side * scale)
+    return Face(new_box, roll + rest, row[14]) if has_middle(bgr, new_box) else None
 
 
 def upright(bgr, face):
@@ -278,7 +282,7 @@ def upright(bgr, face):
     box, roll = face.box, face.roll
     for _ in range(TRIES):
         again = detect_again(bgr, box, roll)
-        if again is None or not has_middle(bgr, again.box):
+        if again is None:
             break
         change, box, roll = abs(again.roll - roll), again.box, again.roll
         if change < CHANGE:

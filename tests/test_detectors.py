@@ -20,7 +20,8 @@ import drawn
 import processed
 from faces import cropping, detectors, fetching, haar, yunet
 from faces.boxes import Face, foremost, iou
-from live import stills
+from faces.cropping import MARGIN
+from live import stills, tracks
 from running import ROOT
 from terminal import script, workers
 
@@ -262,10 +263,39 @@ def test_a_box_whose_middle_leaves_the_photo_is_no_face(monkeypatch, name):
     assert detector.main_face(photo()) is None and detector.all_faces(photo()) == []
 
 
+def moved(x, y):
+    """row() with its face at (x, y)."""
+    face = row(0)
+    face[[0, 4, 6, 8, 10, 12]] += x - 100
+    face[[1, 5, 7, 9, 11, 13]] += y - 100
+    return face[None]
+
+
 def test_a_closer_look_that_leaves_the_photo_is_not_followed(monkeypatch):
-    face = Face((300, 100, 90, 90), 0.0, 0.9)
-    monkeypatch.setattr(yunet, "detect_again", lambda *_: Face((610, 100, 90, 90), 20.0, 0.9))
-    assert yunet.upright(photo(), face) == face
+    face = Face((600, 100, 60, 60), 0.0, 0.9)
+    monkeypatch.setattr(yunet, "raw_detections", lambda *_, **__: moved(180, 96))
+    assert yunet.detect_again(photo(), face.box, 0.0) is None and yunet.upright(photo(), face) == face
+
+
+def test_a_known_face_that_leaves_the_frame_is_lost(monkeypatch):
+    frame, track = np.zeros((160, 160, 3), np.uint8), tracks.Track(1, np.array([0.0, 60, 40, 40, 0]), 0.0)
+    monkeypatch.setattr(yunet, "raw_detections", lambda *_, **__: moved(48, 48))
+    assert len(yunet.YuNet().detect_near(detectors.View(frame), [track])) == 1
+    monkeypatch.setattr(yunet, "raw_detections", lambda *_, **__: moved(10, 48))
+    assert yunet.YuNet().detect_near(detectors.View(frame), [track]).shape == (0, 5)
+
+
+def test_a_face_in_the_repeated_edge_of_a_turned_photo_is_no_face(monkeypatch):
+    """A photo that is turned aslant has four corners that only repeat its edge."""
+    corner, middle = Face((5, 5, 40, 40), 0.0, 0.9), Face((120, 120, 40, 40), 0.0, 0.7)
+    faces = [corner]
+    monkeypatch.setattr(yunet, "search", lambda image, *_, **__: faces if len(image) > 200 else [])
+    monkeypatch.setattr(yunet, "raw_detections", lambda *_, **__: np.zeros((0, 15)))
+    picture = np.zeros((200, 200, 3), np.uint8)
+    assert yunet.YuNet().main_face(picture) is None
+    faces.append(middle)
+    face = yunet.YuNet().main_face(picture)
+    assert face.score == 0.7 and cropping.crop_face(picture, face.box, MARGIN, roll=face.roll).shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
