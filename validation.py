@@ -221,13 +221,13 @@ def write_split(crops, sides, persons, notes):
 
 
 def equalisation():
-    """The clip limit with which the crops in FACES_DIR were equalised; ends the program if processed.py would make
-    other crops now."""
+    """The clip limit with which the crops in FACES_DIR were equalised, 0.0 if processed.py has not made them; ends the
+    program if it would make other crops now."""
     recipe, _ = processed.read_crop_notes(FACES_DIR)
     if recipe and recipe not in map(processed.recipe, detectors.DETECTORS):
         script.fail(f"{FACES_DIR} was made with other constants of processed.py, or by another version: run 'python "
                     "processed.py' again")
-    return processed.CLAHE
+    return processed.CLAHE if recipe else 0.0  # the recipe includes CLAHE
 
 
 def crops_by_key():
@@ -263,7 +263,7 @@ def main():
         listing.update("\0".join([key, str(status.st_size), str(status.st_mtime_ns), *persons[key], "\n"])
                        .encode(errors="surrogateescape"))
     settings = {"seed": SEED, "ratio": VALID_RATIO, "crops": listing.hexdigest(), "clahe": clahe,
-                "copies": [f"{name}={value}" for name, value in vars(copies).items() if name.isupper()]}
+                "copies": copies.settings()}
     folders = (TRAIN_DIR, VALID_DIR)
     counts = [check_folder(folder) for folder in folders]
     before = [splits.read(folder) for folder in folders]

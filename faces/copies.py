@@ -42,6 +42,14 @@ ROUND = 2**18  # pairs after which the groups are computed again
 # ------------------------------------------------------------------------------------------------
 
 
+def settings():
+    """All constants that determine the pairs, of the search in nearest.py too, as a text: a split is made again if it
+    differs."""
+    return repr((CANDIDATE, NEAR_DUPLICATE, BURST, CLOSEST, THUMBNAIL, TEMPLATE, SHIFT, ENOUGH, SCALES, ROUGH_COPY,
+                 ROUGH_SHIFT, ROUGH_SCALES, LARGE, ROUND, nearest.LIST, nearest.PROBES, nearest.ROUNDS,
+                 nearest.SAMPLE))
+
+
 def thumbnail(path):
     """(outlines uint8 [56, 56], 128 where flat; smaller ones, float32 [16, 16]; digest of the file), or None if the
     file is not an image."""

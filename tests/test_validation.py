@@ -11,7 +11,7 @@ import dataset
 import processed
 import validation
 from crops import CLASSES, fill, picture, save, sides, snapshot
-from faces import people
+from faces import copies, nearest, people
 from terminal import files
 
 
@@ -233,6 +233,13 @@ def test_the_equalisation_of_crops_goes_with_them_and_stale_crops_are_refused(pl
     refused(validation.main, "made with other constants of processed.py", "run 'python processed.py' again")
 
 
+def test_crops_made_by_hand_are_not_equalised_whatever_processed_py_would_do(place, monkeypatch):
+    fill(place, 5, 5)
+    monkeypatch.setattr(processed, "CLAHE", 2.0)
+    validation.main()
+    assert {dataset.Crops(folder, 32).clahe for folder in (validation.TRAIN_DIR, validation.VALID_DIR)} == {0.0}
+
+
 def test_the_folder_of_the_class_that_cannot_be_read_is_named(place):
     """A crop of man cannot be read either, but man has others."""
     faces = fill(place, 5, 5)
@@ -241,12 +248,15 @@ def test_the_folder_of_the_class_that_cannot_be_read_is_named(place):
     refused(validation.main, "no crop of woman can be read", "delete processed/faces/woman and run")
 
 
-@pytest.mark.parametrize(("name", "value"), [("CANDIDATE", 0.5), ("BURST", 0.6), ("SCALES", {1.0: 0.5})])
-def test_another_search_for_copies_makes_another_split(place, monkeypatch, capsys, name, value):
+@pytest.mark.parametrize(("module", "name", "value", "first"), [
+    (copies, "CANDIDATE", 0.5, "written"), (copies, "BURST", 0.6, "written"), (copies, "SCALES", {1.0: 0.5}, "written"),
+    (nearest, "PROBES", 1, "written"), (nearest, "LIST", 8, "written"), (nearest, "ROUNDS", 1, "written"),
+    (copies, "BLOCK", 4096, "unchanged"), (copies, "PART", 64, "unchanged"), (nearest, "BLOCK", 64, "unchanged")])
+def test_another_search_for_copies_makes_another_split(place, monkeypatch, capsys, module, name, value, first):
     fill(place, 10, 10)
     validation.main()
-    monkeypatch.setattr(validation.copies, name, value)
+    monkeypatch.setattr(module, name, value)
     capsys.readouterr()
-    for word in ("written", "unchanged"):
+    for word in (first, "unchanged"):
         validation.main()
         assert f"\n{word}: processed/train and" in capsys.readouterr().out
