@@ -239,14 +239,16 @@ def stem(name):
 
 
 def age_band(text):
-    """(band, first age) of an age: 24 -> ('20-29', 24); a published band is kept: '10-19' -> ('10-19', 10). If there is
-    no number: (None, None)."""
-    numbers = re.findall(r"\d+", str(text))
+    """(band, first age) of an age: 24 -> ('20-29', 24); a published band is kept: '10-19' -> ('10-19', 10), '60+' ->
+    ('60+', 60). If there is no number: (None, None)."""
+    numbers = re.findall(r"\d+(?:\.\d+)?", str(text))
     if not numbers:
         return None, None
-    first = int(numbers[0])
-    if len(numbers) > 1 and not re.fullmatch(r"\s*\d+\.\d+\s*", str(text)):  # 24.5 is no band
+    first = int(numbers[0].partition(".")[0])
+    if len(numbers) > 1 and float(numbers[1]) > float(numbers[0]):  # 24,5 is no band
         return f"{numbers[0]}-{numbers[1]}", first
+    if re.search(r"\d\s*\+", str(text)):
+        return f"{numbers[0]}+", first
     i = bisect.bisect(AGE_BANDS, first)
     if i == len(AGE_BANDS):
         return f"{AGE_BANDS[-1]}+", first
