@@ -11,6 +11,7 @@ import importing  # isort: skip  # first, since it imports terminal/script.py
 
 import csv
 import hashlib
+import io
 import re
 from collections import Counter
 from pathlib import Path
@@ -44,6 +45,32 @@ def md5(text):
     return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16)
 
 
+def needed(root, *names):
+    """The file or folder called one of `names` in `root`, see importing.find(); without it the program ends."""
+    path = importing.find(root, *names)
+    if path is None:
+        script.fail(f"{root} has no {names[0]}: {hint()}")
+    return path
+
+
+def text_of(path):
+    """The text of a list, which must be in UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        script.fail(f"{path} is not a text in UTF-8 ({error.reason}): download it again, or save it in UTF-8")
+
+
+def rows_of(path, delimiter=","):
+    """Yield the rows of a table, a dict each, after their place in it, such as "train.csv line 2"."""
+    table = csv.DictReader(io.StringIO(text_of(path), newline=""), delimiter=delimiter)
+    try:
+        for row in table:
+            yield f"{path.name} line {table.line_num}", row
+    except csv.Error as error:
+        script.fail(f"{path} is not a table ({error}): download it again")
+
+
 def utkface(root, skipped):
     """UTKFace: 23,700 face chips, [age]_[gender]_[ethnicity]_[date].jpg or .jpg.chip.jpg, gender 0 male, 1 female.
 
@@ -66,56 +93,54 @@ def fairface(root, skipped):
     """
     classes = {"Male": "man", "Female": "woman"}
     for part, where in (("train", "raw"), ("val", "test")):
-        labels, images = importing.find(root, f"fairface_label_{part}.csv"), importing.find(root, part)
-        if not labels:
-            script.fail(f"{root} has no fairface_label_{part}.csv: {hint()}")
-        if not images:
-            script.fail(f"{root} has no folder {part}: {hint()}")
-        with open(labels, newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            for row in table:
-                match = re.fullmatch(rf"{part}/(\w+\.jpg)", row.get("file") or "")
-                if not match or row.get("gender") not in classes:
-                    skipped["malformed lines"].append(f"{labels.name} line {table.line_num}")
-                    continue
-                yield LabelledPhoto(images / match[1], where, classes[row["gender"]], f"fairface-{part}-{match[1]}",
-                                    "fairface", age=row.get("age") or "", ethnicity=row.get("race") or "")
+        labels, images = needed(root, f"fairface_label_{part}.csv"), needed(root, part)
+        for line, row in rows_of(labels):
+            match = re.fullmatch(rf"{part}/(\w+\.jpg)", row.get("file") or "")
+            if not match or row.get("gender") not in classes:
+                skipped["malformed lines"].append(line)
+                continue
+            yield LabelledPhoto(images / match[1], where, classes[row["gender"]], f"fairface-{part}-{match[1]}",
+                                "fairface", age=row.get("age") or "", ethnicity=row.get("race") or "")
 
 
 def celeba(root, skipped):
     """CelebA: 202,599 photos of celebrities: img_align_celeba/ (or its .zip), list_attr_celeba.txt, whose attribute
     Male gives the classes, and, if they exist, list_eval_partition.txt (2: test) and identity_CelebA.txt (persons).
     """
-    labels = importing.find(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
-    if not labels:
-        script.fail(f"{root} has no list_attr_celeba.txt: {hint()}")
+    labels = needed(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
     images = importing.picture_folder(root, "img_align_celeba", hint(), RAW_DIR, TEST_DIR)
     parts = celeba_column(root, "list_eval_partition.txt", "list_eval_partition.csv")
     persons = celeba_column(root, "identity_CelebA.txt") or {}
-    table = celeba_table(labels)
+    for photo, class_name in celeba_classes(labels, skipped):
+        name, person = f"celeba-{photo}", persons.get(photo, "")
+        if parts is None:
+            where = side(person or name)
+        elif parts.get(photo) in ("0", "1", "2"):
+            where = "test" if parts[photo] == "2" else "raw"
+        else:
+            skipped["without a partition"].append(photo)
+            continue
+        yield LabelledPhoto(images / photo, where, class_name, name, "celeba", person)
+
+
+def celeba_classes(path, skipped):
+    """Yield (photo, class) of each line of list_attr_celeba.txt, whose header names the attributes."""
+    table = celeba_table(path)
     header = next((words for words in table if "Male" in words), None)
     if header is None:
-        script.fail(f"{labels} has no column Male: {hint()}")
+        script.fail(f"{path} has no column Male: {hint()}")
     attributes = [word for word in header if word != "image_id"]
     male = attributes.index("Male") + 1
     for words in table[table.index(header) + 1:]:
         if len(words) != len(attributes) + 1 or words[male] not in ("1", "-1"):
             skipped["malformed lines"].append(words[0] if words else "an empty line")
-            continue
-        photo, name, person = words[0], f"celeba-{words[0]}", persons.get(words[0], "")
-        if parts is not None and parts.get(photo) not in ("0", "1", "2"):
-            skipped["without a partition"].append(photo)
-            continue
-        if parts is None:
-            where = side(person or name)
         else:
-            where = "test" if parts[photo] == "2" else "raw"
-        yield LabelledPhoto(images / photo, where, "man" if words[male] == "1" else "woman", name, "celeba", person)
+            yield words[0], "man" if words[male] == "1" else "woman"
 
 
 def celeba_table(path):
     """The words of each line of a CelebA list, separated by spaces, or by commas as in some copies."""
-    return [line.replace(",", " ").split() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    return [line.replace(",", " ").split() for line in text_of(path).splitlines()]
 
 
 def celeba_column(root, *names):
@@ -131,28 +156,24 @@ def adience(root, skipped):
     aligned/. No person is in two folds; fold 4 is the test.
     """
     classes, taken = {"m": "man", "f": "woman"}, Counter()
-    kinds = {"faces": "coarse_tilt_aligned_face", "aligned": "landmark_aligned_face"}
-    kind = "aligned" if importing.find(root, "aligned") and not importing.find(root, "faces") else "faces"
-    images = importing.picture_folder(root, kind, hint(), RAW_DIR, TEST_DIR)
+    folder, prefix = "faces", "coarse_tilt_aligned_face"
+    if importing.find(root, "aligned") and not importing.find(root, "faces"):
+        folder, prefix = "aligned", "landmark_aligned_face"
+    images = importing.picture_folder(root, folder, hint(), RAW_DIR, TEST_DIR)
     for number in range(5):
-        fold = importing.find(root, f"fold_{number}_data.txt")
-        if not fold:
-            script.fail(f"{root} has no fold_{number}_data.txt: {hint()}")
-        with open(fold, newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file, delimiter="\t")
-            for row in table:
-                user, person, photo = (row.get(k) or "" for k in ("user_id", "face_id", "original_image"))
-                # A path from these words must not lead out of the folder.
-                if not re.fullmatch(r"[\w@.-]+", user) or not person.isdecimal() or not re.fullmatch(r"[\w.-]+", photo):
-                    skipped["malformed lines"].append(f"{fold.name} line {table.line_num}")
-                elif row.get("gender") not in classes:
-                    skipped["faces without a gender"].append(photo)
-                else:
-                    taken[person] += 1
-                    image = images / user / f"{kinds[kind]}.{person}.{photo}"
-                    yield LabelledPhoto(image, "test" if number == 4 else "raw", classes[row["gender"]],
-                                        f"adience-{person}_{taken[person]:04d}.jpg", "adience", person,
-                                        age="-".join(re.findall(r"\d+", row.get("age") or "")))
+        for line, row in rows_of(needed(root, f"fold_{number}_data.txt"), "\t"):
+            user, person, photo = (row.get(k) or "" for k in ("user_id", "face_id", "original_image"))
+            # A path from these words must not lead out of the folder.
+            if not re.fullmatch(r"[\w@.-]+", user) or not person.isdecimal() or not re.fullmatch(r"[\w.-]+", photo):
+                skipped["malformed lines"].append(line)
+            elif row.get("gender") not in classes:
+                skipped["faces without a gender"].append(photo)
+            else:
+                taken[person] += 1
+                name = f"adience-{person}_{taken[person]:04d}.jpg"
+                yield LabelledPhoto(images / user / f"{prefix}.{person}.{photo}", "test" if number == 4 else "raw",
+                                    classes[row["gender"]], name, "adience", person,
+                                    age="-".join(re.findall(r"\d+", row.get("age") or "")))
 
 
 def lfw(root, skipped):
@@ -185,7 +206,7 @@ def lfw_names(root, file_name):
     path = path if path.is_file() else importing.find(root, path.name)
     if path is None:
         script.fail(f"there is no list of names {file_name}: write one name per line, or set LISTS")
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = text_of(path).splitlines()
     words = [re.split(r"\t|,", line)[0].strip().replace(" ", "_") for line in lines]
     return {re.sub(r"_\d{4}(\.jpg)?$", "", word) for word in words if word and not word.startswith("#")}
 

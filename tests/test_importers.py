@@ -9,6 +9,7 @@ import pytest
 import folders
 import importing
 import sets
+from running import call
 from shipped import known, names, persons, photo, run_twice
 
 
@@ -281,3 +282,19 @@ def test_one_class_alone_can_be_imported(place, monkeypatch, capsys):
     monkeypatch.setattr(folders, "SOURCE", "hijab")
     folders.main()
     assert names("raw", "woman") == ["yes (1).jpg"]
+
+
+@pytest.mark.parametrize(("name", "folder", "lists"), [
+    ("celeba", "img_align_celeba", ["list_attr_celeba.txt"]), ("lfw", "lfw", ["male_names.txt", "female_names.txt"]),
+    ("adience", "faces", [f"fold_{number}_data.txt" for number in range(5)]),
+    ("fairface", "train", ["fairface_label_train.csv"])])
+@pytest.mark.parametrize("data", [b"x\xffy\n" * 9, b"file,age\n" + b"x" * 200_000 + b",1\n"], ids=["Latin-1", "long"])
+def test_a_list_that_is_no_table_in_utf8_is_one_line(place, name, folder, lists, data):
+    photo(Path(name, folder, "1.jpg"))
+    for file in lists:
+        Path(name, file).write_bytes(data)
+    code, _, err = call(sets, f"SET={name}", cwd=place)
+    assert code == 1 and err.startswith("error: ") and err.count("\n") == 1, err
+    assert not Path("data/raw").exists()
+    if b"\xff" in data:
+        assert f"{name}/{lists[0]} is not a text in UTF-8" in err
