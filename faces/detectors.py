@@ -66,18 +66,26 @@ def get(name, strict=False):
     """
     if name not in tuple(DETECTORS):  # not in the dict, since a list would have no hash
         script.fail(f'DETECTOR={name!r}: must be "yunet" or "haar"')
-    return named(name, strict)
+    problem = why_no_model() if name == "yunet" else None
+    if problem and strict:
+        raise script.Problem(problem)
+    return named(name, problem)
 
 
 @functools.cache  # so that a download is tried only once per process
-def named(name, strict):
-    """get() of a valid name."""
-    if name == "yunet":
-        try:
-            fetching.fetch()
-        except script.Problem as problem:
-            if strict:
-                raise
-            print(f"{problem}; until then faces are found by the Haar cascade", flush=True)
-            return Haar()
+def why_no_model():
+    """Fetch YuNet's model if it is missing. Returns None, or one line on why the model cannot be used."""
+    try:
+        fetching.fetch()
+    except script.Problem as problem:
+        return str(problem)
+    return None
+
+
+@functools.cache
+def named(name, problem):
+    """The detector of a valid name. With a `problem` of YuNet's model, prints that, and returns Haar's detector."""
+    if problem:
+        print(f"{problem}; until then faces are found by the Haar cascade", flush=True)
+        return named("haar", None)
     return DETECTORS[name]()

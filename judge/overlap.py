@@ -1,5 +1,6 @@
 """Finds test photos that are also in the training data, or in two classes of the test. Nothing to run."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 from faces import copies
@@ -17,9 +18,10 @@ def same_files(paths):
     for group in by_size.values():
         if len(group) == 1:
             continue
-        first = {}  # the bytes of a file: index of the first file that has them
+        first = {}  # {digest of a file's bytes: index of the first file that has them}
         for i in group:
-            earlier = first.setdefault(paths[i].read_bytes(), i)
+            digest = hashlib.blake2b(paths[i].read_bytes()).digest()
+            earlier = first.setdefault(digest, i)
             if earlier != i:
                 pairs.append((earlier, i))
     return pairs

@@ -1,5 +1,6 @@
 """copies.py and nearest.py: the index finds what comparing all with all finds, and a flood of copies stays small."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from faces import copies, nearest
+from judge import overlap
 
 
 @pytest.fixture
@@ -94,3 +96,13 @@ def test_equal_files_are_copies_whatever_they_show(pool):
     outlines, small = pictures(4, np.random.default_rng(4))
     small[:] = 0
     assert copies.near_duplicates(outlines, small, ["a", "b", "a", "a"], pool).tolist() == [[0, 2], [0, 3]]
+
+
+def test_equal_files_are_found_without_keeping_their_bytes(tmp_path):
+    paths = [tmp_path / f"{i}.bmp" for i in range(20)]
+    for i, path in enumerate(paths):
+        path.write_bytes(bytes([i % 19]) * 1_000_000)
+    tracemalloc.start()
+    pairs, peak = overlap.same_files(paths), tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pairs == [(0, 19)] and peak < 4_000_000

