@@ -12,12 +12,6 @@ class, b blur the faces, g Grad-CAM, m mirror, r record; on photos space and the
 
 from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
-import os
-
-# OpenCV reads this variable when it is imported. Without it, opening a camera on Windows can take a minute.
-os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
-
-# ruff: noqa: E402
 import contextlib
 from pathlib import Path
 

@@ -205,6 +205,8 @@ def stop(stopped):
     sys.exit(stops.status())
 
 
+# OpenCV reads this variable when it is imported. Without it, opening a camera on Windows can take a minute.
+os.environ.setdefault("OPENCV_VIDEOIO_MSMF_ENABLE_HW_TRANSFORMS", "0")
 if stops.IS_PROGRAM:
     if sys.getfilesystemencoding() != "utf-8":  # LC_ALL=C with PYTHONUTF8=0; file names are in UTF-8 nevertheless
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
