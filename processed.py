@@ -40,33 +40,48 @@ CLAHE = 0.0  # clip limit of the adaptive histogram equalisation of a crop's lig
 # ------------------------------------------------------------------------------------------------
 
 NOTED_EVERY = 1000  # photos after which the progress is saved, in case the run is killed
+UNREADABLE_NOW = "unreadable now"  # status of a photo that the next run tries again
+# Header of SKIPPED. "time" has the Seen of a photo; it keeps this name, by which earlier tables are known as ours.
+COLUMNS = ("photo", "time", "recipe", "status", "reason")
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names need not be valid UTF-8
 FILL_RAW = f"put photos into {RAW_DIR}/<class>/, or run 'python data/drawn.py' for drawn faces to try things with"
+
+
+class Seen(NamedTuple):
+    """What an unchanged photo is recognised by: its state, or else its digest, since copying changes the state."""
+
+    state: str = ""  # of state_of(); "": it must be read again
+    digest: str = ""  # of digest_of()
+
+    def text(self):
+        """As in RECIPE and SKIPPED; "" for a photo of which nothing is known."""
+        return f"{self.state}-{self.digest}" if any(self) else ""
+
+    @classmethod
+    def read(cls, text):
+        """The Seen of a text()."""
+        state, _, digest = text.rpartition("-")
+        return cls(state, digest)
 
 
 class Job(NamedTuple):
     """A photo to be cropped."""
 
     photo: Path
-    seen: str  # seen_now()
-    last_note: str  # its note of the last run, see Notes; "" without one
+    state: str  # state_of() the photo
+    last: Seen  # of the last run
     target: Path  # of the crop
     detector: str  # its name
-
-    @property
-    def crop(self):
-        """The name of the crop, "class/file", as in records."""
-        return f"{self.target.parent.name}/{self.target.name}"
 
 
 def one_photo(job):
     """Worker: Job -> (status, reason, digest of the photo). Status and reason: see Skipped; or 'kept' and '' if there
-    is a crop, or 'unchanged' and '' if the digest is that of the last run.
+    is a crop, or 'unchanged' and '' if the digest is that of the last run. The digest may be ''.
     """
     if not job.target.parent.is_dir():
         raise files.gone(job.target.parent)
     digest = digest_of(job.photo)
-    if digest and digest == job.last_note.rpartition("-")[2]:
+    if digest and digest == job.last.digest:
         return "unchanged", "", digest
     try:
         image = reading.read_photo(job.photo)
@@ -75,15 +90,15 @@ def one_photo(job):
             return "no face", "no face found", digest
         cropping.write_crop(job.target, cropping.crop_face(image, face.box, cropping.MARGIN, CLAHE, face.roll))
     except reading.PassingError as error:
-        return "unreadable now", str(error), ""
+        return UNREADABLE_NOW, str(error), ""
     except reading.PhotoError as error:
         return "unreadable", str(error), digest
     return "kept", "", digest
 
 
-def seen_now(photo):
-    """A text by which an unchanged photo is recognised: mtime, size, inode and ctime, since archives may give all files
-    the same mtime. If it differs, digest_of() decides, which is noted after it."""
+def state_of(photo):
+    """The mtime, size, inode and ctime of a photo, as one text. The mtime alone is not enough, since archives may give
+    all files the same."""
     status = os.stat(photo)
     return f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}-{status.st_ctime_ns}"
 
@@ -127,6 +142,11 @@ def targets(photos, folder, faces_dir):
     return crops
 
 
+def crop_name(target):
+    """The name of a crop, "class/file", as in records. `target`: its Path."""
+    return f"{target.parent.name}/{target.name}"
+
+
 def recipe(detector):
     """The detector's name and a fingerprint of all settings that change crops: if it differs, crops are made again."""
     settings = (cropping.IMAGE_SIZE, cropping.MARGIN, CLAHE, *detectors.DETECTORS[detector].recipe,
@@ -137,9 +157,9 @@ def recipe(detector):
 class Skipped(NamedTuple):
     """A row of skipped.csv, without the photo's name."""
 
-    time: str  # the note of the photo, as in Notes.crops; "" if the photo must be tried again
+    seen: Seen  # Seen() if the photo must be tried again
     recipe: str  # recipe() of that run
-    status: str  # 'no face', 'unreadable', 'unreadable now' or 'no photo'
+    status: str  # 'no face', 'unreadable', UNREADABLE_NOW or 'no photo'
     reason: str
 
 
@@ -148,7 +168,7 @@ class Notes(NamedTuple):
     its old crop is in `crops`."""
 
     recipe: str  # recipe() of the crops; "" if there are none
-    crops: dict  # {name of a crop, "class/file": the note of its photo, which is seen_now(), "-" and digest_of()}
+    crops: dict  # {crop_name(): the Seen of its photo}
     skipped: dict  # {photo: Skipped}
 
 
@@ -166,8 +186,8 @@ def read_crop_notes(folder):
     made_by, *lines = data.decode(**TEXT).replace(os.linesep, "\n").split("\n")
     crops = {}
     for line in lines:
-        note, _, name = line.partition(" ")
-        crops[name] = note
+        text, _, name = line.partition(" ")
+        crops[name] = Seen.read(text)
     return made_by, crops
 
 
@@ -179,7 +199,8 @@ def read_skipped():
     try:
         for row in csv.DictReader(io.StringIO(data.decode(**TEXT), newline="")):
             if row["time"]:
-                skipped[row["photo"]] = Skipped(*(row[column] for column in Skipped._fields))
+                seen = Seen.read(row["time"])
+                skipped[row["photo"]] = Skipped(seen, row["recipe"], row["status"], row["reason"])
     except (KeyError, csv.Error):
         return {}
     return skipped
@@ -188,7 +209,7 @@ def read_skipped():
 def write_crop_notes(notes):
     """Write RECIPE, which read_crop_notes() reads."""
     with files.atomic(Path(FACES_DIR, RECIPE)) as temporary:
-        lines = [notes.recipe, *(f"{note} {name}" for name, note in sorted(notes.crops.items()))]
+        lines = [notes.recipe, *(f"{seen.text()} {name}" for name, seen in sorted(notes.crops.items()))]
         temporary.write_text("\n".join(lines), **TEXT)
 
 
@@ -196,14 +217,15 @@ def write_skipped(notes, others):
     """Write SKIPPED: the photos without a crop, and `others`, the files that are not photos."""
     with files.atomic(SKIPPED) as temporary, open(temporary, "w", newline="", **TEXT) as file:
         rows = csv.writer(file)
-        rows.writerow(["photo", *Skipped._fields])
-        rows.writerows([photo, *row] for photo, row in sorted(notes.skipped.items()))
-        no_photo = Skipped("", notes.recipe, "no photo", "not an image")
-        rows.writerows([path.as_posix(), *no_photo] for path in sorted(others))
+        rows.writerow(COLUMNS)
+        for photo, (seen, *more) in sorted(notes.skipped.items()):
+            rows.writerow([photo, seen.text(), *more])
+        for path in sorted(others):
+            rows.writerow([path.as_posix(), "", notes.recipe, "no photo", "not an image"])
 
 
 def crops_in(name):
-    """The names of the existing crops of a class, "class/file" as in records: set of str."""
+    """The crop_name() of each existing crop of a class: set of str."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         # On a case-insensitive disk Hat is hat, but crops in Hat belong to another class.
         if name in map(normal, os.listdir(FACES_DIR)):
@@ -212,46 +234,46 @@ def crops_in(name):
     return set()
 
 
-def plan(classes, detector, last, counts):
-    """The Jobs for one_photo(), and the Notes of this run before them: those of the photos that need no work.
+def plan(classes, detector, last):
+    """(Jobs for one_photo(), Notes of this run, counts) before any job is done: the notes and the counts, {class:
+    Counter of statuses}, are of the photos that need no work.
 
-    Only reads. `classes`: {class: photos}; `last`: the Notes of the last run; `counts`: a Counter for each class, to
-    which the photos that need no work are added. With a new recipe(), all crops are made again.
+    Only reads. `classes`: {class: photos}; `last`: the Notes of the last run. With a new recipe(), all crops are made
+    again.
     """
     notes = Notes(recipe(detector), {}, {})
-    jobs = []
+    jobs, counts = [], {name: collections.Counter() for name in classes}
     same_recipe = last.recipe == notes.recipe
     if not same_recipe:
         last = Notes("", {}, {})
     for name, photos in classes.items():
         made = crops_in(name) if same_recipe else set()
         for photo, target in zip(photos, targets(photos, Path(RAW_DIR, name), FACES_DIR), strict=True):
-            crop = f"{name}/{target.name}"
-            old = last.skipped.get(photo.as_posix())
-            if old:
-                last_note = old.time
+            crop, skipped = crop_name(target), last.skipped.get(photo.as_posix())
+            if skipped:
+                seen = skipped.seen
             elif crop in made:
-                last_note = last.crops.get(crop, "")
+                seen = last.crops.get(crop, Seen())
             else:
-                last_note = ""
+                seen = Seen()
             try:
-                seen = seen_now(photo)
+                state = state_of(photo)
             except OSError as error:  # e.g. a link to a drive that is not plugged in; a crop is kept
-                counts[name]["unreadable"] += 1
+                counts[name][UNREADABLE_NOW] += 1
                 reason = f"unreadable ({error.strerror})"
-                notes.skipped[photo.as_posix()] = Skipped("", notes.recipe, "unreadable now", reason)
+                notes.skipped[photo.as_posix()] = Skipped(Seen(), notes.recipe, UNREADABLE_NOW, reason)
                 if crop in made:
-                    notes.crops[crop] = last.crops.get(crop, "")
+                    notes.crops[crop] = last.crops.get(crop, Seen())
                 continue
-            if seen != last_note.rpartition("-")[0]:
-                jobs.append(Job(photo, seen, last_note, target, detector))
-            elif old:
-                counts[name][old.status] += 1
-                notes.skipped[photo.as_posix()] = old
+            if state != seen.state:
+                jobs.append(Job(photo, state, seen, target, detector))
+            elif skipped:
+                counts[name][skipped.status] += 1
+                notes.skipped[photo.as_posix()] = skipped
             else:
                 counts[name]["before"] += 1
-                notes.crops[crop] = last_note
-    return jobs, notes
+                notes.crops[crop] = seen
+    return jobs, notes, counts
 
 
 def prepare(classes, jobs, notes, last):
@@ -260,8 +282,8 @@ def prepare(classes, jobs, notes, last):
     With a new recipe(), the crops that will be made again are removed too, but not counted. Only crops that the record
     names are removed. `notes`, `last`: the Notes of plan() and of the last run.
     """
-    names = {*notes.crops, *(job.crop for job in jobs)}
-    files.claim_table(SKIPPED, ("photo", *Skipped._fields))
+    names = {*notes.crops, *(crop_name(job.target) for job in jobs)}
+    files.claim_table(SKIPPED, COLUMNS)
     files.claim(FACES_DIR, [RECIPE, *names])
     crops = {name for name in files.read_record(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
     removed = files.remove_ours(FACES_DIR, crops - names)
@@ -277,21 +299,21 @@ def prepare(classes, jobs, notes, last):
 def add_result(job, result, last, notes, counts):
     """Add the result of one_photo() for a job to the Notes of this run, `notes`, and to `counts`. `last`: the Notes of
     the last run."""
-    photo = job.photo.as_posix()
+    photo, crop = job.photo.as_posix(), crop_name(job.target)
     status, reason, digest = result
     old = last.skipped.get(photo)
     if status == "unchanged":
         status, reason = (old.status, old.reason) if old else ("before", "")
-    counts[job.target.parent.name][status.removesuffix(" now")] += 1
-    note = f"{job.seen}-{digest}"
+    counts[job.target.parent.name][status] += 1
+    seen = Seen(job.state, digest)
     if status in ("kept", "before"):
-        notes.crops[job.crop] = note
-    elif status == "unreadable now":
-        notes.skipped[photo] = Skipped("", notes.recipe, status, reason)
-        if job.target.is_file():  # its old crop is kept; without a seen_now(), so that the next run tries again
-            notes.crops[job.crop] = f"-{job.last_note.rpartition('-')[2]}"
+        notes.crops[crop] = seen
+    elif status == UNREADABLE_NOW:
+        notes.skipped[photo] = Skipped(Seen(), notes.recipe, status, reason)
+        if job.target.is_file():  # its old crop is kept; without a state, so that the next run tries again
+            notes.crops[crop] = Seen("", job.last.digest)
     else:
-        notes.skipped[photo] = Skipped(note, notes.recipe, status, reason)
+        notes.skipped[photo] = Skipped(seen, notes.recipe, status, reason)
 
 
 def crop_photos(jobs, last, notes, counts, others):
@@ -305,12 +327,13 @@ def crop_photos(jobs, last, notes, counts, others):
         with contextlib.closing(results_of(jobs)) as results:
             for number, (job, result) in enumerate(results, 1):
                 add_result(job, result, last, notes, counts)
-                done.append(job.crop)
+                done.append(crop_name(job.target))
                 if number % NOTED_EVERY == 0:
                     write_crop_notes(notes)
     finally:
         with stops.later():
-            files.remove_ours(FACES_DIR, set(done).difference(notes.crops))  # crops of photos without a face now
+            # Old crops of photos in which no face is found any more.
+            files.remove_ours(FACES_DIR, set(done).difference(notes.crops))
             write_skipped(notes, others)
             write_crop_notes(notes)
     made = set().union(*map(crops_in, counts))
@@ -338,7 +361,8 @@ def print_counts(classes, counts, others):
     print(f"{'class':<16}{'kept':>8}{'no face':>9}{'unreadable':>12}{'new':>9}")
     for name in classes:
         count = counts[name]
-        print(f"{name:<16}{count['kept'] + count['before']:>8}{count['no face']:>9}{count['unreadable']:>12}"
+        unreadable = count["unreadable"] + count[UNREADABLE_NOW]
+        print(f"{name:<16}{count['kept'] + count['before']:>8}{count['no face']:>9}{unreadable:>12}"
               f"{count['kept']:>9}")
     total = sum(count.total() for count in counts.values())
     kept = sum(count["kept"] + count["before"] for count in counts.values())
@@ -363,8 +387,7 @@ def main():
     last = read_notes()
     # If YuNet's model is missing, YuNet's crops must not be replaced by Haar's.
     detector = detectors.get(DETECTOR, strict=last.recipe not in ("", recipe("haar"))).name
-    counts = {name: collections.Counter() for name in classes}
-    jobs, notes = plan(classes, detector, last, counts)
+    jobs, notes, counts = plan(classes, detector, last)
     old_crops = prepare(classes, jobs, notes, last)
     print(f"{len(jobs)} photos to crop, {sum(count.total() for count in counts.values())} unchanged, "
           f"{old_crops} old crops removed, {process_count(jobs)} processes")

@@ -59,7 +59,8 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     assert np.array_equal(seen[0], expected)
 
     monkeypatch.setattr(processed, "CLAHE", 3.0)
-    assert processed.one_photo(processed.Job(path, "", "", tmp_path / "crop.jpg", "haar"))[:2] == ("kept", "")
+    job = processed.Job(path, "", processed.Seen(), tmp_path / "crop.jpg", "haar")
+    assert processed.one_photo(job)[:2] == ("kept", "")
     disk = cropping.read_crop(tmp_path / "crop.jpg")
     assert difference(disk, expected) < 2 < 8 < difference(disk, plain), "the file may differ by JPEG's rounding only"
     again, = step4.find_and_cut((tmp_path / "crop.jpg", True, [(0.2, 3.0)], "")).crops

@@ -1,6 +1,5 @@
 """processed.py: any photo in, upright square RGB crops out, nothing lost and nothing overwritten."""
 
-import collections
 import os
 import shutil
 import subprocess
@@ -132,8 +131,7 @@ def test_a_class_that_is_renamed_by_case_alone_has_its_crops(tmp_path, monkeypat
     monkeypatch.setattr(os, "scandir", lambda path=".": scandir(Path(*(  # as such a disk answers
         "hat" if part == "Hat" and "faces" in Path(path).parts else part for part in Path(path).parts))))
     classes = {"Hat": sorted(Path("data/raw/Hat").iterdir()), "beard": sorted(Path("data/raw/beard").iterdir())}
-    counts = {name: collections.Counter() for name in classes}
-    jobs, notes = processed.plan(classes, detectors.get(processed.DETECTOR).name, processed.read_notes(), counts)
+    jobs, notes, counts = processed.plan(classes, detectors.get(processed.DETECTOR).name, processed.read_notes())
     assert len(jobs) == 3 and counts["beard"]["before"] == 3 and len(notes.crops) == 3
     monkeypatch.undo()
     assert "6 of 6 photos kept" in run("processed.py", "WORKERS=1", cwd=tmp_path)[1]
@@ -264,3 +262,12 @@ def test_what_other_settings_skipped_elsewhere_says_nothing_here(of_one_time, mo
     assert code == 1 and "0 of 8 photos kept" in out
     crop_again()
     assert crops() == before
+
+
+@pytest.mark.parametrize(("text", "seen"), [
+    ("17-200-5-18-abc", ("17-200-5-18", "abc")), ("17-200-5-18-", ("17-200-5-18", "")), ("-abc", ("", "abc")),
+    ("", ("", ""))])
+def test_notes_on_photos_keep_their_form(text, seen):
+    """Else all photos of all users would be cropped again."""
+    assert processed.Seen.read(text) == seen and processed.Seen(*seen).text() == text
+    assert ",".join(processed.COLUMNS) == "photo,time,recipe,status,reason"
