@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from faces import people
 from terminal import rules, script
-from terminal.files import atomic, claim, remove_ours, written
+from terminal.files import PLACES, atomic, claim, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 LABELS_URL = "https://unitedstates.github.io/congress-legislators/legislators-current.json"  # or -historical.json
 PORTRAITS_URL = "https://unitedstates.github.io/images/congress/225x275"  # or original, several times larger
-RAW_DIR = "data/raw"
-TEST_DIR = "data/test"
+RAW_DIR = PLACES["RAW_DIR"]
+TEST_DIR = PLACES["TEST_DIR"]
 PEOPLE = people.PEOPLE
 TEST_RATIO = 0.1  # share of the members for the test, 0..1
 DELAY = 0.2  # seconds between two requests

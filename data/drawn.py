@@ -19,11 +19,11 @@ from tqdm import tqdm
 from faces import people
 from judge import overlap
 from terminal import rules, script
-from terminal.files import atomic, claim, written
+from terminal.files import PLACES, atomic, claim, written
 
 # ------------------------------------------------------------------------------------------------
-RAW_DIR = "data/raw"
-TEST_DIR = "data/test"
+RAW_DIR = PLACES["RAW_DIR"]
+TEST_DIR = PLACES["TEST_DIR"]
 PEOPLE = people.PEOPLE
 COUNT = 200  # pictures per class for training and validation
 TEST_COUNT = 50  # pictures per class for the test, of other people
@@ -249,7 +249,7 @@ def draw(folder, jobs):
         if path.is_file() and path.read_bytes() == data:
             continue
         if path.is_file() and f"{name}/{path.name}" not in ours:
-            script.fail(f"{path} is there already and is another picture: move it away, or name another folder")
+            script.fail(f"{path} already exists, and is another picture: move it away, or name another folder")
         with atomic(path) as temporary:
             temporary.write_bytes(data)
         new += 1

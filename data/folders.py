@@ -17,12 +17,12 @@ from faces import people, reading
 from importing import LabelledPhoto
 from live.videos import SUFFIXES
 from terminal import rules, script
-from terminal.files import is_system, normal
+from terminal.files import PLACES, is_system, normal
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "photos"  # folder or archive with one subfolder per class
-RAW_DIR = "data/raw"
-TEST_DIR = "data/test"
+RAW_DIR = PLACES["RAW_DIR"]
+TEST_DIR = PLACES["TEST_DIR"]
 PEOPLE = people.PEOPLE
 TO = "raw"  # "raw", or "test" for photos that training must never see
 TEST_RATIO = 0.0  # with TO="raw": share of the photos that goes to TEST_DIR instead, 0..1
@@ -41,7 +41,8 @@ def persons_of(photos):
     found = []
     for folder, photo in photos:
         match = re.fullmatch(PERSON, normal(photo.stem)) if PERSON else None
-        found.append((folder, match[1] or "" if match else ""))
+        person = match[1] if match else None
+        found.append((folder, person or ""))
     count, sizes = Counter(found), Counter(folder for folder, _ in photos)
     return [person if count[folder, person] <= max(9, sizes[folder] / 2) else "" for folder, person in found]
 
@@ -65,8 +66,10 @@ def photos(root, skipped):
     others = []
     found = reading.class_photos(root, "it must have one subfolder per class", others=others, least=1)
     for path in others:
-        is_clip = path.suffix.lower() in SUFFIXES
-        skipped["clips, which test.py takes in data/test" if is_clip else "files that are not photos"].append(path.name)
+        if path.suffix.lower() in SUFFIXES:
+            skipped[f"clips, which test.py takes in {TEST_DIR}"].append(path.name)
+        else:
+            skipped["files that are not photos"].append(path.name)
     rename = {normal(old): new for old, new in RENAME.items()}
     if unknown := rename.keys() - found:
         script.fail(f"RENAME names {', '.join(sorted(unknown))}, which {root} does not have: it has "

@@ -42,7 +42,7 @@ class LabelledPhoto(NamedTuple):
     ethnicity: str = ""
 
 
-def bring_in(settings, hint, find_photos, classes=("man", "woman")):
+def bring_in(settings, hint, find_photos, classes):
     """Import a data set into RAW_DIR, TEST_DIR and PEOPLE.
 
     `settings`: the importer's globals(); `hint`: where to get the data set; `classes`: None for any.
@@ -87,11 +87,13 @@ def in_test(key, ratio):
     if not 0 <= ratio <= 1:
         raise script.Problem(f"TEST_RATIO={ratio}: must be between 0 and 1")
     number = int(hashlib.sha1(key.encode(errors="surrogateescape")).hexdigest(), 16)
-    # A number in 0..1 of three decimals: the last digit, then the two before it. A tenth are the keys that end in 0.
-    return (number % 10 * 100 + number // 10 % 100) / 1000 < ratio
+    # A number in 0..1 of three decimals. The first one is the last digit of the hash, so that the share 0.1 has the
+    # keys whose hash ends in 0.
+    first, second_and_third = number % 10, number // 10 % 100
+    return (100 * first + second_and_third) / 1000 < ratio
 
 
-def source_folder(source, hint, raw_dir="data/raw", test_dir="data/test"):
+def source_folder(source, hint, raw_dir, test_dir):
     """The folder `source`, or that of an archive, which is unpacked once, beside the archive. Ends the program if
     `source` does not exist, or overlaps with a folder for photos.
     """
@@ -123,10 +125,11 @@ def source_folder(source, hint, raw_dir="data/raw", test_dir="data/test"):
 def picture_folder(root, name, hint, raw_dir, test_dir):
     """The folder `name` in `root`, or in the unpacked archive of that name there, maybe in an inner folder."""
     folder = find(root, name)
-    if not folder and (archive := find(root, *(name + ending for ending in ARCHIVES))):
+    if folder is None:
+        archive = find(root, *(name + ending for ending in ARCHIVES))
+        if archive is None:
+            script.fail(f"{root} has no folder {name}: {hint}")
         folder = source_folder(archive, hint, raw_dir, test_dir)
-    if not folder:
-        script.fail(f"{root} has no folder {name}: {hint}")
     while (folder / name).is_dir():
         folder = folder / name
     return folder
@@ -145,39 +148,33 @@ def find(folder, *names):
     return None
 
 
-def place(photos, raw_dir, test_dir, people_file=people.PEOPLE):
+def place(photos, raw_dir, test_dir, people_file):
     """Put `photos` into <raw_dir or test_dir>/<class>/<name>, by hard link if possible, else by copy, and their labels
     into people.csv. Prints counts.
 
     SOURCE is only read. A photo that an earlier run has put elsewhere is moved, so that no photo is in both training
-    and test; a photo that the user has put elsewhere stays there, and is not placed again. All errors are raised before
-    anything is placed.
+    and test. All errors are raised before anything is placed.
     """
     folders = {"raw": Path(raw_dir), "test": Path(test_dir)}
     people.check(people_file)
     found = [photo._replace(name=files.safe_name(photo.name)) for photo in photos if photo.path.is_file()]
     targets = check_photos(found, folders)
-    there, taken = Placed(folders.values()), set(targets.values())
-    there.check_apart(found)
-    new, moved, total, rows = {}, set(), Counter(), []
+    placed = Placed(folders.values())
+    placed.check_apart(found)
+    new, old, total, rows = {}, set(), Counter(), []
     for photo, target in tqdm(targets.items(), unit="photo", smoothing=0, disable=len(found) < 1000):
-        target = there.spelled(target)
-        others = there.copies(photo) - {target}
-        theirs = min(others - there.ours, default=None)
-        if theirs is None:
-            moved |= others - taken
-            if not os.path.lexists(target):
-                new[photo] = target
-            elif not same_photo(target, photo.path):
-                raise script.Problem(f"{target} is there already and is another photo than {photo.path}: move it away, "
-                                     "or give these photos other names (folders.py has PREFIX for that)")
-        path = theirs or target
+        path, copies = placed.path_for(photo, target)
+        old |= copies
+        if not os.path.lexists(path):
+            new[photo] = path
         folder = next(folder for folder in folders.values() if path.is_relative_to(folder))
         inner = path.relative_to(folder)
         total[folder, inner.parts[0]] += 1
         rows.append((inner.as_posix(), photo.source, photo.person, photo.age, photo.ethnicity))
+    moved = old - set(targets.values())
     for folder in folders.values():
-        if names := names_in(folder, new.values()):
+        names = names_in(folder, new.values())
+        if names:
             files.claim(folder, names)
     for photo, target in new.items():
         files.link(photo.path, target)
@@ -270,6 +267,20 @@ class Placed:
                     return path
         return target
 
+    def path_for(self, photo, target):
+        """(path, copies): the path that a photo has or gets, and the set of its copies that importers have written
+        elsewhere. A photo that the user has put elsewhere stays there; else the path is `target`. Raises Problem if
+        another photo is there."""
+        target = self.spelled(target)
+        copies = self.copies(photo) - {target}
+        theirs = copies - self.ours
+        if theirs:
+            return min(theirs), set()
+        if os.path.lexists(target) and not same_photo(target, photo.path):
+            raise script.Problem(f"{target} already exists, and is another photo than {photo.path}: move it away, or "
+                                 "give these photos other names (folders.py has PREFIX for that)")
+        return target, copies
+
     def copies(self, photo):
         """The paths of existing copies of a photo: the same file, or an equal file with its name."""
         equal = {path for path in self.by_name.get(photo.name, ()) if same_photo(path, photo.path)}
@@ -310,8 +321,12 @@ def print_counts(folders, total, new, moved=0, missing=0):
     for folder in folders:
         counts = [f"{total[place, name]} {name}" for place, name in sorted(total) if place == folder]
         print(f"{Path(folder).as_posix()}: {', '.join(counts) or 'no photos of this set'}")
-    print(f"{new} new, {total.total() - new} already there" + (f", {moved} moved from their old place" if moved else "")
-          + (f", {missing} named in the labels but not found" if missing else ""))
+    line = f"{new} new, {total.total() - new} already there"
+    if moved:
+        line += f", {moved} moved from their old place"
+    if missing:
+        line += f", {missing} named in the labels but not found"
+    print(line)
 
 
 def print_skipped(skipped):

@@ -19,13 +19,13 @@ from pathlib import Path
 from faces import people, reading
 from importing import LabelledPhoto
 from terminal import rules, script
-from terminal.files import is_system
+from terminal.files import PLACES, is_system
 
 # ------------------------------------------------------------------------------------------------
 SET = "utkface"  # utkface, fairface, celeba, adience, lfw, bfw, origins, allagefaces or scut
 SOURCE = None  # folder or archive of the set; None: a folder with the name SET
-RAW_DIR = "data/raw"
-TEST_DIR = "data/test"
+RAW_DIR = PLACES["RAW_DIR"]
+TEST_DIR = PLACES["TEST_DIR"]
 PEOPLE = people.PEOPLE
 TEST_RATIO = 0.1  # share for the test, 0..1, of sets without a test of their own: utkface, lfw, origins, celeba
 LISTS = {"man": "male_names.txt", "woman": "female_names.txt"}  # for lfw: names of each class; here, or in SOURCE

@@ -27,13 +27,13 @@ from faces import cropping, detectors, people, reading
 from live import capture, overlay, sources, tracks, window
 from processed import DETECTOR
 from terminal import rules, script, stops, workers
-from terminal.files import UNSURE, atomic, claim, gone, locked, normal, remove_ours, written
+from terminal.files import PLACES, UNSURE, atomic, claim, gone, locked, normal, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...
 SOURCE = None  # None: camera 0; or a camera's number, a video, rtsp:// or http://
-RAW_DIR = "data/raw"
-TEST_DIR = "data/test"
+RAW_DIR = PLACES["RAW_DIR"]
+TEST_DIR = PLACES["TEST_DIR"]
 PEOPLE = people.PEOPLE
 TEST_TAKES = 1  # how many takes of each class go to TEST_DIR, the last ones that all classes have; 0: none
 RATE = 5.0  # photos per second

@@ -102,14 +102,14 @@ def colours(kind, u):
     return 255 * u
 
 
-def cover(side, margin, numbers, scale=1.0, kind=None):
+def cover(side, margin, numbers, scale=1.0):
     """One of KINDS on a transparent picture: uint8 [side, side, 4], RGBA with premultiplied alpha, for over().
 
     `side`: of the crop, in pixels; `margin`: of the crop around the Haar box; `numbers`: float [DRAWS] in 0..1, for all
-    random choices; the first one chooses the kind, unless `kind` is given. `scale`: 1.0 is the real size.
+    random choices; the first one chooses the kind. `scale`: 1.0 is the real size.
     """
     u = np.asarray(numbers, np.float64)
-    kind = kind or KINDS[min(int(u[0] * len(KINDS)), len(KINDS) - 1)]
+    kind = KINDS[min(int(u[0] * len(KINDS)), len(KINDS) - 1)]
     move = np.add(PLACES[kind], (2 * u[1:3] - 1) * REACH[kind])
     canvas = Canvas(side, margin, np.clip(colours(kind, u[3:6]), 0, 255), move, scale * (0.9 + 0.2 * u[6]))
     {"mask": mask, "sunglasses": sunglasses, "scarf": scarf, "hand": hand}[kind](canvas, u[7:10])

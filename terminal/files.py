@@ -37,7 +37,8 @@ TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-([0-9a-f]{16})")  # beginning of the 
 # on disks without locks, and on Windows.
 UNLOCKED, UNUSED = 1, 3600
 BUSY = 5.0  # seconds to wait for a file that another program holds open
-# Folders that the steps or the user write for the next step: {constant: default}.
+# Folders that the steps or the user write for the next step: {constant: default}. The steps repeat their own at their
+# top, where users edit them; the importers take theirs from here.
 PLACES = {"RAW_DIR": "data/raw", "TEST_DIR": "data/test", "FACES_DIR": "processed/faces",
           "TRAIN_DIR": "processed/train", "VALID_DIR": "processed/valid", "WEIGHTS_DIR": "weights"}
 CODE = (".git", ".github", "docs", "faces", "judge", "learn", "live", "terminal", "tests", "tools")  # of this project

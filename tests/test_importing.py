@@ -14,9 +14,12 @@ import pytest
 import folders
 import importing
 import sets
+from faces import people
 from running import call
 from shipped import photo
 from terminal import script
+
+TARGETS = ("data/raw", "data/test", people.PEOPLE)
 
 
 def test_test_share_is_stable_and_right():
@@ -41,10 +44,10 @@ def test_archives_are_unpacked_once_and_never_outside(place, kind):
             entry = tarfile.TarInfo("a/1.jpg")
             entry.size = 1
             file.addfile(entry, io.BytesIO(b"x"))
-    folder = importing.source_folder(archive, "hint")
+    folder = importing.source_folder(archive, "hint", *TARGETS[:2])
     assert folder == place / "faces" and (folder / "a/1.jpg").read_bytes() == b"x"
     (folder / "mark").touch()
-    assert importing.source_folder(archive, "hint") == folder and (folder / "mark").exists()
+    assert importing.source_folder(archive, "hint", *TARGETS[:2]) == folder and (folder / "mark").exists()
     assert not (place / "evil.jpg").exists() and not list(place.glob(".tmp-*"))
 
 
@@ -55,7 +58,7 @@ def test_a_broken_or_hostile_archive_leaves_nothing(place):
         file.addfile(entry, io.BytesIO(b""))
     for name in ("broken.zip", "hostile.tar"):
         with pytest.raises(SystemExit, match=f"{name} cannot be unpacked"):
-            importing.source_folder(place / name, "hint")
+            importing.source_folder(place / name, "hint", *TARGETS[:2])
     assert sorted(p.name for p in place.iterdir()) == ["broken.zip", "hostile.tar"]
 
 
@@ -65,7 +68,7 @@ def test_copy_where_links_cannot_be(place, monkeypatch, capsys):
     monkeypatch.setattr(os, "link", refuse)
     source = photo("src/1.jpg")
     for expected in ("1 new", "0 new"):
-        importing.place([importing.LabelledPhoto(source, "raw", "man", "1.jpg")], "data/raw", "data/test")
+        importing.place([importing.LabelledPhoto(source, "raw", "man", "1.jpg")], *TARGETS)
         assert expected in capsys.readouterr().out
     assert not Path("data/raw/man/1.jpg").samefile(source)
     assert source.read_bytes() == Path("data/raw/man/1.jpg").read_bytes()
@@ -74,10 +77,10 @@ def test_copy_where_links_cannot_be(place, monkeypatch, capsys):
 def test_photos_of_others_are_neither_replaced_nor_removed(place):
     theirs = photo("data/raw/woman/1.jpg", "theirs")
     other = photo("data/raw/man/2.jpg", "another")
-    importing.place([importing.LabelledPhoto(photo("src/1.jpg"), "raw", "man", "1.jpg")], "data/raw", "data/test")
+    importing.place([importing.LabelledPhoto(photo("src/1.jpg"), "raw", "man", "1.jpg")], *TARGETS)
     assert theirs.read_bytes() == b"theirs"
     with pytest.raises(script.Problem, match="another photo"):
-        importing.place([importing.LabelledPhoto(photo("src/2.jpg"), "raw", "man", "2.jpg")], "data/raw", "data/test")
+        importing.place([importing.LabelledPhoto(photo("src/2.jpg"), "raw", "man", "2.jpg")], *TARGETS)
     assert other.read_bytes() == b"another"
 
 

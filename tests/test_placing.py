@@ -230,7 +230,7 @@ def test_a_table_that_cannot_be_read_is_said_before_anything_is_placed(place, mo
 def test_drawn_faces_and_portraits_replace_no_picture_of_the_user(place, monkeypatch):
     settle(drawn, monkeypatch, "COUNT=2", "TEST_COUNT=1")
     own = photo(f"data/raw/hat/{drawn.file_name('hat', 0, 1)}", "of the user")
-    with pytest.raises((script.Problem, SystemExit), match="is there already"):
+    with pytest.raises((script.Problem, SystemExit), match="already exists"):
         drawn.main()
     assert own.read_bytes() == b"of the user"
     for folder in ("raw", "test"):

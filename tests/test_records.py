@@ -193,7 +193,7 @@ def test_what_a_killed_unpacking_left_goes_with_the_next_run(tmp_path, monkeypat
     shutil.make_archive("pics", "zip", "src")
     program = "import os, shutil, sys; sys.path[:0] = sys.argv[1:3]; import importing; " \
               "shutil.unpack_archive = lambda archive, folder: (open(f'{folder}/a', 'w').close(), os._exit(9)); " \
-              "importing.source_folder('pics.zip', '')"
+              "importing.source_folder('pics.zip', '', 'data/raw', 'data/test')"
     root = Path(importing.__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", program, root, root / "data"]).returncode == 9
     assert len(list(tmp_path.glob(".tmp-*/a"))) == 1

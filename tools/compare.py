@@ -33,7 +33,7 @@ from faces import cropping, people, reading, splits
 from learn import classifier
 from live import videos
 from terminal import rules, workers
-from terminal.files import SPLIT, atomic, check_outputs, claim, claim_file, claim_table, remove_ours, written
+from terminal.files import PLACES, SPLIT, atomic, check_outputs, claim, claim_file, claim_table, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 # {name: constants of train.py that differ, and CLAHE, the clip limit of the crops' equalisation}
@@ -42,7 +42,7 @@ VARIANTS = {"plain": {}, "CLAHE": {"CLAHE": 2.0}, "occlusion": {"AUGMENT": "occl
 SEEDS = (0, 1, 2)
 SETTINGS = {}  # constants of train.py for all variants, such as {"MODEL": "small", "EPOCHS": 8}
 TRAIN_DIR, VALID_DIR = train.TRAIN_DIR, train.VALID_DIR
-TEST_DIR = "data/test"  # "": no test; use that for a search
+TEST_DIR = PLACES["TEST_DIR"]  # "": no test; use that for a search
 ROBUSTNESS_PHOTOS = 500  # test photos that are corrupted, for the columns occlusion and covered; 0: all
 NEW_SPLITS = False  # True: also make a new split of processed/faces for each seed, by validation.py
 RUNS_DIR = "compare"
