@@ -9,14 +9,11 @@ SPREAD = 0.4  # in foremost(): at this distance from a photo's middle (in shorte
 
 
 class Face(NamedTuple):
-    """A face in an image. box: (x, y, width, height) in pixels, as the Haar cascade gives it, of the face turned
-    upright; roll: tilt in degrees, positive if the person's left eye is lower; score: confidence, 0..1, which is
-    comparable only within one detector.
-    """
+    """A face in an image."""
 
-    box: tuple
-    roll: float
-    score: float
+    box: tuple  # four floats, in pixels: (x, y, width, height) of the Haar cascade's box, for the face turned upright
+    roll: float  # tilt in degrees, positive if the person's left eye is lower
+    score: float  # confidence, 0..1, which is comparable only within one detector
 
 
 def iou(a, b):
@@ -52,7 +49,8 @@ def has_middle(image, box):
 
 
 def foremost(faces, shape):
-    """The main face of a photo of `shape` (height, width, ...): large, near the middle, with a high score."""
+    """The main one of `faces`, a list of at least one Face, in a photo of `shape` (height, width, ...): large, near the
+    middle, with a high score."""
     height, width = shape[:2]
     boxes = np.array([face.box for face in faces])
     scores = np.array([face.score for face in faces])

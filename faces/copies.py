@@ -24,8 +24,9 @@ NEAR_DUPLICATE = 0.85  # a lower value joins faces that merely resemble each oth
 # Photos of a burst correlate less. Of 944 pairs of celebrities with consecutive numbers, all of them two people, none
 # correlates by more than 0.65; of 636 pairs of a moving face, 98 % correlate by at least 0.7.
 BURST = 0.7
-CLOSEST = 24  # most candidates of a crop, and of its mirror image; with 16, 4 of 1,163 pairs of 25,000 crops are lost
-THUMBNAIL = 56  # pixels a side: a 224-pixel JPEG decoded at a quarter, which is nearly free
+CLOSEST = 24  # maximum of candidates of a crop, or its mirror image; with 16, 4 of 1,163 pairs of 25,000 crops are lost
+# Pixels a side: a 224-pixel JPEG decoded at a quarter, which is nearly free. SMALL is of the thumbnails for CANDIDATE.
+THUMBNAIL, DECODING, SMALL = 56, cv2.IMREAD_REDUCED_GRAYSCALE_4, 16
 TEMPLATE, SHIFT = 36, 5  # pixels: side of the middle of one thumbnail, and how far from the other's middle it is sought
 ENOUGH = 200  # crops that are needed to learn what faces have in common
 # A detector's box changes if the photo is resized. Each scale has the correlation that copies reach by then: of 3,600
@@ -45,23 +46,23 @@ ROUND = 2**18  # pairs after which the groups are computed again
 def settings():
     """All constants that determine the pairs, of the search in nearest.py too, as a text: a split is made again if it
     differs."""
-    return repr((CANDIDATE, NEAR_DUPLICATE, BURST, CLOSEST, THUMBNAIL, TEMPLATE, SHIFT, ENOUGH, SCALES, ROUGH_COPY,
-                 ROUGH_SHIFT, ROUGH_SCALES, LARGE, ROUND, nearest.LIST, nearest.PROBES, nearest.ROUNDS,
-                 nearest.SAMPLE))
+    return repr((CANDIDATE, NEAR_DUPLICATE, BURST, CLOSEST, THUMBNAIL, DECODING, SMALL, TEMPLATE, SHIFT, ENOUGH, SCALES,
+                 ROUGH_COPY, ROUGH_SHIFT, ROUGH_SCALES, LARGE, ROUND,
+                 nearest.LIST, nearest.PROBES, nearest.ROUNDS, nearest.SAMPLE))
 
 
 def thumbnail(path):
     """(outlines uint8 [56, 56], 128 where flat; smaller ones, float32 [16, 16]; digest of the file), or None if the
     file is not an image."""
     data = np.fromfile(path, np.uint8)  # imread cannot open every name on Windows
-    gray = cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_4) if data.size else None
+    gray = cv2.imdecode(data, DECODING) if data.size else None
     if gray is None:
         return None
     if gray.shape != (THUMBNAIL, THUMBNAIL):
         gray = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     gray = gray.astype(np.float32)
     outlines = gray - cv2.GaussianBlur(gray, (0, 0), 4)  # removes slow changes of light and the common shape of faces
-    small = cv2.resize(gray, (16, 16), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(gray, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
     small -= cv2.GaussianBlur(small, (0, 0), 2)
     return np.clip(np.rint(outlines) + 128, 0, 255).astype(np.uint8), small, hashlib.blake2b(data).digest()
 
@@ -70,7 +71,7 @@ def thumbnails(paths, pool):
     """(outlines uint8 [N, 56, 56], small float32 [N, 16, 16], digests [N], read) of crops: thumbnail() of each that is
     an image, and bool [len(paths)], True for images."""
     outlines = np.empty((len(paths), THUMBNAIL, THUMBNAIL), np.uint8)
-    small, digests = np.empty((len(paths), 16, 16), np.float32), []
+    small, digests = np.empty((len(paths), SMALL, SMALL), np.float32), []
     read = np.zeros(len(paths), bool)
     bar = tqdm(pool.map(thumbnail, paths), desc="reading", total=len(paths), unit="crop", disable=None)
     for k, found in enumerate(bar):
@@ -87,14 +88,14 @@ def correlation(a, b):
     edge = (THUMBNAIL - TEMPLATE) // 2
     middle = a[edge:-edge, edge:-edge]
     best = -1.0
-    for scale, least in SCALES.items():
+    for scale, minimum in SCALES.items():
         side = round(TEMPLATE * scale)
         template = middle if side == TEMPLATE else cv2.resize(middle, (side, side), interpolation=cv2.INTER_LINEAR)
         low = max((THUMBNAIL - side) // 2 - SHIFT, 0)
         high = (THUMBNAIL - side) // 2 + side + SHIFT
         window = b[low:high, low:high]
         best = max(best, float(cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED).max()))
-        if best >= NEAR_DUPLICATE or best < least:
+        if best >= NEAR_DUPLICATE or best < minimum:
             break
     return best
 
@@ -116,7 +117,8 @@ def whitener(small):
     """
     if len(small) < ENOUGH:
         return centred
-    total, products = np.zeros(256), np.zeros((256, 256))
+    pixels = SMALL * SMALL
+    total, products = np.zeros(pixels), np.zeros((pixels, pixels))
     for start in range(0, len(small), BLOCK):
         for view in (small[start:start + BLOCK], small[start:start + BLOCK, :, ::-1]):
             flat = centred(view)
@@ -190,11 +192,15 @@ def rough(a, which, b):
     The pairs are a[which[k]] and b[k]. `a`: half() pictures, uint8 [N, 28, 28]; `which`: int [P]; `b`: uint8
     [P, 28, 28].
     """
-    first = (HALF - TEMPLATE // 2) // 2 - ROUGH_SHIFT + np.arange(2 * ROUGH_SHIFT + 1)  # rows, and columns, of corners
-    side = np.arange(1, TEMPLATE // 2, 2)  # rows, and columns, of the pixels that middles() takes, from the corner on
-    corners, pixels = (rows[:, None] * HALF + rows for rows in (first, side))  # as indices into a flat picture
-    places = corners.reshape(-1, 1) + pixels.reshape(1, -1)  # [shifts, pixels]
-    a, b = (v.reshape(len(v), HALF * HALF).astype(np.float32) - 128 for v in (a, b))
+    def grid(rows):
+        """The pixels in `rows` and in the same columns, as indices into a flat picture."""
+        return (rows[:, None] * HALF + rows).ravel()
+
+    corners = grid((HALF - TEMPLATE // 2) // 2 - ROUGH_SHIFT + np.arange(2 * ROUGH_SHIFT + 1))
+    pixels = grid(np.arange(1, TEMPLATE // 2, 2))  # those that middles() takes, from a corner on
+    places = corners[:, None] + pixels  # [shifts, pixels]
+    a = a.reshape(len(a), HALF * HALF).astype(np.float32) - 128
+    b = b.reshape(len(b), HALF * HALF).astype(np.float32) - 128
     templates = np.tensordot(a, middles(), 1)  # [N, scales, pixels]
     templates /= np.maximum(np.linalg.norm(templates, axis=2, keepdims=True), 1e-3)
     windows = np.take(b, places, axis=1)  # [P, shifts, pixels]
@@ -219,8 +225,10 @@ def agreeing(pairs, outlines, halves):
     agreed = np.zeros(len(rows), bool)
     for k, (a, b) in enumerate(zip(left, right, strict=True)):
         best = correlation(a, b)
-        # The result depends on which of the two is scaled, so a near miss is tried the other way round.
-        agreed[k] = best >= NEAR_DUPLICATE or best >= NEAR_DUPLICATE - 0.05 and correlation(b, a) >= NEAR_DUPLICATE
+        if NEAR_DUPLICATE - 0.05 <= best < NEAR_DUPLICATE:
+            # The result depends on which of the two is scaled, so a near miss is tried the other way round.
+            best = correlation(b, a)
+        agreed[k] = best >= NEAR_DUPLICATE
     return pairs[rows[agreed]]
 
 

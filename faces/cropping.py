@@ -36,8 +36,8 @@ def equalise(crop, limit):
 
 
 def cut_square(image, left, top, side):
-    """The square of an image, uint8 [side, side, 3]; pixels beyond the image's edge repeat the edge. Raises ValueError
-    if the square lies outside the image."""
+    """A square of an image, uint8 [H, W, 3], given by its corner and side in pixels, int: uint8 [side, side, 3]. Pixels
+    beyond the image's edge repeat the edge. Raises ValueError if the square lies outside the image."""
     height, width = image.shape[:2]
     x0, x1 = (min(max(v, 0), width) for v in (left, left + side))
     y0, y1 = (min(max(v, 0), height) for v in (top, top + side))
@@ -48,7 +48,8 @@ def cut_square(image, left, top, side):
 
 
 def turned_square(image, left, top, side, roll, size):
-    """A square that is turned by `roll` degrees about its middle, cut out and shown upright: uint8 [size, size, 3]."""
+    """cut_square() of a square that is turned by `roll` degrees about its middle, shown upright: uint8 [size, size, 3].
+    """
     turn = math.radians(roll)
     reach = math.ceil(side * (abs(math.cos(turn)) + abs(math.sin(turn))))
     wide = cut_square(image, left - (reach - side) // 2, top - (reach - side) // 2, reach)

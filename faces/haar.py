@@ -11,7 +11,8 @@ from faces.boxes import SPREAD, Face, around, foremost, has_middle, iou
 from terminal import script
 
 # ------------------------------------------------------------------------------------------------
-SIDES = 200, 640  # pixels: least shorter and most longer side of a photo in the search; faces under 24 are not found
+# Pixels: minimum of the shorter, maximum of the longer side of the resized photo. Faces under 24 are not found.
+SIDES = 200, 640
 BORDER = 0.20  # replicated border around a photo, so that tightly cropped faces are found too
 FRAME_SIDE, FRAME_BORDER = 256, 0.08  # longer side and replicated border of frames
 FRAME_STEP = 1.2  # scale factor of the image pyramid
@@ -41,8 +42,8 @@ def cascade_boxes(gray, neighbors, smallest, border=0.0, step=1.1):
     pad = round(border * shorter)
     if pad:
         gray = cv2.copyMakeBorder(gray, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-    least = max(24, round(smallest * shorter))
-    boxes, windows = cascade().detectMultiScale2(gray, step, neighbors, minSize=(least, least))
+    side = max(24, round(smallest * shorter))
+    boxes, windows = cascade().detectMultiScale2(gray, step, neighbors, minSize=(side, side))
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4) - (pad, pad, 0, 0)
     return boxes, np.asarray(windows, np.float64).reshape(-1)
 
@@ -68,10 +69,10 @@ class Haar:
     def all_faces(self, rgb):
         """All faces of an RGB uint8 photo, list of Face."""
         height, width = rgb.shape[:2]
-        least, most = SIDES
-        scale = min(1.0, most / max(height, width))
-        if min(height, width) * scale < least:
-            scale = min(least / min(height, width), 4 * most / max(height, width))
+        minimum, maximum = SIDES
+        scale = min(1.0, maximum / max(height, width))
+        if min(height, width) * scale < minimum:
+            scale = min(minimum / min(height, width), 4 * maximum / max(height, width))
         gray = cropping.resized(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), scale)
         boxes, windows = cascade_boxes(gray, NEIGHBORS, 0.12, BORDER)
         return [Face(tuple(box.tolist()), 0.0, float(n / (n + 10)))
@@ -88,16 +89,16 @@ class Haar:
         found = [np.zeros((0, 4))]
         for track in tracks:
             x0, y0, x1, y1 = around(track.box * view.scale, 0.3, view.gray.shape)
-            least = 0.8 * track.box[2] * view.scale / max(1, min(x1 - x0, y1 - y0))
-            if x1 - x0 < 24 or y1 - y0 < 24 or least > 1:
+            smallest = 0.8 * track.box[2] * view.scale / max(1, min(x1 - x0, y1 - y0))
+            if x1 - x0 < 24 or y1 - y0 < 24 or smallest > 1:
                 continue
-            boxes, _ = cascade_boxes(view.gray[y0:y1, x0:x1], NEIGHBORS_KNOWN, least, step=FRAME_STEP)
+            boxes, _ = cascade_boxes(view.gray[y0:y1, x0:x1], NEIGHBORS_KNOWN, smallest, step=FRAME_STEP)
             found.append((boxes + (x0, y0, 0, 0)) / view.scale)
         return upright_detections(np.concatenate(found))
 
     def verify(self, view, box, roll):
-        """The roll, 0.0, of a new face if it is detected again at full resolution, mirrored and at another size, which
-        false detections on walls are not; else None."""
+        """The roll, 0.0, of a new face if it is detected again at full resolution, mirrored and at another size; else
+        None. False detections on walls are not found again."""
         side = round(VERIFY_SIDE * (1 + 2 * VERIFY_MARGIN))
         crop = cropping.crop_face(view.frame, box, VERIFY_MARGIN, size=side)
         gray = cv2.flip(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), 1)

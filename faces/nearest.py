@@ -55,9 +55,9 @@ def index(vectors, pool):
     return np.argsort(own, kind="stable"), starts, centres, lists
 
 
-def search(queries, lists, vectors, starts, least, most):
-    """For queries float32 [Q, D] with their closest() `lists`, the vectors whose product with them is at least `least`;
-    for each query at most the `most` closest. `vectors`, `starts`: of index(), in its order.
+def search(queries, lists, vectors, starts, minimum, count):
+    """For queries float32 [Q, D] with their closest() `lists`, the vectors whose product with them is at least
+    `minimum`; for each query at most the `count` closest. `vectors`, `starts`: of index(), in its order.
 
     Returns (rows, columns), int64: indices of queries, and of vectors.
     """
@@ -68,12 +68,12 @@ def search(queries, lists, vectors, starts, least, most):
     for k in range(len(starts) - 1):
         rows, first = asking[bounds[k]:bounds[k + 1]], starts[k]
         close = queries[rows] @ vectors[first:starts[k + 1]].T
-        row, column = np.nonzero(close >= least)
-        if len(row) > most * len(rows):  # limits memory if many vectors are alike
-            row, column = np.nonzero(close >= np.maximum(np.partition(close, -most)[:, -most, None], least))
+        row, column = np.nonzero(close >= minimum)
+        if len(row) > count * len(rows):  # limits memory if many vectors are alike
+            row, column = np.nonzero(close >= np.maximum(np.partition(close, -count)[:, -count, None], minimum))
         found.append((rows[row], column + first, close[row, column]))
     rows, columns, close = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.lexsort((columns, -close, rows))
     rows, columns = rows[order], columns[order]
     rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # of each vector among those of its query
-    return rows[rank < most], columns[rank < most]
+    return rows[rank < count], columns[rank < count]

@@ -7,6 +7,7 @@ Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence
 
 import math
 import threading
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,6 +15,23 @@ import numpy as np
 from faces import cropping, fetching
 from faces.boxes import SPREAD, Face, foremost, has_middle, iou
 from terminal import script
+
+
+class Search(NamedTuple):
+    """A search of a photo, see raw_detections()."""
+
+    longest: int  # longer side of the resized photo, in pixels
+    enlarge: int  # its maximum enlargement
+    border: float  # replicated border, a share of the shorter side
+
+
+class Cut(NamedTuple):
+    """A face that is cut out large, to be detected again."""
+
+    margin: float  # around the box, as a share of its size
+    pixels: int  # side of the cut
+    gain: float  # roll over the roll that the landmarks show, for a face of this size in the cut
+
 
 # ------------------------------------------------------------------------------------------------ the network
 # From the network's box and five landmarks (eyes, nose, corners of the mouth) to the Haar cascade's box of the same
@@ -23,13 +41,13 @@ SIDE, CENTRE = 1.043, 0.288
 NMS = 0.3  # intersection over union from which two detections are one face
 # An image of fewer rows is padded: with 32 or less, results of OpenCV 4.14 differ from run to run, and may include a
 # confident face on a plain gray strip.
-LEAST_ROWS = 64
+MIN_ROWS = 64
 
 # ------------------------------------------------------------------------------------------------ photos and frames
-# Searches of a photo, until one gives a sure face, or a likely one that an earlier search gave too: (longer side of the
-# resized photo, its largest enlargement, replicated border). The smallest comes first, since it is the fastest, and
-# best with large faces.
-SEARCHES = ((256, 1, 0.2), (320, 16, 0.2), (640, 4, 0.2), (1280, 2, 0.2), (1920, 2, 0.2), (320, 16, 0.6))
+# Searches of a photo, until one gives a sure face, or a likely one that an earlier search gave too. The smallest comes
+# first, since it is the fastest, and best with large faces.
+SEARCHES = (Search(256, 1, 0.2), Search(320, 16, 0.2), Search(640, 4, 0.2), Search(1280, 2, 0.2), Search(1920, 2, 0.2),
+            Search(320, 16, 0.6))
 TURNED_SIDE, TURNS = 320, (90, 270, 180, 45, 315)  # if no face is sure, the photo is turned: longer side, degrees
 # Confidences. Of 8,346 photos 99.7 % had a face above SURE at 320 pixels, and of 200 pictures without people none. A
 # face above LIKELY counts beside a sure one, or if two searches find it; a face above WEAK is better than none.
@@ -41,17 +59,17 @@ UPRIGHT = 3.0  # degrees; a smaller roll counts as 0, since rotation costs sharp
 # are detected again on the face cut out large and turned by the current roll, at most TRIES times, until the roll
 # changes by less than CHANGE degrees.
 GAIN = 1.35  # roll over the roll that the landmarks show, for a face that is small in the image
-CLOSE = 0.2, 192, 1.2  # margin of the cut, its side in pixels, and the gain for it
+CLOSE = Cut(0.2, 192, 1.2)
 CHANGE, TRIES = 4.0, 4
 
 # Searches of a whole frame, in turn: (share of the copy's size, rotation in degrees, replicated border). The third is
 # for faces larger than the frame. With the rotations, 95 % of 130 faces tilted by 30 degrees are found in a single
 # frame instead of 90 %, and 94 % of 106 faces tilted by 45 degrees instead of 71 %.
 FRAME_SEARCHES = ((1.0, 0, 0.03), (1.0, 30, 0.0), (0.5, 0, 0.2), (1.0, -30, 0.0))
-NEAR = 0.5, 96, GAIN  # CLOSE for a known face that is followed
+NEAR = Cut(0.5, 96, GAIN)  # of a known face that is followed
 GUESSES = 0.0, 30.0, -30.0  # degrees that verify() tries for a new face, beside its detected roll
-FASTEST = 10.0  # most degrees by which a known face's roll changes per detection, since one detection may be far off
-POSSIBLE, CERTAIN = 0.45, 0.65  # least confidence in a frame, and in verify()
+FASTEST = 10.0  # maximum change of a known face's roll per detection, in degrees, since one detection may be far off
+POSSIBLE, CERTAIN = 0.45, 0.65  # minimum confidence in a frame, and in verify()
 # ------------------------------------------------------------------------------------------------
 
 local = threading.local()  # OpenCV's detector stores the size of its image, so each thread needs its own detector
@@ -77,8 +95,8 @@ def raw_detections(bgr, longest, threshold, border=0.2, enlarge=1.0):
     pad = round(border * min(bgr.shape[:2]))
     if pad:
         bgr = cv2.copyMakeBorder(bgr, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-    if bgr.shape[0] < LEAST_ROWS:
-        bgr = cv2.copyMakeBorder(bgr, 0, LEAST_ROWS - bgr.shape[0], 0, 0, cv2.BORDER_REPLICATE)
+    if bgr.shape[0] < MIN_ROWS:
+        bgr = cv2.copyMakeBorder(bgr, 0, MIN_ROWS - bgr.shape[0], 0, 0, cv2.BORDER_REPLICATE)
     net = network()
     net.setInputSize(bgr.shape[1::-1])
     net.setScoreThreshold(threshold)
@@ -113,8 +131,9 @@ class YuNet:
     name = "yunet"
     interval, interval_known = 0.1, 0.13  # seconds between two searches of whole frames, without known faces, with some
     followed = 6  # how many known faces are followed in a frame, in turn
-    recipe = (name, fetching.DIGEST, SIDE, CENTRE, NMS, LEAST_ROWS, SEARCHES, TURNED_SIDE, TURNS,
-              SURE, LIKELY, WEAK, REPEATED, SPREAD, UPRIGHT, GAIN, CLOSE, CHANGE, TRIES)
+    # As plain tuples, since another repr() of the recipe would make all crops again.
+    recipe = (name, fetching.DIGEST, SIDE, CENTRE, NMS, MIN_ROWS, tuple(map(tuple, SEARCHES)), TURNED_SIDE, TURNS,
+              SURE, LIKELY, WEAK, REPEATED, SPREAD, UPRIGHT, GAIN, tuple(CLOSE), CHANGE, TRIES)
 
     def main_face(self, rgb):
         """The main Face of an RGB uint8 photo, or None."""
@@ -144,8 +163,7 @@ class YuNet:
         found = []
         for track in tracks:
             cut = at_edge(NEAR, track.box, view.frame.shape)
-            margin, pixels, _ = cut
-            large = max(track.box[2:]) * (1 + 2 * margin) >= view.times * pixels  # the copy has enough pixels
+            large = max(track.box[2:]) * (1 + 2 * cut.margin) >= view.times * cut.pixels  # the copy has enough pixels
             image, times = (view.copy, view.times) if large else (view.frame, 1)
             face = detect_again(image, np.divide(track.box, times), track.roll, cut, POSSIBLE)
             if face is not None:
@@ -162,11 +180,11 @@ class YuNet:
 
 
 def at_edge(cut, box, shape):
-    """The `cut` (see CLOSE), with no margin if the box extends over the edge of an image of `shape` by a tenth of its
-    size, since the margin would only repeat pixels."""
+    """The Cut `cut`, with no margin if the box extends over the edge of an image of `shape` by a tenth of its size,
+    since the margin would only repeat pixels."""
     x, y, side = box[:3]
     beyond = min(x, y, shape[1] - x - side, shape[0] - y - side) < -0.1 * side
-    return (0.0, *cut[1:]) if beyond else cut
+    return cut._replace(margin=0.0) if beyond else cut
 
 
 def middle(box):
@@ -175,8 +193,8 @@ def middle(box):
 
 
 def square(x, y, side):
-    """The square box whose middle is (x, y)."""
-    return x - side / 2, y - side / 2, side, side
+    """The square box, four floats, whose middle is (x, y)."""
+    return float(x - side / 2), float(y - side / 2), float(side), float(side)
 
 
 def settled(roll):
@@ -193,7 +211,7 @@ def search(bgr, longest, threshold, border=0.2, enlarge=1.0):
     for row in raw_detections(bgr, longest, threshold, border, enlarge):
         x, y, side, roll = geometry(row, GAIN)
         if has_middle(bgr, row[:4]) and has_middle(bgr, square(x, y, side)):
-            faces.append(Face(square(x, y, side), settled(roll), row[14]))
+            faces.append(Face(square(x, y, side), settled(roll), float(row[14])))
     return sorted(faces, key=lambda face: -face.score)
 
 
@@ -255,9 +273,8 @@ def turned_back(face, degrees, back, times):
 
 
 def detect_again(bgr, box, roll, cut=CLOSE, threshold=0.5):
-    """Detect a face with a known box and roll again, in a cut of the BGR image that shows it large and upright: Face;
-    None if it is not detected, or the middle of the known box or of the new one lies outside the image. `cut`: see
-    CLOSE."""
+    """Detect a face with a known box and roll again, in a Cut of the BGR image that shows it large and upright: Face;
+    None if it is not detected, or the middle of the known box or of the new one lies outside the image."""
     margin, pixels, gain = cut
     if not has_middle(bgr, box):
         return None
@@ -273,7 +290,7 @@ def detect_again(bgr, box, roll, cut=CLOSE, threshold=0.5):
     u, v = (u - pixels / 2) * scale, (v - pixels / 2) * scale
     x, y = x + u * math.cos(turn) - v * math.sin(turn), y + u * math.sin(turn) + v * math.cos(turn)
     new_box = square(x, y, new_side * scale)
-    return Face(new_box, roll + rest, row[14]) if has_middle(bgr, new_box) else None
+    return Face(new_box, roll + rest, float(row[14])) if has_middle(bgr, new_box) else None
 
 
 def upright(bgr, face):

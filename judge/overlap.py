@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from faces import copies
 from terminal import workers
 
-MOST_PHOTOS = 10_000  # photos of both folders; more take minutes to read, and are searched for equal files only
+MAX_PHOTOS = 10_000  # photos of both folders; more take minutes to read, and are searched for equal files only
 
 
 def same_files(paths):
@@ -32,7 +32,7 @@ def copied(paths):
     photos as validation.py finds them in crops. Photos that OpenCV cannot read are compared by their bytes only.
     """
     pairs = same_files(paths)
-    if 1 < len(paths) <= MOST_PHOTOS:
+    if 1 < len(paths) <= MAX_PHOTOS:
         with ThreadPoolExecutor(workers.cores()) as pool:
             outlines, small, digests, read = copies.thumbnails(paths, pool)
             index = read.nonzero()[0]
