@@ -53,13 +53,9 @@ def assign(groups, keys, strata, ratio, seed):
     in proportion; single crops then fill the rest.
     """
     total, seen, chosen = Counter(strata), Counter(), Counter()  # crops by stratum: all, those considered, the valid
-    most = {s: n - 1 for s, n in total.items()}
-    target = {s: min(max(1, round(n * ratio)), most[s]) for s, n in total.items()}
+    maximum = {s: n - 1 for s, n in total.items()}
+    target = {s: min(max(1, round(n * ratio)), maximum[s]) for s, n in total.items()}
     valid = np.zeros(len(keys), bool)
-
-    def random_order(group):
-        name = min(keys[i] for i in group)  # need not be valid text
-        return len(group) == 1, hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
     def fits(counts, limit):
         return all(chosen[s] + n <= limit[s] for s, n in counts.items())
@@ -68,7 +64,8 @@ def assign(groups, keys, strata, ratio, seed):
         valid[group] = True
         chosen.update(counts)
 
-    order = [(group, Counter(strata[i] for i in group)) for group in sorted(groups, key=random_order)]
+    order = [(group, Counter(strata[i] for i in group)) for group in in_random_order(groups, keys, seed)]
+    # Groups that bring the share of validation nearer to `ratio`, and single crops until the target is reached.
     for group, counts in order:
         seen.update(counts)
         # The distance from `ratio` of the crops so far, without this group and with it.
@@ -76,17 +73,29 @@ def assign(groups, keys, strata, ratio, seed):
         with_it = sum(abs(chosen[s] + n - ratio * seen[s]) for s, n in counts.items())
         if fits(counts, target) and (len(group) == 1 or with_it < without):
             choose(group, counts)
-    for group, counts in order:  # if there were too few single crops
+    # Any groups that still fit, if there were too few single crops.
+    for group, counts in order:
         if not valid[group[0]] and fits(counts, target):
             choose(group, counts)
-    for s in sorted(total):  # if all groups exceed the stratum's share: too much for validation rather than nothing
+    # The smallest group of a stratum whose groups all exceed its target: too much for validation rather than nothing.
+    for s in sorted(total):
         if not chosen[s]:
             left = [(group, counts) for group, counts in order
-                    if not valid[group[0]] and counts[s] and fits(counts, most)]
+                    if not valid[group[0]] and counts[s] and fits(counts, maximum)]
             if left:
                 group, counts = min(left, key=lambda entry: len(entry[0]))
                 choose(group, counts)
     return valid
+
+
+def in_random_order(groups, keys, seed):
+    """`groups` of indices into `keys`, in an order that depends on the names and the seed alone: groups of several
+    crops, then single crops."""
+    def place(group):
+        name = min(keys[i] for i in group)  # need not be valid text
+        return len(group) == 1, hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+
+    return sorted(groups, key=place)
 
 
 def describe(kind, groups, keys):
@@ -134,8 +143,8 @@ def why_none(name, own, groups, known, pairs, keys):
     return why, f"add photos {'of other people' if persons else 'that are not copies'} to {RAW_DIR}/{name}"
 
 
-def split(crops, persons):
-    """Choose the split. crops: {"class/name": Path}; persons: {"class/name": people.Person}. Returns
+def choose_sides(crops, persons):
+    """Choose the side of each crop. crops: {"class/name": Path}; persons: {"class/name": people.Person}. Returns
     ({"class/name": True for validation}, lines to print, one line on why it cannot be trained on, or None)."""
     with ThreadPoolExecutor(workers.cores()) as pool:  # OpenCV releases the GIL
         outlines, small, digests, read = copies.thumbnails(list(crops.values()), pool)
@@ -196,7 +205,7 @@ def write_split(crops, sides, persons, notes):
     """Replace the split on disk, by one without crops if it has a problem. Until it is complete, its notes state a
     problem.
 
-    crops, sides, persons: see split(); notes: the splits.Split, without crops.
+    crops, sides, persons: see choose_sides(); notes: the splits.Split, without crops.
     """
     members = {TRAIN_DIR: [], VALID_DIR: []}  # {folder: its crops}
     if not notes.problem:
@@ -274,7 +283,7 @@ def main():
     else:
         for folder in folders:
             files.claim(folder, [SPLIT, *crops])  # each crop may go to either folder
-        sides, lines, problem = split(crops, persons)
+        sides, lines, problem = choose_sides(crops, persons)
         notes = splits.Split(settings, lines, problem, clahe, {})
         write_split(crops, sides, persons, notes)
     print("\n".join(notes.lines))
