@@ -59,9 +59,14 @@ def has_all_scans(data):
     missing = {(colour, k) for colour in colours for k in range(64)}
     for scan in re.finditer(rb"\xff\xda\0.", data[frame:], re.DOTALL):
         start = frame + scan.end()
-        header = data[start:][:data[start - 1] - 2]  # number of colours, two bytes for each, first and last k, bits
-        if len(header) >= 6 and not header[-1] & 15:  # this scan has the last bits of its coefficients
-            missing -= {(colour, k) for colour in header[1:-3:2] for k in range(header[-3], header[-2] + 1)}
+        length = data[start - 1] - 2
+        header = data[start:start + length]  # number of colours, two bytes for each, first and last k, bits
+        if len(header) < 6:
+            continue
+        *colours, first, last, bits = header
+        if not bits & 15:  # this scan has the last bits of its coefficients
+            for colour in colours[1::2]:
+                missing -= {(colour, k) for k in range(first, last + 1)}
     return not missing
 
 
@@ -71,11 +76,16 @@ def without_extras(data):
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         chunk = data[at:at + 12 + length]
-        needed = not kind[0] & 32  # critical chunks begin with a capital letter
-        if needed or kind not in TEXTS and chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4])):
+        critical = not kind[0] & 32  # its name begins with a capital letter
+        if critical or (kind not in TEXTS and is_intact(chunk)):
             kept.append(chunk)
         at += len(chunk)
     return b"".join(kept) + data[at:]
+
+
+def is_intact(chunk):
+    """Whether the checksum of a PNG's chunk is right."""
+    return chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))
 
 
 def eight_bits(pixels):
@@ -84,11 +94,12 @@ def eight_bits(pixels):
     White is the largest value of the smallest bit depth that has them all, so that scans of one depth are comparable.
     """
     pixels = np.nan_to_num(np.asarray(pixels, np.float32), posinf=0.0, neginf=0.0)
-    most, nearly_most = float(pixels.max()), float(np.percentile(pixels[::max(1, len(pixels) // 512)], 98))
-    if nearly_most <= 1.2 and (pixels != np.rint(pixels)).any():  # fractions; some may be brighter than white
+    some_rows = pixels[::max(1, len(pixels) // 512)]
+    maximum, bright = float(pixels.max()), float(np.percentile(some_rows, 98))
+    if bright <= 1.2 and (pixels != np.rint(pixels)).any():  # fractions; some may be brighter than white
         white = 1.0
     else:
-        white = next((float(top) for top in TOPS if most <= top), most)
+        white = next((float(top) for top in TOPS if maximum <= top), maximum)
     return np.clip(pixels * (255.0 / white), 0, 255).astype(np.uint8)
 
 

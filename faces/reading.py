@@ -25,7 +25,7 @@ MAX_PROFILE = 4_000_000  # bytes of a colour profile up to which its transform i
 HEAD = 65536  # first bytes of a file, in which its transfer function is sought
 MAX_MENDED = 400_000_000  # bytes of a damaged file up to which it is mended in memory
 REDUCE_FROM = 2560  # pixels a side from which a JPEG is decoded at 1/2, 1/4 or 1/8, which is as good for a crop
-REDUCE_HUGE_FROM = 1600  # the same for a JPEG of more than MAX_PIXELS, whose lens is no sharper
+REDUCE_HUGE_FROM = 1600  # the same for a JPEG of more than MAX_PIXELS, whose sensor outresolves its lens
 MIN_SIDE = 24  # pixels; a smaller photo is refused
 # ------------------------------------------------------------------------------------------------
 
@@ -39,6 +39,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "HEIF", "JPEG200
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
           b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ")
 BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# Pillow's own limits: decode() has others, and some PNGs have megabytes of text.
+Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}  # EXIF orientation -> transposition that turns the photo upright
@@ -100,8 +103,8 @@ def class_folders(folder, fill_hint):
     return dict(sorted(found.items()))
 
 
-def class_photos(folder, fill_hint, what="photos", others=None, least=2):
-    """{class: its photos}, both sorted, of the class folders in `folder`; fewer than `least` classes end the program.
+def class_photos(folder, fill_hint, what="photos", others=None, minimum=2):
+    """{class: its photos}, both sorted, of the class folders in `folder`; fewer than `minimum` classes end the program.
 
     A folder without photos is no class; a line names it. `what`: a word for the photos in messages; `fill_hint`: see
     class_folders(); `others`: see list_photos().
@@ -119,9 +122,9 @@ def class_photos(folder, fill_hint, what="photos", others=None, least=2):
             but = f" but {len(beside)} other file(s), such as {beside[0].name}" if beside else ""
             empty.append(f"{name}: has no {what}{but}")
         others += beside
-    if len(listed) < least:
+    if len(listed) < minimum:
         none = f" ({'; '.join(empty)})" if empty else ""
-        script.fail(f"{folder} has {len(listed)} class folder(s){none} and needs at least {least}: {fill_hint}")
+        script.fail(f"{folder} has {len(listed)} class folder(s){none} and needs at least {minimum}: {fill_hint}")
     if empty:
         print(f"{folder}: not a class: {'; '.join(empty)}")
     hidden = [path.name for path in Path(folder).iterdir() if path.name.startswith(".") and path.is_dir()
@@ -185,8 +188,6 @@ def read_photo(path):
             Image.init()  # fills Image.OPEN, once
             if "HEIF" not in Image.OPEN:
                 pillow_heif.register_heif_opener()
-            Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS  # decode() has limits of its own
-            PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # some PNGs have megabytes of text
             with open(path, "rb") as file:  # given a path, Pillow maps the file, and garbles TIFFs with wrong headers
                 try:
                     return decode(file, path)
@@ -218,18 +219,17 @@ def decode(file, path):
     with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         width, height = image.size
         jpeg = image.format in ("JPEG", "MPO")
-        most = MAX_PIXELS
+        maximum = MAX_PIXELS
         if jpeg:
-            most = MAX_PROGRESSIVE if image.info.get("progressive") else MAX_JPEG_PIXELS
+            maximum = MAX_PROGRESSIVE if image.info.get("progressive") else MAX_JPEG_PIXELS
             # libjpeg reduces by 2, 4 or 8 while decoding, so that big photos take a fraction of the time.
-            least = REDUCE_FROM if width * height <= MAX_PIXELS else REDUCE_HUGE_FROM
-            image.draft("RGB", (least, least))
-        if width * height > most or image.width * image.height > MAX_PIXELS:
+            side = REDUCE_FROM if width * height <= MAX_PIXELS else REDUCE_HUGE_FROM
+            image.draft("RGB", (side, side))
+        if width * height > maximum or image.width * image.height > MAX_PIXELS:
             raise PhotoError(f"too large ({width}x{height})")
         if min(width, height) < MIN_SIDE:
             raise PhotoError(f"too small ({width}x{height})")
-        if image.format == "TIFF" and (DNG_VERSION in image.tag_v2 or path.suffix.lower() in RAW_SUFFIXES
-                                       and INNER_PICTURES in image.tag_v2):
+        if image.format == "TIFF" and is_raw(image.tag_v2, path.suffix.lower()):
             raise PhotoError("a camera's raw file: save it as JPEG")
         deep = image.format in ("PNG", "TIFF") and image.mode.startswith("RGB") and ";16" in str(image.tile)
         file.seek(0)
@@ -251,6 +251,11 @@ def decode(file, path):
             return rgb
         rgb = to_rgb(upright(Image.fromarray(full), image), profile)
         return rgb if curve is None else curve[rgb]
+
+
+def is_raw(tags, suffix):
+    """Whether a TIFF with such tags and such a suffix is a camera's raw file."""
+    return DNG_VERSION in tags or (INNER_PICTURES in tags and suffix in RAW_SUFFIXES)
 
 
 def mended(data, path, error):
