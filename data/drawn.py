@@ -33,7 +33,7 @@ JPEG_QUALITY = 85
 # ------------------------------------------------------------------------------------------------
 
 CLASSES = ("beard", "hat")
-FIRST_STRANGER = 5000  # least number of a person of the test; those of training begin at 0
+FIRST_STRANGER = 5000  # index of the first test person; those of training begin at 0
 ROUNDS = 10  # attempts to replace people of the test; thousands of people cannot all look different
 
 
@@ -131,8 +131,11 @@ def draw_face(rng, name, person=None):
 
 
 def paint_person(easel, name, p, turn, rng):
-    """Paint head and shoulders of a person of class `name` on an Easel. `p`: of draw_person(); `turn`: sideways shift
-    of the features, as the head turns, in half-widths of the face."""
+    """Paint head and shoulders of a person of class `name` on an Easel.
+
+    `p`: dict of draw_person(); `turn`: sideways shift of the features, as the head turns, float, in half-widths of the
+    face; `rng`: a numpy Generator.
+    """
     long = p["long"]
     easel.ellipse(0, long + 1.45, 1.9, 1.15, p["cloth"])  # shoulders
     easel.ellipse(0, long + 0.05, 0.52, 0.62, p["skin"] * 0.5)  # neck, in the head's shadow
@@ -161,7 +164,8 @@ def paint_person(easel, name, p, turn, rng):
 
 
 def draw_light(easel, p, turn):
-    """Paint light and shadow of a round head: cheeks and forehead are lighter than the sides."""
+    """Paint light and shadow of a round head on an Easel: cheeks and forehead are lighter than the sides. `p`, `turn`:
+    see paint_person()."""
     light = np.minimum(p["skin"] * 1.18, 255)
     for side in (-1, 1):
         easel.ellipse(side * 1.0 + turn, 0.1, 0.22, p["long"], p["skin"] * 0.6, soft=0.1, strength=0.6)
@@ -170,7 +174,7 @@ def draw_light(easel, p, turn):
 
 
 def draw_eyes(easel, p, turn, rng):
-    """Paint the eyes, with a random gaze, their sockets, lids and brows."""
+    """Paint the eyes, with a random gaze, their sockets, lids and brows. `p`, `turn`, `rng`: see paint_person()."""
     hair = p["hair"]
     eye_y, look, opening = p["eye_y"] + rng.normal(0, 0.01), rng.normal(0, 0.025), rng.uniform(0.07, 0.11)
     for side in (-1, 1):
@@ -186,7 +190,7 @@ def draw_eyes(easel, p, turn, rng):
 
 
 def draw_nose(easel, p, turn):
-    """Paint the nose with its light and shadow, and spots of the skin."""
+    """Paint the nose with its light and shadow, and spots of the skin. `p`, `turn`: see paint_person()."""
     skin, nose = p["skin"], p["nose"]
     dark, light = skin * 0.45, np.minimum(skin * 1.18, 255)
     easel.ellipse(turn * 2, 0.02, 0.10, 0.34, np.minimum(skin * 1.22, 255), soft=0.04, strength=p["bridge"])
@@ -265,9 +269,9 @@ def picture(name, person, take):
     return cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
 
 
-def jobs_of(people, count):
-    """[(class, person, take)] of `count` pictures of each class. `people`: {class: the numbers of its people}."""
-    return [(name, people[name][i // PER_PERSON], i % PER_PERSON) for name in CLASSES for i in range(count)]
+def jobs_of(persons, count):
+    """[(class, person, take)] of `count` pictures of each class. `persons`: {class: the numbers of its people}."""
+    return [(name, persons[name][i // PER_PERSON], i % PER_PERSON) for name in CLASSES for i in range(count)]
 
 
 def strangers(training):

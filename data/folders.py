@@ -64,7 +64,7 @@ def photos(root, skipped):
     data_set = PREFIX.strip("-_ ") or root.resolve().name
     root = with_classes(root)
     others = []
-    found = reading.class_photos(root, "it must have one subfolder per class", others=others, least=1)
+    found = reading.class_photos(root, "it must have one subfolder per class", others=others, minimum=1)
     for path in others:
         if path.suffix.lower() in SUFFIXES:
             skipped[f"clips, which test.py takes in {TEST_DIR}"].append(path.name)

@@ -225,9 +225,10 @@ def bfw(root, skipped):
         # Persons of two groups may have the same name, and photos of two persons too.
         for photo in sorted(path for path in folder.glob("*/*.jpg") if not is_system(path.name)):
             person = photo.parent.name
-            yield LabelledPhoto(photo, "test" if md5(person) % 5 == 0 else "raw", "man" if sex == "males" else "woman",
-                                f"bfw-{group}-{person}-{photo.name}", "bfw", f"{group} {person}",
-                                ethnicity=ORIGINS[origin])
+            where = "test" if md5(person) % 5 == 0 else "raw"
+            class_name = "man" if sex == "males" else "woman"
+            yield LabelledPhoto(photo, where, class_name, f"bfw-{group}-{person}-{photo.name}", "bfw",
+                                f"{group} {person}", ethnicity=ORIGINS[origin])
     if len(skipped["missing groups"]) == len(groups):
         script.fail(f"{root} has no folders such as asian_females/<person>/*.jpg: {hint()}")
 
@@ -280,8 +281,9 @@ def scut(root, skipped):
         if not match:
             skipped["malformed names"].append(photo.name)
             continue
-        yield LabelledPhoto(photo, "raw", "woman" if match[2] == "F" else "man", f"scut-{photo.name}", "scut",
-                            ethnicity="Asian" if match[1] == "A" else "White")
+        class_name = "woman" if match[2] == "F" else "man"
+        ethnicity = "Asian" if match[1] == "A" else "White"
+        yield LabelledPhoto(photo, "raw", class_name, f"scut-{photo.name}", "scut", ethnicity=ethnicity)
 
 
 WHERE = {utkface: "UTKFace (Aligned&Cropped Faces) from https://susanqq.github.io/UTKFace/",

@@ -148,16 +148,16 @@ class Takes:
     def hints(self):
         """Lines that say what is missing."""
         counts = {name: self.counts(name) for name in self.photos}
-        most, lines = max(photos for photos, _ in counts.values()), []
+        maximum, lines = max(photos for photos, _ in counts.values()), []
         for name, (photos, takes) in counts.items():
             if takes < ENOUGH_TAKES:
                 lines.append(f"{name}: {plural(takes, 'take')} of {ENOUGH_TAKES}, better 5: vary light, angle, clothes")
-            elif photos < FEWER * most:
+            elif photos < FEWER * maximum:
                 lines.append(f"{name} has far fewer photos: take some more")
         return lines
 
     def for_test(self):
-        """The numbers of the takes for TEST_DIR: those of takes that are there already, and the last ones that all
+        """The numbers of the takes for TEST_DIR: those of takes that it already has, and the last ones that all
         classes have since this run, if enough others are left."""
         chosen = {number for name in self.photos for number in takes_in(TEST_DIR, name)}
         common = set.intersection(*(set(takes) for takes in self.photos.values()))

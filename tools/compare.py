@@ -7,7 +7,7 @@
 It runs train.py for each variant and seed, and test.py on data/test with the resulting weights, in
 compare/<variant>/<seed>/. It prints the means and standard deviations over the seeds, and writes compare/results.csv.
 After a stop, the same command continues; with another TEST_DIR only the test is made again. Choose by the validation
-loss: a test that has been used to choose measures nothing any more.
+loss: a test set used for selection no longer measures generalisation.
 """
 
 import sys
@@ -121,31 +121,31 @@ def one_run(variant, seed):
     return result
 
 
-def remember(note, settings):
-    """Write the constants of a run to `note`; ends the program if the folder has a run with other constants."""
+def remember(path, settings):
+    """Write the constants of a run to `path`; ends the program if the folder has a run with other constants."""
     text = json.dumps(settings, sort_keys=True)
-    before = note.read_text(encoding="utf-8") if note.is_file() else text
+    before = path.read_text(encoding="utf-8") if path.is_file() else text
     if before != text:
-        script.fail(f"{note.parent} has a run with other constants ({before}, not {text}): choose another name "
+        script.fail(f"{path.parent} has a run with other constants ({before}, not {text}): choose another name "
                     "for the variant, or another RUNS_DIR")
-    write(note, text)
+    write(path, text)
 
 
-def test_once(weights, plots, note):
-    """Run test.py, unless `note` says that it has tested this run with the same constants."""
+def test_once(weights, plots, path):
+    """Run test.py, unless `path` says that it has tested this run with the same constants."""
     constants = {"TEST_DIR": TEST_DIR, "ROBUSTNESS_PHOTOS": ROBUSTNESS_PHOTOS}
     text = json.dumps(constants)
-    if note.is_file() and note.read_text(encoding="utf-8") == text:
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
-    claim_file(note)
-    write(note, "")  # until the new test is complete
+    claim_file(path)
+    write(path, "")  # until the new test is complete
     run("test.py", {**constants, "WEIGHTS": str(weights), "PLOTS_DIR": str(plots), "ROBUSTNESS": True})
-    write(note, text)
+    write(path, text)
 
 
-def write(note, text):
+def write(path, text):
     """Write a text file, whole or not at all."""
-    with atomic(note) as temporary:
+    with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -60,7 +60,7 @@ def whole(classifier):
             if classifier.ages:
                 child = logits[:, count:].softmax(1) @ self.young
             else:
-                child = probabilities[:, :1] * 0  # zeros [N, 1]
+                child = probabilities[:, :1] * 0  # zeros [N, 1], in a form that OpenCV can read
             return torch.cat([probabilities, child], 1)
 
     return Whole().eval()
