@@ -9,7 +9,7 @@ import photos
 from faces import detectors
 from live import capture, controls, results, stills, window, writing
 from running import start
-from watching import Camera, Screen, StandIn, classify, program
+from watching import Camera, Screen, StandIn, classify
 
 
 def test_keys_switch_what_is_shown(tmp_path, monkeypatch):
