@@ -72,7 +72,7 @@ def override(namespace, argv=None, fixed=()):
     `fixed`: names that other scripts read from the file, so that they can only be edited there. For values, see
     parse(). Paths become absolute, since run() changes to the project's folder; lists become tuples.
     """
-    known = constants(namespace)
+    known = namespace["RULES"]
     elsewhere = Path.cwd() != HOME.resolve()
     for argument in sys.argv[1:] if argv is None else argv:
         name, equals, text = argument.partition("=")
@@ -102,23 +102,23 @@ def with_paths(name, value, change):
     return change(value) if is_path(name, value) else value
 
 
-def parse(name, text, default, windows=os.name == "nt"):
-    """The value of `text`: a Python literal, or else a string. A type other than the default's ends the program, except
-    an int for a float, and any type for None. On Windows a backslash belongs to a path, as in 'C:\\new.mp4'.
+def parse(name, text, rule, windows=os.name == "nt"):
+    """The value of `text`: the Python literal if that follows the rule of the constant `name`, else the text itself, so
+    that a folder may be called 1. The program ends if neither follows it. On Windows a backslash belongs to a path, as
+    in 'C:\\new.mp4'.
     """
+    from terminal import rules  # here, since it imports this module
+
+    rule = rules.rule_of(rule)
     try:
         value = ast.literal_eval(text.replace("\\", "\\\\") if windows else text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
-    if isinstance(default, str):
-        return value if isinstance(value, str) else text
-    if default is None or type(value) is type(default):
+    if rules.keeps(value, rule):
         return value
-    if isinstance(default, float) and type(value) is int and abs(value) < 2**1000:
-        return float(value)
-    if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
-        return type(default)(value)
-    fail(f"{name}={public(text)}: expected {type(default).__name__}, such as {name}={default!r}")
+    if not isinstance(value, str) and rules.keeps(text, rule):
+        return text
+    fail(f"{name}={public(text)}: must be {rule.wanted}")
 
 
 def command_line(*words):

@@ -101,7 +101,7 @@ def test_test_and_realtime_refuse_bad_weights_in_one_line(kind, tmp_path, monkey
     (testing, "BATCH_SIZE=0"), (testing, "WORKERS=-2"), (testing, "SEED=-1"), (testing, "ROBUSTNESS_PHOTOS=-1"),
     (testing, "WEIGHTS=3"), (testing, "FONT=nowhere.ttf"),
     *((realtime, setting) for setting in (
-        "WEIGHTS=3", "OUTPUT=3", "RETRY=-1", "RETRY=1e999", "SOURCE=True", "SOURCE=[1]", "SOURCE=-1", "SOURCE=1.5",
+        "RETRY=-1", "RETRY=1e999", "SOURCE=True", "SOURCE=[1]", "SOURCE=-1", "SOURCE=1.5",
         "SOURCE=99999999999", "SOURCE= ", "SHOW=1", "LABELS=man", "THREADS=0", "THREADS=100000",
         "CAMERA_SIZE=(1, 99999)", "CAMERA_SIZE=1280", "CAMERA_SIZE=(1280,)", "CAMERA_SIZE=(1280, 0)",
         "CAMERA_SIZE=(1280.5, 720)", "CAMERA_SIZE='wide'", "LOG=3", "LOG=faces.txt")),

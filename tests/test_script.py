@@ -10,26 +10,33 @@ from pathlib import Path
 import pytest
 
 import processed
+import realtime
+import train
 from faces import reading
 from photos import fill
-from running import POSIX, ROOT, call, press_ctrl_c, start_python, wait_for
-from terminal import files, script
+from running import POSIX, ROOT, call, press_ctrl_c, settle, start_python, wait_for
+from terminal import files, rules, script
 from terminal.files import atomic
 
 
+ANYTHING = rules.Rule(lambda value: True, "anything")
+
+
 def script_with(file="train.py", **constants):
-    """The globals() of a script."""
-    return {**constants, "RULES": constants, "__file__": file}
+    """The globals() of a script, whose constants may be anything."""
+    return {**constants, "RULES": dict.fromkeys(constants, ANYTHING), "__file__": file}
 
 
 def constants():
-    return {**script_with(EPOCHS=3, LR=0.1, NAME="a", OUTPUT=None, SHOW=True), "lower": 1, "INNER": 2}
+    known = script_with(EPOCHS=3, LR=0.1, NAME="a", OUTPUT=None, SHOW=True)
+    known["RULES"] = dict(EPOCHS=(int, 1, None), LR=(float, 0, 10), NAME=str, OUTPUT=rules.optional(str), SHOW=bool)
+    return {**known, "lower": 1, "INNER": 2}
 
 
 @pytest.mark.parametrize(("argument", "name", "value"), [
-    ("EPOCHS=5", "EPOCHS", 5), ("LR=1", "LR", 1.0), ("LR=1e-3", "LR", 1e-3), ("NAME=data/raw", "NAME", "data/raw"),
+    ("EPOCHS=5", "EPOCHS", 5), ("LR=1", "LR", 1), ("LR=1e-3", "LR", 1e-3), ("NAME=data/raw", "NAME", "data/raw"),
     ("NAME=7", "NAME", "7"), ("OUTPUT=a.mp4", "OUTPUT", "a.mp4"),
-    ("OUTPUT=3", "OUTPUT", 3), ("SHOW=False", "SHOW", False),
+    ("OUTPUT=3", "OUTPUT", "3"), ("OUTPUT=None", "OUTPUT", None), ("SHOW=False", "SHOW", False),
 ])
 def test_override_sets_a_constant(argument, name, value):
     namespace = constants()
@@ -274,7 +281,7 @@ def test_paths_of_windows_are_told_as_in_the_documents(place):
     (r"{'a': 'C:\Users\me\new.mp4', 'b': ('x\\y.mp4',)}", {"a": r"C:\Users\me\new.mp4", "b": (r"x\\y.mp4",)}),
     ("{'a': 'C:\\clips\\'}", {"a": "C:\\clips\\"}), ("{'a': 'b/new.mp4'}", {"a": "b/new.mp4"})])
 def test_a_backslash_in_a_constant_is_that_of_a_path_on_windows(text, value):
-    assert script.parse("CLIPS", text, {}, windows=True) == value
+    assert script.parse("CLIPS", text, ANYTHING, windows=True) == value
 
 
 def test_a_command_that_is_told_has_quotes_where_cmd_and_powershell_need_them(monkeypatch):
@@ -332,3 +339,20 @@ def test_a_path_that_is_too_long_for_windows_is_said(letters, system, line, monk
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match=line):
         patch.setattr(script.os, "name", system)
         script.run(main)
+
+
+@pytest.mark.parametrize(("module", "name", "edited", "text", "value"), [
+    (realtime, "SOURCE", "clip.mp4", "0", 0), (realtime, "SOURCE", 0, "clip.mp4", "clip.mp4"),
+    (realtime, "OUTPUT", "out", "None", None), (realtime, "SOURCE", 0, "None", None),
+    (train, "START", "weights/a.pt", "None", None), (train, "EPOCHS", 30, "None", None),
+    (train, "AUXILIARY", (), "['age']", ("age",)), (train, "WEIGHTS_DIR", "weights", "1", "1")])
+def test_what_is_edited_in_the_file_can_be_set_back(module, name, edited, text, value, monkeypatch):
+    monkeypatch.setattr(module, name, edited)
+    settle(module, monkeypatch, f"{name}={text}")
+    assert getattr(module, name) == value and type(getattr(module, name)) is type(value)
+
+
+def test_a_wrong_value_is_told_by_its_rule(monkeypatch):
+    for argument, line in (("AUXILIARY=age", "some of age, "), ("EPOCHS=many", "None, or a whole number, at least 1")):
+        with pytest.raises(SystemExit, match=f"^error: {argument}: must be {line}"):
+            settle(train, monkeypatch, argument)
