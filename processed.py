@@ -373,7 +373,7 @@ def print_counts(classes, counts, others):
         script.fail(f"no face found in {RAW_DIR}: {FILL_RAW}")
 
 
-RULES = dict(RAW_DIR=str, FACES_DIR=str, SKIPPED=str, WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
+RULES = dict(RAW_DIR=str, FACES_DIR=str, SKIPPED=rules.ends_in(".csv"), WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
              DETECTOR=detectors.DETECTORS, CLAHE=(float, 0, 40))
 
 

@@ -57,7 +57,7 @@ def load(weights):
 
 def controls_of(mirror):
     """The controls.Controls at the start, from the constants; keys change them."""
-    labels = {normal(str(name)): text for name, text in LABELS.items()}  # Unicode NFC, as class names in weights files
+    labels = {normal(name): text for name, text in LABELS.items()}  # Unicode NFC, as class names in weights files
     return controls.Controls(mirror, BLUR, labels, UNSURE)
 
 
@@ -153,16 +153,11 @@ def camera_or_portrait(loading, detector):
         return view(stills.album(stills.portrait(), output), loading, output, detector, screen, note)
 
 
-def is_size(size):
-    """Whether a value is (width, height), in pixels."""
-    return len(size) == 2 and all(type(side) is int and 0 < side <= 16384 for side in size)
-
-
 RULES = dict(SOURCE=rules.optional(rules.either((int, 0, 9999), str)), WEIGHTS=rules.optional(str),
              OUTPUT=rules.optional(str), SHOW=bool, LOG=rules.optional(rules.ends_in(".csv")), LABELS=rules.TEXTS,
              UNSURE=str, MIRROR=bool, BLUR=bool, FONT=rules.optional(str),
-             CAMERA_SIZE=rules.optional(rules.Rule(is_size, "(width, height)")), THREADS=(int, 1, 256),
-             RETRY=(float, 0, 1e6))
+             THREADS=(int, 1, 256), RETRY=(float, 0, 1e6),
+             CAMERA_SIZE=rules.optional(rules.sequence((int, 1, 16384), "(width, height)", 2, 2, distinct=False)))
 
 
 def main():

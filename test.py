@@ -351,7 +351,7 @@ def evaluate_photos(photos, clips, loaded, table, folder):
 RULES = dict(TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PLOT_FORMAT=plots.ENDINGS, PEOPLE=str,
              CROPPED=bool, ROBUSTNESS=bool, ROBUSTNESS_PHOTOS=(int, 0, None), ERRORS_SHOWN=(int, 0, 10_000),
              SEED=(int, 0, 2**63 - 1), BATCH_SIZE=(int, 1, None), WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
-             FONT=rules.optional(rules.FONT))
+             FONT=rules.optional(str))
 
 
 def main():

@@ -82,17 +82,21 @@ def photos(root, skipped):
                             person.replace("_", " "))
 
 
+def names_person(pattern):
+    """Whether PERSON is empty, or a regular expression with a group."""
+    try:
+        return pattern == "" or re.compile(pattern).groups >= 1
+    except re.error:
+        return False
+
+
 RULES = dict(SOURCE=str, RAW_DIR=str, TEST_DIR=str, PEOPLE=str, TO=("raw", "test"), TEST_RATIO=(float, 0, 1),
-             RENAME=rules.TEXTS, PERSON=rules.TEXT, PREFIX=rules.TEXT)
+             RENAME=rules.TEXTS, PREFIX=rules.TEXT,
+             PERSON=rules.Rule(names_person, "a regular expression with the person in parentheses, or an empty text"))
 
 
 def main():
     rules.check(globals())
-    try:
-        if PERSON and re.compile(PERSON).groups < 1:
-            script.fail("PERSON has no group: put the part that names the person in parentheses")
-    except re.error as error:
-        script.fail(f"PERSON is not a regular expression ({error}): correct it or set it to \"\"")
     importing.bring_in(globals(), "make a folder with one subfolder per class", photos, classes=None)
     for folder in (RAW_DIR, TEST_DIR):
         if Path(folder).is_dir():

@@ -84,8 +84,6 @@ def in_test(key, ratio):
 
     It depends only on the key, so that new photos never move old ones to the other side.
     """
-    if not 0 <= ratio <= 1:
-        raise script.Problem(f"TEST_RATIO={ratio}: must be between 0 and 1")
     number = int(hashlib.sha1(key.encode(errors="surrogateescape")).hexdigest(), 16)
     # A number in 0..1 of three decimals. The first one is the last digit of the hash, so that the share 0.1 has the
     # keys whose hash ends in 0.

@@ -406,32 +406,37 @@ def take_clip(takes, name, clip):
     return photos
 
 
+def is_class(name):
+    """Whether a class can have this name, on all systems."""
+    return name.strip() == name and importing.is_file_name(name, windows=True) and name.casefold() != UNSURE
+
+
 def are_classes(chosen):
-    """Whether CLASSES are valid names of folders."""
-    names = [normal(name) for name in chosen]
-    if not 2 <= len(names) <= 9 or len(set(names)) < len(names):
-        return False
-    valid = all(name.strip() == name and importing.is_file_name(name, windows=True) for name in names)
-    return valid and UNSURE not in map(str.casefold, names)
+    """Whether CLASSES are two to nine names, each once, in any Unicode form."""
+    names = rules.sequence(rules.Rule(is_class, "a name"), "names", 2, 9)
+    return names.holds(chosen) and len(set(map(normal, chosen))) == len(chosen)
 
 
 def are_clips(chosen):
-    """Whether CLIPS has names of clips for some of the CLASSES, or is empty."""
-    clips = [clip for value in chosen.values() for clip in as_clips(value)]
-    known = set(map(normal, chosen)) <= set(map(normal, CLASSES))
-    return known and all(isinstance(clip, str) and clip for clip in clips)
+    """Whether CLIPS has a clip, or several, for each of its classes; it may be empty."""
+    clips = rules.either(str, rules.sequence(str, "clips", 1))
+    return all(isinstance(name, str) and rules.keeps(value, clips) for name, value in chosen.items())
 
 
 RULES = dict(
     CLASSES=rules.Rule(are_classes, "two to nine different names of folders, such as ('glasses', 'none')"),
     SOURCE=rules.optional(rules.either((int, 0, 9999), str)), RAW_DIR=str, TEST_DIR=str, PEOPLE=str,
     TEST_TAKES=(int, 0, 1000), RATE=(float, 0.01, 30), MIRROR=bool, SHOW=bool,
-    CLIPS=rules.Rule(are_clips, "clips of the CLASSES, such as {'glasses': 'a.mp4'}"), RETRY=(float, 0, 1e6))
+    RETRY=(float, 0, 1e6),
+    CLIPS=rules.Rule(are_clips, "a clip, or several, of each class, such as {'glasses': 'a.mp4'}"))
 
 
 def main():
     rules.check(globals())
     names = [normal(name) for name in CLASSES]
+    others = [name for name in CLIPS if normal(name) not in names]
+    if others:  # not a rule, since the command line may set CLIPS before CLASSES
+        script.fail(f"CLIPS has clips of {', '.join(others)}, but the CLASSES are {', '.join(names)}")
     if not SHOW and not CLIPS:
         script.fail("SHOW=False has no keys: name clips for the classes, such as \"CLIPS={'glasses': 'a.mp4'}\"")
     importing.check_targets(globals(), names)

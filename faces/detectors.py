@@ -64,7 +64,7 @@ def get(name, strict=False):
     YuNet's model is fetched if it is missing, which usually takes seconds; faces/fetching.py has the time limits. If
     that fails, a line is printed and Haar's detector returned; with `strict`, script.Problem is raised.
     """
-    if name not in tuple(DETECTORS):  # not in the dict, since a list would have no hash
+    if name not in DETECTORS:
         script.fail(f'DETECTOR={name!r}: must be "yunet" or "haar"')
     problem = why_no_model() if name == "yunet" else None
     if problem and strict:

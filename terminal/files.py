@@ -366,8 +366,6 @@ def claim_table(path, columns):
     """claim_file() for a CSV file: an existing file is refused unless it is empty, or its header is `columns`, texts.
     """
     path = Path(path)
-    if path.suffix.lower() != ".csv":
-        raise Problem(f"{path} must be a table: choose a name that ends in .csv")
     if path.is_file():
         with open(path, "rb") as file:
             first = file.readline().strip()

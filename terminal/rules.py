@@ -4,8 +4,8 @@
     rules.check(globals())
 
 The names in RULES are the script's constants, which its command line can set. A rule is a type (bool or str), a range
-of numbers (type, least, most), in which None for most is no limit, a collection of names, one of which is the value, or
-a Rule.
+of numbers (type, minimum, maximum), in which a maximum of None is no limit, a collection of names, one of which is the
+value, or a Rule.
 """
 
 import math
@@ -26,7 +26,6 @@ class Rule(NamedTuple):
 TEXT = Rule(lambda value: isinstance(value, str) and "\0" not in value, "a text, which may be empty")
 TEXTS = Rule(lambda value: all(isinstance(text, str) for pair in value.items() for text in pair),
              "a dict of texts, such as {'M': 'man'}")
-FONT = Rule(lambda value: isinstance(value, str) and Path(value).is_file(), "the path of a .ttf or .otf file")
 
 
 def rule_of(rule):
@@ -42,14 +41,29 @@ def rule_of(rule):
     return Rule(lambda value: isinstance(value, str) and value in rule, f"one of {', '.join(rule)}")
 
 
-def number(kind, least, most):
+def number(kind, minimum, maximum):
     """The Rule for an int, or for a float, which may be given as an int."""
     def holds(value):
         fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        return fits and math.isfinite(value) and least <= value <= (math.inf if most is None else most)
+        return fits and math.isfinite(value) and minimum <= value <= (math.inf if maximum is None else maximum)
 
     wanted = "a whole number" if kind is int else "a number"
-    wanted += f", at least {least}" if most is None else f" from {least} to {most}"
+    wanted += f", at least {minimum}" if maximum is None else f" from {minimum} to {maximum}"
+    return Rule(holds, wanted)
+
+
+def sequence(rule, wanted, minimum=0, maximum=math.inf, distinct=True):
+    """The Rule for a tuple or list of `minimum` to `maximum` values that follow `rule`; `distinct`: each only once.
+    `wanted`: of the Rule."""
+    inner = rule_of(rule)
+
+    def holds(value):
+        if not isinstance(value, (tuple, list)) or not minimum <= len(value) <= maximum:
+            return False
+        if distinct and len(set(value)) < len(value):
+            return False
+        return all(keeps(part, inner) for part in value)
+
     return Rule(holds, wanted)
 
 
@@ -80,9 +94,8 @@ def ends_in(ending):
 
 
 def some_of(names):
-    """The Rule for a tuple of names, which may be empty."""
-    return Rule(lambda value: isinstance(value, (tuple, list)) and set(value) <= set(names),
-                f"some of {', '.join(names)}, as {tuple(names)}, or ()")
+    """The Rule for a tuple of names, each once, which may be empty."""
+    return sequence(names, f"some of {', '.join(names)}, as {tuple(names)}, or ()")
 
 
 def check(namespace):

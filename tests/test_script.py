@@ -18,7 +18,6 @@ from running import POSIX, ROOT, call, press_ctrl_c, settle, start_python, wait_
 from terminal import files, rules, script
 from terminal.files import atomic
 
-
 ANYTHING = rules.Rule(lambda value: True, "anything")
 
 

@@ -220,14 +220,9 @@ def bench_size(place):
 BENCHES = {"crop": bench_crop, "train": bench_train, "evaluate": bench_evaluate, "live": bench_live, "size": bench_size}
 
 
-def are_sizes(value):
-    """Whether a value has only whole numbers from 200."""
-    return all(type(size) is int and size >= 200 for size in value)
-
-
 RULES = dict(STAGES=rules.some_of(BENCHES), REPEATS=(int, 1, 1000), PHOTOS=rules.optional(str),
              WEIGHTS=rules.optional(str), COUNT=(int, 1, 10**6), CROPS=(int, 8, 10**6), FRAMES=(int, 10, 10**6),
-             SIZES=rules.Rule(are_sizes, "whole numbers from 200"))
+             SIZES=rules.sequence((int, 200, None), "different whole numbers from 200, as (1000, 4000)", 1))
 
 
 def main():

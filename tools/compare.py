@@ -179,31 +179,25 @@ def are_variants(value):
     return bool(value) and are_settings(value) and all(map(are_settings, value.values()))
 
 
-def are_seeds(value):
-    """Whether a value has at least one seed."""
-    return bool(value) and all(type(seed) is int and 0 <= seed < 2**63 for seed in value)
-
-
 RULES = dict(VARIANTS=rules.Rule(are_variants, "constants of each variant by its name, as {'low': {'LR': 5e-4}}"),
-             SEEDS=rules.Rule(are_seeds, "whole numbers, as (0, 1, 2)"),
+             SEEDS=rules.sequence((int, 0, 2**63 - 1), "different whole numbers, as (0, 1, 2)", 1),
              SETTINGS=rules.Rule(are_settings, "constants of train.py, as {'EPOCHS': 6}"), TRAIN_DIR=str,
              VALID_DIR=str, TEST_DIR=rules.TEXT, ROBUSTNESS_PHOTOS=(int, 0, None), NEW_SPLITS=bool, RUNS_DIR=str)
 
 
 def check_variants():
     """End with one line if this script cannot vary a constant in VARIANTS or SETTINGS."""
-    known = {"CLAHE", *script.constants(vars(train))} - OWN
+    known = {"CLAHE": processed.RULES["CLAHE"], **train.RULES}
     for name, constants in VARIANTS.items():
         if not re.fullmatch(r"[\w.+-]+( [\w.+-]+)*", name):
             script.fail(f"VARIANTS: {name!r} must be a name that a folder can have")
-        settings = {**SETTINGS, **constants}
-        wrong = settings.keys() - known
-        if wrong:
-            script.fail(f"VARIANTS: {', '.join(sorted(wrong))} is neither CLAHE nor a constant of train.py that this "
-                        "script can vary")
-        limit = settings.get("CLAHE") or 0.0
-        if not isinstance(limit, (int, float)) or not 0 <= limit <= 40:
-            script.fail(f"VARIANTS: CLAHE={limit!r} of {name!r} must be a number from 0 to 40")
+        for constant, value in {**SETTINGS, **constants}.items():
+            if constant in OWN or constant not in known:
+                script.fail(f"VARIANTS: {constant} is neither CLAHE nor a constant of train.py that this script can "
+                            "vary")
+            rule = rules.rule_of(known[constant])
+            if not rules.keeps(value, rule):
+                script.fail(f"VARIANTS: {constant}={value!r} of {name!r}: must be {rule.wanted}")
     if processed.CLAHE:
         script.fail(f"processed.py has CLAHE={processed.CLAHE}, so crops are equalised already: set it to 0.0, and run "
                     "'python processed.py' and 'python validation.py'")
