@@ -373,8 +373,8 @@ def print_counts(classes, counts, others):
         script.fail(f"no face found in {RAW_DIR}: {FILL_RAW}")
 
 
-RULES = dict(RAW_DIR=str, FACES_DIR=str, SKIPPED=rules.ends_in(".csv"), WORKERS=(int, 0, 10_000), BACKEND=workers.BACKENDS,
-             DETECTOR=detectors.DETECTORS, CLAHE=(float, 0, 40))
+RULES = dict(RAW_DIR=str, FACES_DIR=str, SKIPPED=rules.ends_in(".csv"), WORKERS=(int, 0, 10_000),
+             BACKEND=workers.BACKENDS, DETECTOR=detectors.DETECTORS, CLAHE=(float, 0, 40))
 
 
 def main():

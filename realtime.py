@@ -162,6 +162,7 @@ RULES = dict(SOURCE=rules.optional(rules.either((int, 0, 9999), str)), WEIGHTS=r
 
 def main():
     rules.check(globals())
+    rules.check(vars(processed))
     fonts.choose(FONT)
     capture.quiet()  # OpenCV and FFmpeg print warnings of their own
     source = sources.named(SOURCE)

@@ -358,6 +358,7 @@ def main():
     from learn.classifier import load_all
 
     rules.check(globals())
+    rules.check(vars(processed))
     if FONT:
         plots.use_font(FONT)
     check_outputs(globals(), "PLOTS_DIR")

@@ -259,6 +259,7 @@ RULES = dict(FACES_DIR=str, RAW_DIR=str, TRAIN_DIR=str, VALID_DIR=str, VALID_RAT
 def main():
     """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
     rules.check(globals())
+    rules.check(vars(processed))
     files.check_outputs(globals(), "TRAIN_DIR", "VALID_DIR")
     files.check_classes_apart("FACES_DIR", FACES_DIR, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
     files.check_apart(RAW_DIR=RAW_DIR, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import cv2
 
+import processed
 from faces import cropping, detectors, people, reading
 from live import capture, overlay, sources, tracks, window
-from processed import DETECTOR
 from terminal import rules, script, stops, workers
 from terminal.files import PLACES, UNSURE, atomic, claim, gone, locked, normal, remove_ours, written
 
@@ -325,7 +325,7 @@ class Studio:
 
 def new_tracker():
     """A tracker that detects faces without classifying them."""
-    return tracks.Tracker(detector=detectors.get(DETECTOR))
+    return tracks.Tracker(detector=detectors.get(processed.DETECTOR))
 
 
 def take_by_keys(takes, tracker, reader, screen):
@@ -433,6 +433,7 @@ RULES = dict(
 
 def main():
     rules.check(globals())
+    rules.check(vars(processed))
     names = [normal(name) for name in CLASSES]
     others = [name for name in CLIPS if normal(name) not in names]
     if others:  # not a rule, since the command line may set CLIPS before CLASSES

@@ -98,8 +98,13 @@ def some_of(names):
     return sequence(names, f"some of {', '.join(names)}, as {tuple(names)}, or ()")
 
 
+def refuse(name, value, rule):
+    """End the program with one line on the `value` of the constant `name`, which breaks its Rule."""
+    script.fail(f"{name}={script.public(repr(value))}: must be {rule.wanted}")
+
+
 def check(namespace):
     """End the program with one line at the first constant in `namespace` (globals()) that breaks its rule."""
     for name, rule in namespace["RULES"].items():
         if not keeps(namespace[name], rule_of(rule)):
-            script.fail(f"{name}={script.public(repr(namespace[name]))}: must be {rule_of(rule).wanted}")
+            refuse(name, namespace[name], rule_of(rule))

@@ -118,7 +118,7 @@ def parse(name, text, rule, windows=os.name == "nt"):
         return value
     if not isinstance(value, str) and rules.keeps(text, rule):
         return text
-    fail(f"{name}={public(text)}: must be {rule.wanted}")
+    rules.refuse(name, value, rule)
 
 
 def command_line(*words):

@@ -173,12 +173,14 @@ def test_files_that_are_not_ours_stay(world):
 @pytest.mark.parametrize(("argument", "line"), [
     ("VARIANTS={'a': {'RATE': 1}}", "RATE is neither CLAHE nor a constant of train.py"),
     ("VARIANTS={'a': {'SEED': 1}}", "SEED is neither CLAHE nor a constant of train.py"),
-    ("VARIANTS={'../a': {}}", "must be a name that a folder can have"), ("SEEDS=()", "must be whole numbers"),
+    ("VARIANTS={'../a': {}}", "must be a name that a folder can have"), ("SEEDS=()", "must be different whole numbers"),
+    ("VARIANTS={'a': {'EPOCHS': 'x'}}", "VARIANTS: EPOCHS='x' of 'a': must be None, or a whole number, at least 1"),
+    ("VARIANTS={'a': {'CLAHE': 50}}", "VARIANTS: CLAHE=50 of 'a': must be a number from 0 to 40"),
 ])
 def test_one_line_errors(argument, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settle(compare, monkeypatch, argument)
     with pytest.raises(SystemExit, match=line):
+        settle(compare, monkeypatch, argument)
         compare.main()
 
 

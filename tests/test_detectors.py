@@ -120,7 +120,7 @@ def test_nothing_is_fetched_where_the_environment_forbids_it(empty, monkeypatch)
     assert detectors.get("yunet").name == "haar"
 
 
-@pytest.mark.parametrize("name", ["yolo", "", ("haar", "yunet"), ["yunet"], None])
+@pytest.mark.parametrize("name", ["yolo", "", ("haar", "yunet"), None])
 def test_an_unknown_detector_is_one_line(name):
     with pytest.raises(SystemExit, match="DETECTOR=.*must be"):
         detectors.get(name)

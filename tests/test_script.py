@@ -352,6 +352,7 @@ def test_what_is_edited_in_the_file_can_be_set_back(module, name, edited, text, 
 
 
 def test_a_wrong_value_is_told_by_its_rule(monkeypatch):
-    for argument, line in (("AUXILIARY=age", "some of age, "), ("EPOCHS=many", "None, or a whole number, at least 1")):
-        with pytest.raises(SystemExit, match=f"^error: {argument}: must be {line}"):
+    for argument, line in (("AUXILIARY=age", "AUXILIARY='age': must be some of age, "),
+                           ("EPOCHS=0", "EPOCHS=0: must be None, or a whole number, at least 1")):
+        with pytest.raises(SystemExit, match=f"^error: {line}"):
             settle(train, monkeypatch, argument)
