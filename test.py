@@ -266,9 +266,9 @@ def play(clips, classifier):
     return clip_metrics.judge(clips, lambda path: videos.labels(path, classifier, detectors.get(processed.DETECTOR)))
 
 
-def plot_file(name):
-    """The name of the file of one of the plots DRAWN."""
-    return f"{name}.{PLOT_FORMAT}"
+def plot_file(name, ending=None):
+    """The name of the file of one of the plots DRAWN. `ending`: of plots.ENDINGS; by default PLOT_FORMAT."""
+    return f"{name}.{ending or PLOT_FORMAT}"
 
 
 def written():
@@ -277,9 +277,10 @@ def written():
 
 
 def finish(folder, drawn, result):
-    """Delete the plots of an earlier run that this one, which has drawn the plots `drawn`, has not replaced, and write
-    test_metrics.json, the last file of a run."""
-    remove_ours(folder, [plot_file(name) for name in DRAWN if name not in drawn])
+    """Delete the plots of an earlier run, in any format, that this one, which has drawn the plots `drawn`, has not
+    replaced, and write test_metrics.json, the last file of a run."""
+    every_plot = {plot_file(name, ending) for name in DRAWN for ending in plots.ENDINGS}
+    remove_ours(folder, every_plot - {plot_file(name) for name in drawn})
     with atomic(folder / "test_metrics.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
@@ -323,6 +324,9 @@ def evaluate_photos(photos, clips, loaded, table, folder):
     found = [r for r in rows if r["status"] == "ok"]
     if not found:
         report.write_predictions(folder / "predictions.csv", rows, None, classes)
+        finish(folder, [], {"weights": loaded[0].path.as_posix(), "classes": classes, "n": 0,
+                            "no_face": sum(r["status"] == "no face" for r in rows),
+                            "unreadable": sum(r["status"] == "unreadable" for r in rows)})
         script.fail(f"no face in any of the {len(rows)} photos of {TEST_DIR}: {folder / 'predictions.csv'} says why, "
                     f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
     without = [r for r in rows if r["status"] == "no face"]

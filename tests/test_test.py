@@ -272,7 +272,7 @@ def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, caps
 
 
 def test_plots_of_an_earlier_run_do_not_stay_beside_other_metrics(world, tmp_path, monkeypatch, no_pictures):
-    names = ["groups.png", "robustness.png"]
+    names = ["groups.png", "robustness.png", "roc.pdf", "robustness.pdf"]
     files.claim(tmp_path / "plots", names)
     for name in (*names, "mine.png"):
         (tmp_path / "plots" / name).write_bytes(b"old")
@@ -314,6 +314,18 @@ def test_no_face_at_all_still_says_why(world, tmp_path, monkeypatch):
     with pytest.raises((SystemExit, script.Problem), match="no face in any of the 1 photos"):
         run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "photos"))
     assert "no face" in (tmp_path / "plots/predictions.csv").read_text(encoding="utf-8")
+
+
+def test_without_a_face_no_metrics_of_an_earlier_run_stay(world, tmp_path, monkeypatch):
+    files.claim(tmp_path / "plots", ["test_metrics.json", "roc.png"])
+    for name in ("test_metrics.json", "roc.png"):
+        (tmp_path / "plots" / name).write_text('{"n": 20}')
+    save(tmp_path / "photos/hat/gray.png", np.full((100, 100, 3), 99, np.uint8))
+    with pytest.raises(SystemExit, match="no face in any of the 1 photos"):
+        run(monkeypatch, world, tmp_path, TEST_DIR=str(tmp_path / "photos"))
+    result = json.loads((tmp_path / "plots/test_metrics.json").read_text(encoding="utf-8"))
+    assert (result["n"], result["no_face"], result["unreadable"]) == (0, 1, 0)
+    assert not (tmp_path / "plots/roc.png").exists()
 
 
 @pytest.mark.parametrize(("make", "constants", "message"), [
