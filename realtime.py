@@ -61,17 +61,17 @@ def controls_of(mirror):
     return controls.Controls(mirror, BLUR, labels, UNSURE)
 
 
-def print_summary(result):
-    """The last lines: counts and latency."""
-    if result["unusable"]:
-        print(f"{result['unusable']} frames were skipped: empty, or of an unknown kind")
-    if not result["frames"]:
+def print_summary(reader, result):
+    """The last lines: counts and latency, of a capture.Reader and the player.Played."""
+    if reader.unusable:
+        print(f"{reader.unusable} frames were skipped: empty, or of an unknown kind")
+    if not result.frames:
         return
-    median, p95 = np.percentile(result["latencies"], (50, 95)) * 1000
-    rate = result["frames"] / result["seconds"]
-    print(f"{result['frames']} frames in {result['seconds']:.1f} s ({rate:.1f} frames/s), {result['dropped']} dropped, "
-          f"{result['faces']} faces, {result['classified']} classifications")
-    print(f"different faces: {result['counts']}")
+    median, p95 = np.percentile(result.latencies, (50, 95)) * 1000
+    rate = result.frames / result.seconds
+    print(f"{result.frames} frames in {result.seconds:.1f} s ({rate:.1f} frames/s), {reader.dropped} dropped, "
+          f"{result.faces} faces, {result.classifications} classifications")
+    print(f"different faces: {result.counts}")
     print(f"from a frame's arrival to its being drawn: median {median:.1f} ms, 95 % within {p95:.1f} ms")
 
 
@@ -86,15 +86,17 @@ def watch(reader, loading, detector, screen):
     chosen = controls_of(MIRROR and sources.is_camera(reader.source))
     log = results.Results(LOG, results.name_of(reader.source))
     result = player.Player(reader, loading, chosen, log, detector, screen).play(OUTPUT)
-    print_summary(result)
-    until = f", up to second {result['timestamp']:.2f}" if result["stopped"] else ""
-    for name in result["written"]:
+    print_summary(reader, result)
+    until = f", up to second {result.timestamp:.2f}" if result.stopped or result.error else ""
+    for name in result.written:
         print(f"written: {name}{until}")
-    if result["stopped"] and not reader.live:  # Ctrl-C is the normal end of a camera, but cuts a video short
+    if result.stopped and not reader.live:  # Ctrl-C is the normal end of a camera, but cuts a video short
         stops.interrupt()
-    if result["problem"]:
-        script.fail(result["problem"])
-    if OUTPUT and not result["frames"]:
+    if result.error:
+        raise result.error
+    if result.problem:
+        script.fail(result.problem)
+    if OUTPUT and not result.frames and not chosen.quit:
         script.fail(f"OUTPUT={OUTPUT}: no frame was read, so nothing is written")
 
 
@@ -126,7 +128,7 @@ def watch_camera(loading, detector, screen):
     with contextlib.closing(capture.Reader(0, RETRY, CAMERA_SIZE)) as reader:
         if wait_for_camera(reader, screen):
             return None
-        if reader.opened is False:
+        if not reader.opened:
             return sources.why_not(0)
         return watch(reader, loading, detector, screen)
 

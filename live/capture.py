@@ -255,8 +255,9 @@ class Reader:
 
     def over(self):
         """Whether there will be no more frames, or a live source has not answered for too long."""
+        ended = self.ended  # read before the frames, since the thread may add the last ones and end meanwhile
         late = self.live and time.perf_counter() - self.last > max(self.retry, OPENING)
-        return not self.frames and (self.ended or late)
+        return (ended or late) and not self.frames
 
     def problem(self, kinds=sources.KINDS):
         """One line on why it ended too early; None if all went well. Call it when it is over(). `kinds`: see

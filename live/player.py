@@ -3,14 +3,31 @@
 import contextlib
 import time
 from collections import deque
+from typing import NamedTuple
 
 from live import overlay, results, sources, stills, tracks, window, writing
 from live.controls import CLIP_HELP
-from terminal import stops
+from terminal import script, stops
 
 LOADING, PAUSED, ENDED = "loading the network ...", "paused: space continues", "the end: space or q closes"
 LATENCIES = 100_000  # last frames whose latencies are kept for the summary: an hour of a camera, in 3 MB
 BEHIND = 0.2  # seconds that a video may fall behind its own pace and still catch up
+
+
+class Played(NamedTuple):
+    """The results of Player.play()."""
+
+    frames: int
+    faces: int  # different ones
+    classifications: int
+    seconds: float
+    latencies: deque  # seconds from a frame's arrival to its being drawn
+    counts: str  # how many different faces each class has
+    written: list  # names of files
+    timestamp: float  # of the last frame, by the source's clock
+    stopped: bool  # by Ctrl-C or another signal
+    error: Exception | None  # that ended it; the files are kept nevertheless
+    problem: str | None  # one line on why it ended too early
 
 
 class Player:
@@ -32,48 +49,49 @@ class Player:
         self.output = self.recording = None  # writing.Videos: OUTPUT, and the recording of the key r
         self.frames, self.started, self.due = 0, None, 0.0
         self.timestamp = 0.0  # of the last frame, by the source's clock
+        self.was_paused = False  # since that frame
+        self.pauses = 0.0  # seconds that a camera was paused, which are not in the videos
         self.latencies = deque(maxlen=LATENCIES)  # seconds from a frame's arrival to its being drawn
         self.recent = deque()  # (time.perf_counter(), number of faces) of the frames drawn in the last second
         self.printed = {}  # number of a face -> the label printed last
         self.waits = False  # whether it was printed that the source does not answer
 
     def play(self, output=None):
-        """Play to the end, or to Ctrl-C, and write the pictures to the video `output`.
-
-        Returns the results, a dict: numbers of frames and faces, "seconds", "latencies" (seconds per frame),
-        "timestamp" of the last frame, "written" (list of the names of files), "stopped" (whether by Ctrl-C), "counts"
-        (a text), and "problem" (one line, or None).
-        """
+        """Play to the end, and write the pictures to the video `output`. Returns the Played."""
         reader, controls = self.reader, self.controls
         with contextlib.ExitStack() as stack:
             stack.callback(self.log.close)
             if output:
                 self.output = stack.enter_context(writing.Video(output, reader))
             stack.callback(self.end_record)
-            stopped = self.play_all()
-            with stops.later():
-                stack.close()
+            interruption = self.play_all()
+            files = stack.pop_all()
+        with stops.later():  # no stop interrupts the end of the files
+            files.close()
         seconds = time.perf_counter() - (self.started or 0)
-        problem = None if controls.quit or stopped else reader.problem()
-        if self.still and not reader.live and not stopped:
+        stopped = isinstance(interruption, KeyboardInterrupt)
+        problem = None if controls.quit or interruption else reader.problem()
+        if self.still and not reader.live and not interruption:
             self.hold(problem or ENDED)
+        if self.screen.lost:
+            problem = "the display is gone"
         written = [output] if output and self.frames else []
-        return {"frames": self.frames, "seconds": seconds,
-                "faces": self.tracker.count, "classified": self.tracker.classifications,
-                "dropped": reader.dropped, "unusable": reader.unusable, "latencies": self.latencies,
-                "counts": self.controls.counted(self.log, self.classes),
-                "written": written + self.log.written(),
-                "stopped": stopped, "timestamp": self.timestamp,
-                "problem": "the display is gone" if self.screen.lost else problem}
+        return Played(self.frames, self.tracker.count, self.tracker.classifications, seconds, self.latencies,
+                      controls.counted(self.log, self.classes), written + self.log.written(), self.timestamp, stopped,
+                      None if stopped else interruption, problem)
 
     def play_all(self):
-        """Play until the source ends, or the user ends it. Returns whether that was by Ctrl-C or a signal."""
+        """Play until the source ends, or the user ends it. Returns None, or what ended it earlier: an error, or
+        KeyboardInterrupt, the only way to end a camera without a window. What was written until then is kept.
+        """
         try:
             while not self.reader.over() and not self.controls.quit:
                 self.turn()
-        except KeyboardInterrupt:  # the only way to end a camera without a window; the files are kept
-            return True
-        return False
+        except window.NoWindow:
+            raise  # nothing was shown
+        except (KeyboardInterrupt, OSError, script.Problem) as interruption:
+            return interruption
+        return None
 
     def turn(self):
         """Process a frame if there is one, else show what the program waits for."""
@@ -100,8 +118,7 @@ class Player:
         """Show a video's first frame while the network loads; with `blur`, an empty picture."""
         first = self.reader.peek()
         if self.screen.shown and (first is not None or self.reader.waiting()):
-            picture = overlay.caption(None if self.controls.blur else first, [LOADING])
-            self.controls.quit = self.screen.key(picture, 30) in window.QUIT
+            self.obey(overlay.caption(None if self.controls.blur else first, self.lines(LOADING)), None, 30)
         else:
             time.sleep(0.01)
 
@@ -121,7 +138,7 @@ class Player:
         self.still.classifier = self.tracker.classifier  # it may have been loaded meanwhile
         picture = self.still.draw(self.controls)
         self.obey(overlay.caption(picture, self.lines(PAUSED)), picture, stills.REDRAW)
-        self.due = time.perf_counter()
+        self.due, self.was_paused = time.perf_counter(), True
         if self.reader.live:
             self.reader.read()
 
@@ -143,15 +160,17 @@ class Player:
         faces = [track.face() for track in self.tracker.step(frame, timestamp, self.reader.brief)]
         boxes = [track.box for track in self.tracker.tracks]  # also of tracks that are not confirmed yet
         picture = self.controls.draw(frame, faces, boxes, self.tracker.classifier)
+        interval = timestamp - self.timestamp
+        if self.was_paused and self.reader.live:
+            self.pauses += interval
         with stops.later():  # so that after Ctrl-C all files end with the same frame
             self.log.add(results.rows_of(faces, timestamp, self.log.source, self.classes))
             for video in (self.output, self.recording):
                 if video:
-                    video.write(picture, timestamp)
+                    video.write(picture, timestamp - self.pauses)
             self.still = stills.Still(frame, faces, boxes, self.tracker.classifier)
             self.picture, self.frames = picture, self.frames + 1
-            interval = timestamp - self.timestamp
-            self.timestamp = timestamp
+            self.timestamp, self.was_paused = timestamp, False
         now = time.perf_counter()
         self.recent.append((now, len(faces)))
         while now - self.recent[0][0] > 1:
@@ -182,7 +201,14 @@ class Player:
         elif key == "r" and self.recording:
             self.end_record()
         elif key == "r":
+            self.start_record()
+
+    def start_record(self):
+        """Start the recording of the key r; if its file cannot be written, only print that."""
+        try:
             self.recording = writing.Video(writing.stamped("record", ".mp4"), self.reader)
+        except script.Problem as problem:
+            print(problem, flush=True)
 
     def end_record(self):
         """End the recording of the key r, if there is one."""
@@ -195,7 +221,7 @@ class Player:
     def lines(self, first):
         """The lines of text beneath the picture."""
         lines = [f"{first}{overlay.BETWEEN}h: help"]
-        if self.tracker.classifier is None:
+        if self.tracker.classifier is None and first != LOADING:
             lines.append(LOADING)
         if self.recording is not None:
             lines.append("recording")

@@ -99,6 +99,11 @@ def fitting(shape, monitor):
     return max(1, round(columns * share)), max(1, round(rows * share))
 
 
+def own_group(windows=os.name == "nt"):
+    """Arguments of subprocess.Popen() for a process that does not get the Ctrl-C of the script's terminal."""
+    return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if windows else {"start_new_session": True}
+
+
 class NoWindow(script.Problem):
     """No window can be opened; the message has the reason, and what to do."""
 
@@ -115,7 +120,7 @@ class Window:
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen([sys.executable, "-m", "live.window", title], cwd=Path(__file__).parent.parent,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-                                        start_new_session=True)  # so that only the script gets Ctrl-C
+                                        **own_group())
 
     @property
     def shown(self):

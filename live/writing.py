@@ -104,11 +104,13 @@ def stamped(name, suffix):
 
 
 def snapshot(picture):
-    """Save the picture that is shown (key s). If JPEG cannot hold it, only print that."""
+    """Save the picture that is shown (key s). If it cannot be written, only print that."""
     path = stamped("snapshot", ".jpg")
-    files.claim_file(path)
     try:
+        files.claim_file(path)
         save_photo(path, picture)
         print(f"snapshot: {path.as_posix()}", flush=True)
-    except TooLarge as problem:
+    except script.Problem as problem:
         print(problem, flush=True)
+    except OSError as error:
+        print(script.explained(error), flush=True)

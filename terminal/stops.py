@@ -161,7 +161,7 @@ def is_program():
         return False
     path, home = os.path.realpath(path), os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     named = module.name in started if module else any(os.path.realpath(part) == path for part in started)
-    return named and os.path.dirname(path) in (home, os.path.join(home, "data"), os.path.join(home, "tools"))
+    return named and os.path.dirname(path) in (home, *(os.path.join(home, room) for room in ("data", "faces", "tools")))
 
 
 open_streams()

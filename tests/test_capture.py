@@ -123,3 +123,20 @@ def test_a_camera_of_a_mac_is_opened_by_the_main_thread_first(system, monkeypatc
     wait_for(lambda: camera.released)
     reader.close()
     assert reader.received == 3 and threads[:2] == [system == "darwin", False]
+
+
+def test_frames_that_come_while_it_is_asked_whether_more_will_come_are_not_lost(monkeypatch):
+    """The thread adds the last ones and ends between the two looks."""
+    class LastMoment(capture.Reader):
+        def __getattribute__(self, name):
+            value = super().__getattribute__(name)
+            if name == "frames" and self.armed:
+                value, self.armed, self.ended = value.copy(), False, True
+                super().__getattribute__("frames").append("the last one")
+            return value
+
+    monkeypatch.setattr(LastMoment, "armed", False, raising=False)
+    monkeypatch.setattr(LastMoment, "work", lambda *_: None)
+    reader = LastMoment("a.mp4")
+    reader.armed = True
+    assert not reader.over()

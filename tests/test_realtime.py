@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import types
 from concurrent.futures import Future
 
 import cv2
@@ -44,9 +45,9 @@ def test_output_has_all_frames_and_the_rate(clip, tmp_path, no_window):
     reader = capture.Reader(str(clip), opened=opened)
     result = play(reader, loading(), tmp_path / "out.mp4")
     frames = clips.read_clip(tmp_path / "out.mp4")
-    assert result["frames"] == len(frames) == 60
+    assert result.frames == len(frames) == 60
     assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FPS) == pytest.approx(24.0)
-    assert result["faces"] >= 2 and not result["problem"]
+    assert result.faces >= 2 and not result.problem
     assert [p.name for p in tmp_path.glob("[!.]*")] == ["out.mp4"]
     drawn_on = [np.abs(frame.astype(int) - original).max() > 60
                 for frame, original in zip(frames, clips.read_clip(clip), strict=True)]
@@ -135,7 +136,7 @@ def played(monkeypatch, tmp_path, clip, keys, output=None, network=None):
 def test_what_the_window_shows(clip, monkeypatch, tmp_path):
     keys = {3: "h", 5: "g", 8: "m", 20: "r", 30: "r", 32: "q"}
     shown, result = played(monkeypatch, tmp_path, clip, keys)
-    assert result["frames"] == 32 and not result["problem"]
+    assert result.frames == 32 and not result.problem
     assert all((picture[480:] == 30).all(2).mean() > 0.5 for picture in shown), "the dark plate of the numbers"
     assert len(shown[3]) > len(shown[2]) > 480, "the help"
     written, = tmp_path.glob("record*")
@@ -147,7 +148,7 @@ def test_while_the_network_loads_the_first_picture_is_shown_and_q_ends(clip, mon
     """With BLUR nobody is shown before faces can be found."""
     monkeypatch.setattr(realtime, "BLUR", blurred)
     shown, result = played(monkeypatch, tmp_path, clip, "ssq", network=Future())
-    assert result["frames"] == 0 and np.array_equal(shown[0], shown[2])
+    assert result.frames == 0 and np.array_equal(shown[0], shown[2])
     if blurred:
         assert np.ptp(shown[0][:200]) == 0
     else:
@@ -178,7 +179,7 @@ def test_a_blurred_camera_shows_nobody_before_faces_can_be_found():
 def test_space_pauses_and_a_record_of_no_frame_is_none(clip, tmp_path, monkeypatch, capsys):
     """Paused at the fourth frame, r twice, then on: no frame came while it was to be recorded."""
     _, result = played(monkeypatch, tmp_path, clip, "xxx rr q")
-    assert result["frames"] < 7 and "no frame was read during the recording" in capsys.readouterr().out
+    assert result.frames < 7 and "no frame was read during the recording" in capsys.readouterr().out
     assert not list(tmp_path.glob("[!.]*"))
 
 
@@ -187,7 +188,7 @@ def test_keys_show_at_once_what_they_do_while_it_is_paused(clip, monkeypatch, tm
     shown, result = played(monkeypatch, tmp_path, clip, keys)
     paused = shown[15:]
     changes = [not np.array_equal(picture, paused[0]) for picture in paused]
-    assert changes == [False, True] * 5 + [False] * 3 and result["frames"] == 15
+    assert changes == [False, True] * 5 + [False] * 3 and result.frames == 15
     assert np.array_equal(paused[0][:200], shown[14][:200]), "and the note covers nothing"
 
 
@@ -200,7 +201,7 @@ def test_a_clip_stays_on_the_screen_until_a_key_and_is_written_by_then(clip, mon
         yield from ["x", "left", "m", "s", " "]
 
     shown, result = played(monkeypatch, tmp_path, clip, keys(), output)
-    assert result["frames"] == 60 and len(shown) == 67 and len(list(tmp_path.glob("snapshot*.jpg"))) == 1
+    assert result.frames == 60 and len(shown) == 67 and len(list(tmp_path.glob("snapshot*.jpg"))) == 1
     pictures = [picture[:480] for picture in shown]
     assert np.array_equal(pictures[59], pictures[62])
     assert not np.array_equal(pictures[64], pictures[66]), "the key m shows"
@@ -236,7 +237,7 @@ def test_ctrl_c_ends_a_camera_and_keeps_what_was_written(tmp_path, monkeypatch, 
     monkeypatch.setattr(tracks.Tracker, "step", step)
     reader = capture.Reader(0, opened=camera)
     result = play(reader, loading(), str(tmp_path / "a.mp4"))
-    assert result["frames"] == 19 and not result["problem"] and camera.released
+    assert result.frames == 19 and not result.problem and camera.released
     assert clips.read_clip(tmp_path / "a.mp4")
 
 
@@ -343,7 +344,7 @@ def people(tmp_path):
 def test_the_faces_of_one_or_two_frames_are_labelled(people, name, no_window):
     reader = capture.Reader(str(people / name))
     result = play(reader, loading())
-    assert result["frames"] == int(name[0]) and result["faces"] == 2 and not result["problem"]
+    assert result.frames == int(name[0]) and result.faces == 2 and not result.problem
     rows = [row for _, rows in videos.follow(str(people / name), loading().result(), detectors.get("haar"))
             for row in rows]
     assert len(rows) == 2 * int(name[0]) and all(row.label for row in rows)
@@ -360,7 +361,7 @@ def test_the_picture_that_an_address_gives_is_labelled(people, no_window):
         for name, count in (("shot.jpg", 1), ("2.mp4", 2)):
             reader = capture.Reader(f"http://127.0.0.1:{server.server_port}/{name}", 1.0)
             result = play(reader, loading())
-            assert result["frames"] == count and result["faces"] == 2 and not result["problem"]
+            assert result.frames == count and result.faces == 2 and not result.problem
         server.shutdown()
 
 
@@ -370,7 +371,7 @@ def test_a_clip_that_begins_with_a_picture_is_told(people, no_window):
         path = people / f"{first[0]}_{second}"
         path.write_bytes(boxes.two_tracks((people / first).read_bytes(), (people / second).read_bytes()))
         result = play(capture.Reader(str(path)), loading())
-        assert ("begins with a picture" in (result["problem"] or "")) == told and result["faces"] == 2
+        assert ("begins with a picture" in (result.problem or "")) == told and result.faces == 2
 
 
 def test_only_pictures_that_were_written_are_told(tmp_path, capsys):
@@ -425,3 +426,76 @@ def test_a_name_that_is_refused_leaves_no_reader(clip, tmp_path):
     for thread in set(reading_threads()) - set(before):
         thread.join(20)
         assert not thread.is_alive()
+
+
+def test_the_keys_s_and_r_without_a_place_to_write_leave_the_output_whole(clip, tmp_path, monkeypatch, capsys):
+    (tmp_path / "saved").write_text("a file of the user's, where the folder would be")
+    keys = ["", "", "", "s", "r", "s", *[""] * 54, "q"]
+    screen = Screen(keys)
+    monkeypatch.setattr(window, "Window", lambda show: screen)
+    monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path / "saved"))
+    reader = capture.Reader(str(clip))
+    monkeypatch.setattr(reader, "waiting", lambda: False)
+    result = play(reader, loading(), tmp_path / "o.mp4")
+    assert result.frames == 60 and result.error is None and (tmp_path / "o.mp4").is_file()
+    assert capsys.readouterr().out.count("saved is a file, but must be a folder: name another\n") == 3
+
+
+def test_an_error_of_the_log_leaves_the_output_until_there(clip, tmp_path, monkeypatch, no_window, capsys):
+    added, output = [], tmp_path / "a.mp4"
+
+    def add(log, rows):
+        added.append(rows)
+        if len(added) > 7:
+            raise OSError(28, "No space left on device", "log.csv")
+
+    monkeypatch.setattr(results.Results, "add", add)
+    monkeypatch.setattr(realtime, "OUTPUT", str(output))
+    with pytest.raises(OSError, match="No space left"):
+        watch(clip, loading())
+    assert cv2.VideoCapture(str(output)).get(cv2.CAP_PROP_FRAME_COUNT) == 7
+    assert f"written: {output}, up to second 0.25\n" in capsys.readouterr().out
+
+
+def test_a_pause_of_a_camera_is_not_in_its_recording():
+    """Its frames go on meanwhile; ten minutes of them would be 15,000 equal pictures, written at once."""
+    camera = Camera(0)
+    reader = capture.Reader(0, 0.0, opened=camera)
+    screen = Screen([""] * 3 + [" ", "", ""])
+    playing = player.Player(reader, loading(), controls.Controls(), results.Results(), haar(), screen)
+    times, frame = [], np.zeros((48, 64, 3), np.uint8)
+    playing.recording = types.SimpleNamespace(write=lambda picture, timestamp: times.append(timestamp))
+    for timestamp in (1.0, 1.04, 1.08):
+        playing.step(frame, timestamp, time.perf_counter())
+    playing.controls.pause = True
+    playing.turn()
+    assert not playing.controls.pause
+    for timestamp in (601.12, 601.16):
+        playing.step(frame, timestamp, time.perf_counter())
+    assert times == pytest.approx([1.0, 1.04, 1.08, 1.08, 1.12]) and playing.timestamp == 601.16
+    reader.close()
+
+
+def test_keys_while_the_network_loads_are_obeyed_and_q_is_no_error(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "o.mp4"))
+    monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
+    chosen = controls.Controls()
+    monkeypatch.setattr(realtime, "controls_of", lambda mirror: chosen)
+    watch(clip, Future(), Screen(["h", "b", "s", "r", "r", "m", "q"]))
+    assert chosen.help and chosen.blur and chosen.mirror and chosen.quit and not (tmp_path / "o.mp4").exists()
+
+
+def test_a_camera_whose_opening_takes_too_long_is_given_up_for_the_portrait(lines, monkeypatch):
+    """A driver may block for longer than RETRY: whether the camera opens is not known by then."""
+    given_up = threading.Event()
+    monkeypatch.setattr(capture, "open_capture", lambda *_: given_up.wait(60) and None)
+    assert realtime.camera_or_portrait(loading(), haar()) == 0
+    given_up.set()
+    assert lines[-1][0].startswith("there is no camera 0: connect one") and "portrait" in lines[-1][0]
+
+
+def test_only_the_script_gets_ctrl_c_on_windows_too(monkeypatch):
+    """start_new_session has no effect there."""
+    monkeypatch.setattr(window.subprocess, "CREATE_NEW_PROCESS_GROUP", 0x200, raising=False)
+    assert window.own_group(windows=True) == {"creationflags": 0x200}
+    assert window.own_group(windows=False) == {"start_new_session": True}

@@ -14,10 +14,11 @@ SCRIPTS = ("processed", "validation", "train", "test", "realtime", "congress", "
            "tools.bench", "tools.compare", "tools.export", "tools.picture")
 WRONG = (None, "64", "", "\0", 1.5, -1, 10**30, 10**400, float("nan"), True, b"x", [], (), {}, ("a", 1), {"a": 1},
          {1: {}}, [None], object(), {1280, 720}, {1280: 0, 720: 0}, {0: 1}, {"man": 1, "woman": 2}, "hat",
-         {"glasses": ()}, {"glasses": {"a.mp4": 1}}, ("age", "age"), (1000, 1000), [1280, "720"], {"a": {"EPOCHS": "x"}})
+         {"glasses": ()}, {"glasses": {"a.mp4": 1}}, ("age", "age"), (1000, 1000), [1280, "720"],
+         {"a": {"EPOCHS": "x"}})
 # The values of WRONG that are right for some constants: {their repr(): names}. All others must be refused.
-TEXTS = set("FACES_DIR FONT LABELS_URL OUTPUT PEOPLE PHOTOS PLOTS_DIR PORTRAITS_URL PREFIX RAW_DIR RUNS_DIR SOURCE "
-            "START TEST_DIR TRAIN_DIR VALID_DIR WEIGHTS WEIGHTS_DIR UNSURE".split())
+TEXTS = set("FACES_DIR FONT LABELS_URL OUTPUT PEOPLE PHOTOS PLOTS_DIR PORTRAITS_URL PREFIX RAW_DIR RUNS_DIR "
+            "SOURCE START TEST_DIR TRAIN_DIR VALID_DIR WEIGHTS WEIGHTS_DIR UNSURE".split())
 ALLOWED = {
     "None": set("AUGMENT BALANCE BATCH_SIZE CAMERA_SIZE EMA EPOCHS EVAL_MARGIN FONT IMAGE_SIZE LABEL_SMOOTHING LOG LR "
                 "OUTPUT PHOTOS SOURCE START WEIGHTS WEIGHT_DECAY".split()),

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -356,3 +357,15 @@ def test_photos_of_a_take_that_disappear_in_mid_run_are_said(takes, tmp_path, mo
         code, _, err = call(webcam, *takes[1], cwd=tmp_path)
     assert code == 1 and "is gone" in err
     assert call(webcam, *takes[1], cwd=tmp_path)[0] == 0 and taken(tmp_path / "data") == taken(takes[0])
+
+
+@pytest.mark.parametrize(("module", "ours"), [("faces.yunet", True), ("tools.bench", True), ("live.window", False)])
+def test_a_module_that_is_run_is_a_program_of_ours(module, ours, monkeypatch):
+    """So that SIGTERM is one line; the process of the window, which its script ends, is none."""
+    path = str(ROOT / f"{module.replace('.', '/')}.py")
+    started = SimpleNamespace(__file__=path, __spec__=SimpleNamespace(name=module))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "__main__", started)
+        patch.setattr(sys, "orig_argv", [sys.executable, "-m", module])
+        found = stops.is_program()
+    assert found == ours
