@@ -31,14 +31,14 @@ OUTPUT = None  # None: write nothing; or a video file (.mp4, .avi), or a folder 
 SHOW = True  # False: lines of text instead of a window, for machines without a display
 LOG = None  # a .csv file, with a row per face and frame, see docs/live.md; None: no file
 
-LABELS = {}  # class -> text on the screen; for Spanish: {"man": "HOMBRE", "woman": "MUJER"}
-UNSURE = "unsure"  # text for a confidence below the threshold of the weights file
+# {class, or "unsure": text on the screen}; for Spanish: {"man": "HOMBRE", "woman": "MUJER", "unsure": "NO SÉ"}
+LABELS = {}
 MIRROR = True  # flip a camera's picture, as a mirror does; the key m switches it, the network sees the unflipped frame
 BLUR = False  # True: blur the faces, in OUTPUT too; the key b switches it, the network sees the unblurred frame
 FONT = None  # a .ttf or .otf file; None: a font of this machine that has the letters of your classes and LABELS
 CAMERA_SIZE = None  # (width, height) to request, such as (1280, 720); None: the camera's own
 THREADS = 1  # of PyTorch and of OpenCV: one or two faces are too little work to gain from more
-RETRY = 10.0  # seconds to wait for a camera that is busy or unplugged
+RETRY = capture.RETRY  # seconds to wait for a camera that is busy or unplugged
 # ------------------------------------------------------------------------------------------------
 
 def load(weights):
@@ -58,7 +58,7 @@ def load(weights):
 def controls_of(mirror):
     """The controls.Controls at the start, from the constants; keys change them."""
     labels = {normal(name): text for name, text in LABELS.items()}  # Unicode NFC, as class names in weights files
-    return controls.Controls(mirror, BLUR, labels, UNSURE)
+    return controls.Controls(mirror, BLUR, labels)
 
 
 def print_summary(reader, result):
@@ -75,17 +75,17 @@ def print_summary(reader, result):
     print(f"from a frame's arrival to its being drawn: median {median:.1f} ms, 95 % within {p95:.1f} ms")
 
 
-def watch(reader, loading, detector, screen):
+def watch(reader, classifier_future, detector_future, screen):
     """Play a camera or a video, then print its results. Ends the program if nothing could be read.
 
-    `reader`: a capture.Reader; `loading` and `detector`: futures of load() and of detectors.get(); `screen`: a
+    `reader`: a capture.Reader; `classifier_future`, `detector_future`: of load() and of detectors.get(); `screen`: a
     window.Window.
     """
     if OUTPUT:
         writing.check_video_name(OUTPUT, reader.source)
     chosen = controls_of(MIRROR and sources.is_camera(reader.source))
     log = results.Results(LOG, results.name_of(reader.source))
-    result = player.Player(reader, loading, chosen, log, detector, screen).play(OUTPUT)
+    result = player.Player(reader, classifier_future, chosen, log, detector_future, screen).play(OUTPUT)
     print_summary(reader, result)
     until = f", up to second {result.timestamp:.2f}" if result.stopped or result.error else ""
     for name in result.written:
@@ -100,11 +100,12 @@ def watch(reader, loading, detector, screen):
         script.fail(f"OUTPUT={OUTPUT}: no frame was read, so nothing is written")
 
 
-def view(photos, loading, output, detector, screen, note=""):
-    """Annotate photos, then print what was written. `note`: a line shown with each; all others: see watch(). Returns
-    the exit status: 1 if no photo could be read, or none written to `output`."""
+def view(photos, classifier_future, output, detector_future, screen, note=""):
+    """Annotate photos, then print what was written. `photos`: of stills.album(); `note`: a line shown with each; all
+    others: see watch(). Returns the exit status: 1 if no photo could be read, or none written to `output`."""
     log = results.Results(LOG)
-    counts = stills.annotate(photos, loading.result(), controls_of(mirror=False), log, detector.result(), screen, note)
+    counts = stills.annotate(photos, classifier_future.result(), controls_of(mirror=False), log,
+                             detector_future.result(), screen, note)
     for name in ([output] if counts["written"] else []) + log.written():
         print(f"written: {name}")
     if counts["stopped"]:
@@ -115,50 +116,60 @@ def view(photos, loading, output, detector, screen, note=""):
 
 def wait_for_camera(reader, screen):
     """Wait until camera 0 is opened, or given up; the window says so. Returns whether the user has quit meanwhile."""
-    while not (reader.opened or reader.over()):  # opened: None while it tries, then True or False
+    while not (reader.opened or reader.finished()):  # opened: None while it tries, then True or False
         why = [sources.why_not(0)] if reader.opened is False else []
-        if screen.key(overlay.caption(None, ["looking for a camera ...", *why]), 30) in window.QUIT:
+        if screen.show(overlay.caption(None, ["looking for a camera ...", *why]), 30) in window.QUIT:
             return True
         reader.read(0.03)
     return False
 
 
-def watch_camera(loading, detector, screen):
+def try_camera(classifier_future, detector_future, screen):
     """watch() camera 0. Returns None, or one line on why it cannot be opened."""
     with contextlib.closing(capture.Reader(0, RETRY, CAMERA_SIZE)) as reader:
         if wait_for_camera(reader, screen):
             return None
         if not reader.opened:
             return sources.why_not(0)
-        return watch(reader, loading, detector, screen)
+        watch(reader, classifier_future, detector_future, screen)
+    return None
 
 
-def camera_or_portrait(loading, detector):
+def records_video():
+    """Whether OUTPUT is the name of a video, which cannot be written without a camera."""
+    return OUTPUT is not None and Path(OUTPUT).suffix.lower() in writing.FOURCC
+
+
+def camera_or_portrait(classifier_future, detector_future):
     """Watch camera 0; without a camera or a window, view a sample portrait. Returns the exit status."""
-    to_video = OUTPUT and Path(OUTPUT).suffix.lower() in writing.FOURCC
-    with contextlib.ExitStack() as stack:
-        screen = window.Window(False)
-        try:
-            screen = stack.enter_context(contextlib.closing(window.Window(SHOW)))
-            reason = watch_camera(loading, detector, screen)
-        except window.NoWindow as problem:
-            if to_video:
-                raise
-            reason = f"no window: {problem}"
-        if reason is None:
-            return 0
-        if to_video:
-            script.fail(f"OUTPUT={OUTPUT} is a video, and {reason}")
-        print(f"{reason}\nlabelling the portrait that comes with matplotlib instead")
-        output = OUTPUT or (None if screen.shown else Path(writing.SAVED_DIR, "realtime.jpg").as_posix())
-        note = f"{reason}{overlay.BETWEEN}This is the portrait that comes with matplotlib."
-        return view(stills.album(stills.portrait(), output), loading, output, detector, screen, note)
+    try:
+        with contextlib.closing(window.Window(SHOW)) as screen:
+            reason = try_camera(classifier_future, detector_future, screen)
+            if reason is None:
+                return 0
+            return view_portrait(reason, classifier_future, detector_future, screen)
+    except window.NoWindow as problem:
+        if records_video():
+            raise
+        return view_portrait(f"no window: {problem}", classifier_future, detector_future, window.Window(False))
+
+
+def view_portrait(reason, classifier_future, detector_future, screen):
+    """View the sample portrait, with one line on why. Returns the exit status."""
+    if records_video():
+        script.fail(f"OUTPUT={OUTPUT} is a video, and {reason}")
+    print(f"{reason}\nlabelling the portrait that comes with matplotlib instead")
+    output = OUTPUT
+    if output is None and not screen.shown:
+        output = Path(writing.SAVED_DIR, "realtime.jpg").as_posix()
+    note = f"{reason}{overlay.BETWEEN}This is the portrait that comes with matplotlib."
+    photos = stills.album(stills.portrait(), output)
+    return view(photos, classifier_future, output, detector_future, screen, note)
 
 
 RULES = dict(SOURCE=rules.optional(rules.either((int, 0, 9999), str)), WEIGHTS=rules.optional(str),
              OUTPUT=rules.optional(str), SHOW=bool, LOG=rules.optional(rules.ends_in(".csv")), LABELS=rules.TEXTS,
-             UNSURE=str, MIRROR=bool, BLUR=bool, FONT=rules.optional(str),
-             THREADS=(int, 1, 256), RETRY=(float, 0, 1e6),
+             MIRROR=bool, BLUR=bool, FONT=rules.optional(str), THREADS=(int, 1, 256), RETRY=(float, 0, 1e6),
              CAMERA_SIZE=rules.optional(rules.sequence((int, 1, 16384), "(width, height)", 2, 2, distinct=False)))
 
 
@@ -169,19 +180,20 @@ def main():
     capture.quiet()  # OpenCV and FFmpeg print warnings of their own
     source = sources.named(SOURCE)
     photos = [] if source is None else stills.album(source, OUTPUT)  # empty for a camera or a video
-    # Futures, from daemon threads; the second may download the detector's model.
-    loading = workers.in_background(load, WEIGHTS)
-    detector = workers.in_background(detectors.get, processed.DETECTOR)
+    # The futures are of daemon threads; the second may download the detector's model.
+    classifier_future = workers.in_background(load, WEIGHTS)
+    detector_future = workers.in_background(detectors.get, processed.DETECTOR)
     try:
         if source is None:
-            return camera_or_portrait(loading, detector)
+            return camera_or_portrait(classifier_future, detector_future)
         with contextlib.closing(window.Window(SHOW)) as screen:
             if photos:
-                return view(photos, loading, OUTPUT, detector, screen)
+                return view(photos, classifier_future, OUTPUT, detector_future, screen)
             with contextlib.closing(capture.Reader(source, RETRY, CAMERA_SIZE)) as reader:
-                return watch(reader, loading, detector, screen)
+                watch(reader, classifier_future, detector_future, screen)
     except window.NoWindow as problem:
         script.fail(f"{problem}; or set SHOW=False, with OUTPUT=<file> for a video or picture")
+    return 0
 
 
 if __name__ == "__main__":

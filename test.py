@@ -261,9 +261,9 @@ def mistakes(answers):
 
 
 def play(clips, classifier):
-    """Play [(path, class)] as realtime.py does, and print the metrics; returns the result of clip_metrics.judge()."""
+    """Play [(path, class)] as realtime.py does, and print the metrics; returns that of clip_metrics.evaluate()."""
     capture.quiet()
-    return clip_metrics.judge(clips, lambda path: videos.labels(path, classifier, detectors.get(processed.DETECTOR)))
+    return clip_metrics.evaluate(clips, lambda path: videos.labels(path, classifier, detectors.get(processed.DETECTOR)))
 
 
 def plot_file(name, ending=None):

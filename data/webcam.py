@@ -40,7 +40,7 @@ RATE = 5.0  # photos per second
 MIRROR = True  # flip a camera's picture, as a mirror does; photos are not flipped
 SHOW = True  # False: take CLIPS without a window, for machines without a display
 CLIPS = {}  # {class: a clip, or several}, such as {"glasses": ("a.mp4", "b.mp4")}; each clip is a take
-RETRY = 10.0  # seconds to wait for a camera that is busy or unplugged
+RETRY = capture.RETRY  # seconds to wait for a camera that is busy or unplugged
 # ------------------------------------------------------------------------------------------------
 
 AROUND = 1.0  # share of the face's box that a photo has on each side, so that later steps can detect the face
@@ -333,7 +333,7 @@ def take_by_keys(takes, tracker, reader, screen):
     studio, due = Studio(takes, tracker), None
     mirror, picture = MIRROR and sources.is_camera(reader.source), None
     try:
-        while not reader.over():
+        while not reader.finished():
             if (got := reader.read()) is not None:
                 frame, timestamp, _ = got
                 picture = studio.draw(frame, studio.step(frame, timestamp, reader.brief), mirror)
@@ -346,7 +346,7 @@ def take_by_keys(takes, tracker, reader, screen):
                 shown = overlay.caption(picture, [f"waiting for {sources.public(reader.source)} ..."])
             else:
                 continue
-            if not studio.obey(screen.key(shown, wait), time.perf_counter()):
+            if not studio.obey(screen.show(shown, wait), time.perf_counter()):
                 return
         if problem := reader.problem("video"):
             raise script.Problem(problem)
@@ -390,7 +390,7 @@ def take_clip(takes, name, clip):
     studio.set_class(studio.classes.index(name))
     try:
         with contextlib.closing(capture.Reader(clip, 0)) as reader:
-            while not reader.over():
+            while not reader.finished():
                 if (got := reader.read()) is not None:
                     studio.step(*got[:2], reader.brief)
         if problem := reader.problem("video"):

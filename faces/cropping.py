@@ -100,7 +100,7 @@ def turned(image, degrees, whole=True):
     return cv2.warpAffine(image, there, size, borderMode=cv2.BORDER_REPLICATE), cv2.invertAffineTransform(there)
 
 
-def crop_frame(frame, box, margin, clahe=0.0, roll=0.0):
+def crop_frame(frame, box, margin, clahe, roll):
     """crop_face() of a BGR frame of a camera or video: uint8 [IMAGE_SIZE, IMAGE_SIZE, 3] RGB."""
     # equalise() comes last: it needs RGB, and swapping the channels of a crop is faster than of a frame.
     return equalise(crop_face(frame, box, margin, roll=roll)[:, :, ::-1], clahe)

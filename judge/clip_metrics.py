@@ -62,7 +62,7 @@ def summary(figures):
             + ("never" if first is None else f"after {first:.2f} s"))
 
 
-def judge(clips, labels_of):
+def evaluate(clips, labels_of):
     """Measure and print [(path, class)], one clip after the other. `labels_of`: a function from a path to the `labels`
     of measure(); if it raises script.Problem, that is printed and the clip is left out.
 

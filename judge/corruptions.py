@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faces import occluders
+from faces import cropping, occluders
 from judge import metrics
 
 BATCH = 64  # crops per pass; affects memory only
 
 
 def brightness(crop, share, rng):
-    """Make half of the photos darker, half brighter, by a share of the way to black or white."""
+    """Blend with black or white, at random. `share`: see mixed()."""
     goal = 0.0 if rng.random() < 0.5 else 255.0
     return mixed(crop, goal, share)
 
@@ -31,8 +31,8 @@ def mixed(crop, goal, share):
 
 
 def blur(crop, sigma, rng):
-    """Gaussian blur; `sigma` is in pixels of a crop of 224 pixels."""
-    return cv2.GaussianBlur(crop, (0, 0), sigma * crop.shape[0] / 224)
+    """Gaussian blur; `sigma` is in pixels of a crop of cropping.IMAGE_SIZE."""
+    return cv2.GaussianBlur(crop, (0, 0), sigma * crop.shape[0] / cropping.IMAGE_SIZE)
 
 
 def noise(crop, sigma, rng):
@@ -80,7 +80,7 @@ KINDS = {
     "contrast": (contrast, (0.30, 0.50, 0.65, 0.80, 0.90)),  # share of the contrast lost
     "blur": (blur, (1.5, 3.0, 4.5, 6.0, 9.0)),  # sigma of a Gaussian, pixels
     "noise": (noise, (8, 16, 28, 44, 64)),  # sigma, of 255
-    "low resolution": (low_resolution, (64, 40, 28, 20, 14)),  # side in pixels before enlarging, of 224
+    "low resolution": (low_resolution, (64, 40, 28, 20, 14)),  # side in pixels before enlarging
     "JPEG": (jpeg, (40, 20, 12, 7, 3)),  # quality
     "rotation": (rotation, (8, 15, 25, 35, 45)),  # degrees, to either side
     "occlusion": (occlusion, (0.25, 0.35, 0.45, 0.55, 0.65)),  # side of a plain square, of the crop's side

@@ -15,8 +15,10 @@ LEVEL = 0.95  # confidence level of the intervals
 FEW = 10  # clusters; with fewer, their variance is not known well enough for a bootstrap
 RARE = 0.1  # share of the photos below which a class hardly affects the accuracy
 ECE_BINS = 15  # equal-width bins of confidence
-GROWN = 15  # first year of the group "age 15 and over", since children are harder to classify
+GROWN = 15  # first year of the group GROWN_UP, since children are harder to classify
 # ------------------------------------------------------------------------------------------------
+
+GROWN_UP = f"age_{GROWN}_and_over"  # key of a group
 
 
 def rounded(value):
@@ -247,8 +249,8 @@ def group_report(known, classes, found, correct, sure, clusters):
                 for name, index in members.items()]
         groups[kind] = sorted(rows, key=lambda r: (r["accuracy"] is None, r["accuracy"], r["group"]))
     grown = np.array([first is not None and first >= GROWN for _, first in bands], bool)
-    groups["age_15_and_over"] = None
+    groups[GROWN_UP] = None
     if grown.any():
-        groups["age_15_and_over"] = group_row("age 15 and over", correct[grown], found[grown], sure[grown],
-                                              clusters[grown])
+        name = GROWN_UP.replace("_", " ")
+        groups[GROWN_UP] = group_row(name, correct[grown], found[grown], sure[grown], clusters[grown])
     return groups if groups["age"] or groups["ethnicity"] else None

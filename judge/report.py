@@ -78,7 +78,7 @@ def show_groups(groups):
     """
     print(f"\nby group, worst first ({GROUPS_SHOWN} per kind, of {SMALLEST_GROUP} faces or more)")
     for kind, rows in groups.items():
-        if kind == "age_15_and_over":  # a single group, or None
+        if kind == metrics.GROWN_UP:  # a single group, or None
             rows = [rows] if rows else []
         large = [r for r in rows if r["n"] >= SMALLEST_GROUP]
         for r in large[:GROUPS_SHOWN]:
@@ -229,7 +229,7 @@ def write_predictions(path, rows, probabilities, classes, sure=()):
     """Write one line per photo, also for those without a face: file, class, predicted, p_<class>..., box, status,
     reason, sure (1 or 0).
 
-    `rows`: dicts of test.classify() and clip_metrics.judge(); `probabilities`: float [found, C], None if no face was
+    `rows`: dicts of test.classify() and clip_metrics.evaluate(); `probabilities`: float [found, C], None if no face was
     found; `sure`: bool [found]. A clip's line has the class that was shown most often, no probabilities, and its
     metrics as the reason.
     """

@@ -15,7 +15,9 @@ from live import sources, tracks
 # ------------------------------------------------------------------------------------------------
 READ_AHEAD = 8  # frames of a video file that are decoded ahead
 TIMEOUT = 5000  # milliseconds that opening or reading a network stream may take
-AGAIN = 0.3  # seconds between two attempts to open a live source, and of silence after which the screen shows it
+RETRY = 10.0  # seconds to wait for a live source that is busy or unplugged
+ATTEMPTS = 0.3  # seconds between two attempts to open a live source
+SILENCE = 0.3  # seconds without a frame after which the screen says so
 OPENING = 2.0  # seconds that a working camera may take to open or to read, even if RETRY is shorter
 USUAL_RATE = 25.0  # frames per second of a source that states no plausible rate
 LEAST_RATE, MOST_RATE = 0.005, 10_000.0  # plausible frames per second of a file
@@ -147,10 +149,10 @@ class Reader:
     """Reads the frames of a source (see sources.py) in a thread; a live source that falls silent is opened again.
 
     A live source keeps only its newest frame, a file all frames, in order. `retry`: seconds to wait for a live source;
-    `size`: (width, height) to request from a camera; `opened`: a cv2.VideoCapture that is open already.
+    `size`: (width, height) to request from a camera.
     """
 
-    def __init__(self, source, retry=10.0, size=None, opened=None):
+    def __init__(self, source, retry=RETRY, size=None):
         self.source, self.retry, self.size = source, retry, size
         self.live, self.rate = sources.is_live(source), USUAL_RATE
         self.frames, self.changed = deque(), threading.Condition()
@@ -159,11 +161,12 @@ class Reader:
         self.timestamp = 0.0  # of the last frame that was read
         self.opened = None  # whether the source could be opened; None: not known yet
         self.ended = self.stopping = False
-        if sys.platform == "darwin" and sources.is_camera(source) and opened is None:
+        first = None  # a cv2.VideoCapture that is open already
+        if sys.platform == "darwin" and sources.is_camera(source):
             # macOS asks the user for permission to use the camera, but only if the main thread opens it.
-            opened = open_capture(source, size)
+            first = open_capture(source, size)
         self.start = self.last = time.perf_counter()  # last: time of the newest frame
-        self.thread = threading.Thread(target=self.work, args=(opened,), name="reader", daemon=True)
+        self.thread = threading.Thread(target=self.work, args=(first,), name="reader", daemon=True)
         self.thread.start()
 
     def work(self, capture):
@@ -179,7 +182,7 @@ class Reader:
                 if not self.live or time.perf_counter() - self.last >= self.retry:
                     break
                 with self.changed:
-                    self.changed.wait_for(lambda: self.stopping, min(AGAIN, self.retry))
+                    self.changed.wait_for(lambda: self.stopping, min(ATTEMPTS, self.retry))
         finally:
             with self.changed:
                 self.ended = True
@@ -251,21 +254,21 @@ class Reader:
 
     def waiting(self):
         """Whether there has been no frame for a while, but one may still come."""
-        return not self.ended and not self.frames and time.perf_counter() - self.last > AGAIN
+        return not self.ended and not self.frames and time.perf_counter() - self.last > SILENCE
 
-    def over(self):
+    def finished(self):
         """Whether there will be no more frames, or a live source has not answered for too long."""
         ended = self.ended  # read before the frames, since the thread may add the last ones and end meanwhile
         late = self.live and time.perf_counter() - self.last > max(self.retry, OPENING)
         return (ended or late) and not self.frames
 
     def problem(self, kinds=sources.KINDS):
-        """One line on why it ended too early; None if all went well. Call it when it is over(). `kinds`: see
+        """One line on why it ended too early; None if all went well. Call it when it is finished(). `kinds`: see
         sources.why_not()."""
         skipped = f" ({self.unusable} frames were empty, or of an unknown kind)" if self.unusable else ""
         if self.live or not self.received:
             return sources.why_not(self.source, kinds) + skipped
-        if self.brief and sources.has_more_pictures(self.source):
+        if self.brief and sources.has_several_video_tracks(self.source):
             return (f"{self.source} begins with a picture, and OpenCV plays nothing else of it: convert it, e.g. with "
                     "'ffmpeg -i <this file> -map 0:v:1 -c copy <new file>'")
         read = self.received + self.unusable

@@ -20,15 +20,14 @@ class Controls:
 
     mirror: bool = False
     blur: bool = False
-    labels: dict = dataclasses.field(default_factory=dict)  # class -> text on the screen
-    unsure: str = UNSURE  # text on the screen
+    labels: dict = dataclasses.field(default_factory=dict)  # {class, or "unsure": text on the screen}
     help: bool = False
     heat: bool = False
     counts: bool = False
     pause: bool = False
     quit: bool = False
 
-    def obey(self, key, picture):
+    def apply(self, key, picture):
         """Apply a key (of window.name_of()); `picture`: for a snapshot, or None. Returns the key if it means nothing
         here, else "".
         """
@@ -49,7 +48,9 @@ class Controls:
         """
         if confidence is None:
             return ""
-        return self.unsure if label is None else f"{self.labels.get(classes[label], classes[label])} {confidence:.0%}"
+        if label is None:
+            return self.labels.get(UNSURE, UNSURE)
+        return f"{self.labels.get(classes[label], classes[label])} {confidence:.0%}"
 
     def draw(self, frame, faces, boxes, classifier):
         """A new picture of a BGR frame with its faces, list of tracks.LabelledFace. `boxes`: blurred with the key b;
@@ -62,5 +63,5 @@ class Controls:
         return overlay.draw(frame, drawn, self.mirror, margin)
 
     def counted(self, results, classes):
-        """'7 man, 4 woman, 1 unsure', in the texts of LABELS and UNSURE."""
-        return results.text(classes, self.labels | {UNSURE: self.unsure})
+        """'7 man, 4 woman, 1 unsure', in the texts of LABELS."""
+        return results.text(classes, self.labels)

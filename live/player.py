@@ -85,15 +85,15 @@ class Player:
         KeyboardInterrupt, the only way to end a camera without a window. What was written until then is kept.
         """
         try:
-            while not self.reader.over() and not self.controls.quit:
-                self.turn()
+            while not self.reader.finished() and not self.controls.quit:
+                self.advance()
         except window.NoWindow:
             raise  # nothing was shown
         except (KeyboardInterrupt, OSError, script.Problem) as interruption:
             return interruption
         return None
 
-    def turn(self):
+    def advance(self):
         """Process a frame if there is one, else show what the program waits for."""
         if not self.ready():
             self.show_first()
@@ -118,7 +118,7 @@ class Player:
         """Show a video's first frame while the network loads; with `blur`, an empty picture."""
         first = self.reader.peek()
         if self.screen.shown and (first is not None or self.reader.waiting()):
-            self.obey(overlay.caption(None if self.controls.blur else first, self.lines(LOADING)), None, 30)
+            self.show(overlay.caption(None if self.controls.blur else first, self.lines(LOADING)), None, 30)
         else:
             time.sleep(0.01)
 
@@ -128,7 +128,7 @@ class Player:
         if self.screen.shown:
             why = [sources.why_not(self.reader.source)] if self.reader.opened is False else []
             shown = overlay.caption(self.picture, [f"waiting for {name} ...", *why])
-            self.obey(shown, self.picture, 30)
+            self.show(shown, self.picture, 30)
         if not self.waits:
             print(f"{name} does not answer, trying for {self.reader.retry:g} s ...", flush=True)
             self.waits = True
@@ -137,7 +137,7 @@ class Player:
         """Show the last frame while paused; a camera's frames are dropped meanwhile."""
         self.still.classifier = self.tracker.classifier  # it may have been loaded meanwhile
         picture = self.still.draw(self.controls)
-        self.obey(overlay.caption(picture, self.lines(PAUSED)), picture, stills.REDRAW)
+        self.show(overlay.caption(picture, self.lines(PAUSED)), picture, stills.REDRAW)
         self.due, self.was_paused = time.perf_counter(), True
         if self.reader.live:
             self.reader.read()
@@ -148,7 +148,7 @@ class Player:
             while self.screen.shown and not self.controls.quit:
                 picture = self.still.draw(self.controls)
                 shown = overlay.caption(picture, self.lines(note))
-                if self.controls.obey(self.screen.key(shown, stills.REDRAW), picture) == " ":
+                if self.controls.apply(self.screen.show(shown, stills.REDRAW), picture) == " ":
                     return
 
     def step(self, frame, timestamp, arrival):
@@ -180,7 +180,7 @@ class Player:
             shown = overlay.caption(picture, self.lines(rate))
         self.latencies.append(time.perf_counter() - arrival)
         if self.screen.shown:
-            self.obey(shown, picture, self.time_left(interval))
+            self.show(shown, picture, self.time_left(interval))
         else:
             self.print_labels(faces, timestamp)
 
@@ -192,10 +192,10 @@ class Player:
         self.due = max(self.due + interval, now - BEHIND) if self.frames > 1 else now
         return max(1, round((self.due - now) * 1000))
 
-    def obey(self, shown, picture, wait):
+    def show(self, shown, picture, wait):
         """Show `shown`, of overlay.caption(), and apply the key pressed; a snapshot is of `picture`, or None, without
         the lines of text."""
-        key = self.controls.obey(self.screen.key(shown, wait), picture)
+        key = self.controls.apply(self.screen.show(shown, wait), picture)
         if key == " " and self.still:
             self.controls.pause = not self.controls.pause
         elif key == "r" and self.recording:

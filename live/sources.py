@@ -41,7 +41,7 @@ def is_live(source):
     return is_camera(source) or is_url(source)
 
 
-def has_more_pictures(source):
+def has_several_video_tracks(source):
     """Whether a file has several video tracks, by the boxes of MP4 and MOV."""
     if not os.path.isfile(source) or not os.path.getsize(source):
         return False

@@ -169,7 +169,7 @@ class Viewer:
         self.faces = {}  # index of a photo -> its faces; [] if it could not be read
         self.written = set()  # paths of annotated pictures
 
-    def look(self, index):
+    def still_of(self, index):
         """The Still of a photo, or None if it cannot be read."""
         photo, first = self.photos[index], index not in self.faces
         try:
@@ -215,12 +215,12 @@ class Viewer:
         """(index, Still) of the next photo that can be read, or with `step` -1 of the previous one; None at the end."""
         end = len(self.photos) if step > 0 else -1
         for other in range(index + step, end, step):
-            still = self.look(other)
+            still = self.still_of(other)
             if still is not None:
                 return other, still
         return None
 
-    def turn(self, index, still, screen):
+    def show(self, index, still, screen):
         """Show a photo until a key asks for another one. Returns 1 for the next, -1 for the previous, 0 to quit."""
         controls, blurred, step = self.controls, self.controls.blur, 0
         while not controls.quit and not step:
@@ -231,7 +231,7 @@ class Viewer:
             if controls.help:
                 lines.append(PHOTO_HELP)
             picture = still.draw(controls)
-            key = controls.obey(screen.key(overlay.caption(picture, lines), REDRAW), picture)
+            key = controls.apply(screen.show(overlay.caption(picture, lines), REDRAW), picture)
             step = (key in NEXT) - (key in BACK)
         if controls.blur != blurred:
             self.write(self.photos[index], still)
@@ -241,7 +241,7 @@ class Viewer:
         """Show the photos until a key ends it; the first and the last one stay when a key asks for one beyond them."""
         shown = self.following(-1, 1)
         while shown:
-            step = self.turn(*shown, screen)
+            step = self.show(*shown, screen)
             if not step:
                 return
             shown = self.following(shown[0], step) or shown
@@ -258,7 +258,7 @@ def annotate(photos, classifier, controls, log, detector, screen, note=""):
             viewer.view(screen)
         else:
             for index in range(len(photos)):
-                viewer.look(index)
+                viewer.still_of(index)
     except KeyboardInterrupt:  # the files that were written are kept
         stopped = True
     finally:

@@ -24,6 +24,7 @@ KEEP = 0.5  # seconds that a confirmed face stays without a detection
 REFRESH = 0.19  # most seconds between two classifications of a face: at least five per second
 MOST_PER_FRAME = 6  # most classifications in a frame, so that a crowd does not slow it down; longest wait first
 EAGER = 4  # classifications of a new or changed face in successive frames
+ENOUGH = 3  # classifications after which a new average replaces the old one
 AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; another person starts a new average
 RETURN = 5.0  # seconds within which a face that returns to its place keeps its number
 RETURN_OVERLAP = 0.2  # least IoU of its box with the lost one; people move a little meanwhile
@@ -31,6 +32,7 @@ SURER = 0.03  # hysteresis: a face becomes sure at the threshold plus this, and 
 SAME_PERSON = 0.75  # least correlation of a face with the same face one frame before; less means another person
 SAME_SCENE = 0.6  # least correlation of a frame with the one before; less means a cut
 FLAT = 4  # of 255: contrast of mere noise, so that two flat pictures count as equal
+SIDE = 16  # pixels of the copy that appearance() describes
 # ------------------------------------------------------------------------------------------------
 
 
@@ -47,16 +49,17 @@ def match(tracks, found):
     return pairs, [f for j, f in enumerate(found) if j not in used]
 
 
-def appearance(gray, box, share=0.15, size=16):
-    """A descriptor of a face, or a frame: float32 [size * size + 1] of unit length. `gray`: uint8 [H, W].
+def appearance(gray, box, share=0.15):
+    """A descriptor of a face, or a frame: float32 [SIDE * SIDE + 1] of unit length. `gray`: uint8 [H, W]; `box`: x, y,
+    width, height; `share`: of its sides, which is added around it.
 
     The product of two is nearly their correlation; the last number keeps the noise of flat pictures from counting.
     """
     x0, y0, x1, y1 = around(box, share, gray.shape)
     if x1 - x0 < 2 or y1 - y0 < 2:
-        return np.zeros(size * size + 1, np.float32)
-    pixels = cv2.resize(gray[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
-    pixels = np.append(pixels - pixels.mean(), np.float32(FLAT * size))
+        return np.zeros(SIDE * SIDE + 1, np.float32)
+    pixels = cv2.resize(gray[y0:y1, x0:x1], (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    pixels = np.append(pixels - pixels.mean(), np.float32(FLAT * SIDE))
     return pixels / np.linalg.norm(pixels)
 
 
@@ -84,7 +87,7 @@ class Track:
         self.heat = None  # Grad-CAM of the last crop, if Tracker.heat
         self.label = None  # index of the class; None: unsure, or not classified yet
         self.probabilities = None  # float64 [n_classes], averaged
-        self.fresh = None  # the current average; a new one becomes `probabilities` after three predictions
+        self.fresh = None  # the current average; it becomes `probabilities` after ENOUGH
         self.child = 0.0  # probability that it is a child's face, averaged
         self.classified = -math.inf  # time of the last classification
         self.averaged = 0  # classifications in the current average
@@ -116,8 +119,8 @@ class Track:
             self.fresh = self.fresh + (probabilities - self.fresh) * share
             self.child += (float(child) - self.child) * share
         self.classified = now
-        if self.averaged < min(3, EAGER) and self.probabilities is not None:
-            return  # a new average needs three predictions; the old label stays until then
+        if self.averaged < ENOUGH and self.probabilities is not None:
+            return  # the old label stays until then
         self.probabilities = self.fresh
         threshold = classifier.threshold
         if self.label != int(self.fresh.argmax()):  # hysteresis; not above 0.99, unless the threshold is

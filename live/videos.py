@@ -26,7 +26,7 @@ def follow(path, classifier, detector):
     """
     tracker = tracks.Tracker(classifier, detector)
     with contextlib.closing(capture.Reader(path)) as reader:
-        while not reader.over():
+        while not reader.finished():
             if (got := reader.read()) is not None:
                 frame, timestamp, _ = got
                 faces = [track.face() for track in tracker.step(frame, timestamp, reader.brief)]

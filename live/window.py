@@ -127,7 +127,7 @@ class Window:
         """Whether there is a window: not with show=False, nor once it is closed."""
         return self.process is not None
 
-    def key(self, image, wait=1):
+    def show(self, image, wait):
         """Show a BGR image and return the key pressed within `wait` milliseconds: its name_of(), "" for none, or "q" if
         the window was closed, or its process ended. Raises NoWindow if it cannot be opened.
         """

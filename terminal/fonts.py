@@ -9,7 +9,7 @@ from PIL import ImageFont
 
 from terminal import script
 
-CHOSEN = [None]  # path of the font, set by choose()
+chosen = None  # path of the font, set by choose()
 NO_LETTER = "\uffff"  # no letter in any font, so that a font draws its box for missing letters
 
 
@@ -17,12 +17,13 @@ def choose(font):
     """Use a font file for all texts from now on; ends the program if it cannot be read. None: search for a font when
     Pillow's own lacks a letter.
     """
+    global chosen
     try:
         if font is not None:
             ImageFont.truetype(str(font), 20)
     except (OSError, ValueError):
         script.fail(f"FONT={font}: not a readable font; set FONT=<path of a .ttf, .otf or .ttc file>, or None")
-    CHOSEN[:] = [font]
+    chosen = font
 
 
 def has(font, text):
@@ -62,7 +63,7 @@ def find(text):
     font of this machine; the latter is printed, once per set of letters.
     """
     letters = sorted({letter for letter in text if not letter.isascii()})
-    return CHOSEN[0] or search("".join(letters))
+    return chosen or search("".join(letters))
 
 
 @functools.lru_cache(maxsize=256)

@@ -85,7 +85,7 @@ def copy(source, output, retry=10.0):
     """Read a source and write it. Returns (times of the frames, frames written, seconds of the output, the reader)."""
     reader, times = capture.Reader(sources.named(source), retry), []
     with writing.Video(output, reader) as video:
-        while not reader.over():
+        while not reader.finished():
             got = reader.read()
             if got:
                 times.append(got[1])

@@ -12,14 +12,14 @@ import clips
 import realtime
 from live import capture, writing
 from running import ROOT, call, wait_for
-from watching import Camera, program
+from watching import Camera, program, reader_of
 
 
 def test_a_camera_gives_its_newest_frame():
     camera = Camera(40, 0.001)
-    reader = capture.Reader(0, 0.0, opened=camera)
+    reader = reader_of(0, camera, 0.0)
     seen = []
-    while not reader.over():
+    while not reader.finished():
         got = reader.read()
         if got:
             seen.append(int(got[0][0, 0, 0]))
@@ -31,9 +31,9 @@ def test_a_camera_gives_its_newest_frame():
 
 
 def test_a_video_drops_none_however_slow_its_reader():
-    reader = capture.Reader("a.mp4", opened=Camera(60))
+    reader = reader_of("a.mp4", Camera(60))
     seen = []
-    while not reader.over():
+    while not reader.finished():
         got = reader.read()
         if got:
             seen.append((int(got[0][0, 0, 0]), got[1]))
@@ -47,7 +47,7 @@ def test_a_camera_that_comes_back_goes_on(monkeypatch):
     cameras = [Camera(5), None, Camera(5)]
     monkeypatch.setattr(capture, "open_capture", lambda *_: cameras.pop(0) if cameras else None)
     reader = capture.Reader(0, 2.0)
-    while not reader.over():
+    while not reader.finished():
         reader.read()
     assert reader.received == 10 and reader.problem()
     reader.close()
@@ -65,14 +65,14 @@ def test_whatever_a_driver_raises_is_a_camera_without_frames(error, monkeypatch)
         monkeypatch.setattr(camera, "read", fails)
         monkeypatch.setattr(camera, "isOpened", lambda: True, raising=False)
         reader = capture.Reader(0, 0.0)
-        while not reader.over():
+        while not reader.finished():
             reader.read()
         reader.close()
         assert reader.problem() and reader.opened == (name == "read")
 
 
 def test_stop_ends_the_thread_while_it_waits():
-    reader = capture.Reader("a.mp4", opened=Camera(10 ** 6))
+    reader = reader_of("a.mp4", Camera(10 ** 6))
     time.sleep(0.1)
     reader.close()
     assert not reader.thread.is_alive()
@@ -139,4 +139,4 @@ def test_frames_that_come_while_it_is_asked_whether_more_will_come_are_not_lost(
     monkeypatch.setattr(LastMoment, "work", lambda *_: None)
     reader = LastMoment("a.mp4")
     reader.armed = True
-    assert not reader.over()
+    assert not reader.finished()

@@ -1,7 +1,7 @@
 """Clips as people have them: containers without a count, odd and varying rates, wide pixels."""
 
+import contextlib
 import struct
-from concurrent.futures import Future
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ from boxes import copy, frames, lasting, turned, wide_pixels, write
 from live import capture, stills, tracks
 from running import wait_for
 from terminal import script
-from watching import Camera, Screen, loading, watch
+from watching import Camera, Screen, haar, loading, reader_of, watch
 
 
 @pytest.mark.parametrize("name", ["c.mjpeg", "c.mjpg", "c", "c.bin"])
@@ -88,8 +88,8 @@ def test_a_clock_that_stands_or_jumps_is_not_believed():
                          ([0, 40, 9e9, 120, 160], [0, 40, 80, 120, 160]),
                          ([10, 10, 10, 130, 130, 130, 250], [10, 50, 90, 130, 170, 210, 250]),
                          ([0, 100, 300, 350, 1000], [0, 100, 300, 350, 1000])):
-        reader, times = capture.Reader("a.mp4", opened=Source(told)), []
-        while not reader.over():
+        reader, times = reader_of("a.mp4", Source(told)), []
+        while not reader.finished():
             got = reader.read()
             times += [got[1] * 1000] if got else []
         reader.close()
@@ -154,13 +154,17 @@ def test_wide_frames_are_searched_as_finely(tmp_path):
 
 
 def test_an_output_without_a_frame_is_one_line(tmp_path, monkeypatch):
-    """As where q is pressed while the network loads."""
-    source = write(tmp_path / "a.mp4", 25.0)
+    """As where Ctrl-C ends a camera before its first frame."""
+    class Interrupted(Screen):
+        def show(self, image, wait):
+            raise KeyboardInterrupt
+
     monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "o.mp4"))
     monkeypatch.setattr(realtime, "LOG", str(tmp_path / "faces.csv"))
-    with pytest.raises(SystemExit, match="^error: [^\n]*$") as stop:
-        script.run(lambda: watch(source, Future(), Screen(["q"])))
-    assert "o.mp4" in str(stop.value) and [p.name for p in tmp_path.glob("[!.]*")] == ["a.mp4"]
+    with contextlib.closing(reader_of(0, Camera(0), 60.0)) as reader:
+        with pytest.raises(SystemExit, match="^error: [^\n]*$") as stop:
+            script.run(lambda: realtime.watch(reader, loading(), haar(), Interrupted(())))
+    assert "o.mp4" in str(stop.value) and not list(tmp_path.glob("[!.]*"))
 
 
 def test_a_clip_that_breaks_off_is_told(tmp_path, monkeypatch, capsys):
@@ -184,7 +188,7 @@ def test_frames_of_any_kind_are_made_bgr_or_skipped(frame, mean):
             done, _ = super().read()
             return done, frame
 
-    reader = capture.Reader("a.mp4", opened=Source(3))
+    reader = reader_of("a.mp4", Source(3))
     wait_for(lambda: reader.ended)
     got = reader.read()
     reader.close()

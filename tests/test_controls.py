@@ -17,9 +17,9 @@ def test_keys_switch_what_is_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
     view = controls.Controls()
     for key, name in (("h", "help"), ("g", "heat"), ("m", "mirror"), ("b", "blur"), ("c", "counts"), ("q", "quit")):
-        assert view.obey(key, picture) == "" and getattr(view, name)
-    assert view.obey("s", picture) == "" and view.obey("", picture) == ""
-    assert view.obey("r", picture) == "r" and view.obey(" ", picture) == " " and view.obey("left", picture) == "left"
+        assert view.apply(key, picture) == "" and getattr(view, name)
+    assert view.apply("s", picture) == "" and view.apply("", picture) == ""
+    assert view.apply("r", picture) == "r" and view.apply(" ", picture) == " " and view.apply("left", picture) == "left"
     assert [p.suffix for p in sorted(tmp_path.rglob("[!.]*.*"))] == [".jpg"]
     assert "escape" in window.QUIT
 
@@ -170,7 +170,16 @@ def test_a_child_is_unsure(child, label):
 def test_a_snapshot_that_jpeg_cannot_hold_ends_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(writing, "SAVED_DIR", str(tmp_path))
     view = controls.Controls()
-    assert view.obey("s", np.zeros((70_000, 24, 3), np.uint8)) == "" and not view.quit
+    assert view.apply("s", np.zeros((70_000, 24, 3), np.uint8)) == "" and not view.quit
     said = capsys.readouterr().out
     assert "cannot be written as an image (24x70000 pixels)" in said and "snapshot: " not in said
     assert not list(tmp_path.glob("[!.]*"))
+
+
+def test_the_text_for_unsure_is_one_of_the_labels():
+    view = controls.Controls(labels={"man": "HOMBRE", "unsure": "NO SÉ"})
+    texts = [view.text_of(label, 0.98, ["man", "woman"]) for label in (None, 0, 1)]
+    assert texts == ["NO SÉ", "HOMBRE 98%", "woman 98%"]
+    log = results.Results()
+    log.add([results.Row("", None, number, label, 0.6, 0, 0, 9, 9) for number, label in ((1, "unsure"), (2, "man"))])
+    assert view.counted(log, ["man", "woman"]) == "1 HOMBRE, 1 NO SÉ"

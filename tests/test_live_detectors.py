@@ -15,9 +15,9 @@ import pytest
 import clips
 from faces import cropping, detectors, reading, yunet
 from faces.boxes import iou
-from live import capture, controls, player, results, stills, tracks, window
+from live import controls, player, results, stills, tracks, window
 from test_detectors import needs_model
-from watching import Camera, StandIn, loading
+from watching import Camera, StandIn, loading, reader_of
 
 WIDER = 0.45  # margin of the cut heads
 
@@ -108,7 +108,7 @@ def test_nobody_is_seen_where_nobody_is():
 @needs_model
 def test_yunet_takes_over_when_it_is_there_and_the_window_does_not_wait():
     detector, names = Future(), []
-    reader = capture.Reader(0, 0.0, opened=Camera(0))
+    reader = reader_of(0, Camera(0), 0.0)
     playing = player.Player(reader, loading(), controls.Controls(), results.Results(), detector,
                             window.Window(False))
     for i, frame in enumerate(clips.frames_of([clips.person("hat", 3)], 6)):

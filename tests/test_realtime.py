@@ -22,7 +22,7 @@ from faces import detectors
 from live import capture, controls, overlay, player, results, sources, stills, tracks, videos, window, writing
 from running import call, wait_for
 from terminal import files
-from watching import CAMERAS, Camera, Screen, classify, haar, loading, play, program, watch
+from watching import CAMERAS, Camera, Screen, classify, haar, loading, play, program, reader_of, watch
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,7 @@ def no_window(monkeypatch):
 
 
 def test_output_has_all_frames_and_the_rate(clip, tmp_path, no_window):
-    opened = capture.open_capture(clip)
-    reader = capture.Reader(str(clip), opened=opened)
+    reader = capture.Reader(str(clip))
     result = play(reader, loading(), tmp_path / "out.mp4")
     frames = clips.read_clip(tmp_path / "out.mp4")
     assert result.frames == len(frames) == 60
@@ -167,10 +166,10 @@ def test_no_frame_is_lost_while_the_network_loads(clip, monkeypatch, tmp_path):
 
 
 def test_a_blurred_camera_shows_nobody_before_faces_can_be_found():
-    screen, reader = Screen({}), capture.Reader(0, opened=Camera(10_000, 0.01))
+    screen, reader = Screen({}), reader_of(0, Camera(10_000, 0.01))
     playing = player.Player(reader, loading(), controls.Controls(blur=True), results.Results(), Future(), screen)
     wait_for(lambda: reader.peek() is not None)
-    playing.turn()
+    playing.advance()
     reader.close()
     picture, = screen.pictures
     assert playing.frames == 0 and np.ptp(picture[:200]) == 0
@@ -235,7 +234,7 @@ def test_ctrl_c_ends_a_camera_and_keeps_what_was_written(tmp_path, monkeypatch, 
         return []
 
     monkeypatch.setattr(tracks.Tracker, "step", step)
-    reader = capture.Reader(0, opened=camera)
+    reader = reader_of(0, camera)
     result = play(reader, loading(), str(tmp_path / "a.mp4"))
     assert result.frames == 19 and not result.problem and camera.released
     assert clips.read_clip(tmp_path / "a.mp4")
@@ -263,7 +262,7 @@ def lines(monkeypatch, tmp_path):
         def __init__(self, show):
             pass
 
-        def key(self, image, wait):
+        def show(self, image, wait):
             return "" if " ..." in shown[-1][0] else "q"
 
         def close(self):
@@ -325,7 +324,7 @@ def test_where_no_window_can_be_opened_the_remedy_is_the_systems_own(system, mon
     monkeypatch.setenv("DISPLAY", ":0")
     shown = window.Window(True)
     with pytest.raises(window.NoWindow, match="no screen") as told:
-        shown.key(np.zeros((48, 64, 3), np.uint8))
+        shown.show(np.zeros((48, 64, 3), np.uint8), 1)
     shown.close()
     assert ("ssh" in str(told.value)) == ("QT_" in str(told.value)) == (system == "linux")
 
@@ -398,7 +397,7 @@ def test_q_while_a_camera_is_looked_for_closes_all(opens, monkeypatch):
     pressed, closed = threading.Event(), []
 
     class Quits(Screen):
-        def key(self, image, wait):
+        def show(self, image, wait):
             pressed.set()
             return "q"
 
@@ -460,7 +459,7 @@ def test_an_error_of_the_log_leaves_the_output_until_there(clip, tmp_path, monke
 def test_a_pause_of_a_camera_is_not_in_its_recording():
     """Its frames go on meanwhile; ten minutes of them would be 15,000 equal pictures, written at once."""
     camera = Camera(0)
-    reader = capture.Reader(0, 0.0, opened=camera)
+    reader = reader_of(0, camera, 0.0)
     screen = Screen([""] * 3 + [" ", "", ""])
     playing = player.Player(reader, loading(), controls.Controls(), results.Results(), haar(), screen)
     times, frame = [], np.zeros((48, 64, 3), np.uint8)
@@ -468,7 +467,7 @@ def test_a_pause_of_a_camera_is_not_in_its_recording():
     for timestamp in (1.0, 1.04, 1.08):
         playing.step(frame, timestamp, time.perf_counter())
     playing.controls.pause = True
-    playing.turn()
+    playing.advance()
     assert not playing.controls.pause
     for timestamp in (601.12, 601.16):
         playing.step(frame, timestamp, time.perf_counter())

@@ -115,7 +115,7 @@ def letters(tmp_path, monkeypatch):
     manager = font_manager.fontManager
     monkeypatch.setattr(manager, "ttflist", [f for f in manager.ttflist if "dejavu" in f.name.lower()])
     monkeypatch.setattr(plots, "complained", set())
-    monkeypatch.setattr(fonts, "CHOSEN", [None])
+    monkeypatch.setattr(fonts, "chosen", None)
     with matplotlib.rc_context():
         yield tmp_path / "squares.ttf"
 

@@ -18,7 +18,7 @@ WRONG = (None, "64", "", "\0", 1.5, -1, 10**30, 10**400, float("nan"), True, b"x
          {"a": {"EPOCHS": "x"}})
 # The values of WRONG that are right for some constants: {their repr(): names}. All others must be refused.
 TEXTS = set("FACES_DIR FONT LABELS_URL OUTPUT PEOPLE PHOTOS PLOTS_DIR PORTRAITS_URL PREFIX RAW_DIR RUNS_DIR "
-            "SOURCE START TEST_DIR TRAIN_DIR VALID_DIR WEIGHTS WEIGHTS_DIR UNSURE".split())
+            "SOURCE START TEST_DIR TRAIN_DIR VALID_DIR WEIGHTS WEIGHTS_DIR".split())
 ALLOWED = {
     "None": set("AUGMENT BALANCE BATCH_SIZE CAMERA_SIZE EMA EPOCHS EVAL_MARGIN FONT IMAGE_SIZE LABEL_SMOOTHING LOG LR "
                 "OUTPUT PHOTOS SOURCE START WEIGHTS WEIGHT_DECAY".split()),

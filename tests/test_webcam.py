@@ -240,7 +240,7 @@ def test_digits_and_function_keys_take(code, index):
     ("none.mp4", ("SOURCE=<camera number, address, video>",)), ("", ("SOURCE=''", "a text"))])
 def test_a_source_without_takes_is_one_line(tmp_path, monkeypatch, source, words):
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
-    monkeypatch.setattr(window, "Window", lambda *_: SimpleNamespace(close=lambda: None, key=lambda *_: ""))
+    monkeypatch.setattr(window, "Window", lambda *_: SimpleNamespace(close=lambda: None, show=lambda *_: ""))
     code, _, err = running.call(webcam, f"SOURCE={source}", cwd=tmp_path)
     assert code == 1 and err.count("\n") == 1 and all(word in err for word in words) and "photo or folder" not in err
 

@@ -10,13 +10,14 @@ from concurrent.futures import Future
 
 import cv2
 import numpy as np
+import pytest
 
 import realtime
 from faces import detectors
 from faces.haar import upright_detections
 from learn.classifier import Classifier
 from live import capture, player, results, window
-from running import ROOT
+from running import ROOT, wait_for
 
 
 def classify(crops):
@@ -70,6 +71,16 @@ def detects(tracker, boxes):
     tracker.detector.verify = lambda *_: 0.0
 
 
+def reader_of(source, camera, retry=capture.RETRY):
+    """A capture.Reader of a source that opens once, as this Camera."""
+    cameras = [camera]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capture, "open_capture", lambda *_: cameras.pop() if cameras else None)
+        reader = capture.Reader(source, retry)
+        wait_for(lambda: not cameras)
+    return reader
+
+
 def play(reader, loading, output=None):
     """Play as realtime.watch() does, with Haar's detector and without the mirror; returns the results."""
     with contextlib.closing(window.Window(realtime.SHOW)) as screen, contextlib.closing(reader):
@@ -109,7 +120,7 @@ class Screen:
     def __init__(self, keys):
         self.pictures, self.keys = [], keys if isinstance(keys, dict) else iter(keys)
 
-    def key(self, image, wait=1):
+    def show(self, image, wait):
         self.pictures.append(image)
         return self.keys.get(len(self.pictures), "") if isinstance(self.keys, dict) else next(self.keys)
 

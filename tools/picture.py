@@ -98,7 +98,7 @@ class Screen:
     def __init__(self, frames):
         self.pictures, self.frames = [], frames
 
-    def key(self, image, wait=1):
+    def show(self, image, wait):
         """Keep a picture, BGR uint8 [H, W, 3], and return a key, as window.Window does."""
         if len(self.pictures) == self.frames:
             return "q"
