@@ -16,28 +16,29 @@ from faces import cropping, detectors
 from faces.boxes import around, inside, iou
 
 # ------------------------------------------------------------------------------------------------
-MATCH = 0.3  # least intersection over union (IoU) of a detection with its track
+MATCH = 0.3  # minimum intersection over union (IoU) of a detection with its track
 ONE_FACE = 0.6  # IoU from which two detections are one face
 CONFIRM_DETECTIONS = 3  # detections before a face can be confirmed and labelled
 CONFIRM_MISSES = 2  # misses in a row that end an unconfirmed track
 KEEP = 0.5  # seconds that a confirmed face stays without a detection
-REFRESH = 0.19  # most seconds between two classifications of a face: at least five per second
-MOST_PER_FRAME = 6  # most classifications in a frame, so that a crowd does not slow it down; longest wait first
+REFRESH = 0.19  # maximum seconds between two classifications of a face: at least five per second
+MAX_PER_FRAME = 6  # maximum classifications in a frame, so that a crowd does not slow it down; longest wait first
 EAGER = 4  # classifications of a new or changed face in successive frames
 ENOUGH = 3  # classifications after which a new average replaces the old one
 AVERAGE = 2.0  # seconds: time constant of the average of the probabilities; another person starts a new average
 RETURN = 5.0  # seconds within which a face that returns to its place keeps its number
-RETURN_OVERLAP = 0.2  # least IoU of its box with the lost one; people move a little meanwhile
+RETURN_OVERLAP = 0.2  # minimum IoU of its box with the lost one; people move a little meanwhile
 SURER = 0.03  # hysteresis: a face becomes sure at the threshold plus this, and unsure below the threshold
-SAME_PERSON = 0.75  # least correlation of a face with the same face one frame before; less means another person
-SAME_SCENE = 0.6  # least correlation of a frame with the one before; less means a cut
+SAME_PERSON = 0.75  # minimum correlation of a face with the same face one frame before; less means another person
+SAME_SCENE = 0.6  # minimum correlation of a frame with the one before; less means a cut
 FLAT = 4  # of 255: contrast of mere noise, so that two flat pictures count as equal
 SIDE = 16  # pixels of the copy that appearance() describes
 # ------------------------------------------------------------------------------------------------
 
 
 def match(tracks, found):
-    """(pairs (track, detection), best IoU first, each once; the detections without a track)."""
+    """(pairs (track, detection), best IoU first, each once; the detections without a track). `found`: the detections,
+    float64 [N, 5]: x, y, width, height in pixels, and roll in degrees."""
     overlaps = [(iou(t.box, f), i, j) for i, t in enumerate(tracks) for j, f in enumerate(found)]
     pairs, used_tracks, used = [], set(), set()  # used: detections
     for overlap, i, j in sorted(overlaps, reverse=True):
@@ -140,7 +141,7 @@ class Tracker:
         self.tracks, self.count, self.classifications = [], 0, 0  # count: of different faces so far
         self.gone, self.shot = [], 0  # copies of the confirmed tracks lost in the last RETURN seconds; cuts so far
         self.scene, self.before = None, math.inf  # appearance() and time of the previous frame
-        self.searched, self.looks = -math.inf, 0  # time of the last search of a whole frame, and their number
+        self.last_search, self.searches = -math.inf, 0  # time of the last search of a whole frame; their number
 
     def step(self, frame, now, brief=False):
         """Process a BGR frame (uint8 [H, W, 3]) at time `now` (seconds, rising). Returns the confirmed tracks.
@@ -149,59 +150,92 @@ class Tracker:
         """
         view = detectors.View(frame)
         interval = max(0.0, now - self.before)
-        scene = appearance(view.gray, (0, 0, *view.gray.shape[::-1]), 0)
-        cut = self.scene is not None and float(scene @ self.scene) < SAME_SCENE
-        self.before, self.scene, self.shot = now, scene, self.shot + cut
+        self.before = now
+        cut = self.is_cut(view)
+        if cut:
+            self.shot += 1
+        pairs, searched, new = self.detect(view, now, interval, cut)
+        for track, detection in pairs:
+            self.update(track, detection, view, now, cut)
+        self.remove_lost(searched, {track for track, _ in pairs}, now, cut)
+        self.add_new(new, view, now)
+        self.confirm(view, 1 if brief else CONFIRM_DETECTIONS)
+        self.classify(frame, now, interval)
+        return [track for track in self.tracks if track.confirmed]
 
-        wait = self.detector.interval_known if any(t.confirmed for t in self.tracks) else self.detector.interval
-        # The tracks that are searched for in this frame, those first whose last detection is the oldest.
-        expected = sorted(self.tracks, key=lambda t: t.detected)[:self.detector.followed]
-        pairs, _ = match(expected, self.detector.detect_near(view, expected))
-        new = []  # detections without a track
-        if cut or now - self.searched >= wait - interval / 2:
-            expected, matched = self.tracks, {track for track, _ in pairs}
-            others = [t for t in expected if t not in matched]
-            more, new = match(others, self.detector.detect(view, self.looks))
-            pairs += more
-            self.searched, self.looks = now, self.looks + 1
-        for track, found in pairs:
-            track.update(found, now)
-            here = appearance(view.gray, track.smooth * view.scale)
-            alike = float(here @ track.appearance) >= SAME_PERSON
-            if cut or not alike:  # maybe another person: a new average starts
-                track.averaged, track.classified = 0, -math.inf
-            if cut and not alike and track.confirmed:
-                self.replace(track, here)
-            track.appearance = here
+    def is_cut(self, view):
+        """Whether a detectors.View shows another scene than the frame before."""
+        scene = appearance(view.gray, (0, 0, *view.gray.shape[::-1]), 0)
+        before, self.scene = self.scene, scene
+        return before is not None and float(scene @ before) < SAME_SCENE
+
+    def detect(self, view, now, interval, cut):
+        """Detect the known faces, and all faces if it is time for that, or after a `cut`. `interval`: seconds since the
+        frame before.
+
+        Returns (pairs (track, detection), the tracks that were searched for, the detections without a track).
+        """
+        # Not more tracks than the detector follows, those first whose last detection is the oldest.
+        searched = sorted(self.tracks, key=lambda track: track.detected)[:self.detector.followed]
+        pairs, _ = match(searched, self.detector.detect_near(view, searched))
+        any_confirmed = any(track.confirmed for track in self.tracks)
+        wait = self.detector.interval_known if any_confirmed else self.detector.interval
+        if not cut and now - self.last_search < wait - interval / 2:
+            return pairs, searched, []
         matched = {track for track, _ in pairs}
-        for track in expected:
-            track.misses += track not in matched
-        kept = [t for t in self.tracks if t in matched or not cut and t.stays(now)]
+        others = [track for track in self.tracks if track not in matched]
+        more, new = match(others, self.detector.detect(view, self.searches))
+        self.last_search, self.searches = now, self.searches + 1
+        return pairs + more, self.tracks, new
+
+    def update(self, track, detection, view, now, cut):
+        """Add a detection to its track, which may be of another person now: then a new average starts."""
+        track.update(detection, now)
+        here = appearance(view.gray, track.smooth * view.scale)
+        alike = float(here @ track.appearance) >= SAME_PERSON
+        if cut or not alike:
+            track.averaged, track.classified = 0, -math.inf
+        if cut and not alike and track.confirmed:
+            self.replace(track, here)
+        track.appearance = here
+
+    def remove_lost(self, searched, matched, now, cut):
+        """Count the misses of the tracks that were `searched` for and not `matched`, and remove those that do not stay;
+        after a cut, all of them."""
+        for track in searched:
+            if track not in matched:
+                track.misses += 1
+        kept = [track for track in self.tracks if track in matched or (not cut and track.stays(now))]
         for track in self.tracks:
             if track.confirmed and track not in kept:
-                self.lose(track, self.shot - cut)
-        self.tracks, self.gone = kept, [g for g in self.gone if now - g.detected <= RETURN]
-        for found in new:
-            if all(inside(found, t.box) < 0.5 for t in self.tracks):
-                self.tracks.append(Track(0, found, now))
-                self.tracks[-1].appearance = appearance(view.gray, found[:4] * view.scale)
+                self.lose(track, cut)
+        self.tracks, self.gone = kept, [track for track in self.gone if now - track.detected <= RETURN]
+
+    def add_new(self, detections, view, now):
+        """Start a track for each detection that lies in no known face."""
+        for detection in detections:
+            if all(inside(detection, track.box) < 0.5 for track in self.tracks):
+                track = Track(0, detection, now)
+                track.appearance = appearance(view.gray, detection[:4] * view.scale)
+                self.tracks.append(track)
+
+    def confirm(self, view, needed):
+        """Verify the faces that have been detected `needed` times, and number those that are faces."""
         for track in self.tracks:
-            needed = 1 if brief else CONFIRM_DETECTIONS
             if not track.confirmed and track.detections >= needed and track.misses == 0:
                 roll = self.detector.verify(view, track.box, track.roll)
                 if roll is not None:
                     track.confirmed, track.roll, track.number = True, roll, self.number_for(track)
-        self.classify(frame, now, interval)
-        return [t for t in self.tracks if t.confirmed]
 
-    def lose(self, track, shot):
-        """Remember a confirmed face that has disappeared. `shot`: the number of cuts before it."""
-        self.gone.append(copy.copy(track))
-        self.gone[-1].shot = shot
+    def lose(self, track, cut):
+        """Remember a confirmed face that has disappeared; with `cut`, before that cut."""
+        lost = copy.copy(track)
+        lost.shot = self.shot - 1 if cut else self.shot
+        self.gone.append(lost)
 
     def replace(self, track, here):
         """After a cut another person is in the place of a face: the track continues with a new number and no label."""
-        self.lose(track, self.shot - 1)
+        self.lose(track, cut=True)
         track.appearance, track.label, track.probabilities = here, None, None
         track.number = self.number_for(track)
 
@@ -219,14 +253,14 @@ class Tracker:
         return known.number
 
     def classify(self, frame, now, interval):
-        """Classify the confirmed faces that are due, at most MOST_PER_FRAME in one batch. `interval`: seconds since the
+        """Classify the confirmed faces that are due, at most MAX_PER_FRAME in one batch. `interval`: seconds since the
         frame before."""
         classifier = self.classifier
         due = [t for t in self.tracks if t.confirmed and t.detected == now
                and (t.averaged < EAGER or now - t.classified + interval > REFRESH)]
         if classifier is None or not due:
             return
-        due = sorted(due, key=lambda track: track.classified)[:MOST_PER_FRAME]
+        due = sorted(due, key=lambda track: track.classified)[:MAX_PER_FRAME]
         crops = [cropping.crop_frame(frame, track.box, classifier.margin, classifier.clahe, track.roll)
                  for track in due]
         for track, probabilities, child in zip(due, *classifier.predict(crops), strict=True):

@@ -82,7 +82,7 @@ def test_of_a_crowd_a_few_are_classified_in_each_frame_and_each_in_its_turn():
     sizes, boxes = [], [(60 * i, 80 * j, 50, 50) for i in range(5) for j in range(4)]
     tracker = new_tracker(classify=lambda crops: sizes.append(len(crops)) or np.full((len(crops), 2), 0.5))
     shown = run(tracker, [boxes] * 60)[-1]
-    assert len(shown) == 20 and max(sizes) == tracks.MOST_PER_FRAME
+    assert len(shown) == 20 and max(sizes) == tracks.MAX_PER_FRAME
     assert all(t.averaged >= tracks.EAGER and 59 / 30 - t.classified < 0.3 for t in tracker.tracks)
 
 
