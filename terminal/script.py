@@ -23,7 +23,7 @@ from pathlib import Path
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
 # Constants that are paths, beside those that end in _DIR.
 PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "LISTS", "CLIPS")
-LONGEST = 259  # most letters of a path on Windows, unless long paths are enabled there
+LONGEST = 259  # maximum letters of a path on Windows, unless long paths are enabled there
 AT_END = []  # functions that run() always calls at the end, the last one first
 
 
@@ -149,28 +149,34 @@ def run(main, stopped="run the same command again to continue"):
                 for end in reversed(AT_END.copy()):
                     end()
             sys.exit(status)
-        except KeyboardInterrupt:
-            stop(stopped)
-        except Problem as problem:
-            fail(problem)
-        except BrokenPipeError:
-            # The reader of the output has ended (`| head`), so nothing more can be printed.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        except OSError as error:
-            if os.name == "nt" and error.errno == errno.EINVAL and not error.filename:
-                sys.exit(1)  # a broken pipe on Windows
-            fail(explained(error))
-        except Exception as error:
-            line = known_cause(error)
-            if line:
-                fail(line)
-            if not stops.came:
-                raise
-            stop(stopped)  # e.g. an error since another process of a training was stopped first
+        except (KeyboardInterrupt, Exception) as error:
+            end_in_one_line(error, stopped)
+            raise
         finally:
             if not stops.IS_PROGRAM:
                 os.chdir(folder)
+
+
+def end_in_one_line(error, stopped):
+    """End the program with one line after a stop, or an error that the user can mend; returns after any other error.
+    `stopped`: of run()."""
+    if isinstance(error, KeyboardInterrupt):
+        stop(stopped)
+    if isinstance(error, Problem):
+        fail(error)
+    if isinstance(error, BrokenPipeError):
+        # The reader of the output has ended (`| head`), so nothing more can be printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    if isinstance(error, OSError):
+        if os.name == "nt" and error.errno == errno.EINVAL and not error.filename:
+            sys.exit(1)  # a broken pipe on Windows
+        fail(explained(error))
+    line = known_cause(error)
+    if line:
+        fail(line)
+    if stops.came:
+        stop(stopped)  # e.g. an error since another process of a training was stopped first
 
 
 def known_cause(error):
