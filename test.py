@@ -52,7 +52,7 @@ FONT = None  # a .ttf or .otf file with the letters of your class names; None: a
 
 DRAWN = ("confusion_matrix", "roc", "reliability", "errors", "groups", "robustness")  # names of the plots
 FILL_TEST = "put photos that training never saw into <class>/ folders there, or run 'python data/drawn.py'"
-IN_PROCESS = 60  # fewer photos than this are done in this process, sooner than others could start
+IN_PROCESS = 60  # below this number of photos, starting workers takes longer than the work
 
 
 def files_by_class(folder, classes, weights):
@@ -91,9 +91,25 @@ def training_photos():
     return reading.list_photos(raw) if raw.is_dir() and not CROPPED else []
 
 
-def cut_of(classifier):
-    """(margin, clahe) of the crops for a Classifier."""
-    return classifier.margin, classifier.clahe
+class Cut(NamedTuple):
+    """How a network wants the crops of faces."""
+
+    margin: float  # around the face, as a share of its size
+    clahe: float  # clip limit of the equalisation; 0.0: none
+
+
+def cut_for(classifier):
+    """The Cut for a Classifier."""
+    return Cut(classifier.margin, classifier.clahe)
+
+
+class Job(NamedTuple):
+    """A photo to be prepared."""
+
+    path: Path
+    is_crop: bool  # whether it is a crop made by processed.py
+    cuts: list  # of Cut
+    detector: str | None  # its name; None for a crop
 
 
 class Prepared(NamedTuple):
@@ -102,82 +118,84 @@ class Prepared(NamedTuple):
     status: str  # "ok", "no face" or "unreadable"
     reason: str = ""  # why it is not "ok"
     box: tuple | None = None  # of the face: x, y, width, height; None for a crop too
-    crops: tuple = ()  # uint8 [H, W, 3], RGB, one for each cut_of() in the job
+    crops: tuple = ()  # uint8 [H, W, 3], RGB, one for each Cut of the Job
 
 
-def find_and_cut(job):
-    """Worker: (path, whether it is a crop, list of cut_of(), name of the detector) -> Prepared.
-
-    Crops by processed.py are only cut to the margin; the rest has been done.
-    """
-    path, cropped, cuts, detector = job
+def prepare(job):
+    """Worker: Job -> Prepared. Crops by processed.py are only cut to the margin; the rest has been done."""
     try:
-        if cropped:
-            crop, size = cropping.read_crop(path), (cropping.IMAGE_SIZE, cropping.IMAGE_SIZE)
+        if job.is_crop:
+            crop, size = cropping.read_crop(job.path), (cropping.IMAGE_SIZE, cropping.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-            return Prepared("ok", crops=tuple(cropping.recut(crop, cropping.MARGIN, margin) for margin, _ in cuts))
-        image = reading.read_photo(path)
-        face = detectors.get(detector).main_face(image)
+            return Prepared("ok", crops=tuple(cropping.recut(crop, cropping.MARGIN, cut.margin) for cut in job.cuts))
+        image = reading.read_photo(job.path)
+        face = detectors.get(job.detector).main_face(image)
         if face is None:
             return Prepared("no face", "no face found")
-        crops = tuple(cropping.crop_face(image, face.box, margin, clahe, face.roll)
-                      for margin, clahe in cuts)
-        return Prepared("ok", "", tuple(round(v) for v in face.box), crops)
+        crops = tuple(cropping.crop_face(image, face.box, cut.margin, cut.clahe, face.roll) for cut in job.cuts)
+        return Prepared("ok", "", tuple(round(side) for side in face.box), crops)
     except reading.PhotoError as error:
         return Prepared("unreadable", str(error))
 
 
-def job_of(path, cuts):
-    """The job of find_and_cut() for a photo, or a crop, of this run."""
-    path = path.absolute()  # workers on other machines start in other folders
-    return path, CROPPED, cuts, "" if CROPPED else detectors.get(processed.DETECTOR).name
-
-
-def find_and_cut_all(paths, cuts):
+def prepare_all(paths, cuts):
     """Yield the Prepared of each path, in order, using all cores. Only some photos are prepared ahead, to limit memory.
     """
-    jobs = (job_of(path, cuts) for path in paths)
+    detector = None if CROPPED else detectors.get(processed.DETECTOR).name
+    # Absolute paths, since workers on other machines start in other folders.
+    jobs = (Job(path.absolute(), CROPPED, cuts, detector) for path in paths)
     count = WORKERS or workers.cores()
     if count == 1 or len(paths) < IN_PROCESS:
-        yield from map(find_and_cut, jobs)
+        yield from map(prepare, jobs)
         return
-    yield from workers.in_processes(find_and_cut, jobs, count, BACKEND)
+    yield from workers.in_processes(prepare, jobs, count, BACKEND)
 
 
 def classify(photos, classifiers):
-    """One pass over the photos for all classifiers.
+    """One pass over the photos, [(path, class)], for all classifiers.
 
-    Returns rows (dict of path, class, status, reason, box, one per photo) and, for each classifier, the results of
-    predict() for all faces: float32 [found, C] and [found]; () if no face was found.
+    Returns the report.Rows, one per photo, and for each classifier the results of predict() for all faces: float32
+    [found, C] and [found]; () if no face was found.
     """
-    cuts = sorted(set(map(cut_of, classifiers)))
-    rows, waiting = [], []
+    cuts = sorted({cut_for(classifier) for classifier in classifiers})
+    rows, waiting = [], []  # waiting: the crops of each face, for the next batch
     outputs = [[] for _ in classifiers]  # the results of predict() for each batch
-    all_prepared = find_and_cut_all([path for path, _ in photos], cuts)
+    all_prepared = prepare_all([path for path, _ in photos], cuts)
     bar = tqdm(zip(photos, all_prepared, strict=True), total=len(photos), unit=" photos", desc="faces")
     for (path, name), prepared in bar:
-        rows.append({"path": path, "class": name, "status": prepared.status, "reason": prepared.reason,
-                     "box": prepared.box})
+        rows.append(report.Row(path, name, prepared.status, prepared.reason, prepared.box))
         if prepared.status == "ok":
             waiting.append(prepared.crops)
         if waiting and (len(waiting) == BATCH_SIZE or len(rows) == len(photos)):
             for batches, classifier in zip(outputs, classifiers, strict=True):
-                which = cuts.index(cut_of(classifier))
-                batches.append(classifier.predict([crops[which] for crops in waiting]))
+                index = cuts.index(cut_for(classifier))
+                batches.append(classifier.predict([crops[index] for crops in waiting]))
             waiting = []
-    return rows, [tuple(np.concatenate(parts) for parts in zip(*batches, strict=True)) for batches in outputs]
+    return rows, [joined(batches) for batches in outputs]
+
+
+def joined(batches):
+    """The results of predict() for all batches together, see classify()."""
+    if not batches:
+        return ()
+    probabilities, child = zip(*batches, strict=True)
+    return np.concatenate(probabilities), np.concatenate(child)
 
 
 class Answers(NamedTuple):
     """The predictions of one weights file for the photos. N is the number of photos in which a face was found."""
 
-    rows: list  # of classify(), one per photo
-    found: list  # those N rows that have a face
+    rows: list  # of report.Row, one per photo
     labels: np.ndarray  # int [N]
     probabilities: np.ndarray  # float32 [N, C]
     child: np.ndarray  # float32 [N], probability that each is a child's face
     classifier: object  # learn.classifier.Classifier
-    clusters: np.ndarray  # int [N], of people.clusters()
+    clusters: np.ndarray  # int [N], see people.clusters()
+
+    @property
+    def found(self):
+        """The N rows with a face."""
+        return [row for row in self.rows if row.status == "ok"]
 
     @property
     def confidence(self):
@@ -201,16 +219,19 @@ class Answers(NamedTuple):
 
 
 def by_group(answers, table):
-    """Print and return metrics.group_report() of the photos in `table`, of people.read(); None if it has none of them.
+    """Print and return metrics.group_report() of the photos in `table`; None if it has none of them.
+
+    `answers`: Answers; `table`: {name of a photo: people.Person}, returned by people.read(), or None.
     """
     if table is None:
         return None
-    readable = [r for r in answers.rows if r["status"] != "unreadable"]
-    found = np.array([r["status"] == "ok" for r in readable])
+    readable = [row for row in answers.rows if row.status != "unreadable"]
+    found = np.array([row.status == "ok" for row in readable])
     correct, sure = np.zeros((2, len(readable)), bool)
     correct[found], sure[found] = answers.correct, answers.sure
-    known = people.of_all(table, [r["path"] for r in readable])
-    groups = metrics.group_report(known, [r["class"] for r in readable], found, correct, sure, people.clusters(known))
+    known = people.of_all(table, [row.path for row in readable])
+    classes = [row.class_name for row in readable]
+    groups = metrics.group_report(known, classes, found, correct, sure, people.clusters(known))
     if groups:
         report.show_groups(groups)
     else:
@@ -218,11 +239,12 @@ def by_group(answers, table):
     return groups
 
 
-def crop_again(answers, chosen):
-    """Yield the crops of faces (`chosen`: their indices), uint8 [H, W, 3] RGB, from their photos, since not all crops
-    of a test fit into memory. Raises script.Problem if a photo cannot be read any more."""
-    paths = [answers.found[i]["path"] for i in chosen]
-    all_prepared = find_and_cut_all(paths, [cut_of(answers.classifier)])
+def crops_of(answers, chosen):
+    """Yield the crops of faces (`chosen`: their indices), uint8 [H, W, 3] RGB, again from their photos, since not all
+    crops of a test fit into memory. Raises script.Problem if a photo cannot be read any more."""
+    found = answers.found
+    paths = [found[i].path for i in chosen]
+    all_prepared = prepare_all(paths, [cut_for(answers.classifier)])
     for path, prepared in zip(paths, all_prepared, strict=True):
         if prepared.status != "ok":
             raise script.Problem(f"{path} has changed during the test ({prepared.reason}): run the same command again")
@@ -230,14 +252,14 @@ def crop_again(answers, chosen):
 
 
 def measure_robustness(answers):
-    """The rows of corruptions.measure() for ROBUSTNESS_PHOTOS of the faces."""
+    """The rows returned by corruptions.measure() for ROBUSTNESS_PHOTOS of the faces."""
     from judge import corruptions
 
-    classifier, count = answers.classifier, len(answers.found)
+    classifier, count = answers.classifier, len(answers.labels)
     chosen = np.arange(count)
     if 0 < ROBUSTNESS_PHOTOS < count:
         chosen = np.sort(np.random.default_rng(SEED).choice(count, ROBUSTNESS_PHOTOS, replace=False))
-    crops = list(tqdm(crop_again(answers, chosen), total=len(chosen), unit=" photos", desc="faces again"))
+    crops = list(tqdm(crops_of(answers, chosen), total=len(chosen), unit=" photos", desc="faces again"))
     return corruptions.measure(crops, answers.labels[chosen], lambda batch: classifier.predict(batch)[0],
                           len(classifier.classes), classifier.margin)
 
@@ -250,18 +272,18 @@ def mistakes(answers):
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS_SHOWN]
     if not len(wrong):
         return []
-    crops = list(crop_again(answers, wrong))
+    crops = list(crops_of(answers, wrong))
     heats = classifier.explain(crops, predicted[wrong].tolist())
-    titles = []
+    titles, found = [], answers.found
     for i in wrong:
-        row, called = answers.found[i], classifier.classes[predicted[i]]
-        titles.append(f"{row['path'].name[-40:]}\n{row['class']}, called {called} {confidence[i]:.1%}")
+        row, called = found[i], classifier.classes[predicted[i]]
+        titles.append(f"{row.path.name[-40:]}\n{row.class_name}, called {called} {confidence[i]:.1%}")
     return [(crop, cv2.resize(heat.astype(np.float32), crop.shape[1::-1]), title)
             for crop, heat, title in zip(crops, heats, titles, strict=True)]
 
 
 def play(clips, classifier):
-    """Play [(path, class)] as realtime.py does, and print the metrics; returns that of clip_metrics.evaluate()."""
+    """Play [(path, class)] as realtime.py does, and print the metrics. Returns what clip_metrics.evaluate() returns."""
     capture.quiet()
     return clip_metrics.evaluate(clips, lambda path: videos.labels(path, classifier, detectors.get(processed.DETECTOR)))
 
@@ -286,8 +308,8 @@ def finish(folder, drawn, result):
 
 
 def write(folder, answers, result, clip_rows):
-    """Write all files of a run, test_metrics.json last. `result`: the dict for test_metrics.json; `clip_rows`: of
-    play()."""
+    """Write all files of a run, test_metrics.json last. `result`: the dict for test_metrics.json; `clip_rows`: the
+    report.Rows returned by play()."""
     classes = answers.classifier.classes
     paths = {name: folder / plot_file(name) for name in DRAWN}
     drawn = ["confusion_matrix", "roc", "reliability", "errors"]
@@ -315,41 +337,47 @@ def evaluate_clips(clips, classifier, folder):
 
 
 def evaluate_photos(photos, clips, loaded, table, folder):
-    """Test the Classifiers `loaded` on the photos; then detail the best one, and play the clips with it. `photos`,
-    `clips`: of files_by_class(); `table`: of people.read(); `folder`: for the files of this run."""
+    """Test the Classifiers `loaded` on the photos; then detail the best one, and play the clips with it.
+
+    `photos`, `clips`: [(path, class)]; `table`: returned by people.read(); `folder`: for the files of this run.
+    """
     classes = loaded[0].classes
     takes = people.takes(people.of_all(table, [path for path, _ in photos]))
     copied = overlap.find_copies(photos, training_photos(), takes)
     rows, outputs = classify(photos, loaded)
-    found = [r for r in rows if r["status"] == "ok"]
+    found = [row for row in rows if row.status == "ok"]
+    without = [row for row in rows if row.status == "no face"]
+    unreadable = len(rows) - len(found) - len(without)
     if not found:
         report.write_predictions(folder / "predictions.csv", rows, None, classes)
-        finish(folder, [], {"weights": loaded[0].path.as_posix(), "classes": classes, "n": 0,
-                            "no_face": sum(r["status"] == "no face" for r in rows),
-                            "unreadable": sum(r["status"] == "unreadable" for r in rows)})
+        finish(folder, [], {"weights": loaded[0].path.as_posix(), "classes": classes, "n": 0, "no_face": len(without),
+                            "unreadable": unreadable})
         script.fail(f"no face in any of the {len(rows)} photos of {TEST_DIR}: {folder / 'predictions.csv'} says why, "
                     f"photo by photo" + ("" if CROPPED else "; face crops need CROPPED=True"))
-    without = [r for r in rows if r["status"] == "no face"]
-    labels = np.array([classes.index(r["class"]) for r in found], int)
-    missed = np.array([classes.index(r["class"]) for r in without], int)
-    clusters = people.clusters(people.of_all(table, [r["path"] for r in found + without]))
+    labels = np.array([classes.index(row.class_name) for row in found], int)
+    missed = np.array([classes.index(row.class_name) for row in without], int)
+    clusters = people.clusters(people.of_all(table, [row.path for row in found + without]))
     summaries = [metrics.summary(probabilities, labels, missed, clusters, SEED) for probabilities, _ in outputs]
     best = report.compare(loaded, summaries) if len(loaded) > 1 else 0
-    answers = Answers(rows, found, labels, *outputs[best], loaded[best], clusters[:len(found)])
-    result = {"weights": loaded[best].path.as_posix(), "classes": classes,
-              "unreadable": sum(r["status"] == "unreadable" for r in rows), **summaries[best],
-              "coverage": metrics.coverage(answers.trusted, answers.correct, loaded[best].threshold)}
-    report.show(result, classes, collections.Counter((r["class"], r["status"]) for r in rows))
-    result["copies"] = copied
-    result["groups"] = by_group(answers, table)
-    result["robustness"] = measure_robustness(answers) if ROBUSTNESS else None
-    result["epochs"] = None if len(loaded) == 1 else [
-        {"weights": classifier.path.as_posix(), "epoch": classifier.epoch, **summary}
-        for classifier, summary in zip(loaded, summaries, strict=True)]
-    clip_rows, result["clips"] = play(clips, loaded[best])
+    answers = Answers(rows, labels, *outputs[best], loaded[best], clusters[:len(found)])
+    coverage = metrics.coverage(answers.trusted, answers.correct, loaded[best].threshold)
+    report.show(summaries[best], coverage, classes, collections.Counter((row.class_name, row.status) for row in rows))
+    groups = by_group(answers, table)
+    robustness = measure_robustness(answers) if ROBUSTNESS else None
+    clip_rows, clip_figures = play(clips, loaded[best])
+    result = {"weights": loaded[best].path.as_posix(), "classes": classes, "unreadable": unreadable, **summaries[best],
+              "coverage": coverage, "copies": copied, "groups": groups, "robustness": robustness,
+              "epochs": epochs_of(loaded, summaries) if len(loaded) > 1 else None, "clips": clip_figures}
     write(folder, answers, result, clip_rows)
-    print(f"\n{result['n']} faces, {result['no_face']} photos without a face, {result['unreadable']} unreadable; "
-          f"pictures, predictions.csv and test_metrics.json are in {folder.as_posix()}")
+    print(f"\n{result['n']} faces, {result['no_face']} photos without a face, {unreadable} unreadable; pictures, "
+          f"predictions.csv and test_metrics.json are in {folder.as_posix()}")
+
+
+def epochs_of(loaded, summaries):
+    """The metrics of each of several Classifiers: list of dicts, returned by metrics.summary(), with its weights file
+    and epoch."""
+    return [{"weights": classifier.path.as_posix(), "epoch": classifier.epoch, **summary}
+            for classifier, summary in zip(loaded, summaries, strict=True)]
 
 
 RULES = dict(TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PLOT_FORMAT=plots.ENDINGS, PEOPLE=str,

@@ -3,6 +3,7 @@
 import itertools
 import statistics
 
+from judge import report
 from judge.metrics import ratio, rounded
 from terminal import script
 from terminal.files import UNSURE
@@ -66,19 +67,19 @@ def evaluate(clips, labels_of):
     """Measure and print [(path, class)], one clip after the other. `labels_of`: a function from a path to the `labels`
     of measure(); if it raises script.Problem, that is printed and the clip is left out.
 
-    Returns (rows for report.write_predictions(), metrics: None without clips, or a dict: "all" from together(), "each"
+    Returns (list of report.Row, metrics: None without clips, or a dict: "all" from together(), "each"
     from measure(), and the number of "unreadable" clips).
     """
     rows, each = [], []
     for path, name in clips:
-        row = {"path": path, "class": name, "status": "clip", "reason": "", "box": None}
-        rows.append(row)
         try:
-            each.append({"file": path.as_posix(), "class": name, **measure(list(labels_of(path)), name)})
-            row.update(predicted=each[-1]["predicted"], reason=summary(each[-1]))
+            figures = measure(list(labels_of(path)), name)
+            each.append({"file": path.as_posix(), "class": name, **figures})
+            row = report.Row(path, name, "clip", summary(figures), predicted=figures["predicted"])
         except script.Problem as problem:
-            row.update(status="unreadable", reason=str(problem))
-        print(f"{name}/{path.name}: {row['reason']}", flush=True)
+            row = report.Row(path, name, "unreadable", str(problem))
+        rows.append(row)
+        print(f"{name}/{path.name}: {row.reason}", flush=True)
     if not rows:
         return [], None
     figures = together(each)

@@ -3,6 +3,8 @@ Nothing to run."""
 
 import csv
 import math
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,13 +24,25 @@ SMALLEST_GROUP = 20  # photos that a group needs to be printed; with fewer, the 
 # ------------------------------------------------------------------------------------------------
 
 
+class Row(NamedTuple):
+    """A photo or clip of the test, for write_predictions()."""
+
+    path: Path
+    class_name: str
+    status: str  # "ok", "no face", "unreadable" or "clip"
+    reason: str = ""  # why a photo is not "ok"; of a clip its metrics
+    box: tuple | None = None  # of the face: x, y, width, height, in pixels
+    predicted: str | None = None  # of a clip: the class that was shown most often
+
+
 def text(value):
     """A number in a column, or a dash if it is undefined."""
     return f"{value:6.4f}" if value is not None else "     -"
 
 
 def compare(classifiers, results):
-    """Print one line per weights file; returns the index of the one with the lowest loss."""
+    """Print one line per weights file; returns the index of the one with the lowest loss. `classifiers`: list of
+    learn.classifier.Classifier; `results`: for each the dict returned by metrics.summary()."""
     paths = [classifier.path.as_posix() for classifier in classifiers]
     width = max(map(len, paths))
     print(f"\n{'weights':{width}}  epoch    loss  accuracy  95 % interval  balanced     AUC     ECE")
@@ -41,10 +55,12 @@ def compare(classifiers, results):
     return best
 
 
-def show(result, classes, count):
-    """Print the tables of one weights file; `count[class, status]` is the number of photos with that status.
+def show(result, coverage, classes, count):
+    """Print the tables of one weights file. With at most COUNTED classes, they include the counts of the confusion
+    matrix.
 
-    With at most COUNTED classes, the table includes the counts of the confusion matrix.
+    `result`, `coverage`: dicts returned by metrics.summary() and metrics.coverage(); `classes`: names;
+    `count[class, status]`: the number of photos with that status.
     """
     width, columns = max(5, *(len(c) for c in classes)), classes if len(classes) <= COUNTED else []
     print(f"\n{'class':{width}}  faces  no face  unreadable  precision  recall      F1   "
@@ -68,7 +84,7 @@ def show(result, classes, count):
     note = note if result["auc"] is not None else "   (undefined: photos of one class only)"
     print(f"{'ROC AUC':28}{text(result['auc'])}{note}")
     print(f"{'expected calibration error':28}{result['ece']:.4f}   ({metrics.ECE_BINS} bins of confidence)")
-    at = result["coverage"]["at_threshold"]
+    at = coverage["at_threshold"]
     sure = "none is left" if at["accuracy"] is None else f"accuracy {at['accuracy']:.4f} on the rest"
     print(f"{'unsure below':28}{at['threshold']:.4f}   ({at['coverage']:.1%} of the faces are sure; {sure})")
 
@@ -229,9 +245,8 @@ def write_predictions(path, rows, probabilities, classes, sure=()):
     """Write one line per photo, also for those without a face: file, class, predicted, p_<class>..., box, status,
     reason, sure (1 or 0).
 
-    `rows`: dicts of test.classify() and clip_metrics.evaluate(); `probabilities`: float [found, C], None if no face was
-    found; `sure`: bool [found]. A clip's line has the class that was shown most often, no probabilities, and its
-    metrics as the reason.
+    `rows`: list of Row; `probabilities`: float [found, C], None if no face was found; `sure`: bool [found]. A clip's
+    line has no probabilities.
     """
     faces = iter(zip([] if probabilities is None else probabilities, sure, strict=True))
     with atomic(path) as temporary, \
@@ -240,9 +255,9 @@ def write_predictions(path, rows, probabilities, classes, sure=()):
         writer.writerow(["file", "class", "predicted", *(f"p_{c}" for c in classes), "x", "y", "width", "height",
                          "status", "reason", "sure"])
         for row in rows:
-            answer, is_sure = [row.get("predicted") or "", *[""] * len(classes)], ""
-            if row["status"] == "ok":
+            predicted, shares, is_sure = row.predicted or "", [""] * len(classes), ""
+            if row.status == "ok":
                 own, face_sure = next(faces)
-                answer, is_sure = [classes[own.argmax()], *(f"{p:.6f}" for p in own)], int(face_sure)
-            writer.writerow([row["path"].as_posix(), row["class"], *answer, *(row["box"] or [""] * 4), row["status"],
-                             row["reason"], is_sure])
+                predicted, shares, is_sure = classes[own.argmax()], [f"{p:.6f}" for p in own], int(face_sure)
+            writer.writerow([row.path.as_posix(), row.class_name, predicted, *shares, *(row.box or [""] * 4),
+                             row.status, row.reason, is_sure])
