@@ -20,10 +20,13 @@ def measure(labels, wanted):
     seconds from the clip's start until a class is shown, or None. predicted: the class shown most often, or None. And
     those of shares().
     """
-    timestamps, names = zip(*labels, strict=True) if labels else ((), ())
+    timestamps = [timestamp for timestamp, _ in labels]
+    names = [name for _, name in labels]
     shown = [name for name in names if name and name != UNSURE]
     faces = sum(name is not None for name in names)
-    frame_s = (timestamps[-1] - timestamps[0]) / (len(timestamps) - 1) if len(timestamps) > 1 else 0.0  # mean, seconds
+    frame_s = 0.0  # mean duration of a frame, in seconds
+    if len(timestamps) > 1:
+        frame_s = (timestamps[-1] - timestamps[0]) / (len(timestamps) - 1)
     first = next((timestamp for timestamp, name in labels if name and name != UNSURE), None)
     counts = {"frames": len(names), "with_face": faces, "labelled": len(shown), "right": shown.count(wanted),
               "unsure": names.count(UNSURE), "flips": sum(a != b for a, b in itertools.pairwise(shown)),

@@ -185,8 +185,15 @@ def coverage(confidence, correct, threshold):
 
 
 def summary(probabilities, labels, missed, clusters, seed=0):
-    """All metrics above for one weights file, ready for JSON. `missed`: the labels of the photos without a face, int
-    [M]; `clusters`: see counted(), int [N + M], photos without a face last."""
+    """All metrics above for one weights file: a dict, ready for JSON.
+
+    `missed`: the labels of the photos without a face, int [M]; `clusters`: see counted(), int [N + M], photos without a
+    face last.
+
+    n, no_face: N, M; clusters: their number among the N; loss, auc, ece; accuracy, balanced_accuracy, each also
+    "..._with_missed", where a photo without a face is an error; "..._ci": their intervals, (low, high); precision,
+    recall, f1: lists by class; confusion: lists, see confusion_matrix().
+    """
     from sklearn.metrics import precision_recall_fscore_support
 
     n_classes = probabilities.shape[1]
@@ -232,7 +239,7 @@ def group_report(known, classes, found, correct, sure, clusters):
     that is classified correctly, and `sure` whether it has a face that is not "unsure"; `clusters`: see counted().
     Returns None if no photo has a group.
     """
-    found, correct, sure = (np.asarray(v, bool) for v in (found, correct, sure))
+    found, correct, sure = np.asarray(found, bool), np.asarray(correct, bool), np.asarray(sure, bool)
     clusters = np.asarray(clusters)
     bands = [people.age_band(person.age) for person in known]
     age = [band for band, _ in bands]

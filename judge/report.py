@@ -15,9 +15,9 @@ from terminal.files import atomic
 # ------------------------------------------------------------------------------------------------
 COLOURS = ("#1b6ca8", "#d1603d", "#3b8751", "#7d5ba6", "#b8860b", "#5f6b73", "#c2185b", "#00838f")
 FEWEST = 10  # photos that a group needs for a bar; test_metrics.json has all groups
-BARS = 24  # most groups drawn per kind, the worst ones
-COUNTED = 12  # most classes for which a confusion matrix shows counts; with more it shows colours only
-NAMED = 50  # most classes named beside a confusion matrix; with more, every second, third, ... is named
+BARS = 24  # maximum groups drawn per kind, the worst ones
+COUNTED = 12  # maximum classes for which a confusion matrix shows counts; with more it shows colours only
+NAMED = 50  # maximum classes named beside a confusion matrix; with more, every second, third, ... is named
 SIDE = 10.0  # inches, the largest side of a confusion matrix
 GROUPS_SHOWN = 8  # worst groups printed per kind; test_metrics.json has all
 SMALLEST_GROUP = 20  # photos that a group needs to be printed; with fewer, the interval is too wide to tell anything
@@ -62,16 +62,19 @@ def show(result, coverage, classes, count):
     `result`, `coverage`: dicts returned by metrics.summary() and metrics.coverage(); `classes`: names;
     `count[class, status]`: the number of photos with that status.
     """
-    width, columns = max(5, *(len(c) for c in classes)), classes if len(classes) <= COUNTED else []
+    width = max(5, *(len(name) for name in classes))
+    columns = classes if len(classes) <= COUNTED else []
+    widths = [max(6, len(name)) for name in columns]  # of the counts
+    heads = " ".join(f"{name:>{wide}}" for name, wide in zip(columns, widths, strict=True))
     print(f"\n{'class':{width}}  faces  no face  unreadable  precision  recall      F1   "
-          f"{'called' if columns else ''} " + " ".join(f"{c:>{max(6, len(c))}}" for c in columns))
-    for i, c in enumerate(classes):
-        called = " ".join(f"{v:{max(6, len(k))}}" for k, v in zip(columns, result["confusion"][i], strict=False))
-        print(f"{c:{width}}  {count[c, 'ok']:5}  {count[c, 'no face']:7}  {count[c, 'unreadable']:10}     "
-              f"{text(result['precision'][i])}  {text(result['recall'][i])}  {text(result['f1'][i])}          {called}")
+          f"{'called' if columns else ''} {heads}")
+    for i, name in enumerate(classes):
+        counts = " ".join(f"{value:{wide}}" for value, wide in zip(result["confusion"][i], widths, strict=False))
+        print(f"{name:{width}}  {count[name, 'ok']:5}  {count[name, 'no face']:7}  {count[name, 'unreadable']:10}     "
+              f"{text(result['precision'][i])}  {text(result['recall'][i])}  {text(result['f1'][i])}          {counts}")
     print()
     for label, key in (("accuracy", "accuracy"), ("balanced accuracy", "balanced_accuracy"),
-                       ("... a missed face an error", "balanced_accuracy_with_missed")):
+                       ("balanced, missed = error", "balanced_accuracy_with_missed")):
         low, high = result[f"{key}_ci"]
         print(f"{label:28}{result[key]:.4f}   (95 % {low:.4f} to {high:.4f})")
     if result["clusters"] < result["n"]:
@@ -80,8 +83,12 @@ def show(result, coverage, classes, count):
     for i in metrics.rare(totals):
         print(f"{classes[i]} is rare, {totals[i]} of {sum(totals)} faces: use the balanced accuracy")
     print(f"{'mean loss':28}{result['loss']:.4f}")
-    note = "" if len(classes) == 2 else "   (mean, each class against the rest)"
-    note = note if result["auc"] is not None else "   (undefined: photos of one class only)"
+    if result["auc"] is None:
+        note = "   (undefined: photos of one class only)"
+    elif len(classes) > 2:
+        note = "   (mean, each class against the rest)"
+    else:
+        note = ""
     print(f"{'ROC AUC':28}{text(result['auc'])}{note}")
     print(f"{'expected calibration error':28}{result['ece']:.4f}   ({metrics.ECE_BINS} bins of confidence)")
     at = coverage["at_threshold"]
@@ -104,7 +111,8 @@ def show_groups(groups):
 
 
 def confusion_matrix(path, confusion, classes):
-    """Plot the confusion matrix as shares of each true class (rows), with counts for at most COUNTED classes."""
+    """Plot the confusion matrix `confusion` (int [C, C], rows: true classes) as shares of each true class, with counts
+    for at most COUNTED classes. `path`: of the file; `classes`: C names."""
     confusion, n = np.asarray(confusion), len(classes)
     shares = metrics.ratio(confusion, confusion.sum(1, keepdims=True))
     side = float(np.clip(0.8 * n + 2, 4.4, SIDE))

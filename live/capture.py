@@ -20,9 +20,9 @@ ATTEMPTS = 0.3  # seconds between two attempts to open a live source
 SILENCE = 0.3  # seconds without a frame after which the screen says so
 OPENING = 2.0  # seconds that a working camera may take to open or to read, even if RETRY is shorter
 USUAL_RATE = 25.0  # frames per second of a source that states no plausible rate
-LEAST_RATE, MOST_RATE = 0.005, 10_000.0  # plausible frames per second of a file
-LIVE_RATE = 240.0  # most plausible frames per second of a camera or stream; some state 90,000, their clock's rate
-COMMON_RATE = 121.0  # a file that states more frames per second may mean its clock's rate, so its frames are measured
+MIN_RATE, MAX_RATE = 0.005, 10_000.0  # plausible frames per second of a file
+LIVE_RATE = 240.0  # maximum plausible frames per second of a camera or stream; some state 90,000, their time base
+COMMON_RATE = 121.0  # a file that states more frames per second may be stating the time base: its frames are measured
 MEASURED = 25  # first frames of a file by which its rate is measured
 LONGEST_GAP = 60.0  # seconds between two frames; a longer gap is a damaged timestamp, unless the rate is as low
 MISSING = 0.1  # share of a file's frames and seconds; if more are missing at its end, it is damaged
@@ -65,14 +65,14 @@ def open_capture(source, size=None):
     return capture
 
 
-def frame_rate(capture, most=MOST_RATE):
+def frame_rate(capture, maximum=MAX_RATE):
     """The frames per second that a source states, or USUAL_RATE if they are not plausible."""
     rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if LEAST_RATE <= rate <= most else USUAL_RATE
+    return rate if MIN_RATE <= rate <= maximum else USUAL_RATE
 
 
 def clip_rate(path, capture):
-    """The frames per second of a video file. If the rate varies, the stated one may be a mean, or the clock's rate, so
+    """The frames per second of a video file. If the rate varies, the stated one may be a mean, or the time base, so
     the first frames are measured.
     """
     stated, again, times = frame_rate(capture), open_capture(path), []
@@ -84,7 +84,7 @@ def clip_rate(path, capture):
     if not len(steps) or (steps < 0).any() or times[-1] <= times[0]:
         return stated
     measured = len(steps) / (times[-1] - times[0])
-    if measured > MOST_RATE or 0.98 < stated / measured < 1.02:
+    if measured > MAX_RATE or 0.98 < stated / measured < 1.02:
         return stated
     # If several frames share a timestamp, the stated rate is that of the timestamps, not of the frames.
     if stated > COMMON_RATE or not steps.all():
@@ -113,7 +113,7 @@ def as_bgr(frame, ratio=1.0):
     channels = 1 if frame.ndim == 2 else frame.shape[2]
     if channels != 3:
         code = {1: cv2.COLOR_GRAY2BGR, 2: cv2.COLOR_YUV2BGR_YUY2, 4: cv2.COLOR_BGRA2BGR}.get(channels)
-        if code is None or channels == 2 and frame.shape[1] % 2:
+        if code is None or (channels == 2 and frame.shape[1] % 2 == 1):
             return None
         frame = cv2.cvtColor(frame, code)
     if ratio == 1:
@@ -135,9 +135,11 @@ class Clock:
 
     def __call__(self, timestamp):
         """The time in seconds, rising, of the next frame, given its timestamp in the file."""
+        before = 0.0 if self.time is None else self.time
         due = 0.0 if self.time is None else self.time + 1 / self.rate
+        latest = due + max(LONGEST_GAP, 10 / self.rate)
         for offset in (self.offset, self.other):
-            if timestamp > 0 and (self.time or 0.0) < timestamp + offset <= due + max(LONGEST_GAP, 10 / self.rate):
+            if timestamp > 0 and before < timestamp + offset <= latest:
                 self.time, self.offset, self.other = timestamp + offset, offset, offset
                 return self.time
         self.time = due
@@ -173,12 +175,15 @@ class Reader:
         """The thread: open and read until the source ends, or is away for `retry` seconds, or close() is called."""
         try:
             while not self.stopping:
-                capture = capture or open_capture(self.source, self.size)
-                self.opened = self.opened or capture is not None
+                if capture is None:
+                    capture = open_capture(self.source, self.size)
                 if capture is not None:
+                    self.opened = True
                     self.read_all(capture)
                     capture.release()
                     capture = None
+                elif self.opened is None:
+                    self.opened = False
                 if not self.live or time.perf_counter() - self.last >= self.retry:
                     break
                 with self.changed:
@@ -233,7 +238,8 @@ class Reader:
         the file is `brief`.
         """
         def can_return():
-            return self.ended or self.frames and (self.live or self.received >= tracks.CONFIRM_DETECTIONS)
+            known = self.live or self.received >= tracks.CONFIRM_DETECTIONS
+            return self.ended or (known and len(self.frames) > 0)
 
         with self.changed:
             if not self.changed.wait_for(can_return, timeout) or not self.frames:
@@ -272,9 +278,8 @@ class Reader:
             return (f"{self.source} begins with a picture, and OpenCV plays nothing else of it: convert it, e.g. with "
                     "'ffmpeg -i <this file> -map 0:v:1 -c copy <new file>'")
         read = self.received + self.unusable
-        least = 1 - MISSING
-        too_few = read < min(self.stated_frames - 2, least * self.stated_frames)
-        too_short = self.timestamp + 1 / self.rate < least * self.stated_seconds
+        too_few = read < min(self.stated_frames - 2, (1 - MISSING) * self.stated_frames)
+        too_short = self.timestamp + 1 / self.rate < (1 - MISSING) * self.stated_seconds
         if too_few and too_short:  # not too few only: a file with varying rates has fewer frames than it states
             return (f"{sources.public(self.source)} ended after {read} of {self.stated_frames:.0f} frames: it is "
                     "damaged, or the connection broke")

@@ -84,15 +84,15 @@ def place(boxes, texts, shape, size):
         costs = np.full(len(taken), PLATES)
         costs[:len(boxes)] = OTHERS
         costs[i] = OWN
-        least = math.inf
+        minimum = math.inf
         for letters in dict.fromkeys(max(SMALLEST, int(size * share)) for share in SIZES):
             mask = fitted(text_mask(text, letters), width, height)
             h, w = mask.shape
             at = beside(box, w, h).clip(0, (width - w, height - h))
             cost = (covered(at, w, h, taken) * costs).sum(1)
-            if cost.min() < least:
-                least, best = cost.min(), (*at[cost.argmin()].tolist(), mask)
-            if least == 0:
+            if cost.min() < minimum:
+                minimum, best = cost.min(), (*at[cost.argmin()].tolist(), mask)
+            if minimum == 0:
                 break
         x, y, mask = best
         plates.append(best)

@@ -90,6 +90,7 @@ def why_no_video(path, kinds):
     # FFmpeg plays a PDF as a picture and a text file as a screen of text, but text files may also be playlists.
     binary = set(range(32)) - set(b"\t\n\f\r\x1b")  # bytes that texts do not have
     is_text = start and not binary.intersection(start)
-    if start.startswith(b"%PDF") or is_text and not start.startswith((b"#EXTM3U", b"v=0", b"ffconcat")):
+    is_playlist = start.startswith((b"#EXTM3U", b"v=0", b"ffconcat"))
+    if start.startswith(b"%PDF") or (is_text and not is_playlist):
         return f"{path} is a document, not a video: set SOURCE=<camera number, address, {kinds}>"
     return f"{path} is damaged, or not a video: try it in a video player, and copy or convert it again"

@@ -46,8 +46,9 @@ def photos_of(source):
         return paths
     if not path.is_file():
         script.fail(f"there is no {path}: set SOURCE=<camera number, video, photo, folder or address>")
-    photo = reading.named_as_photo(path) or reading.begins_as_photo(path) and not is_motion_jpeg(path)
-    return [path] if photo else []
+    if reading.named_as_photo(path) or (reading.begins_as_photo(path) and not is_motion_jpeg(path)):
+        return [path]
+    return []
 
 
 def is_motion_jpeg(path):
@@ -55,11 +56,15 @@ def is_motion_jpeg(path):
     with open(path, "rb") as file:
         start = file.read(MOTION_START)
     # An MPO has several pictures and an MPF segment. A preview lies within a segment, so no start mark follows its end.
-    return path.suffix.lower() in (".mjpeg", ".mjpg") or b"\xff\xd9\xff\xd8" in start and b"MPF\0" not in start
+    has_several = b"\xff\xd9\xff\xd8" in start and b"MPF\0" not in start
+    return has_several or path.suffix.lower() in (".mjpeg", ".mjpg")
 
 
 def outputs(output, paths, folder):
-    """The path of each photo's annotated picture: list; of None if nothing is written."""
+    """The path of each photo's annotated picture: list; of None if nothing is written.
+
+    `output`: a folder, a file, or None; `paths`: of the photos, all in or below `folder`.
+    """
     if output is None or not paths:
         return [None] * len(paths)
     target = Path(output)
@@ -67,17 +72,17 @@ def outputs(output, paths, folder):
     if target.is_dir() or not (target.is_file() or reading.named_as_photo(target) or suffix in writing.FOURCC):
         files.check_outputs({"OUTPUT": output}, "OUTPUT")
         inner = [path.relative_to(folder).parts for path in paths]
-        place, targets = target, apart([target.joinpath(*map(files.safe_name, parts)) for parts in inner])
+        target_folder, targets = target, apart([target.joinpath(*map(files.safe_name, parts)) for parts in inner])
     elif len(paths) > 1:
         script.fail(f"OUTPUT={output}: {len(paths)} photos are written to a folder: set OUTPUT=<folder>")
     elif suffix not in PICTURES:
         script.fail(f"OUTPUT={output}: a photo is written to a folder, or to a file whose name ends in one of "
                     f"{', '.join(PICTURES)}")
     else:
-        place, targets = target.parent, [target]
+        target_folder, targets = target.parent, [target]
     if identities(targets) & identities(paths):
         script.fail(f"OUTPUT={output} would replace the photos themselves: name another folder")
-    files.claim(place, [path.relative_to(place).as_posix() for path in targets])
+    files.claim(target_folder, [path.relative_to(target_folder).as_posix() for path in targets])
     return targets
 
 
@@ -194,7 +199,8 @@ class Viewer:
         faces, classes = still.faces, self.classifier.classes
         self.counts["photos"] += 1
         self.counts["faces"] += len(faces)
-        self.counts["no face"] += not faces
+        if not faces:
+            self.counts["no face"] += 1
         said = [self.controls.text_of(face.label, face.confidence, classes) for face in faces]
         print(f"{photo.name}: {', '.join(said) or 'no face found'}", flush=True)
         self.log.add(results.rows_of(faces, None, photo.name, classes))
@@ -232,7 +238,10 @@ class Viewer:
                 lines.append(PHOTO_HELP)
             picture = still.draw(controls)
             key = controls.apply(screen.show(overlay.caption(picture, lines), REDRAW), picture)
-            step = (key in NEXT) - (key in BACK)
+            if key in NEXT:
+                step = 1
+            elif key in BACK:
+                step = -1
         if controls.blur != blurred:
             self.write(self.photos[index], still)
         return step

@@ -31,7 +31,7 @@ def follow(path, classifier, detector):
                 frame, timestamp, _ = got
                 faces = [track.face() for track in tracker.step(frame, timestamp, reader.brief)]
                 yield timestamp, results.rows_of(faces, timestamp, results.name_of(path), classifier.classes)
-    if not reader.received or reader.brief and reader.problem():
+    if not reader.received or (reader.brief and reader.problem()):
         raise script.Problem("unreadable (damaged, or no video)")
 
 

@@ -61,6 +61,15 @@ def display_problem():
     return None
 
 
+def reason_in(errors):
+    """The line of a window's process that says why it has ended: Qt's, or else the last one."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    of_qt = [line for line in lines if line.startswith("qt.qpa")]
+    if of_qt:
+        return of_qt[0]
+    return lines[-1] if lines else "no reason given"
+
+
 def remedy():
     """What to do if a window cannot be opened."""
     if sys.platform.startswith("linux"):
@@ -94,8 +103,8 @@ def fitting(shape, monitor):
     """(width, height) of the window for a picture of `shape`, (rows, columns, ...): its size, or reduced, with the same
     aspect ratio, to fit LARGEST and the free part of a `monitor`, (width, height)."""
     rows, columns = shape[:2]
-    most = [min(largest, FREE * side) for largest, side in zip(LARGEST, monitor, strict=True)]
-    share = min(1.0, most[0] / columns, most[1] / rows)
+    width, height = (min(largest, FREE * side) for largest, side in zip(LARGEST, monitor, strict=True))
+    share = min(1.0, width / columns, height / rows)
     return max(1, round(columns * share)), max(1, round(rows * share))
 
 
@@ -131,8 +140,10 @@ class Window:
         """Show a BGR image and return the key pressed within `wait` milliseconds: its name_of(), "" for none, or "q" if
         the window was closed, or its process ended. Raises NoWindow if it cannot be opened.
         """
-        if self.lost or not self.shown:
-            return QUIT[0] if self.lost else ""
+        if self.lost:
+            return QUIT[0]
+        if not self.shown:
+            return ""
         try:
             self.process.stdin.write(PICTURE.pack(*image.shape[:2], wait))
             self.process.stdin.write(np.ascontiguousarray(image))
@@ -147,9 +158,8 @@ class Window:
         if self.opened:
             return QUIT[0]
         self.errors.seek(0)
-        lines = [line.strip() for line in self.errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        reason = reason_in(self.errors.read().decode("utf-8", "replace"))
         self.close()
-        reason = next((line for line in lines if line.startswith("qt.qpa")), lines[-1] if lines else "no reason given")
         raise NoWindow(f"no window can be opened on this display ({reason}): {remedy()}")
 
     def close(self):

@@ -28,7 +28,7 @@ def check_video_name(path, source=None):
 
 def writable(rate, suffix):
     """The nearest frame rate that a video can have: MPEG-4 has at most 65,535 time steps per second."""
-    rate = min(max(rate, capture.LEAST_RATE), FASTEST.get(suffix, capture.MOST_RATE))
+    rate = min(max(rate, capture.MIN_RATE), FASTEST.get(suffix, capture.MAX_RATE))
     if rate < 65:  # OpenCV makes the rate a fraction over 1000, 100 or 1
         return round(rate, 3)
     return round(rate, 2) if rate < 650 else float(round(rate))

@@ -65,7 +65,9 @@ def atomic(path):
     before = path.stat() if path.is_file() else None
     new = temporary(path)
     try:
-        mode = 0o666 if before is None else before.st_mode & 0o666 | 0o600  # a private file is never readable by others
+        mode = 0o666
+        if before is not None:  # a private file is never readable by others
+            mode = (before.st_mode & 0o666) | 0o600
         os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
         with locked(new):
             yield new
@@ -315,7 +317,7 @@ def claim(folder, names):
 def check_names(folder, names):
     """Raise Problem if claim() cannot have one of the `names` in `folder`."""
     for place in (folder / name for name in folders_of(names)):
-        if is_link(place) or os.path.lexists(place) and not place.is_dir():
+        if is_link(place) or (os.path.lexists(place) and not place.is_dir()):
             raise Problem(f"{place} is a link or a file, but must be a folder: move it away, or name another place")
     recorded = written(folder)
     if recorded and MARKS & recorded != MARKS.intersection(names):
@@ -331,8 +333,8 @@ def check_names(folder, names):
         # On a case-insensitive disk, the existing file may be one of ours, spelled differently.
         spelled = name.casefold() not in folded or is_listed(folder, name, listing)
         if name not in known and spelled:
-            raise Problem(f"{folder / name} is there already, and this project has not written it: move it away, or "
-                          "name another place")
+            raise Problem(f"{folder / name} already exists, and this project has not written it: move it away, or name "
+                          "another place")
 
 
 def is_listed(folder, name, listing):
@@ -370,7 +372,7 @@ def claim_table(path, columns):
         with open(path, "rb") as file:
             first = file.readline().strip()
         if first and first != ",".join(columns).encode():
-            raise Problem(f"{path} is there already, and is another table or text: move it away, or name another place")
+            raise Problem(f"{path} already exists, and is another table or text: move it away, or name another place")
     claim_file(path)
 
 

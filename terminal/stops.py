@@ -91,7 +91,10 @@ def handled():
     try:
         yield
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, int):
+            code = end.code
+        else:
+            code = 0 if end.code is None else 1  # a message
         raise
     finally:
         for number, handler in before.items():

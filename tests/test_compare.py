@@ -165,7 +165,7 @@ def test_files_that_are_not_ours_stay(world):
         compare.equalised("train", 2.0)
     assert strange.is_file()
     Path("runs/results.csv").write_text("my own table\n", encoding="utf-8")
-    with pytest.raises(script.Problem, match="results.csv is there already"):
+    with pytest.raises(script.Problem, match="results.csv already exists"):
         compare.main()
     assert Path("runs/results.csv").read_text(encoding="utf-8") == "my own table\n"
 

@@ -175,7 +175,7 @@ def test_a_file_where_a_crop_would_go_stays_and_is_said(place):
     shutil.copy(place / "full/hat/0.png", place / "data/raw/hat/new.png")
     (place / "processed/faces/hat/new.jpg").write_bytes(b"mine")
     code, line = check(place, processed, "WORKERS=1", "DETECTOR=haar")
-    assert code == 1 and "new.jpg is there already" in line
+    assert code == 1 and "new.jpg already exists" in line
     (place / "processed/faces/hat/new.jpg").rename(place / "processed/faces/hat/own.jpg")
     (place / "data/raw/hat/0.png").unlink()
     assert check(place, processed, "WORKERS=1", "DETECTOR=haar")[0] == 0
@@ -187,7 +187,7 @@ def test_a_crop_of_ones_own_for_a_photo_without_a_face_stays(place):
     assert call(processed, "WORKERS=1", "DETECTOR=haar", cwd=place)[0] == 0
     (place / "processed/faces/hat/wall.jpg").write_bytes(b"cut by hand")
     assert check(place, processed, "WORKERS=1", "DETECTOR=haar")[0] == 0
-    assert "wall.jpg is there already" in check(place, processed, "WORKERS=1", "DETECTOR=haar", "CLAHE=2.0")[1]
+    assert "wall.jpg already exists" in check(place, processed, "WORKERS=1", "DETECTOR=haar", "CLAHE=2.0")[1]
 
 
 def test_no_script_replaces_or_removes_what_another_has_made(place):
@@ -215,7 +215,7 @@ def test_a_name_that_a_run_has_claimed_and_not_written_is_the_users(tmp_path):
         script.run(fails)
     assert files.written(tmp_path) == {"old.csv"}
     (tmp_path / "out.mp4").write_bytes(b"of the user")
-    with pytest.raises(script.Problem, match="is there already"):
+    with pytest.raises(script.Problem, match="already exists"):
         files.claim_file(tmp_path / "out.mp4")
 
 

@@ -22,7 +22,7 @@ SECRET = "s3cr/et@x"
 def ended(source, retry=10.0):
     """What a reader of this source says when it has ended."""
     reader = capture.Reader(source, retry)
-    wait_for(reader.over)
+    wait_for(reader.finished)
     reader.close()
     return reader.problem()
 
@@ -83,7 +83,7 @@ def test_a_device_is_opened_as_a_camera(monkeypatch):
 
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     reader = capture.Reader("/dev/video0", 0)
-    wait_for(reader.over)
+    wait_for(reader.finished)
     reader.close()
     assert opened[0] == ("/dev/video0", cv2.CAP_V4L2) and reader.live
     monkeypatch.undo()

@@ -72,7 +72,7 @@ def test_annotated_pictures_replace_no_other_files(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b.png").write_text("mine")
     for output in ("out", "out/b.png"):
-        with pytest.raises(script.Problem, match=r"b\.png is there already"):
+        with pytest.raises(script.Problem, match=r"b\.png already exists"):
             stills.album(tmp_path / "in" / ("b.png" if output != "out" else ""), tmp_path / output)
     assert (tmp_path / "out" / "b.png").read_text() == "mine"
     for _ in range(2):

@@ -355,7 +355,7 @@ def test_a_plots_folder_with_files_of_others_is_refused_before_any_work(world, t
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("mine")
-        with pytest.raises(script.Problem, match=f"{name} is there already"):
+        with pytest.raises(script.Problem, match=f"{name} already exists"):
             run(monkeypatch, world, tmp_path, PLOTS_DIR=str(folder))
         assert [(p.name, p.read_text()) for p in folder.iterdir()] == [(name, "mine")]
     with pytest.raises(script.Problem, match="is a file"):
