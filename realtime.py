@@ -78,8 +78,8 @@ def print_summary(reader, result):
 def watch(reader, classifier_future, detector_future, screen):
     """Play a camera or a video, then print its results. Ends the program if nothing could be read.
 
-    `reader`: a capture.Reader; `classifier_future`, `detector_future`: of load() and of detectors.get(); `screen`: a
-    window.Window.
+    `reader`: a capture.Reader; `classifier_future`, `detector_future`: of what load() and detectors.get() return;
+    `screen`: a window.Window.
     """
     if OUTPUT:
         writing.check_video_name(OUTPUT, reader.source)
@@ -101,8 +101,11 @@ def watch(reader, classifier_future, detector_future, screen):
 
 
 def view(photos, classifier_future, output, detector_future, screen, note=""):
-    """Annotate photos, then print what was written. `photos`: of stills.album(); `note`: a line shown with each; all
-    others: see watch(). Returns the exit status: 1 if no photo could be read, or none written to `output`."""
+    """Annotate photos, then print what was written. Returns the exit status: 1 if no photo could be read, or none
+    written to `output`.
+
+    `photos`: returned by stills.album(); `note`: a line shown with each; all others: see watch().
+    """
     log = results.Results(LOG)
     counts = stills.annotate(photos, classifier_future.result(), controls_of(mirror=False), log,
                              detector_future.result(), screen, note)

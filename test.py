@@ -154,12 +154,12 @@ def prepare_all(paths, cuts):
 def classify(photos, classifiers):
     """One pass over the photos, [(path, class)], for all classifiers.
 
-    Returns the report.Rows, one per photo, and for each classifier the results of predict() for all faces: float32
+    Returns the report.Rows, one per photo, and for each classifier what predict() returns for all faces: float32
     [found, C] and [found]; () if no face was found.
     """
     cuts = sorted({cut_for(classifier) for classifier in classifiers})
     rows, waiting = [], []  # waiting: the crops of each face, for the next batch
-    outputs = [[] for _ in classifiers]  # the results of predict() for each batch
+    outputs = [[] for _ in classifiers]  # what predict() returns, batch by batch
     all_prepared = prepare_all([path for path, _ in photos], cuts)
     bar = tqdm(zip(photos, all_prepared, strict=True), total=len(photos), unit=" photos", desc="faces")
     for (path, name), prepared in bar:
@@ -175,7 +175,7 @@ def classify(photos, classifiers):
 
 
 def joined(batches):
-    """The results of predict() for all batches together, see classify()."""
+    """What predict() returned for each batch, as if for all at once; () without a batch."""
     if not batches:
         return ()
     probabilities, child = zip(*batches, strict=True)
@@ -265,7 +265,7 @@ def measure_robustness(answers):
 
 
 def mistakes(answers):
-    """The panels of report.errors(): (crop, heat map, title) of the most confident mistakes."""
+    """The panels for report.errors(): (crop, heat map, title) of the most confident mistakes."""
     classifier, confidence = answers.classifier, answers.confidence
     predicted = answers.probabilities.argmax(1)
     wrong = np.flatnonzero(~answers.correct)

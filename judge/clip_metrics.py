@@ -18,7 +18,7 @@ def measure(labels, wanted):
     Counts of frames: frames, with_face, labelled (a class is shown), right (the clip's class is shown), unsure.
     flips: how often the class changes to another, "unsure" and gaps left out. seconds: with a face. first_label:
     seconds from the clip's start until a class is shown, or None. predicted: the class shown most often, or None. And
-    those of shares().
+    what shares() returns.
     """
     timestamps = [timestamp for timestamp, _ in labels]
     names = [name for _, name in labels]
@@ -55,7 +55,7 @@ def together(clips):
 
 
 def summary(figures):
-    """A line of text with the metrics of a clip, of measure(), or of all clips, of together()."""
+    """A line of text with the metrics of a clip, returned by measure(), or of all clips, by together()."""
     def share(key):
         return "-" if figures[key] is None else f"{figures[key]:.1%}"
 

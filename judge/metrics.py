@@ -93,7 +93,7 @@ def bootstrap(counts, seed=0):
 
 
 def accuracy_interval(correct, clusters):
-    """The interval of an accuracy: Wilson's, or that of bootstrap() if some photos share a cluster."""
+    """The interval of an accuracy: Wilson's, or that by bootstrap() if some photos share a cluster."""
     if len(set(clusters.tolist())) == len(clusters):
         return wilson(correct.sum(), len(correct))
     return bootstrap(counted(np.zeros(len(correct), int), correct, clusters, 1))[0]
@@ -134,7 +134,7 @@ def roc_curves(probabilities, labels):
 
 
 def auc(curves):
-    """Area under the curves of roc_curves(), the mean of several; None if there is no curve."""
+    """Area under the curves returned by roc_curves(), the mean of several; None if there is no curve."""
     import sklearn.metrics
 
     areas = [sklearn.metrics.auc(*curve) for curve in curves.values()]
@@ -177,7 +177,7 @@ def at_threshold(confidence, correct, threshold):
 
 
 def coverage(confidence, correct, threshold):
-    """at_threshold(), and a "curve" of about 20 points of coverage_curve(): dict."""
+    """at_threshold(), and a "curve" of about 20 points of the coverage_curve(): dict."""
     curve = coverage_curve(confidence, correct)
     points = np.unique(np.searchsorted(curve[0], np.linspace(0.05, 1, 20)).clip(max=len(curve[0]) - 1))
     return {"at_threshold": at_threshold(confidence, correct, threshold),

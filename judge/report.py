@@ -97,8 +97,8 @@ def show(result, coverage, classes, count):
 
 
 def show_groups(groups):
-    """Print the worst groups of each kind, those of SMALLEST_GROUP photos or more. `groups`: of metrics.group_report().
-    """
+    """Print the worst groups of each kind, those of SMALLEST_GROUP photos or more. `groups`: returned by
+    metrics.group_report()."""
     print(f"\nby group, worst first ({GROUPS_SHOWN} per kind, of {SMALLEST_GROUP} faces or more)")
     for kind, rows in groups.items():
         if kind == metrics.GROWN_UP:  # a single group, or None
@@ -211,7 +211,7 @@ def errors(path, panels):
 
 def groups(path, rows_of):
     """Plot accuracy with 95 % intervals by age, ethnicity and their combinations with class, worst group on top.
-    `rows_of`: the dict of metrics.group_report()."""
+    `rows_of`: the dict returned by metrics.group_report()."""
     titles = {"age": "age", "ethnicity": "ethnicity", "age_class": "age and class",
               "ethnicity_class": "ethnicity and class"}
     shown = {k: [r for r in rows_of[k] if r["n"] >= FEWEST][:BARS] for k in titles}
@@ -234,8 +234,8 @@ def groups(path, rows_of):
 
 
 def robustness(path, rows):
-    """Plot accuracy against severity, one line per kind of corruption; severity 0 is the crop as it is. `rows`: of
-    corruptions.measure()."""
+    """Plot accuracy against severity, one line per kind of corruption; severity 0 is the crop as it is. `rows`:
+    returned by corruptions.measure()."""
     fig, (axis,) = figure(size=(6.4, 4.6))
     kinds = list(dict.fromkeys(r["kind"] for r in rows if r["severity"] > 0))
     clean = next(r["balanced_accuracy"] for r in rows if r["severity"] == 0)

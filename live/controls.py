@@ -28,8 +28,8 @@ class Controls:
     quit: bool = False
 
     def apply(self, key, picture):
-        """Apply a key (of window.name_of()); `picture`: for a snapshot, or None. Returns the key if it means nothing
-        here, else "".
+        """Apply a key, named as by window.name_of(); `picture`: for a snapshot, or None. Returns the key if it means
+        nothing here, else "".
         """
         if key in window.QUIT:
             self.quit = True

@@ -33,15 +33,16 @@ class Played(NamedTuple):
 class Player:
     """Tracks the faces of a camera or a video until it ends or the user quits.
 
-    `reader`: a capture.Reader; `loading`: a future of a learn.classifier.Classifier (before it is done, a camera's
+    `reader`: a capture.Reader; `classifier_future`: of a learn.classifier.Classifier (before it is done, a camera's
     picture has no labels, and a video waits at its first frame); `log`: a results.Results, which gets a row for each
-    face and frame; `detector`: a future of detectors.get() (before it is done, a window uses Haar's detector);
-    `screen`: a window.Window.
+    face and frame; `detector_future`: of a detector (before it is done, a window uses Haar's); `screen`: a
+    window.Window.
     """
 
-    def __init__(self, reader, loading, controls, log, detector, screen):
-        self.reader, self.loading, self.controls, self.log = reader, loading, controls, log
-        self.detector = detector  # None once the tracker has it
+    def __init__(self, reader, classifier_future, controls, log, detector_future, screen):
+        self.reader, self.controls, self.log = reader, controls, log
+        self.classifier_future = classifier_future
+        self.detector_future = detector_future  # None once the tracker has it
         self.screen, self.tracker = screen, tracks.Tracker()
         self.classes = ()  # names; () until the classifier is loaded
         self.picture = None  # the last one drawn
@@ -107,10 +108,10 @@ class Player:
 
     def ready(self):
         """Whether frames can be read now. Takes the classifier as soon as it is loaded; only a video waits for it."""
-        if self.tracker.classifier is None and self.loading.done():
-            self.tracker.classifier = self.loading.result()
+        if self.tracker.classifier is None and self.classifier_future.done():
+            self.tracker.classifier = self.classifier_future.result()
             self.classes = self.tracker.classifier.classes
-        if self.controls.blur and self.detector is not None and not self.detector.done():
+        if self.controls.blur and self.detector_future is not None and not self.detector_future.done():
             return False  # Haar's detector would miss some of the faces that must be blurred
         return self.tracker.classifier is not None or self.reader.live
 
@@ -154,8 +155,7 @@ class Player:
     def step(self, frame, timestamp, arrival):
         """Track the faces of one frame, draw, write and show it."""
         self.started = self.started or arrival
-        if self.detector is not None and (self.detector.done() or not (self.reader.live or self.screen.shown)):
-            self.tracker.detector, self.detector = self.detector.result(), None
+        self.take_detector()
         self.tracker.heat = self.controls.heat
         faces = [track.face() for track in self.tracker.step(frame, timestamp, self.reader.brief)]
         boxes = [track.box for track in self.tracker.tracks]  # also of tracks that are not confirmed yet
@@ -184,6 +184,12 @@ class Player:
         else:
             self.print_labels(faces, timestamp)
 
+    def take_detector(self):
+        """Give the tracker its detector as soon as that is there; a video without a window waits for it."""
+        must_wait = not self.reader.live and not self.screen.shown
+        if self.detector_future is not None and (must_wait or self.detector_future.done()):
+            self.tracker.detector, self.detector_future = self.detector_future.result(), None
+
     def time_left(self, interval):
         """Milliseconds to wait for a key, so that a video keeps its pace. `interval`: seconds since the last frame."""
         if self.reader.live:
@@ -193,8 +199,8 @@ class Player:
         return max(1, round((self.due - now) * 1000))
 
     def show(self, shown, picture, wait):
-        """Show `shown`, of overlay.caption(), and apply the key pressed; a snapshot is of `picture`, or None, without
-        the lines of text."""
+        """Show `shown`, returned by overlay.caption(), and apply the key pressed; a snapshot is of `picture`, or None,
+        without the lines of text."""
         key = self.controls.apply(self.screen.show(shown, wait), picture)
         if key == " " and self.still:
             self.controls.pause = not self.controls.pause

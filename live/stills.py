@@ -164,8 +164,8 @@ class Viewer:
     """Finds and classifies the faces of AlbumPhotos, prints, logs and writes each photo once, and shows it as often as
     keys ask for it.
 
-    `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: of detectors.get(); `note`: a
-    line shown with each photo. `counts`: numbers by COUNTS.
+    `classifier`: a learn.classifier.Classifier; `log`: a results.Results; `detector`: returned by
+    detectors.get(); `note`: a line shown with each photo. `counts`: numbers by COUNTS.
     """
 
     def __init__(self, photos, classifier, controls, log, detector, note=""):

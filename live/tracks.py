@@ -84,7 +84,7 @@ class Track:
         self.number, self.box, self.smooth = number, detection[:4], detection[:4].copy()
         self.roll = float(detection[4])  # degrees
         self.detections, self.misses, self.detected, self.confirmed = 1, 0, now, False  # detected: time of the last one
-        self.appearance = None  # of appearance(), at the last detection
+        self.appearance = None  # returned by appearance(), at the last detection
         self.heat = None  # Grad-CAM of the last crop, if Tracker.heat
         self.label = None  # index of the class; None: unsure, or not classified yet
         self.probabilities = None  # float64 [n_classes], averaged

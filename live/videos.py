@@ -22,7 +22,7 @@ def photos_and_clips(folder):
 def follow(path, classifier, detector):
     """Play a clip. Yields (seconds by its clock, list of results.Row) for each frame, as realtime.py logs them.
 
-    `classifier`: a learn.classifier.Classifier; `detector`: of detectors.get(). Raises script.Problem.
+    `classifier`: a learn.classifier.Classifier; `detector`: returned by detectors.get(). Raises script.Problem.
     """
     tracker = tracks.Tracker(classifier, detector)
     with contextlib.closing(capture.Reader(path)) as reader:

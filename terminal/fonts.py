@@ -51,7 +51,7 @@ def installed():
 
 
 def in_order(fonts):
-    """The paths of entries of matplotlib's list, in the order of installed()."""
+    """The paths of entries of matplotlib's list, in the order in which installed() yields them."""
     # A "last resort" font has a box for every letter.
     fonts = [f for f in fonts if "lastresort" not in f.name.lower().replace(" ", "")]
     fonts = sorted(fonts, key=lambda f: (f.style != "normal", f.weight not in (400, "normal", "regular"), f.name))

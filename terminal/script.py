@@ -159,7 +159,7 @@ def run(main, stopped="run the same command again to continue"):
 
 def end_in_one_line(error, stopped):
     """End the program with one line after a stop, or an error that the user can mend; returns after any other error.
-    `stopped`: of run()."""
+    `stopped`: see run()."""
     if isinstance(error, KeyboardInterrupt):
         stop(stopped)
     if isinstance(error, Problem):
@@ -203,7 +203,7 @@ def out_of_memory(error):
 
 
 def stop(stopped):
-    """End the program after a stop, with one line. `stopped`: of run()."""
+    """End the program after a stop, with one line. `stopped`: see run()."""
     if callable(stopped):
         stopped = stopped()
     with contextlib.suppress(OSError):  # the terminal was closed
