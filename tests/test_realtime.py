@@ -162,7 +162,7 @@ def test_no_frame_is_lost_while_the_network_loads(clip, monkeypatch, tmp_path):
         network.set_result(loading().result())
         yield from "sssssq"
 
-    assert played(monkeypatch, tmp_path, clip, keys(), network=network)[1]["frames"] == 5
+    assert played(monkeypatch, tmp_path, clip, keys(), network=network)[1].frames == 5
 
 
 def test_a_blurred_camera_shows_nobody_before_faces_can_be_found():
