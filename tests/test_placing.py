@@ -29,8 +29,8 @@ def place(tmp_path, monkeypatch):
 def run(monkeypatch, *arguments):
     """data/folders.py with these constants: None, or the one line with which it ends."""
     with monkeypatch.context() as patch:
-        settle(folders, patch, "SOURCE=src", *arguments)
         try:
+            settle(folders, patch, "SOURCE=src", *arguments)
             script.run(folders.main)
         except SystemExit as end:
             assert end.code is None or "\n" not in end.code
