@@ -24,7 +24,9 @@ from tqdm import tqdm
 from faces import cropping, people, reading, splits
 from faces.cropping import MARGIN
 from terminal import script, workers
-from terminal.files import atomic, claim, normal, remove_ours, written
+from terminal.files import atomic
+from terminal.names import normal
+from terminal.records import claim, remove_ours, written
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, as in the paper
 CACHE_GB = 10.0  # maximum of disk for the pixels of a split; a larger split is decoded again in every epoch

@@ -22,8 +22,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from faces import cropping, detectors, people, reading
-from terminal import files, rules, stops, workers
-from terminal.files import RECIPE, normal
+from terminal import files, places, records, rules, stops, workers
+from terminal.names import normal
+from terminal.records import RECIPE
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = "data/raw"  # one subfolder per class
@@ -137,7 +138,7 @@ def targets(photos, folder, faces_dir):
             within_class = photo.parts[depth - 1] == folder.name
             path = photo.parts[depth:] if within_class else photo.parts[depth - 1:]
             start = text[:40].replace("\n", " ")
-            name = f"{start}-{files.digest('/'.join(path))}"
+            name = f"{start}-{names.digest('/'.join(path))}"
         crops.append(Path(faces_dir, folder.name, f"{name}.jpg"))
     return crops
 
@@ -283,10 +284,10 @@ def prepare(classes, jobs, notes, last):
     names are removed. `notes`, `last`: the Notes of plan() and of the last run.
     """
     names = {*notes.crops, *(crop_name(job.target) for job in jobs)}
-    files.claim_table(SKIPPED, COLUMNS)
-    files.claim(FACES_DIR, [RECIPE, *names])
-    crops = {name for name in files.read_record(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
-    removed = files.remove_ours(FACES_DIR, crops - names)
+    records.claim_table(SKIPPED, COLUMNS)
+    records.claim(FACES_DIR, [RECIPE, *names])
+    crops = {name for name in records.read_record(FACES_DIR) if name.count("/") == 1 and name.endswith(".jpg")}
+    removed = records.remove_ours(FACES_DIR, crops - names)
     if last.recipe != notes.recipe:
         for name in names:
             Path(FACES_DIR, name).unlink(missing_ok=True)
@@ -333,7 +334,7 @@ def crop_photos(jobs, last, notes, counts, others):
     finally:
         with stops.later():
             # Old crops of photos in which no face is found any more.
-            files.remove_ours(FACES_DIR, set(done).difference(notes.crops))
+            records.remove_ours(FACES_DIR, set(done).difference(notes.crops))
             write_skipped(notes, others)
             write_crop_notes(notes)
     made = set().union(*map(crops_in, counts))
@@ -382,8 +383,8 @@ def main():
     rules.check(globals())
     others = []
     classes = reading.class_photos(RAW_DIR, FILL_RAW, others=others)
-    files.check_outputs(globals(), "FACES_DIR")
-    files.check_classes_apart("RAW_DIR", RAW_DIR, FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)
+    places.check_outputs(globals(), "FACES_DIR")
+    places.check_classes_apart("RAW_DIR", RAW_DIR, FACES_DIR=FACES_DIR, SKIPPED=SKIPPED)
     last = read_notes()
     # If YuNet's model is missing, YuNet's crops must not be replaced by Haar's.
     detector = detectors.get(DETECTOR, strict=last.recipe not in ("", recipe("haar"))).name

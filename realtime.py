@@ -22,7 +22,7 @@ import processed
 from faces import cropping, detectors
 from live import capture, controls, overlay, player, results, sources, stills, window, writing
 from terminal import fonts, rules, stops, workers
-from terminal.files import normal
+from terminal.names import normal
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = None  # None: camera 0; or a camera's number, a video, a photo, a folder of photos, rtsp:// or http://

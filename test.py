@@ -27,7 +27,9 @@ from faces import cropping, detectors, people, reading
 from judge import clip_metrics, metrics, overlap, plots, report
 from live import capture, videos
 from terminal import rules, workers
-from terminal.files import atomic, check_outputs, claim, remove_ours
+from terminal.files import atomic
+from terminal.places import check_outputs
+from terminal.records import claim, remove_ours
 
 # PyTorch, and modules that need it, are imported in the functions that use them: each worker process imports this file,
 # and would otherwise wait seconds for modules that it does not use.

@@ -27,7 +27,7 @@ import model as networks
 from faces import cropping
 from judge import plots
 from learn import augment, auxiliary, calibration, classifier, devices, distributed, runs
-from terminal import files, rules, stops
+from terminal import places, rules, stops
 from validation import TRAIN_DIR, VALID_DIR
 
 # ------------------------------------------------------------------------------------------------ settings
@@ -362,7 +362,7 @@ def main():
     rules.check(globals())
     if MODEL == "paper" and IMAGE_SIZE not in (None, 224):
         script.fail(f"IMAGE_SIZE={IMAGE_SIZE}: must be None or 224, the only size that the paper's network takes")
-    files.check_outputs(globals(), "WEIGHTS_DIR", "PLOTS_DIR")
+    places.check_outputs(globals(), "WEIGHTS_DIR", "PLOTS_DIR")
     hardware = devices.choose(DEVICE, PRECISION, distributed.LOCAL_RANK)
     devices.limit_threads()
     devices.keep_memory()  # faster steps on Linux: the C library keeps freed memory

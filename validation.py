@@ -30,8 +30,8 @@ from tqdm import tqdm
 import processed
 from faces import copies, detectors, people, reading, splits
 from processed import FACES_DIR, RAW_DIR
-from terminal import files, rules, workers
-from terminal.files import SPLIT
+from terminal import files, places, records, rules, workers
+from terminal.records import SPLIT
 
 # ------------------------------------------------------------------------------------------------
 TRAIN_DIR = "processed/train"
@@ -194,7 +194,7 @@ def check_folder(folder):
     for place in (Path(folder), *Path(folder).glob("*")):
         if files.is_link(place) and place.is_dir():
             script.fail(f"{place} is a link, and its target would be trained on: move it away, or name another place")
-    ours, there = files.written(folder), reading.list_photos(folder)
+    ours, there = records.written(folder), reading.list_photos(folder)
     for path in there:
         if "/".join(path.parts[depth:]) not in ours:
             script.fail(f"{path} was not written by validation.py, and would be trained on: move it elsewhere")
@@ -215,11 +215,11 @@ def write_split(crops, sides, persons, notes):
         splits.write(folder, notes._replace(problem="half a split, since 'python validation.py' was stopped: run it "
                                              "again"))
     for folder, names in members.items():
-        files.remove_ours(folder, files.written(folder) - {*names, SPLIT})
+        records.remove_ours(folder, records.written(folder) - {*names, SPLIT})
         for place in list(Path(folder).iterdir()):  # an empty folder would be a class without crops
             with contextlib.suppress(OSError):
                 place.rmdir()
-        for place in files.folders_of(names):
+        for place in records.folders_of(names):
             Path(folder, place).mkdir(exist_ok=True)
         for key in tqdm(names, desc=f"linking {Path(folder).name}", unit="crop", disable=None):
             files.link(crops[key], Path(folder, key))
@@ -260,9 +260,9 @@ def main():
     """Split FACES_DIR into TRAIN_DIR and VALID_DIR, unless that is done already."""
     rules.check(globals())
     rules.check(vars(processed))
-    files.check_outputs(globals(), "TRAIN_DIR", "VALID_DIR")
-    files.check_classes_apart("FACES_DIR", FACES_DIR, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
-    files.check_apart(RAW_DIR=RAW_DIR, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
+    places.check_outputs(globals(), "TRAIN_DIR", "VALID_DIR")
+    places.check_classes_apart("FACES_DIR", FACES_DIR, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
+    places.check_apart(RAW_DIR=RAW_DIR, TRAIN_DIR=TRAIN_DIR, VALID_DIR=VALID_DIR)
     table = people.read(PEOPLE)
     clahe = equalisation()
     crops = crops_by_key()
@@ -283,7 +283,7 @@ def main():
         notes = before[0]
     else:
         for folder in folders:
-            files.claim(folder, [SPLIT, *crops])  # each crop may go to either folder
+            records.claim(folder, [SPLIT, *crops])  # each crop may go to either folder
         sides, lines, problem = choose_sides(crops, persons)
         notes = splits.Split(settings, lines, problem, clahe, {})
         write_split(crops, sides, persons, notes)

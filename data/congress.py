@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 from faces import people
 from terminal import rules, script
-from terminal.files import PLACES, atomic, claim, remove_ours, written
+from terminal.files import atomic
+from terminal.places import PLACES
+from terminal.records import claim, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 LABELS_URL = "https://unitedstates.github.io/congress-legislators/legislators-current.json"  # or -historical.json

@@ -19,7 +19,9 @@ from tqdm import tqdm
 from faces import people
 from judge import overlap
 from terminal import rules, script
-from terminal.files import PLACES, atomic, claim, written
+from terminal.files import atomic
+from terminal.places import PLACES
+from terminal.records import claim, written
 
 # ------------------------------------------------------------------------------------------------
 RAW_DIR = PLACES["RAW_DIR"]

@@ -17,7 +17,8 @@ from faces import people, reading
 from importing import LabelledPhoto
 from live.videos import SUFFIXES
 from terminal import rules, script
-from terminal.files import PLACES, is_system, normal
+from terminal.names import is_system, normal
+from terminal.places import PLACES
 
 # ------------------------------------------------------------------------------------------------
 SOURCE = "photos"  # folder or archive with one subfolder per class

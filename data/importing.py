@@ -22,8 +22,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from faces import people
-from terminal import files, stops
-from terminal.files import is_system, normal
+from terminal import files, places, records, stops
+from terminal.names import digest, is_system, normal, safe_name
 
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # reserved on Windows
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -50,7 +50,7 @@ def bring_in(settings, hint, find_photos, classes):
     files that it leaves out to skipped[reason].
     """
     raw_dir, test_dir, skipped = settings["RAW_DIR"], settings["TEST_DIR"], defaultdict(list)
-    files.check_outputs(settings, "RAW_DIR", "TEST_DIR")
+    places.check_outputs(settings, "RAW_DIR", "TEST_DIR")
     root = source_folder(settings["SOURCE"], hint, raw_dir, test_dir)
     if classes:
         only_classes([raw_dir, test_dir], classes)
@@ -62,8 +62,8 @@ def bring_in(settings, hint, find_photos, classes):
 def check_targets(settings, classes):
     """End the program if photos of `classes` cannot be written. `settings`: a script's globals()."""
     folders = {name: settings[name] for name in ("RAW_DIR", "TEST_DIR")}
-    files.check_outputs(settings, *folders)
-    files.check_apart(**folders)
+    places.check_outputs(settings, *folders)
+    places.check_apart(**folders)
     people.check(settings["PEOPLE"])
     only_classes(folders.values(), classes)
 
@@ -98,13 +98,13 @@ def source_folder(source, hint, raw_dir, test_dir):
     source = Path(source).expanduser()
     ending = max((e for e in ARCHIVES if source.name.lower().endswith(e)), key=len, default="")
     folder = source.with_name(source.name[:-len(ending)]) if ending and not source.is_dir() else source
-    files.check_apart(SOURCE=folder, RAW_DIR=raw_dir, TEST_DIR=test_dir)
+    places.check_apart(SOURCE=folder, RAW_DIR=raw_dir, TEST_DIR=test_dir)
     if folder.is_dir():
         return folder
     if not ending or not source.is_file():
         script.fail(f"there is no {source}: {hint}, then name it with SOURCE=<folder or archive>")
     print(f"unpacking {source.name} into {folder.as_posix()}")
-    files.claim(source.parent, [folder.name])
+    records.claim(source.parent, [folder.name])
     try:
         # Under a temporary name until it is complete, so that a stopped run leaves nothing that looks complete.
         with files.atomic_folder(folder) as temporary:
@@ -116,7 +116,7 @@ def source_folder(source, hint, raw_dir, test_dir):
         script.fail(f"{source} cannot be unpacked ({error}): download it again, or unpack it with another program and "
                     "name the folder")
     finally:
-        files.release(source.parent, [folder.name])  # it is the user's from now on
+        records.release(source.parent, [folder.name])  # it is the user's from now on
     return folder
 
 
@@ -155,7 +155,7 @@ def place(photos, raw_dir, test_dir, people_file):
     """
     folders = {"raw": Path(raw_dir), "test": Path(test_dir)}
     people.check(people_file)
-    found = [photo._replace(name=files.safe_name(photo.name)) for photo in photos if photo.path.is_file()]
+    found = [photo._replace(name=safe_name(photo.name)) for photo in photos if photo.path.is_file()]
     targets = check_photos(found, folders)
     placed = Placed(folders.values())
     placed.check_apart(found)
@@ -173,11 +173,11 @@ def place(photos, raw_dir, test_dir, people_file):
     for folder in folders.values():
         names = names_in(folder, new.values())
         if names:
-            files.claim(folder, names)
+            records.claim(folder, names)
     for photo, target in new.items():
         files.link(photo.path, target)
     for folder in folders.values():
-        files.remove_ours(folder, names_in(folder, moved))
+        records.remove_ours(folder, names_in(folder, moved))
     if rows:
         people.write(people_file, named_shortly(rows))
     print_counts(folders.values(), total, len(new), len(moved), len(photos) - len(found))
@@ -208,7 +208,7 @@ def check_photos(photos, folders):
                                  f"and {photo.path}")
         name = photo.name
         if key.casefold() in folded:
-            name = f"{Path(name).stem[:200]}-{files.digest(name)}{Path(name).suffix}"
+            name = f"{Path(name).stem[:200]}-{digest(name)}{Path(name).suffix}"
         taken[key] = photo.path
         folded.add(key.casefold())
         targets[photo] = folders[photo.side] / photo.class_name / name
@@ -230,7 +230,7 @@ class Placed:
 
     def __init__(self, folders):
         self.by_name, self.by_identity = defaultdict(set), defaultdict(set)
-        self.ours = {folder / name for folder in folders for name in files.written(folder)}
+        self.ours = {folder / name for folder in folders for name in records.written(folder)}
         self.places = {identity(folder): folder for folder in folders if folder.is_dir()}
         for folder in folders:
             for class_folder in folder.glob("*"):  # may be links, whose photos are used like others
@@ -307,11 +307,11 @@ def named_shortly(rows):
 
 def move(names, folder, other):
     """Move files of ours, "class/name", to another folder. Raises Problem if a file that is not ours is there."""
-    files.claim(other, names)
+    records.claim(other, names)
     with stops.later():
         for name in names:
             files.link(Path(folder, name), Path(other, name))
-        files.remove_ours(folder, names)
+        records.remove_ours(folder, names)
 
 
 def print_counts(folders, total, new, moved=0, missing=0):

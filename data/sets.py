@@ -19,7 +19,8 @@ from pathlib import Path
 from faces import people, reading
 from importing import LabelledPhoto
 from terminal import rules, script
-from terminal.files import PLACES, is_system
+from terminal.names import is_system
+from terminal.places import PLACES
 
 # ------------------------------------------------------------------------------------------------
 SET = "utkface"  # utkface, fairface, celeba, adience, lfw, bfw, origins, allagefaces or scut

@@ -27,7 +27,10 @@ import processed
 from faces import cropping, detectors, people, reading
 from live import capture, overlay, sources, tracks, window
 from terminal import rules, script, stops, workers
-from terminal.files import PLACES, UNSURE, atomic, claim, gone, locked, normal, remove_ours, written
+from terminal.files import atomic, gone, locked
+from terminal.names import UNSURE, normal
+from terminal.places import PLACES
+from terminal.records import claim, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 CLASSES = ("glasses", "none")  # at most nine, in the order of the keys 1, 2, ...

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from terminal.files import alone, atomic, check_replaceable, digest, normal, read_bytes
+from terminal.files import alone, atomic, check_replaceable, read_bytes
+from terminal.names import digest, normal
 from terminal.script import Problem
 
 # ------------------------------------------------------------------------------------------------

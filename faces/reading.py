@@ -14,7 +14,8 @@ from PIL import Image, ImageChops, ImageCms, PngImagePlugin, UnidentifiedImageEr
 
 from faces import mending
 from terminal import script
-from terminal.files import UNSURE, is_link, is_system, normal, walk
+from terminal.files import is_link, walk
+from terminal.names import UNSURE, is_system, normal
 
 # ------------------------------------------------------------------------------------------------
 MAX_PIXELS = 100_000_000  # a photo that claims more is refused before it is decoded

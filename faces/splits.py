@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from faces.people import Person
-from terminal.files import SPLIT, atomic, normal, read_bytes
+from terminal.files import atomic, read_bytes
+from terminal.names import normal
+from terminal.records import SPLIT
 
 OTHER = "the notes on the split are damaged, or from another version: run 'python validation.py' again"
 

@@ -6,7 +6,7 @@ import statistics
 from judge import report
 from judge.metrics import ratio, rounded
 from terminal import script
-from terminal.files import UNSURE
+from terminal.names import UNSURE
 
 COUNTS = ("frames", "with_face", "labelled", "right", "unsure", "flips")
 

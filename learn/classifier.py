@@ -21,7 +21,7 @@ import dataset
 import model as networks
 from learn import devices
 from terminal import script
-from terminal.files import UNSURE, normal
+from terminal.names import UNSURE, normal
 
 
 class WeightsError(script.Problem):

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from judge import plots
 from learn import classifier, devices, distributed
-from terminal import files, script
+from terminal import files, records, script
 from terminal.files import atomic
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "mean_loss", "lr", "data_s",
@@ -121,17 +121,17 @@ class Folders(NamedTuple):
     @distributed.first_only
     def claim(self):
         """Claim the files that a run writes; ends the program with one line if a file of that name is not ours."""
-        if "last.pt" not in files.written(self.weights) and can_resume(self.weights / "last.pt"):
-            files.change_record(self.weights, add=["last.pt"])  # copied from another machine, without its record
-        files.claim(self.weights, ["last.pt", "best_weights.pt"])
-        files.claim(self.plots, ["log.csv"])
+        if "last.pt" not in records.written(self.weights) and can_resume(self.weights / "last.pt"):
+            records.change_record(self.weights, add=["last.pt"])  # copied from another machine, without its record
+        records.claim(self.weights, ["last.pt", "best_weights.pt"])
+        records.claim(self.plots, ["log.csv"])
         for folder, pattern in ((self.weights, BEST_WEIGHTS), (self.plots, METRICS_PLOT)):
-            files.claim(folder, [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name)])
+            records.claim(folder, [path.name for path in folder.iterdir() if re.fullmatch(pattern, path.name)])
 
     def set_aside(self):
         """Link or copy the files of an earlier run into weights/run_<number>/, all of them or none."""
-        best = sorted(n for n in files.written(self.weights) if re.fullmatch(BEST_WEIGHTS, n))
-        metrics = sorted(n for n in files.written(self.plots) if re.fullmatch(METRICS_PLOT, n))
+        best = sorted(n for n in records.written(self.weights) if re.fullmatch(BEST_WEIGHTS, n))
+        metrics = sorted(n for n in records.written(self.plots) if re.fullmatch(METRICS_PLOT, n))
         paths = [self.weights / name for name in ("last.pt", "best_weights.pt", *best)]
         paths += [self.plots / name for name in ("log.csv", *metrics)]
         old = [path for path in paths if path.is_file()]
@@ -139,13 +139,13 @@ class Folders(NamedTuple):
             return
         folders = (self.weights / f"run_{number}" for number in itertools.count(1))
         folder = next(folder for folder in folders if not folder.exists())
-        files.claim(self.weights, [folder.name])
+        records.claim(self.weights, [folder.name])
         with files.atomic_folder(folder) as temporary:
             for path in old:
                 files.link(path, temporary / path.name)
         # best_weights.pt stays until the new run replaces it, so that test.py and realtime.py always have weights.
-        files.remove_ours(self.weights, best)
-        files.remove_ours(self.plots, metrics)
+        records.remove_ours(self.weights, best)
+        records.remove_ours(self.plots, metrics)
         # If the new run is killed before it has written its own last.pt, RESUME must not continue the old run.
         (self.weights / "last.pt").unlink(missing_ok=True)
         print(f"kept the {len(old)} files of the previous run in {folder.as_posix()}")
@@ -293,10 +293,10 @@ def keep_best(folder, checkpoint, history):
     """Save the weights of a best epoch, in half precision; only the last KEEP_BEST such files are kept."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in checkpoint["state"].items()}
     for name in (f"best_weights_{checkpoint['epoch']}.pt", "best_weights.pt"):
-        files.claim(folder, [name])
+        records.claim(folder, [name])
         save_weights(folder / name, {**checkpoint, "state": state})
     epochs = [row["epoch"] for row in history if row["best"]]
-    files.remove_ours(folder, [f"best_weights_{epoch}.pt" for epoch in epochs[:-KEEP_BEST]])
+    records.remove_ours(folder, [f"best_weights_{epoch}.pt" for epoch in epochs[:-KEEP_BEST]])
 
 
 def write_log(path, history):
@@ -327,7 +327,7 @@ def conclude(run, folders, valid):
     """Draw the curves, and print the best epoch and whether the threshold for "unsure" is reliable. `valid`:
     dataset.Crops."""
     path = folders.plots / f"metrics_{run.done}.{run.constants['PLOT_FORMAT']}"
-    files.claim_file(path)
+    records.claim_file(path)
     try:
         plot(run.history, path)
     except files.Busy:  # open in a viewer; the weights are saved

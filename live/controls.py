@@ -3,7 +3,7 @@
 import dataclasses
 
 from live import overlay, window, writing
-from terminal.files import UNSURE
+from terminal.names import UNSURE
 
 # Keys and their text in the help. A key does the same in a clip and on a photo, with Caps Lock too.
 SWITCHES = {"h": ("help", "help"), "c": ("counts", "faces so far, by class"), "g": ("heat", "Grad-CAM"),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from live import sources
-from terminal import files, script
-from terminal.files import UNSURE
+from terminal import files, records, script
+from terminal.names import UNSURE
 
 
 class Row(NamedTuple):
@@ -67,7 +67,7 @@ class Results:
         self.file, self.stack = None, contextlib.ExitStack()  # the stack closes the file and unlocks it
         self.labels = {}  # number of a face -> Counter of its labels, in frames
         if log is not None:
-            files.claim_table(log, COLUMNS)
+            records.claim_table(log, COLUMNS)
             self.check_unused()
 
     def check_unused(self):

@@ -12,8 +12,8 @@ import cv2
 from faces import cropping, detectors, reading
 from live import overlay, results, sources, tracks, videos, writing
 from live.controls import BACK, NEXT, PHOTO_HELP
-from terminal import files, script, stops
-from terminal.files import normal
+from terminal import places, records, script, stops
+from terminal.names import normal, safe_name
 
 MOTION_START = 4_000_000  # bytes within which the second frame of a Motion JPEG begins
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # suffixes that OUTPUT may have for a photo
@@ -70,9 +70,9 @@ def outputs(output, paths, folder):
     target = Path(output)
     suffix = target.suffix.lower()
     if target.is_dir() or not (target.is_file() or reading.named_as_photo(target) or suffix in writing.FOURCC):
-        files.check_outputs({"OUTPUT": output}, "OUTPUT")
+        places.check_outputs({"OUTPUT": output}, "OUTPUT")
         inner = [path.relative_to(folder).parts for path in paths]
-        target_folder, targets = target, apart([target.joinpath(*map(files.safe_name, parts)) for parts in inner])
+        target_folder, targets = target, apart([target.joinpath(*map(safe_name, parts)) for parts in inner])
     elif len(paths) > 1:
         script.fail(f"OUTPUT={output}: {len(paths)} photos are written to a folder: set OUTPUT=<folder>")
     elif suffix not in PICTURES:
@@ -82,7 +82,7 @@ def outputs(output, paths, folder):
         target_folder, targets = target.parent, [target]
     if identities(targets) & identities(paths):
         script.fail(f"OUTPUT={output} would replace the photos themselves: name another folder")
-    files.claim(target_folder, [path.relative_to(target_folder).as_posix() for path in targets])
+    records.claim(target_folder, [path.relative_to(target_folder).as_posix() for path in targets])
     return targets
 
 
@@ -104,11 +104,11 @@ def apart(paths):
 
     names, taken = [None] * len(paths), set()  # by index, since Paths that differ in case are equal on Windows
     for i, photo in sorted(enumerate(paths), key=lambda pair: stays(pair[1]), reverse=True):  # unchanged names first
-        path = photo if stays(photo) else photo.with_name(files.safe_name(photo.name + ".jpg"))
+        path = photo if stays(photo) else photo.with_name(safe_name(photo.name + ".jpg"))
         stem, count = path.stem, 1
         while normal(str(path)).lower() in taken:
             count += 1
-            path = path.with_name(files.safe_name(f"{stem}-{count}{path.suffix}"))
+            path = path.with_name(safe_name(f"{stem}-{count}{path.suffix}"))
         taken.add(normal(str(path)).lower())
         names[i] = path
     return names

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from live import capture
-from terminal import files, script
+from terminal import files, records, script
 
 # ------------------------------------------------------------------------------------------------
 SAVED_DIR = "plots"  # for what the keys s and r save, and for realtime.jpg
@@ -46,7 +46,7 @@ class Video(contextlib.ExitStack):
         super().__init__()
         self.path, self.reader, self.writer = Path(path), reader, None
         self.frames = 0  # written
-        files.claim_file(path)
+        records.claim_file(path)
 
     def open(self, frame, timestamp):
         """Open the file for frames of this size."""
@@ -107,7 +107,7 @@ def snapshot(picture):
     """Save the picture that is shown (key s). If it cannot be written, only print that."""
     path = stamped("snapshot", ".jpg")
     try:
-        files.claim_file(path)
+        records.claim_file(path)
         save_photo(path, picture)
         print(f"snapshot: {path.as_posix()}", flush=True)
     except script.Problem as problem:

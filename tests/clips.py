@@ -1,5 +1,7 @@
 """Clips for the tests of live use: drawn faces that move, pairs, cuts, noise; scenes without anyone."""
 
+import itertools
+
 import cv2
 import numpy as np
 
@@ -22,21 +24,13 @@ def scene(seed):
     image = np.full((height, width, 3), rng.integers(0, 255, 3), np.uint8)
     if kind == 2:  # bricks
         w, h = int(rng.integers(20, 90)), int(rng.integers(10, 50))
-        for j in range(height // h + 1):
-            for i in range(-1, width // w + 1):
-                left = i * w + (j % 2) * w // 2
-                shade = rng.integers(60, 200, 3).tolist()
-                cv2.rectangle(image, (left + 2, j * h + 2), (left + w - 2, j * h + h - 2), shade, -1)
-    elif kind in (3, 4, 5):  # things: rectangles, ellipses, lines
+        for j, i in itertools.product(range(height // h + 1), range(-1, width // w + 1)):
+            left = i * w + (j % 2) * w // 2
+            shade = rng.integers(60, 200, 3).tolist()
+            cv2.rectangle(image, (left + 2, j * h + 2), (left + w - 2, j * h + h - 2), shade, -1)
+    elif kind in (3, 4, 5):
         for _ in range(int(rng.integers(10, 120))):
-            a, b = rng.integers(0, 640, 2).tolist(), rng.integers(0, 480, 2).tolist()
-            colour, size = rng.integers(0, 255, 3).tolist(), rng.integers(5, 90, 2).tolist()
-            if kind == 3:
-                cv2.rectangle(image, (a[0], b[0]), (a[0] + size[0], b[0] + size[1]), colour, -1)
-            elif kind == 4:
-                cv2.ellipse(image, (a[0], b[0]), size, float(rng.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
-            else:
-                cv2.line(image, (a[0], b[0]), (a[1], b[1]), colour, int(rng.integers(1, 12)), cv2.LINE_AA)
+            draw_thing(image, kind, rng)
     elif kind == 6:  # a page
         for j in range(20, height, 28):
             line = "".join(rng.choice(list("abcdefgh ijklm nopqrs tuvw xyz"), 50))
@@ -48,6 +42,18 @@ def scene(seed):
             total += cv2.resize(grain, SIZE)
         image = np.clip(total + 128, 0, 255).astype(np.uint8)
     return image
+
+
+def draw_thing(image, kind, rng):
+    """Draw a rectangle, an ellipse or a line at random, for scene()."""
+    a, b = rng.integers(0, 640, 2).tolist(), rng.integers(0, 480, 2).tolist()
+    colour, size = rng.integers(0, 255, 3).tolist(), rng.integers(5, 90, 2).tolist()
+    if kind == 3:
+        cv2.rectangle(image, (a[0], b[0]), (a[0] + size[0], b[0] + size[1]), colour, -1)
+    elif kind == 4:
+        cv2.ellipse(image, (a[0], b[0]), size, float(rng.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
+    else:
+        cv2.line(image, (a[0], b[0]), (a[1], b[1]), colour, int(rng.integers(1, 12)), cv2.LINE_AA)
 
 
 def frames_of(people, count, seed=0, noise=3.0):

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from terminal import files
+from terminal import records
 
 
 def photo(path, content=None):
@@ -17,7 +17,7 @@ def photo(path, content=None):
 def tree(folder="data"):
     """{relative path: (bytes, inode, time)} of all files in a folder: equal when nothing at all was touched."""
     return {p.relative_to(folder).as_posix(): (p.read_bytes(), p.stat().st_ino, p.stat().st_mtime_ns)
-            for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name not in (files.RECORD, "people.csv")}
+            for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name not in (records.RECORD, "people.csv")}
 
 
 def names(side, class_name):

@@ -17,7 +17,7 @@ from faces import cropping
 from faces.cropping import MARGIN
 from learn import classifier, devices
 from running import ROOT
-from terminal import files
+from terminal import records
 
 
 def logits(net, images):
@@ -229,7 +229,7 @@ def test_a_split_on_a_read_only_disk_is_decoded_batch_by_batch(tmp_path, monkeyp
     kept = dataset.Crops(folder, 64).prepare()
     before = kept[[0, 1]][0]
     kept.cache.unlink()
-    (tmp_path / files.RECORD).unlink()
+    (tmp_path / records.RECORD).unlink()
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and access(path, mode))  # root may all
     os.chmod(tmp_path, 0o555)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from running import ROOT
-from terminal import files
+from terminal import places
 
 SCRIPTS = {"processed", "validation", "dataset", "model", "train", "test", "realtime"}
 # What the modules of a room may import of this project, beside those of their own room.
@@ -53,13 +53,13 @@ def test_steps_and_rooms_before_any_network_import_no_torch():
 
 
 def test_the_folders_that_outputs_must_keep_apart_from_are_those_of_the_scripts():
-    """files.PLACES repeats the scripts' own constants, since terminal/ imports no script. Importers and tools repeat
-    none, so that whoever edits a folder does so in its script and in files.PLACES."""
-    owned = {name: set() for name in files.PLACES}
+    """places.PLACES repeats the scripts' own constants, since terminal/ imports no script. Importers and tools repeat
+    none, so that whoever edits a folder does so in its script and in places.PLACES."""
+    owned = {name: set() for name in places.PLACES}
     for path in [*ROOT.glob("*.py"), *(ROOT / "data").glob("*.py"), *(ROOT / "tools").glob("*.py")]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
                 for name in owned.keys() & {target.id for target in node.targets}:
                     assert path.parent == ROOT, f"{path.name} repeats {name}"
                     owned[name].add(node.value.value)
-    assert owned == {name: {place} for name, place in files.PLACES.items()}
+    assert owned == {name: {place} for name, place in places.PLACES.items()}

@@ -15,7 +15,7 @@ import train
 import validation
 from photos import fill, save
 from running import POSIX, call
-from terminal import files, script
+from terminal import files, records, script
 from tools import compare
 
 
@@ -52,8 +52,8 @@ def place(made, tmp_path, in_this_process):
 def snapshot(folder):
     """{path: bytes, or where a link leads} of all that is in a folder and is not derived by the two scripts."""
     ours = set()
-    for record in folder.rglob(files.RECORD):
-        ours |= {record, *(record.parent / name for name in files.written(record.parent))}
+    for record in folder.rglob(records.RECORD):
+        ours |= {record, *(record.parent / name for name in records.written(record.parent))}
     return {path: os.readlink(path) if path.is_symlink() else path.read_bytes()
             for path in folder.rglob("*") if path not in ours and (path.is_symlink() or path.is_file())}
 
@@ -194,10 +194,10 @@ def test_no_script_replaces_or_removes_what_another_has_made(place):
     """Best weights in a folder of crops or of a split would go with the next crops or split."""
     for folder in ("processed/faces", "processed/train", "processed/valid"):
         with pytest.raises(script.Problem, match="has the files of another script"):
-            files.claim(place / folder, ["best_weights.pt"])
+            records.claim(place / folder, ["best_weights.pt"])
     for name in ("plots/log.csv", "weights/best_weights.pt"):
         (place / name).parent.mkdir(exist_ok=True)
-        files.claim_file(place / name)
+        records.claim_file(place / name)
         (place / name).write_bytes(b"epochs")
         assert check(place, processed, "WORKERS=1", "DETECTOR=haar", f"SKIPPED={name}")[0] == 1
         assert check(place, processed, f"FACES_DIR={(place / name).parent}")[0] == 1
@@ -207,16 +207,16 @@ def test_no_script_replaces_or_removes_what_another_has_made(place):
 
 def test_a_name_that_a_run_has_claimed_and_not_written_is_the_users(tmp_path):
     def fails():
-        files.claim(tmp_path, ["out.mp4", "in/out.png", "old.csv"])
+        records.claim(tmp_path, ["out.mp4", "in/out.png", "old.csv"])
         (tmp_path / "old.csv").write_text("written")
         raise script.Problem("no frame came")
 
     with pytest.raises(SystemExit, match="no frame came"):
         script.run(fails)
-    assert files.written(tmp_path) == {"old.csv"}
+    assert records.written(tmp_path) == {"old.csv"}
     (tmp_path / "out.mp4").write_bytes(b"of the user")
     with pytest.raises(script.Problem, match="already exists"):
-        files.claim_file(tmp_path / "out.mp4")
+        records.claim_file(tmp_path / "out.mp4")
 
 
 def test_a_record_is_written_once_for_many_names(tmp_path, monkeypatch):
@@ -225,9 +225,9 @@ def test_a_record_is_written_once_for_many_names(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "atomic", lambda path: times.append(path) or atomic(path))
     names = [f"hat/{i}.jpg" for i in range(20_000)]
     for _ in range(2):
-        files.claim(tmp_path / "a", names)
-    assert files.written(tmp_path / "a") == set(names) and len(times) == 1
-    assert files.remove_ours(tmp_path / "a", names[1:]) == 0 and files.written(tmp_path / "a") == {names[0]}
+        records.claim(tmp_path / "a", names)
+    assert records.written(tmp_path / "a") == set(names) and len(times) == 1
+    assert records.remove_ours(tmp_path / "a", names[1:]) == 0 and records.written(tmp_path / "a") == {names[0]}
     assert len(times) == 2
 
 

@@ -15,7 +15,7 @@ import train
 from learn import runs
 from running import POSIX, ROOT, settle
 from strangers import facts
-from terminal import files
+from terminal import records
 
 KILLS = int(os.environ.get("KILLS", 3))
 
@@ -48,7 +48,7 @@ def test_a_full_disk_is_said_and_the_best_weights_stay(constants, tmp_path):
     import resource
 
     best = tmp_path / "best_weights.pt"
-    files.claim(tmp_path, ["best_weights.pt"])
+    records.claim(tmp_path, ["best_weights.pt"])
     best.write_bytes(b"good")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 19, before[1]))
@@ -63,7 +63,7 @@ def test_a_full_disk_is_said_and_the_best_weights_stay(constants, tmp_path):
 
 def test_weights_of_a_nan_validation_loss_are_never_saved(constants, tmp_path, monkeypatch):
     """The last step of an epoch breaks the weights, which only validation shows: last.pt stays as it was."""
-    files.claim(tmp_path, ["last.pt"])
+    records.claim(tmp_path, ["last.pt"])
     (tmp_path / "last.pt").write_bytes(b"good")
     monkeypatch.setattr(train, "evaluate", lambda *_: (torch.full((4, 2), float("nan")), torch.zeros(4).long()))
     with pytest.raises(SystemExit, match="the loss became nan in epoch 1: the weights saved so far are kept"):
@@ -73,7 +73,7 @@ def test_weights_of_a_nan_validation_loss_are_never_saved(constants, tmp_path, m
 
 
 def test_weights_alone_are_not_enough_to_resume(constants, tmp_path, monkeypatch):
-    files.claim(tmp_path, ["last.pt"])
+    records.claim(tmp_path, ["last.pt"])
     runs.save_weights(tmp_path / "last.pt", facts(networks.build("small", 2), classes=["beard", "hat"]))
     monkeypatch.setattr(train, "RESUME", True)
     with pytest.raises(SystemExit, match="not enough to resume"):

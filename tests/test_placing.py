@@ -11,7 +11,7 @@ import drawn
 import folders
 from running import settle
 from shipped import photo, tree
-from terminal import files, script
+from terminal import records, script
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="links need a permission there")
 
@@ -40,7 +40,7 @@ def run(monkeypatch, *arguments):
 def everything():
     """The bytes of all files, but for records and tables: {path: bytes}."""
     return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file() and path.name not in (
-        files.RECORD, "people.csv")}
+        records.RECORD, "people.csv")}
 
 
 def sides():
@@ -149,7 +149,7 @@ def test_photos_are_placed_before_those_of_another_run_go(place, monkeypatch):
         def killed(*_):
             raise MemoryError
 
-        patch.setattr(files, "remove_ours", killed)
+        patch.setattr(records, "remove_ours", killed)
         assert run(monkeypatch, "TO=test")
     raw, test = sides()
     assert set(raw) == set(test) == photos
@@ -183,7 +183,7 @@ def test_copies_move_as_links_do(place, monkeypatch):
 def test_photos_that_no_record_names_stay_where_they_are(place, monkeypatch):
     """As of an earlier version, or moved by hand: they are not placed a second time, on whichever side."""
     assert run(monkeypatch) is None
-    for record in Path("data").rglob(files.RECORD):
+    for record in Path("data").rglob(records.RECORD):
         record.unlink()
     Path("data/raw/woman/m0.jpg").hardlink_to("data/raw/man/m0.jpg")
     Path("data/raw/man/m0.jpg").unlink()
@@ -242,7 +242,7 @@ def test_drawn_faces_and_portraits_replace_no_picture_of_the_user(place, monkeyp
         monkeypatch.setattr(congress, "TEST_RATIO", ratio)
         theirs = photo(f"portraits/{other}/{inner}", "of the user")
         assert congress.folder_for("A000001", inner) == f"portraits/{other}", "it stays there alone"
-        Path(f"portraits/{other}", files.RECORD).write_bytes(inner.encode() + b"\n")
+        Path(f"portraits/{other}", records.RECORD).write_bytes(inner.encode() + b"\n")
         assert congress.folder_for("A000001", inner) == f"portraits/{side}"
         assert not theirs.exists() and Path("portraits", side, inner).is_file()
 

@@ -21,7 +21,7 @@ import realtime
 from faces import detectors
 from live import capture, controls, overlay, player, results, sources, stills, tracks, videos, window, writing
 from running import call, wait_for
-from terminal import files
+from terminal import records
 from watching import CAMERAS, Camera, Screen, classify, haar, loading, play, program, reader_of, watch
 
 
@@ -248,7 +248,7 @@ def test_ctrl_c_before_the_first_frame_leaves_no_video(clip, tmp_path, monkeypat
     monkeypatch.setattr(realtime, "OUTPUT", str(tmp_path / "a.mp4"))
     with pytest.raises(KeyboardInterrupt):
         watch(clip, loading())
-    assert [path.name for path in tmp_path.iterdir()] == [files.RECORD] and "written" not in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == [records.RECORD] and "written" not in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def test_a_camera_that_gives_no_frames_is_one_line_after_retry(kind, tmp_path, m
         realtime.watch(capture.Reader(0, 1.0), loading(), haar(), window.Window(False))
     assert 1 <= time.monotonic() - started < 60, "those that block do so for longer"
     assert "camera 0 does not answer, trying for 1 s" in capsys.readouterr().out
-    left = {path.name for path in tmp_path.iterdir()} - {files.RECORD}
+    left = {path.name for path in tmp_path.iterdir()} - {records.RECORD}
     assert left == ({"o.mp4"} if kind == "blocks later" else set())
 
 

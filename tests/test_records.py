@@ -22,7 +22,7 @@ from live import results
 from photos import fill
 from running import POSIX, call, tree
 from shipped import photo
-from terminal import files, script
+from terminal import files, records, script
 
 
 @pytest.fixture(scope="module")
@@ -94,20 +94,20 @@ UNSAFE = ["../holiday.jpg", "/HERE/holiday.jpg", "x/../../../holiday.jpg", "x/..
 def test_a_strangers_record_leads_nowhere(made, folder):
     for place in (".", "processed", "processed/faces"):
         photo(f"{place}/holiday.jpg", "of the user")
-    record = Path(folder, files.RECORD)
+    record = Path(folder, records.RECORD)
     names = [name.replace("/HERE", Path.cwd().as_posix()) for name in UNSAFE]
     record.write_text("\n".join([*record.read_text().splitlines(), *names]))
     shutil.rmtree("data/raw/x")
     step(processed)
     step(validation)
     assert all(Path(place, "holiday.jpg").is_file() for place in (".", "processed", "processed/faces"))
-    assert not set(names) & files.written(folder)
+    assert not set(names) & records.written(folder)
 
 
 @pytest.mark.parametrize("damage", [bytes(4096), b"\0", b"hat/0.jpg\0\0\0\n"])
 def test_a_record_that_a_power_cut_has_damaged_is_no_traceback(made, damage):
     for folder in ("processed", "processed/faces", "processed/train", "processed/valid"):
-        Path(folder, files.RECORD).write_bytes(damage)
+        Path(folder, records.RECORD).write_bytes(damage)
     before = tree("processed/faces")
     assert "this project has not written it" in step(processed, code=1)
     assert "was not written by validation.py" in step(validation, code=1)
@@ -116,7 +116,7 @@ def test_a_record_that_a_power_cut_has_damaged_is_no_traceback(made, damage):
 
 @pytest.mark.parametrize("kind", ["folder", *(pytest.param(k, marks=POSIX) for k in ("link", "dangling", "pipe"))])
 def test_a_record_that_is_a_link_or_not_a_file_is_refused(made, kind):
-    record = Path("processed/faces", files.RECORD)
+    record = Path("processed/faces", records.RECORD)
     record.rename("other.txt")
     before = Path("other.txt").read_bytes()
     if kind == "folder":
@@ -173,12 +173,12 @@ def test_of_temporary_files_only_those_beside_a_recorded_name_go(made, monkeypat
 @POSIX
 def test_a_temporary_file_in_use_stays_and_one_of_a_killed_run_goes_at_once(tmp_path, monkeypatch):
     """A lock tells: no hour must pass."""
-    files.claim(tmp_path, ["out.mp4"])
+    records.claim(tmp_path, ["out.mp4"])
     killed, now = files.temporary(tmp_path / "out.mp4"), files.time.time
     killed.write_bytes(b"half")
     with files.atomic(tmp_path / "out.mp4") as new:
         monkeypatch.setattr(files.time, "time", lambda: now() + 10)
-        files.remove_stale(tmp_path)
+        records.remove_stale(tmp_path)
         assert new.exists() and not killed.exists()
     assert (tmp_path / "out.mp4").exists()
 
@@ -243,7 +243,7 @@ def test_new_files_are_as_readable_as_any(tmp_path):
 def test_a_read_only_output_is_said_before_any_work(tmp_path, monkeypatch, constant):
     monkeypatch.chdir(tmp_path)
     name = constant.partition("=")[2]
-    files.claim(tmp_path, [name])
+    records.claim(tmp_path, [name])
     Path(name).write_text(",".join(results.COLUMNS) + "\n")
     script.AT_END[0]()
     os.chmod(name, 0o444)
@@ -256,8 +256,8 @@ def test_a_read_only_output_is_said_before_any_work(tmp_path, monkeypatch, const
 def test_several_runs_at_once_lose_no_name_of_a_record(tmp_path):
     names = [f"{i}.jpg" for i in range(60)]
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda name: files.claim(tmp_path, [name]), names))
-    assert files.written(tmp_path) == set(names)
+        list(pool.map(lambda name: records.claim(tmp_path, [name]), names))
+    assert records.written(tmp_path) == set(names)
 
 
 def test_only_files_are_replaced(tmp_path):
@@ -389,7 +389,7 @@ def test_a_crop_of_a_photo_that_fails_for_a_while_stays(made, monkeypatch):
     step(processed)
     after = tree("processed/faces")
     assert after.pop("hat/new.jpg") == before["hat/0.jpg"] and "error" not in Path("processed/skipped.csv").read_text()
-    for notes in (".recipe", files.RECORD):
+    for notes in (".recipe", records.RECORD):
         del after[notes], before[notes]
     assert after == before
 
@@ -459,7 +459,7 @@ def test_a_split_that_is_deleted_in_mid_run_is_said_and_made_again(made, monkeyp
 
 
 def test_a_record_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path):
-    files.claim(tmp_path, ["a.txt"])
-    record = tmp_path / files.RECORD
+    records.claim(tmp_path, ["a.txt"])
+    record = tmp_path / records.RECORD
     record.write_bytes(b"\xef\xbb\xbf" + record.read_bytes())
-    assert files.written(tmp_path) == {"a.txt"}
+    assert records.written(tmp_path) == {"a.txt"}

@@ -12,7 +12,7 @@ import realtime
 from faces import detectors
 from live import controls, results, stills, tracks, window
 from running import LINUX, POSIX
-from terminal import files, script
+from terminal import records, script
 from watching import StandIn, by_brightness, detects, loading, read_log, watch
 
 
@@ -83,7 +83,7 @@ def test_the_source_in_a_row(source, name):
 def test_a_log_replaces_no_other_file(tmp_path):
     other = tmp_path / "groups.csv"
     other.write_text("file,age\n")
-    files.change_record(tmp_path, add=["groups.csv"])  # a table of another of our scripts is none of this one's either
+    records.change_record(tmp_path, add=["groups.csv"])  # a table of another of our scripts is not this one's
     (tmp_path / "folder.csv").mkdir()
     for taken in (other, tmp_path / "folder.csv", other / "faces.csv"):
         with pytest.raises(script.Problem):

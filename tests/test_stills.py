@@ -14,7 +14,7 @@ from faces import detectors, reading
 from live import controls, results, stills, window
 from photos import fill, save
 from running import POSIX
-from terminal import files, script
+from terminal import records, script
 from watching import StandIn
 
 
@@ -80,7 +80,7 @@ def test_annotated_pictures_replace_no_other_files(tmp_path):
         annotate(album)
     assert len(list((tmp_path / "new").glob("*.png"))) == 2
     (tmp_path / "raw").mkdir()
-    files.claim(tmp_path / "raw", ["a.png"])  # as an importer places a photo
+    records.claim(tmp_path / "raw", ["a.png"])  # as an importer places a photo
     os.link(tmp_path / "in" / "a.png", tmp_path / "raw" / "a.png")
     with pytest.raises(SystemExit, match="would replace the photos themselves"):
         stills.album(tmp_path / "in", tmp_path / "raw")

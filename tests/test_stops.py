@@ -22,7 +22,7 @@ import webcam
 from live import results
 from photos import fill
 from running import POSIX, ROOT, call, kill, none_left, press_ctrl_c, slowly, start, tree, wait_for
-from terminal import files, script, stops, workers
+from terminal import files, records, script, stops, workers
 from watching import loading, read_log, watch
 
 STOPS = int(os.environ.get("STOPS", 4))
@@ -105,7 +105,7 @@ def test_processed_is_stopped_once_however_often_it_is_asked_to(whole, tmp_path,
     send(process, *burst, group=group)
     ended(process, burst[0])
     crops = {f"{path.parent.name}/{path.name}" for path in tmp_path.glob("processed/faces/*/[!.]*.jpg")}
-    assert crops < files.written(tmp_path / "processed/faces") == crops | {".recipe"}
+    assert crops < records.written(tmp_path / "processed/faces") == crops | {".recipe"}
     assert not list(tmp_path.rglob(".tmp-*"))
     same_in_the_end(whole, tmp_path)
 
@@ -189,7 +189,7 @@ def test_photos_annotated_until_a_stop_are_said(tmp_path, monkeypatch):
 PROGRAM = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from terminal import files, script, stops
+from terminal import files, records, script, stops
 
 def slow():
     print("ending", flush=True)
@@ -198,7 +198,7 @@ def slow():
 
 def main():
     script.AT_END.append(slow)
-    files.claim(".", ["a.txt", "b.txt"])
+    records.claim(".", ["a.txt", "b.txt"])
     with files.atomic("a.txt") as new:
         new.write_text("a")
     print("working", flush=True)
@@ -217,7 +217,7 @@ def test_the_clean_up_is_not_interrupted(tmp_path, first):
     assert process.stdout.readline() == "working\n"
     send(process, first, "SIGINT", "SIGTERM", "SIGHUP", "SIGINT", "SIGINT", "SIGINT", pause=0.1)
     ended(process, first)
-    assert (tmp_path / "ended").exists() and files.written(tmp_path) == {"a.txt"}
+    assert (tmp_path / "ended").exists() and records.written(tmp_path) == {"a.txt"}
 
 
 @pytest.mark.parametrize("name", CODES)
@@ -227,7 +227,7 @@ def test_a_stop_when_all_is_done_changes_nothing(tmp_path, name):
     assert process.stdout.readline() == "working\n" and process.stdout.readline() == "ending\n"
     send(process, name, name)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 0 and not err and files.written(tmp_path) == {"a.txt"}
+    assert process.returncode == 0 and not err and records.written(tmp_path) == {"a.txt"}
 
 
 def test_a_terminal_that_is_closed_is_no_error(tmp_path):
@@ -241,7 +241,7 @@ def test_a_terminal_that_is_closed_is_no_error(tmp_path):
     assert b"working" in os.read(terminal, 1000)
     os.close(terminal)  # the system sends SIGHUP
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
-    assert (tmp_path / "ended").exists() and files.written(tmp_path) == {"a.txt"}
+    assert (tmp_path / "ended").exists() and records.written(tmp_path) == {"a.txt"}
 
 
 @pytest.mark.parametrize(("program", "name"), [
@@ -275,8 +275,8 @@ def taken(folder):
     """The photos and people.csv, in any order of its lines."""
     found = tree(folder)
     found["people.csv"] = sorted(found["people.csv"].splitlines())
-    return {name: data for name, data in found.items() if files.RECORD not in name} | {
-        name: sorted(data.split()) for name, data in found.items() if files.RECORD in name}
+    return {name: data for name, data in found.items() if records.RECORD not in name} | {
+        name: sorted(data.split()) for name, data in found.items() if records.RECORD in name}
 
 
 @pytest.mark.parametrize("name", [*CODES, "SIGKILL"])

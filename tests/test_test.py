@@ -25,7 +25,7 @@ from judge import corruptions, overlap, report
 from learn import classifier, runs
 from photos import save
 from processed import DETECTOR
-from terminal import files, script
+from terminal import files, records, script
 
 CLASSES = ["beard", "hat"]
 PER_CLASS = 10
@@ -273,7 +273,7 @@ def test_groups_of_other_photos_are_no_report(world, tmp_path, monkeypatch, caps
 
 def test_plots_of_an_earlier_run_do_not_stay_beside_other_metrics(world, tmp_path, monkeypatch, no_pictures):
     names = ["groups.png", "robustness.png", "roc.pdf", "robustness.pdf"]
-    files.claim(tmp_path / "plots", names)
+    records.claim(tmp_path / "plots", names)
     for name in (*names, "mine.png"):
         (tmp_path / "plots" / name).write_bytes(b"old")
     run(monkeypatch, world, tmp_path)
@@ -317,7 +317,7 @@ def test_no_face_at_all_still_says_why(world, tmp_path, monkeypatch):
 
 
 def test_without_a_face_no_metrics_of_an_earlier_run_stay(world, tmp_path, monkeypatch):
-    files.claim(tmp_path / "plots", ["test_metrics.json", "roc.png"])
+    records.claim(tmp_path / "plots", ["test_metrics.json", "roc.png"])
     for name in ("test_metrics.json", "roc.png"):
         (tmp_path / "plots" / name).write_text('{"n": 20}')
     save(tmp_path / "photos/hat/gray.png", np.full((100, 100, 3), 99, np.uint8))

@@ -21,7 +21,7 @@ import train
 from crops import both_splits, note
 from faces import cropping
 from learn import calibration, classifier, runs
-from terminal import files, script
+from terminal import files, records, script
 
 SMALL = running.ROOT / "weights" / "shipped" / "small.pt"
 
@@ -158,7 +158,7 @@ def test_what_a_user_has_put_there_is_not_written_over(faces, tmp_path, place):
 
 def test_a_copied_folder_can_be_resumed_without_its_record(whole, faces, tmp_path):
     copy_run(whole, tmp_path)
-    (tmp_path / "weights" / files.RECORD).unlink()
+    (tmp_path / "weights" / records.RECORD).unlink()
     (tmp_path / "weights" / "best_weights.pt").rename(tmp_path / "weights" / "best_weights_mine.pt")
     for path in [*(tmp_path / "weights").glob("best_weights_?.pt"), *(tmp_path / "plots").glob("*.*")]:
         path.unlink()
@@ -271,7 +271,7 @@ def test_a_class_that_only_one_side_has_is_named(faces, tmp_path):
 def test_nan_is_said_and_nothing_is_saved(faces, tmp_path, monkeypatch):
     """A network whose weights have blown up ends the run before anything is written over."""
     weights = tmp_path / "weights"
-    files.claim(weights, ["best_weights.pt"])
+    records.claim(weights, ["best_weights.pt"])
     (weights / "best_weights.pt").write_bytes(b"good")
     broken = networks.Model(2)
     torch.nn.init.constant_(broken.classifier[-1].weight, float("nan"))

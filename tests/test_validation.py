@@ -12,7 +12,7 @@ import processed
 import validation
 from crops import CLASSES, fill, picture, save, sides, snapshot
 from faces import copies, nearest, people
-from terminal import files
+from terminal import files, records
 
 
 def refused(run, *words):
@@ -226,7 +226,7 @@ def test_what_is_known_of_a_crop_is_noted_once_and_train_reads_that(place, capsy
 def test_the_equalisation_of_crops_goes_with_them_and_stale_crops_are_refused(place, monkeypatch):
     faces = fill(place, 5, 5)
     monkeypatch.setattr(processed, "CLAHE", 2.0)
-    (faces / files.RECIPE).write_text(processed.recipe("haar"))
+    (faces / records.RECIPE).write_text(processed.recipe("haar"))
     validation.main()
     assert {dataset.Crops(folder, 32).clahe for folder in (validation.TRAIN_DIR, validation.VALID_DIR)} == {2.0}
     monkeypatch.setattr(processed, "CLAHE", 0.0)

@@ -33,7 +33,9 @@ from faces import cropping, people, reading, splits
 from learn import classifier
 from live import videos
 from terminal import rules, workers
-from terminal.files import PLACES, SPLIT, atomic, check_outputs, claim, claim_file, claim_table, remove_ours, written
+from terminal.files import atomic
+from terminal.places import PLACES, check_outputs
+from terminal.records import SPLIT, claim, claim_file, claim_table, remove_ours, written
 
 # ------------------------------------------------------------------------------------------------
 # {name: constants of train.py that differ, and CLAHE, the clip limit of the crops' equalisation}

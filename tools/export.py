@@ -21,7 +21,8 @@ import json
 import warnings
 
 from terminal import rules
-from terminal.files import atomic, claim_file
+from terminal.files import atomic
+from terminal.records import claim_file
 
 # ------------------------------------------------------------------------------------------------
 WEIGHTS = None  # a weights file; None: as in realtime.py

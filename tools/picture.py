@@ -29,7 +29,8 @@ from faces import cropping, detectors
 from learn import classifier
 from live import capture, controls, player, results
 from terminal import rules
-from terminal.files import atomic, claim_file
+from terminal.files import atomic
+from terminal.records import claim_file
 
 # ------------------------------------------------------------------------------------------------
 OUTPUT = "plots/window.webp"  # a still is written beside it, as .png
