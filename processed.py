@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from faces import cropping, detectors, people, reading
 from terminal import files, places, records, rules, stops, workers
-from terminal.names import normal
+from terminal.names import name_digest, normal
 from terminal.records import RECIPE
 
 # ------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def targets(photos, folder, faces_dir):
             within_class = photo.parts[depth - 1] == folder.name
             path = photo.parts[depth:] if within_class else photo.parts[depth - 1:]
             start = text[:40].replace("\n", " ")
-            name = f"{start}-{names.digest('/'.join(path))}"
+            name = f"{start}-{name_digest('/'.join(path))}"
         crops.append(Path(faces_dir, folder.name, f"{name}.jpg"))
     return crops
 

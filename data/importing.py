@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from faces import people
 from terminal import files, places, records, stops
-from terminal.names import digest, is_system, normal, safe_name
+from terminal.names import is_system, name_digest, normal, safe_name
 
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # reserved on Windows
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -208,7 +208,7 @@ def check_photos(photos, folders):
                                  f"and {photo.path}")
         name = photo.name
         if key.casefold() in folded:
-            name = f"{Path(name).stem[:200]}-{digest(name)}{Path(name).suffix}"
+            name = f"{Path(name).stem[:200]}-{name_digest(name)}{Path(name).suffix}"
         taken[key] = photo.path
         folded.add(key.casefold())
         targets[photo] = folders[photo.side] / photo.class_name / name

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from terminal.files import alone, atomic, check_replaceable, read_bytes
-from terminal.names import digest, normal
+from terminal.names import name_digest, normal
 from terminal.script import Problem
 
 # ------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def read(path=PEOPLE):
             inner, name = "/".join(parts[start:]), "__".join(parts[start:])
             add(shortened if start else whole, name, person)
             # Names without their suffixes, and as processed.py shortens them; Macs may write names in NFD.
-            for form in (stem(name), digest(inner), digest(normal(inner, "NFD"))):
+            for form in (stem(name), name_digest(inner), name_digest(normal(inner, "NFD"))):
                 add(forms, form, person)
     names = {**forms, **shortened, **whole}  # of equal names, the last one counts
     return {name: person for name, person in names.items() if person is not None}

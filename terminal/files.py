@@ -15,7 +15,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from terminal.names import digest
+from terminal.names import name_digest
 from terminal.script import Problem
 
 TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-([0-9a-f]{16})")  # beginning of the names by temporary()
@@ -99,7 +99,7 @@ def temporary(path):
     """A new Path beside `path`, with the same suffix; a digest in its name identifies `path`, see remove_stale()."""
     path = Path(path)
     suffix = path.suffix if len(os.fsencode(path.suffix)) < 20 else ""
-    return path.with_name(f".tmp-{secrets.token_hex(4)}-{digest(path.name)}{suffix}")
+    return path.with_name(f".tmp-{secrets.token_hex(4)}-{name_digest(path.name)}{suffix}")
 
 
 def keep_owner(new, before):
@@ -181,7 +181,7 @@ def mutex(path):
     """
     kernel32 = ctypes.WinDLL("kernel32")
     kernel32.CreateMutexW.restype = ctypes.c_void_p
-    name = digest(os.path.realpath(path).casefold())
+    name = name_digest(os.path.realpath(path).casefold())
     handle = ctypes.c_void_p(kernel32.CreateMutexW(None, False, ctypes.c_wchar_p(name)))
     kernel32.WaitForSingleObject(handle, -1)  # -1: without a time limit
     try:

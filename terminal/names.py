@@ -16,7 +16,7 @@ def normal(name, form="NFC"):
     return unicodedata.normalize(form, name)
 
 
-def digest(name):
+def name_digest(name):
     """A digest of 16 characters of a name, or of a path within a folder, for the names of temporary files, and of crops
     of photos with long names."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
@@ -30,7 +30,7 @@ def safe_name(name):
         return name
     ending = Path(name).suffix if re.fullmatch(r"\.[a-zA-Z0-9]{1,9}", Path(name).suffix) else ""
     start = re.sub(r"[\\\r\n]", " ", text.removesuffix(ending)[:40])
-    return f"{start or 'photo'}-{digest(name)}{ending}"
+    return f"{start or 'photo'}-{name_digest(name)}{ending}"
 
 
 def is_system(name):

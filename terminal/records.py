@@ -15,7 +15,7 @@ from pathlib import Path
 
 from terminal import script, stops
 from terminal.files import CLAIMED, TEMPORARY, alone, atomic, check_replaceable, is_link, locked, patiently
-from terminal.names import digest
+from terminal.names import name_digest
 from terminal.script import Problem
 
 RECORD = ".written.txt"  # in a folder: the names of the files in and below it that this project's scripts have written
@@ -197,7 +197,7 @@ def remove_stale(folder):
         places[place].append(last)
     for place, names in places.items():
         left = [path for path in Path(folder, place).glob(".tmp-*") if TEMPORARY.match(path.name) and not is_link(path)]
-        known = set(map(digest, names)) if left else ()
+        known = set(map(name_digest, names)) if left else ()
         for path in left:
             if TEMPORARY.match(path.name)[1] in known:
                 remove_unless_used(path)

@@ -222,7 +222,7 @@ def test_a_name_that_a_run_has_claimed_and_not_written_is_the_users(tmp_path):
 def test_a_record_is_written_once_for_many_names(tmp_path, monkeypatch):
     """It is written as a whole: a time for each name would take minutes."""
     times, atomic = [], files.atomic
-    monkeypatch.setattr(files, "atomic", lambda path: times.append(path) or atomic(path))
+    monkeypatch.setattr(records, "atomic", lambda path: times.append(path) or atomic(path))
     names = [f"hat/{i}.jpg" for i in range(20_000)]
     for _ in range(2):
         records.claim(tmp_path / "a", names)

@@ -8,6 +8,7 @@ import processed
 from faces import people
 from running import POSIX
 from terminal import script
+from terminal.names import normal
 
 HEADER = "file,source,person,age,ethnicity"
 ANNA = people.Person("home", "Zoë Ångström", "30", "White")
@@ -79,7 +80,7 @@ def test_a_photo_and_its_crop_are_one_in_all_forms_of_its_name(tmp_path):
     path = tmp_path / "people.csv"
     for line in ("man/{}", "data\\raw\\man\\{}", "{}"):
         for form in ("NFC", "NFD"):
-            rows = [(names.normal(line.format(name), form), "s", str(i), "", "") for i, name in enumerate(names)]
+            rows = [(normal(line.format(name), form), "s", str(i), "", "") for i, name in enumerate(names)]
             path.unlink(missing_ok=True)
             people.write(path, rows)
             table = people.read(path)
