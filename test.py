@@ -389,6 +389,7 @@ RULES = dict(TEST_DIR=str, WEIGHTS=rules.optional(str), PLOTS_DIR=str, PLOT_FORM
 
 
 def main():
+    from learn import devices
     from learn.classifier import load_all
 
     rules.check(globals())
@@ -396,6 +397,7 @@ def main():
     if FONT:
         plots.use_font(FONT)
     check_outputs(globals(), "PLOTS_DIR")
+    devices.limit_threads()
     table = people.read(PEOPLE)
     loaded, folder = load_all(WEIGHTS), Path(PLOTS_DIR)
     photos, clips = files_by_class(TEST_DIR, loaded[0].classes, loaded[0].path)
