@@ -41,6 +41,7 @@ THREADS = 1  # of PyTorch and of OpenCV: one or two faces are too little work to
 RETRY = capture.RETRY  # seconds to wait for a camera that is busy or unplugged
 # ------------------------------------------------------------------------------------------------
 
+
 def load(weights):
     """The Classifier of a weights file (None: see WEIGHTS), warmed up; runs in a thread while the source opens."""
     import torch  # here, since it takes seconds: the window opens meanwhile
