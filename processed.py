@@ -400,5 +400,5 @@ def main():
 
 
 if __name__ == "__main__":
-    script.override(globals(), fixed=("DETECTOR", "CLAHE"))
+    rules.override(globals(), fixed=("DETECTOR", "CLAHE"))
     script.run(main)

@@ -201,6 +201,6 @@ def main():
 
 
 if __name__ == "__main__":
-    script.override(globals())
+    rules.override(globals())
     with workers.leaving_threads():
         script.run(main, stopped="no more frames are read")

@@ -83,7 +83,7 @@ saved_epochs = []  # the epochs that this process has saved, for how_to_continue
 
 def chosen_constants(n_crops):
     """The constants of this run for `n_crops` training crops, with those of the recipe: dict of name -> value."""
-    constants = script.constants(globals())
+    constants = rules.constants(globals())
     recipe = dict(RECIPES["paper" if PAPER else "default"])
     if START and not PAPER:
         steps_per_epoch = math.ceil(n_crops / (BATCH_SIZE or recipe["BATCH_SIZE"]))
@@ -387,5 +387,5 @@ def how_to_continue():
 
 
 if __name__ == "__main__":
-    script.override(globals())
+    rules.override(globals())
     script.run(main, stopped=how_to_continue)

@@ -315,5 +315,5 @@ def main():
 
 
 if __name__ == "__main__":
-    script.override(globals())
+    rules.override(globals())
     script.run(main)

@@ -467,6 +467,6 @@ def main():
 
 
 if __name__ == "__main__":
-    script.override(globals())
+    rules.override(globals())
     with workers.leaving_threads():
         script.run(main, stopped="the photos taken are kept" + ("" if SHOW else "; the same command takes the rest"))

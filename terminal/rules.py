@@ -1,19 +1,27 @@
-"""Checks the constants of a script. Nothing to run.
+"""The constants of a script: the rules that they must follow, and the command line that overrides them. Nothing to run.
 
     RULES = dict(EPOCHS=rules.optional((int, 1, None)), MODEL=NETWORKS, SHOW=bool, START=rules.optional(str))
+    rules.override(globals())              # python train.py EPOCHS=5 MODEL=small
     rules.check(globals())
 
 The names in RULES are the script's constants, which its command line can set. A rule is a type (bool or str), a range
 of numbers (type, minimum, maximum), in which a maximum of None is no limit, a collection of names, one of which is the
-value, or a Rule.
+value, or a Rule. Relative paths in a file are relative to the project's folder, those on the command line to the
+working folder.
 """
 
+import ast
 import math
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from terminal import script
+
+# Constants that are paths, beside those that end in _DIR.
+PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "LISTS", "CLIPS")
 
 
 class Rule(NamedTuple):
@@ -108,3 +116,63 @@ def check(namespace):
     for name, rule in namespace["RULES"].items():
         if not keeps(namespace[name], rule_of(rule)):
             refuse(name, namespace[name], rule_of(rule))
+
+
+def constants(namespace):
+    """The constants in a script's globals() that RULES names: {name: value}."""
+    return {name: namespace[name] for name in namespace["RULES"]}
+
+
+def override(namespace, argv=None, fixed=()):
+    """Apply NAME=VALUE arguments (default: sys.argv[1:]) to the constants in `namespace` (globals()).
+
+    `fixed`: names that other scripts read from the file, so that they can only be edited there. For values, see
+    parse(). Paths become absolute, since run() changes to the project's folder; lists become tuples.
+    """
+    known = namespace["RULES"]
+    elsewhere = Path.cwd() != script.HOME.resolve()
+    for argument in sys.argv[1:] if argv is None else argv:
+        name, equals, text = argument.partition("=")
+        if not equals or name not in known:
+            script.fail(f"unknown argument {script.public(repr(argument))}: write NAME=VALUE with one of "
+                        f"{', '.join(known)}")
+        if name in fixed:
+            script.fail(f"{name} is shared with the other scripts: edit it at the top of "
+                        f"{Path(namespace['__file__']).name}")
+        namespace[name] = parse(name, text, known[name])
+        if elsewhere:
+            namespace[name] = with_paths(name, namespace[name], lambda path: os.path.abspath(os.path.expanduser(path)))
+    for name, value in constants(namespace).items():
+        value = with_paths(name, value, os.path.expanduser)
+        namespace[name] = tuple(value) if isinstance(value, list) else value
+
+
+def is_path(name, value):
+    """Whether a constant is the path of a file or folder, not a camera's number or address."""
+    return (name in PATHS or name.endswith("_DIR")) and isinstance(value, str) and value.strip() and "://" not in value
+
+
+def with_paths(name, value, change):
+    """The value of a constant, with change() applied to each path in it."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(with_paths(name, inner, change) for inner in value)
+    if isinstance(value, dict):
+        return {key: with_paths(name, inner, change) for key, inner in value.items()}
+    return change(value) if is_path(name, value) else value
+
+
+def parse(name, text, rule, windows=os.name == "nt"):
+    """The value of `text`: the Python literal if that follows the rule of the constant `name`, else the text itself, so
+    that a folder may be called 1. The program ends if neither follows it. On Windows a backslash belongs to a path, as
+    in 'C:\\new.mp4'.
+    """
+    rule = rule_of(rule)
+    try:
+        value = ast.literal_eval(text.replace("\\", "\\\\") if windows else text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text
+    if keeps(value, rule):
+        return value
+    if not isinstance(value, str) and keeps(text, rule):
+        return text
+    refuse(name, value, rule)

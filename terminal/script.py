@@ -1,8 +1,4 @@
-"""Shared by all scripts: constants from the command line, one-line errors, exit status.
-
-    python train.py EPOCHS=5 BATCH_SIZE=64     # overrides constants of train.py for one run
-
-Relative paths in a file are relative to the project's folder, those on the command line to the working folder.
+"""Shared by all scripts: one-line errors, stops, exit status. Nothing to run.
 
 Scripts import this module first, and it imports only the standard library, so that Ctrl-C during the import of PyTorch,
 which takes seconds, is one line too.
@@ -10,7 +6,6 @@ which takes seconds, is one line too.
 
 from terminal import stops  # isort: skip  # first, since it handles Ctrl-C
 
-import ast
 import contextlib
 import errno
 import os
@@ -21,8 +16,6 @@ from pathlib import Path
 
 # Relative paths in a script are relative to this folder: the project's, or FACES_HOME in the environment.
 HOME = Path(os.environ.get("FACES_HOME") or Path(__file__).resolve().parent.parent)
-# Constants that are paths, beside those that end in _DIR.
-PATHS = ("SOURCE", "WEIGHTS", "OUTPUT", "LOG", "START", "SKIPPED", "FONT", "PEOPLE", "PHOTOS", "LISTS", "CLIPS")
 LONGEST = 259  # maximum letters of a path on Windows, unless long paths are enabled there
 AT_END = []  # functions that run() always calls at the end, the last one first
 
@@ -59,66 +52,6 @@ def host(rest):
     if "@" in rest and not re.fullmatch(r"([\w-]+\.)+[\w-]+(:\d+)?|localhost(:\d+)?|\[[\da-fA-F:]+\](:\d+)?", first):
         first = re.split(r"[/?#;]", rest.rpartition("@")[2])[0]
     return re.sub(r":(?!\d+$)[^:\]]*$", "", first)  # me:secret, if the host is missing
-
-
-def constants(namespace):
-    """The constants in a script's globals() that RULES names, see rules.py: {name: value}."""
-    return {name: namespace[name] for name in namespace["RULES"]}
-
-
-def override(namespace, argv=None, fixed=()):
-    """Apply NAME=VALUE arguments (default: sys.argv[1:]) to the constants in `namespace` (globals()).
-
-    `fixed`: names that other scripts read from the file, so that they can only be edited there. For values, see
-    parse(). Paths become absolute, since run() changes to the project's folder; lists become tuples.
-    """
-    known = namespace["RULES"]
-    elsewhere = Path.cwd() != HOME.resolve()
-    for argument in sys.argv[1:] if argv is None else argv:
-        name, equals, text = argument.partition("=")
-        if not equals or name not in known:
-            fail(f"unknown argument {public(repr(argument))}: write NAME=VALUE with one of {', '.join(known)}")
-        if name in fixed:
-            fail(f"{name} is shared with the other scripts: edit it at the top of {Path(namespace['__file__']).name}")
-        namespace[name] = parse(name, text, known[name])
-        if elsewhere:
-            namespace[name] = with_paths(name, namespace[name], lambda path: os.path.abspath(os.path.expanduser(path)))
-    for name, value in constants(namespace).items():
-        value = with_paths(name, value, os.path.expanduser)
-        namespace[name] = tuple(value) if isinstance(value, list) else value
-
-
-def is_path(name, value):
-    """Whether a constant is the path of a file or folder, not a camera's number or address."""
-    return (name in PATHS or name.endswith("_DIR")) and isinstance(value, str) and value.strip() and "://" not in value
-
-
-def with_paths(name, value, change):
-    """The value of a constant, with change() applied to each path in it."""
-    if isinstance(value, (tuple, list)):
-        return type(value)(with_paths(name, inner, change) for inner in value)
-    if isinstance(value, dict):
-        return {key: with_paths(name, inner, change) for key, inner in value.items()}
-    return change(value) if is_path(name, value) else value
-
-
-def parse(name, text, rule, windows=os.name == "nt"):
-    """The value of `text`: the Python literal if that follows the rule of the constant `name`, else the text itself, so
-    that a folder may be called 1. The program ends if neither follows it. On Windows a backslash belongs to a path, as
-    in 'C:\\new.mp4'.
-    """
-    from terminal import rules  # here, since it imports this module
-
-    rule = rules.rule_of(rule)
-    try:
-        value = ast.literal_eval(text.replace("\\", "\\\\") if windows else text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        value = text
-    if rules.keeps(value, rule):
-        return value
-    if not isinstance(value, str) and rules.keeps(text, rule):
-        return text
-    rules.refuse(name, value, rule)
 
 
 def command_line(*words):

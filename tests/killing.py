@@ -21,7 +21,7 @@ import matplotlib.figure  # noqa: E402, F401
 
 import train  # noqa: E402
 from learn import classifier  # noqa: E402
-from terminal import script  # noqa: E402
+from terminal import rules, script  # noqa: E402
 
 
 def start(folder, *arguments):
@@ -34,7 +34,7 @@ def start(folder, *arguments):
         with open("out.txt", "a", encoding="utf-8") as out:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
-        script.override(vars(train), [*sys.argv[2:], f"WEIGHTS_DIR={folder}", f"PLOTS_DIR={folder}", *arguments])
+        rules.override(vars(train), [*sys.argv[2:], f"WEIGHTS_DIR={folder}", f"PLOTS_DIR={folder}", *arguments])
         script.run(train.main)
     except SystemExit as stop:
         if isinstance(stop.code, str):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from terminal import script
+from terminal import rules, script
 
 ROOT = Path(__file__).resolve().parent.parent
 POSIX = pytest.mark.skipif(os.name == "nt", reason="process groups, limits and links of POSIX")
@@ -73,10 +73,10 @@ def run(program, *arguments, cwd):
 
 def settle(module, monkeypatch, *arguments):
     """Set a script's constants as its command line would, until the test ends."""
-    for name in script.constants(vars(module)):
+    for name in rules.constants(vars(module)):
         monkeypatch.setattr(module, name, getattr(module, name))
     monkeypatch.setattr(sys, "argv", [module.__file__, *arguments])
-    script.override(vars(module))
+    rules.override(vars(module))
 
 
 def call(module, *arguments, cwd):

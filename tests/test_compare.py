@@ -20,7 +20,7 @@ from faces import cropping, reading
 from judge import corruptions, report
 from learn import classifier, runs
 from running import ROOT, call, settle
-from terminal import script
+from terminal import rules, script
 from tools import compare
 
 SETTINGS = {"MODEL": "small", "EPOCHS": 1, "BATCH_SIZE": 8, "PRECISION": "float32"}
@@ -88,9 +88,9 @@ def test_each_run_is_a_process_with_its_constants_on_the_command_line(world, mon
     settings = {**SETTINGS, "EVAL_MARGIN": 0.1, "START": None}
     constants = {**settings, "SEED": 3, "TRAIN_DIR": "train", "VALID_DIR": "valid", "WEIGHTS_DIR": "w s",
                  "PLOTS_DIR": "p"}
-    before = script.constants(vars(train))
+    before = rules.constants(vars(train))
     compare.run("train.py", constants)
-    assert script.constants(vars(train)) == before, "nothing stays set"
+    assert rules.constants(vars(train)) == before, "nothing stays set"
     held = classifier.load_checkpoint("w s/last.pt")["constants"]
     assert {name: held[name] for name in constants} == constants
     with pytest.raises(SystemExit, match="validation.py ended with status 1, for the reason above"):

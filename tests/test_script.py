@@ -39,7 +39,7 @@ def constants():
 ])
 def test_override_sets_a_constant(argument, name, value):
     namespace = constants()
-    script.override(namespace, [argument])
+    rules.override(namespace, [argument])
     assert namespace[name] == value and type(namespace[name]) is type(value)
 
 
@@ -47,18 +47,18 @@ def test_override_sets_a_constant(argument, name, value):
                                       "--epochs", "lower=2", "INNER=3", "RULES={}"])
 def test_override_refuses_in_one_line(argument):
     with pytest.raises(SystemExit) as stop:
-        script.override(constants(), [argument])
+        rules.override(constants(), [argument])
     assert str(stop.value).startswith("error: ") and "\n" not in str(stop.value)
 
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(SystemExit, match="one of EPOCHS, LR, NAME, OUTPUT, SHOW$"):
-        script.override(constants(), ["EPOCH=3"])
+        rules.override(constants(), ["EPOCH=3"])
 
 
 def test_a_shared_constant_is_edited_in_its_file():
     with pytest.raises(SystemExit, match="edit it at the top of train.py"):
-        script.override(constants(), ["LR=0.5"], fixed={"LR"})
+        rules.override(constants(), ["LR=0.5"], fixed={"LR"})
 
 
 def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path):
@@ -105,7 +105,7 @@ def test_classes_are_folders_that_are_not_hidden(tmp_path):
     ("RAW_DIR", "~/raw", os.path.expanduser("~/raw")), ("TEST_DIR", 3, 3)])
 def test_a_constant_edited_in_its_file(name, edited, found):
     namespace = script_with(**{name: edited})
-    script.override(namespace, [])
+    rules.override(namespace, [])
     assert namespace[name] == found
 
 
@@ -115,10 +115,10 @@ def test_paths_on_the_command_line_belong_to_where_one_stands(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path / "here")
     namespace = script_with(RAW_DIR="data/raw", FACES_DIR="faces", SOURCE=None, OUTPUT=None, LOG="a.csv", SEED=0,
                             LISTS={"man": "m.txt"}, WEIGHTS=("a.pt",), NAME="b.txt", START="~/a.pt")
-    script.override(namespace, ["RAW_DIR=photos/", "SOURCE=rtsp://host/a", "OUTPUT=~/out", "SEED=3", "NAME=c.txt",
+    rules.override(namespace, ["RAW_DIR=photos/", "SOURCE=rtsp://host/a", "OUTPUT=~/out", "SEED=3", "NAME=c.txt",
                                 "LISTS={'man': 'x.txt'}", "WEIGHTS=('b.pt', '../c.pt')"])
     here = tmp_path / "here"
-    assert script.constants(namespace) == {
+    assert rules.constants(namespace) == {
         "RAW_DIR": str(here / "photos"), "FACES_DIR": "faces", "SOURCE": "rtsp://host/a", "LOG": "a.csv", "SEED": 3,
         "OUTPUT": os.path.abspath(os.path.expanduser("~/out")), "LISTS": {"man": str(here / "x.txt")}, "NAME": "c.txt",
         "WEIGHTS": (str(here / "b.pt"), str(tmp_path / "c.pt")), "START": os.path.expanduser("~/a.pt")}
@@ -280,7 +280,7 @@ def test_paths_of_windows_are_told_as_in_the_documents(place):
     (r"{'a': 'C:\Users\me\new.mp4', 'b': ('x\\y.mp4',)}", {"a": r"C:\Users\me\new.mp4", "b": (r"x\\y.mp4",)}),
     ("{'a': 'C:\\clips\\'}", {"a": "C:\\clips\\"}), ("{'a': 'b/new.mp4'}", {"a": "b/new.mp4"})])
 def test_a_backslash_in_a_constant_is_that_of_a_path_on_windows(text, value):
-    assert script.parse("CLIPS", text, ANYTHING, windows=True) == value
+    assert rules.parse("CLIPS", text, ANYTHING, windows=True) == value
 
 
 def test_a_command_that_is_told_has_quotes_where_cmd_and_powershell_need_them(monkeypatch):

@@ -13,7 +13,7 @@ import realtime
 from boxes import write
 from live import capture, results, sources, stills
 from running import wait_for
-from terminal import script
+from terminal import rules
 from watching import program
 
 SECRET = "s3cr/et@x"
@@ -121,7 +121,7 @@ def test_of_an_address_its_scheme_host_and_port_are_told(address):
         assert "s3c" not in told and "admin" not in told
     for arguments in ([f"SOURC={address}"], [f"MIRROR={address}"]):
         with pytest.raises(SystemExit) as stop:
-            script.override(vars(realtime).copy(), arguments)
+            rules.override(vars(realtime).copy(), arguments)
         assert f"{scheme}://10.0.0.9:554" in str(stop.value) and "s3c" not in str(stop.value)
 
 

@@ -21,7 +21,7 @@ import train
 from crops import both_splits, note
 from faces import cropping
 from learn import calibration, classifier, runs
-from terminal import files, records, script
+from terminal import files, records, rules, script
 
 SMALL = running.ROOT / "weights" / "shipped" / "small.pt"
 
@@ -433,11 +433,12 @@ def test_two_processes_train_as_one(faces, tmp_path):
 sys.path.insert(0, {str(running.ROOT)!r})
 import train
 from learn import devices, distributed
+from terminal import rules
 hardware = devices.choose("cpu", "float32")
 with distributed.ranks(hardware.device):
     for name in ("paper", "small"):
         folders = [f"WEIGHTS_DIR={{name}}", f"PLOTS_DIR={{name}}/plots"]
-        train.script.override(vars(train), [*{settings!r}, f"MODEL={{name}}", *folders])
+        rules.override(vars(train), [*{settings!r}, f"MODEL={{name}}", *folders])
         train.fit(hardware)
 """, encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
@@ -491,7 +492,7 @@ def test_the_least_mean_of_the_sources_is_best_whatever_the_total():
 
 
 def test_the_papers_settings_at_once_and_what_is_chosen_for_few_photos(monkeypatch):
-    for name, value in train.script.constants(vars(train)).items():
+    for name, value in rules.constants(vars(train)).items():
         monkeypatch.setattr(train, name, value)
     chosen = train.chosen_constants
     assert [chosen(5000)[k] for k in ("EPOCHS", "BATCH_SIZE", "LR", "EMA")] == [12, 64, 1e-3, 0.998]
