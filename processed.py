@@ -75,21 +75,23 @@ class Job(NamedTuple):
     detector: str  # its name
 
 
-def one_photo(job):
-    """Worker: Job -> (status, reason, digest of the photo). Status and reason: see Skipped; or 'kept' and '' if there
-    is a crop, or 'unchanged' and '' if the digest is that of the last run. The digest may be ''.
+def one_photo(photo, target, detector, last_digest):
+    """Worker: crop a photo. Returns (status, reason, digest of the photo, which may be '').
+
+    Status and reason: see Skipped; or 'kept' and '' if there is a crop, or 'unchanged' and '' if the digest is
+    `last_digest`.
     """
-    if not job.target.parent.is_dir():
-        raise files.gone(job.target.parent)
-    digest = digest_of(job.photo)
-    if digest and digest == job.last.digest:
+    if not target.parent.is_dir():
+        raise files.gone(target.parent)
+    digest = digest_of(photo)
+    if digest and digest == last_digest:
         return "unchanged", "", digest
     try:
-        image = reading.read_photo(job.photo)
-        face = detectors.get(job.detector, strict=True).main_face(image)
+        image = reading.read_photo(photo)
+        face = detectors.get(detector, strict=True).main_face(image)
         if face is None:
             return "no face", "no face found", digest
-        cropping.write_crop(job.target, cropping.crop_face(image, face.box, cropping.MARGIN, CLAHE, face.roll))
+        cropping.write_crop(target, cropping.crop_face(image, face.box, cropping.MARGIN, CLAHE, face.roll))
     except reading.PassingError as error:
         return UNREADABLE_NOW, str(error), ""
     except reading.PhotoError as error:
@@ -236,7 +238,7 @@ def crops_in(name):
 
 
 def plan(classes, detector, last):
-    """(Jobs for one_photo(), Notes of this run, counts) before any job is done: the notes and the counts, {class:
+    """(Jobs, Notes of this run, counts) before any job is done: the notes and the counts, {class:
     Counter of statuses}, are of the photos that need no work.
 
     Only reads. `classes`: {class: photos}; `last`: the Notes of the last run. With a new recipe(), all crops are made
@@ -350,9 +352,9 @@ def results_of(jobs):
     """Yield (job, result of one_photo()) for each job, using all cores, with a progress bar."""
     if not jobs:
         return
-    # Workers on other machines have other working folders.
-    absolute = [job._replace(photo=job.photo.absolute(), target=job.target.absolute()) for job in jobs]
-    with contextlib.closing(workers.in_processes(one_photo, absolute, process_count(jobs), BACKEND)) as results:
+    # Absolute paths, since workers on other machines have other working folders.
+    arguments = [(job.photo.absolute(), job.target.absolute(), job.detector, job.last.digest) for job in jobs]
+    with contextlib.closing(workers.in_processes(one_photo, arguments, process_count(jobs), BACKEND)) as results:
         yield from zip(jobs, tqdm(results, total=len(jobs), unit="photo", smoothing=0), strict=True)
 
 

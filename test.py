@@ -14,6 +14,7 @@ window, and measured frame by frame.
 from terminal import script  # isort: skip  # first, so that Ctrl-C during the other imports is one line
 
 import collections
+import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -105,36 +106,28 @@ def cut_for(classifier):
     return Cut(classifier.margin, classifier.clahe)
 
 
-class Job(NamedTuple):
-    """A photo to be prepared."""
-
-    path: Path
-    is_crop: bool  # whether it is a crop made by processed.py
-    cuts: list  # of Cut
-    detector: str | None  # its name; None for a crop
-
-
 class Prepared(NamedTuple):
     """A photo ready for the network: the crops of its face, or why there are none."""
 
     status: str  # "ok", "no face" or "unreadable"
     reason: str = ""  # why it is not "ok"
     box: tuple | None = None  # of the face: x, y, width, height; None for a crop too
-    crops: tuple = ()  # uint8 [H, W, 3], RGB, one for each Cut of the Job
+    crops: tuple = ()  # uint8 [H, W, 3], RGB, one for each Cut
 
 
-def prepare(job):
-    """Worker: Job -> Prepared. Crops by processed.py are only cut to the margin; the rest has been done."""
+def prepare(path, cuts, detector):
+    """Worker: the Prepared of a photo. `cuts`: (margin, clahe) of each Cut; `detector`: its name, or None for a crop by
+    processed.py, which is only cut to the margins, since the rest has been done."""
     try:
-        if job.is_crop:
-            crop, size = cropping.read_crop(job.path), (cropping.IMAGE_SIZE, cropping.IMAGE_SIZE)
+        if detector is None:
+            crop, size = cropping.read_crop(path), (cropping.IMAGE_SIZE, cropping.IMAGE_SIZE)
             crop = crop if crop.shape[:2] == size else cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-            return Prepared("ok", crops=tuple(cropping.recut(crop, cropping.MARGIN, cut.margin) for cut in job.cuts))
-        image = reading.read_photo(job.path)
-        face = detectors.get(job.detector).main_face(image)
+            return Prepared("ok", crops=tuple(cropping.recut(crop, cropping.MARGIN, margin) for margin, _ in cuts))
+        image = reading.read_photo(path)
+        face = detectors.get(detector).main_face(image)
         if face is None:
             return Prepared("no face", "no face found")
-        crops = tuple(cropping.crop_face(image, face.box, cut.margin, cut.clahe, face.roll) for cut in job.cuts)
+        crops = tuple(cropping.crop_face(image, face.box, margin, clahe, face.roll) for margin, clahe in cuts)
         return Prepared("ok", "", tuple(round(side) for side in face.box), crops)
     except reading.PhotoError as error:
         return Prepared("unreadable", str(error))
@@ -144,11 +137,12 @@ def prepare_all(paths, cuts):
     """Yield the Prepared of each path, in order, using all cores. Only some photos are prepared ahead, to limit memory.
     """
     detector = None if CROPPED else detectors.get(processed.DETECTOR).name
+    cuts = [tuple(cut) for cut in cuts]
     # Absolute paths, since workers on other machines start in other folders.
-    jobs = (Job(path.absolute(), CROPPED, cuts, detector) for path in paths)
+    jobs = ((path.absolute(), cuts, detector) for path in paths)
     count = WORKERS or workers.cores()
     if count == 1 or len(paths) < IN_PROCESS:
-        yield from map(prepare, jobs)
+        yield from itertools.starmap(prepare, jobs)
         return
     yield from workers.in_processes(prepare, jobs, count, BACKEND)
 

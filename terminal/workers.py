@@ -105,8 +105,10 @@ def connected(backend):
 
 
 def in_processes(function, jobs, processes, backend="loky"):
-    """Yield function(job) for each job, in order, from so many processes of one of joblib's BACKENDS.
+    """Yield function(*job) for each job, in order, from so many processes of one of joblib's BACKENDS.
 
+    A job is a tuple of plain values: of an object whose class is in the script that was started, joblib would send the
+    class with each job, which takes a millisecond.
     If a process is killed, the program ends with one line. Whatever ends this generator, running jobs are finished
     first, so that no file is written later, or left half written.
     """
@@ -128,7 +130,7 @@ def in_processes(function, jobs, processes, backend="loky"):
         for job in portion:
             if ended:
                 return
-            yield joblib.delayed(attempt)(function, job)
+            yield joblib.delayed(attempt)(function, *job)
 
     def finish():
         nonlocal ended
@@ -153,11 +155,11 @@ def in_processes(function, jobs, processes, backend="loky"):
         script.AT_END.remove(finish)
 
 
-def attempt(function, job):
-    """Worker: (function(job), None), or (None, (error, traceback)), since on an error joblib would kill the other
+def attempt(function, *job):
+    """Worker: (function(*job), None), or (None, (error, traceback)), since on an error joblib would kill the other
     processes during their work."""
     try:
-        return function(job), None
+        return function(*job), None
     except BaseException as error:
         return None, (error, traceback.format_exc())
 

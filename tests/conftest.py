@@ -68,7 +68,12 @@ def no_gui(monkeypatch):
 @pytest.fixture
 def in_this_process(monkeypatch):
     """processed.py and test.py find faces in this process, one photo after the other."""
-    monkeypatch.setattr(workers, "in_processes", lambda function, jobs, *_: (function(job) for job in jobs))
+    def in_processes(function, jobs, *_):
+        for job in jobs:
+            assert all(type(part) in (str, type(Path())) for part in job), "a class of ours would be sent with each job"
+            yield function(*job)
+
+    monkeypatch.setattr(workers, "in_processes", in_processes)
 
 
 @pytest.fixture(scope="session")

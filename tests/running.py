@@ -119,9 +119,8 @@ def held_open(path):
         yield
 
 
-def slowly(job):
-    """A job of a worker process: (folder, number), of which 3 is an error. Here, since workers import its module."""
-    folder, i = job
+def slowly(folder, i):
+    """A job of a worker process, of which number 3 is an error. Here, since workers import its module."""
     (folder / f"began{i}").touch()
     if i == 3:
         raise ValueError("no number 3")

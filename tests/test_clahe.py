@@ -37,7 +37,7 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     plain, expected = (cropping.crop_face(picture, box, MARGIN, limit) for limit in (0.0, 3.0))
     assert difference(plain, expected) > 8, "too little equalisation to test with"
 
-    status, _, _, crops = step4.prepare(step4.Job(path, False, [step4.Cut(0.2, 3.0), step4.Cut(0.2, 0.0)], "haar"))
+    status, _, _, crops = step4.prepare(path, [(0.2, 3.0), (0.2, 0.0)], "haar")
     assert status == "ok" and np.array_equal(crops[0], expected) and np.array_equal(crops[1], plain)
 
     seen = []
@@ -59,11 +59,10 @@ def test_every_way_to_a_crop_gives_the_same_one(photo, tmp_path, monkeypatch):
     assert np.array_equal(seen[0], expected)
 
     monkeypatch.setattr(processed, "CLAHE", 3.0)
-    job = processed.Job(path, "", processed.Seen(), tmp_path / "crop.jpg", "haar")
-    assert processed.one_photo(job)[:2] == ("kept", "")
+    assert processed.one_photo(path, tmp_path / "crop.jpg", "haar", "")[:2] == ("kept", "")
     disk = cropping.read_crop(tmp_path / "crop.jpg")
     assert difference(disk, expected) < 2 < 8 < difference(disk, plain), "the file may differ by JPEG's rounding only"
-    again, = step4.prepare(step4.Job(tmp_path / "crop.jpg", True, [step4.Cut(0.2, 3.0)], None)).crops
+    again, = step4.prepare(tmp_path / "crop.jpg", [(0.2, 3.0)], None).crops
     assert again.tolist() == disk.tolist(), "and not twice"
 
 

@@ -97,16 +97,16 @@ def test_constants_that_other_scripts_read_are_edited_in_the_file(tmp_path, cons
     assert code == 1 and "edit it at the top of processed.py" in err and err.count("\n") == 1
 
 
-def die(job):
+def die(number):
     """What a process does that the system ends for want of memory."""
-    if job == 5:
+    if number == 5:
         os._exit(9)
-    return job
+    return number
 
 
 def test_a_worker_that_dies_is_one_line():
     with pytest.raises(SystemExit, match="^error: a process was killed, .*WORKERS=1"):
-        list(workers.in_processes(die, range(20), 2))
+        list(workers.in_processes(die, [(number,) for number in range(20)], 2))
 
 
 PAPER = ROOT.parent / "shared" / "data" / "paper"
@@ -244,7 +244,7 @@ def test_a_killed_run_has_noted_what_it_did(of_one_time, monkeypatch):
                 if i == 5:
                     patch.setattr(processed, "write_crop_notes", lambda *_: None)
                     raise SystemExit(9)
-                yield function(job)
+                yield function(*job)
 
         patch.setattr(processed, "NOTED_EVERY", 2)
         patch.setattr(workers, "in_processes", one_by_one)

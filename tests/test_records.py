@@ -281,7 +281,7 @@ def crop_while_processed_is_taken_away(folder, monkeypatch, new):
                 (folder / "processed").rename(folder / "taken")
                 for name in new:
                     (folder / name).mkdir(parents=True)
-            yield function(job)
+            yield function(*job)
 
     monkeypatch.setattr(processed.workers, "in_processes", in_processes)
     return step(processed, folder, code=1)
