@@ -94,16 +94,9 @@ def training_photos():
     return reading.list_photos(raw) if raw.is_dir() and not CROPPED else []
 
 
-class Cut(NamedTuple):
-    """How a network wants the crops of faces."""
-
-    margin: float  # around the face, as a share of its size
-    clahe: float  # clip limit of the equalisation; 0.0: none
-
-
 def cut_for(classifier):
-    """The Cut for a Classifier."""
-    return Cut(classifier.margin, classifier.clahe)
+    """(margin, clahe) of the crops for a Classifier, see cropping.crop_face()."""
+    return classifier.margin, classifier.clahe
 
 
 class Prepared(NamedTuple):
@@ -112,11 +105,11 @@ class Prepared(NamedTuple):
     status: str  # "ok", "no face" or "unreadable"
     reason: str = ""  # why it is not "ok"
     box: tuple | None = None  # of the face: x, y, width, height; None for a crop too
-    crops: tuple = ()  # uint8 [H, W, 3], RGB, one for each Cut
+    crops: tuple = ()  # uint8 [H, W, 3], RGB, one for each of the `cuts` of prepare()
 
 
 def prepare(path, cuts, detector):
-    """Worker: the Prepared of a photo. `cuts`: (margin, clahe) of each Cut; `detector`: its name, or None for a crop by
+    """Worker: the Prepared of a photo. `cuts`: list of cut_for(); `detector`: its name, or None for a crop by
     processed.py, which is only cut to the margins, since the rest has been done."""
     try:
         if detector is None:
@@ -137,7 +130,6 @@ def prepare_all(paths, cuts):
     """Yield the Prepared of each path, in order, using all cores. Only some photos are prepared ahead, to limit memory.
     """
     detector = None if CROPPED else detectors.get(processed.DETECTOR).name
-    cuts = [tuple(cut) for cut in cuts]
     # Absolute paths, since workers on other machines start in other folders.
     jobs = ((path.absolute(), cuts, detector) for path in paths)
     count = WORKERS or workers.cores()

@@ -60,7 +60,7 @@ def ranks(device):
         processes.destroy_process_group()
 
 
-def distributed_model(net, device):
+def data_parallel(net, device):
     """`net`, in DistributedDataParallel (which averages the gradients) if there are several processes."""
     if WORLD == 1:
         return net

@@ -93,7 +93,7 @@ class Run:
         self.net.features.requires_grad_(not frozen)
         self.net.train()
         self.net.features.train(not frozen)  # frozen features keep their batch statistics too
-        return distributed.distributed_model(self.net, self.hardware.device)
+        return distributed.data_parallel(self.net, self.hardware.device)
 
     def update_ema(self, step):
         """Update the moving average, batch statistics too, with the decay EMA, or less in the first steps. `step`:

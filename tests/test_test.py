@@ -195,10 +195,10 @@ def test_crops_need_no_face_finding(world, plain, tmp_path, monkeypatch, no_pict
 
 def test_processes_see_what_one_process_sees(world, monkeypatch):
     paths = reading.list_photos(world / "photos")
-    alone = list(subject.prepare_all(paths, [subject.Cut(0.1, 0.0), subject.Cut(0.3, 2.0)]))
+    alone = list(subject.prepare_all(paths, [(0.1, 0.0), (0.3, 2.0)]))
     monkeypatch.setattr(subject, "IN_PROCESS", 0)
     monkeypatch.setattr(subject, "WORKERS", 2)
-    together = list(subject.prepare_all(paths, [subject.Cut(0.1, 0.0), subject.Cut(0.3, 2.0)]))
+    together = list(subject.prepare_all(paths, [(0.1, 0.0), (0.3, 2.0)]))
     assert [a[:3] for a in alone] == [t[:3] for t in together]
     for a, t in zip(alone, together, strict=True):
         assert len(a[3]) == len(t[3]) and all(np.array_equal(p, q) for p, q in zip(a[3], t[3], strict=True))
